@@ -1,0 +1,141 @@
+"""A block: residual units run one after the other under a halting rule.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; L: residual units of the block.
+"""
+
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sact_det import flops
+from sact_det.halting import DEFAULT_EPS, halting_step, share_in_tiles, start_halting
+from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
+from sact_det.ponder import BlockPonder
+
+HALTING_RULES = ("none", "act", "sact")
+EXECUTIONS = ("dense",)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raises ValueError, naming the argument, if `value` is not one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+class AdaptiveBlock(nn.Module):
+    """Runs residual units under a halting rule (algorithms 1 and 2) and accounts for the computation.
+
+    Units are called as `unit(x, active, valid_in, valid)`; each but the last has a `halting` branch, called as
+    `halting(x, valid)` on the state after the unit, unless the rule is "none".
+
+    Execution "dense" computes every position of every unit and masks the residual where a position has halted. It is
+    the reference: batch statistics see what they saw in the original program. In evaluation it stops as soon as every
+    position has halted; in training all units run, so that their norms and every process see the same graph.
+
+    Args:
+        units: the residual units; the first may have a stride.
+        halting: "none" (plain ResNet), "act" (one decision per image) or "sact" (one per position).
+        eps: halts where the cumulative halting score reaches 1 - eps.
+        tile: SACT shares halting scores in tile x tile cells.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, units: Sequence[nn.Module], halting: str = "none", eps: float = DEFAULT_EPS, tile: int = 1):
+        super().__init__()
+        check_choice("halting", halting, HALTING_RULES)
+        if not units:
+            raise ValueError("`units`: a block needs at least one residual unit")
+        if not 0 < eps < 1:
+            raise ValueError(f"`eps` must lie in (0, 1); got {eps}")
+        if tile < 1 or (tile > 1 and halting != "sact"):
+            raise ValueError(f"`tile` must be 1, or more with halting 'sact'; got {tile} with {halting!r}")
+        self.units = nn.ModuleList(units)
+        self.halting = halting
+        self.eps = eps
+        self.tile = tile
+        self.execution = "dense"
+
+    def set_execution(self, execution: str) -> None:
+        """How the block computes: one of EXECUTIONS. Parameters and results do not depend on it."""
+        check_choice("execution", execution, EXECUTIONS)
+        self.execution = execution
+
+    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, BlockPonder]:
+        """x: [N, C, H, W]; sizes: each image's own part of x, or None. Returns the features and the BlockPonder."""
+        sizes_in = own_sizes(sizes, (x.shape[2], x.shape[3]))
+        valid_in = valid_mask(sizes_in, (x.shape[2], x.shape[3]), x.device)
+        dense_in = positions(sizes_in, (x.shape[2], x.shape[3]), len(x), x.device)
+        stride = self.units[0].stride
+        sizes_out = strided_sizes(sizes_in, stride)
+        map_size = (-(-x.shape[2] // stride), -(-x.shape[3] // stride))
+        valid = valid_mask(sizes_out, map_size, x.device)
+        dense_out = positions(sizes_out, map_size, len(x), x.device)
+
+        x = self.units[0](x, None, valid_in, valid)
+        total = flops.residual_unit_flops(self.units[0], dense_in, dense_out)
+        if self.halting == "none":
+            return self._run_plain(x, valid, sizes_out, dense_out, total)
+        return self._run_adaptive(x, valid, sizes_out, dense_out, total)
+
+    def _run_plain(
+        self, x: Tensor, valid: Optional[Tensor], sizes: Optional[Sizes], dense: Tensor, total: Tensor
+    ) -> tuple[Tensor, BlockPonder]:
+        for unit in self.units[1:]:
+            x = unit(x, None, valid, valid)
+            total = total + flops.residual_unit_flops(unit, dense, dense)
+        exists = _exists(x, valid)
+        # h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1.
+        distribution = torch.zeros(len(x), len(self.units), *x.shape[2:], device=x.device)
+        distribution[:, -1] = exists
+        ponder = BlockPonder(
+            ponder_cost=(len(self.units) + 1.0) * exists,
+            num_units=len(self.units) * exists.long(),
+            flops=total,
+            halting_distribution=distribution,
+            sizes=sizes,
+        )
+        return (x if valid is None else x * valid), ponder
+
+    def _run_adaptive(
+        self, x: Tensor, valid: Optional[Tensor], sizes: Optional[Sizes], dense: Tensor, total: Tensor
+    ) -> tuple[Tensor, BlockPonder]:
+        """Algorithm 2 (1 for ACT) from the first unit's output on."""
+        exists = _exists(x, valid)
+        per_image = self.halting == "act"
+        state = start_halting(torch.ones_like(exists[:, :1, :1]) if per_image else exists)
+        output, distribution = torch.zeros_like(x, dtype=torch.float32), []
+        for index, unit in enumerate(self.units):
+            active = state.active
+            evaluated, dilated = flops.active_positions(active, exists)
+            if index > 0:
+                if not self.training and not bool(active.any()):
+                    break
+                x = unit(x, active[:, None], valid, valid)
+                total = total + flops.residual_unit_flops(unit, dense, dense, evaluated, dilated)
+            h = None if unit.halting is None else unit.halting(x, valid)
+            if h is not None:
+                h = share_in_tiles(h, self.tile, None if valid is None else valid[:, 0])
+                total = total + unit.halting.flops(evaluated, active.flatten(1).any(1))
+            p, state = halting_step(state, h, self.eps)
+            weight = p * exists if per_image else p
+            output = output + weight[:, None] * x
+            distribution.append(p.detach())
+        while len(distribution) < len(self.units):
+            distribution.append(torch.zeros_like(distribution[0]))
+        ponder = BlockPonder(
+            ponder_cost=state.ponder_cost,
+            num_units=state.num_units,
+            flops=total,
+            halting_distribution=torch.stack(distribution, 1),
+            sizes=None if per_image else sizes,
+        )
+        return output.to(x.dtype), ponder
+
+
+def _exists(x: Tensor, valid: Optional[Tensor]) -> Tensor:
+    """bool [N, H, W]: where the map has a position at all."""
+    return torch.ones(len(x), *x.shape[2:], dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]

@@ -1,0 +1,143 @@
+"""Batch normalisation as the original program defines it, aware of padding and of other processes.
+
+Shape shorthand in this module:
+    N: images in the batch; C: channels; H, W: height and width of the feature map, padding included.
+
+Differences from `torch.nn.BatchNorm2d`, each of which changes numbers:
+
+* the moving variance averages the *biased* batch variance (TensorFlow's rule);
+* `valid`, a bool mask [N, 1, H, W], keeps the padding of images of different size out of the statistics;
+* "SyncBN" takes the statistics over all processes, weighted by the positions each of them holds;
+* "MovingBN" normalises by the moving statistics in training too. A halting branch normalises *one vector per image*
+  (the global mean), so with one or two images per process batch statistics carry no information at all.
+"""
+
+from typing import Callable, Optional
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from fvcore.nn.distributed import differentiable_all_reduce
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
+
+Norm = Callable[[int], nn.Module]
+
+TF_EPSILON = 1e-5
+TF_DECAY = 0.997
+
+
+def _spans_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Normalises by the batch in training and by the moving statistics in evaluation ("BN")."""
+
+    synchronized = False
+
+    def __init__(self, num_features: int, eps: float = TF_EPSILON, momentum: float = 1 - TF_DECAY):
+        super().__init__(num_features, eps=eps, momentum=momentum)
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
+        if not self.training:
+            return self._normalize(x, self.running_mean, self.running_var)
+        if valid is None and not (self.synchronized and _spans_processes()):
+            return self._native_training_step(x)
+        mean, var = self._batch_statistics(x.float(), valid)
+        self._update(mean.detach(), var.detach())
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+    def _normalize(self, x: Tensor, mean: Optional[Tensor], var: Optional[Tensor]) -> Tensor:
+        return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)
+
+    def _native_training_step(self, x: Tensor) -> Tensor:
+        count = x.numel() // x.shape[1]
+        if count == 1:  # the batch is its own mean; torch's kernel refuses it
+            self._update(x.detach().float().flatten(), torch.zeros_like(self.running_var))
+            return (x * 0 + self.bias[:, None, None]).to(x.dtype)
+        mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+        self._update(mean, unbiased_var * ((count - 1) / count))
+        return y
+
+    def _batch_statistics(self, x: Tensor, valid: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance [C] over the valid positions (of all processes, when synchronized)."""
+        reduce = differentiable_all_reduce if self.synchronized and _spans_processes() else (lambda t: t)
+        weight = torch.ones_like(x[:, :1]) if valid is None else valid.to(x.dtype)
+        count = reduce(weight.sum())
+        mean = reduce((x * weight).sum((0, 2, 3))) / count
+        centred = (x - mean[:, None, None]) * weight
+        return mean, reduce(centred.square().sum((0, 2, 3))) / count
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, var: Tensor) -> None:
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+
+
+class SyncBatchNorm2d(BatchNorm2d):
+    """`BatchNorm2d` whose batch is that of all processes together ("SyncBN"); works on CPU and GPU."""
+
+    synchronized = True
+
+
+class MovingBatchNorm2d(SyncBatchNorm2d):
+    """Normalises by the moving statistics in training too; no gradient flows through them ("MovingBN").
+
+    The moving statistics are exact averages of first and second moments, over all processes. The initial mean 0 and
+    variance 1 count as one step and fade as 1/steps, so that the first steps are neither biased nor unbounded.
+    """
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self._update(*self._batch_statistics(x.float(), valid))
+            # A copy: the next forward pass before backward must not change what this one normalised by.
+            return self._normalize(x, self.running_mean.clone(), self.running_var.clone())
+        return self._normalize(x, self.running_mean, self.running_var)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, var: Tensor) -> None:
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        rate = (1.0 / (self.num_batches_tracked + 1)).clamp(min=self.momentum)
+        spread = rate * (1 - rate) * (mean - self.running_mean).square()  # variance between old mean and new
+        self.running_var.lerp_(var, rate).add_(spread)
+        self.running_mean.lerp_(mean, rate)
+
+
+class FrozenBatchNorm2d(_FrozenBatchNorm2d):
+    """Fixed statistics and fixed affine parameters ("FrozenBN"); keeps the dtype of its input."""
+
+    def __init__(self, num_features: int, eps: float = TF_EPSILON):
+        super().__init__(num_features, eps)
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W]; valid is accepted for symmetry and has no effect."""
+        if not x.requires_grad:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        # F.batch_norm would keep x for the gradients of the constant weight and bias.
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+
+NORMS: dict[str, type[nn.Module]] = {
+    "BN": BatchNorm2d,
+    "SyncBN": SyncBatchNorm2d,
+    "MovingBN": MovingBatchNorm2d,
+    "FrozenBN": FrozenBatchNorm2d,
+}
+
+
+def get_norm(name: str) -> type[nn.Module]:
+    """The norm class of a config value; raises ValueError for an unknown name."""
+    if name not in NORMS:
+        raise ValueError(f"`norm` must be one of {', '.join(NORMS)}; got {name!r}")
+    return NORMS[name]

@@ -1,0 +1,51 @@
+"""Package metadata; tool settings live in pyproject.toml, locked versions in requirements.lock."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "sact_det/__init__.py").read_text(), re.M).group(1)
+
+# What Detectron2 itself imports. Detectron2 is not listed: it has no release on the package index, and an
+# installation that is already there (a git checkout, a cluster's module) must be left alone. See README.md.
+DETECTRON2_NEEDS = [
+    "cloudpickle",
+    "fvcore>=0.1.5.post20221221",
+    "hydra-core>=1.1",
+    "iopath>=0.1.9",
+    "omegaconf>=2.1",
+    "tabulate",
+    "tensorboard",
+    "termcolor",
+    "yacs>=0.1.8",
+]
+
+setup(
+    name="sact_det",
+    version=VERSION,
+    description="Spatially Adaptive Computation Time for object detection and visual saliency, on Detectron2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["sact_det", "sact_det.*", "saliency", "saliency.*"]),
+    package_data={"sact_det": ["py.typed"]},
+    install_requires=[
+        "matplotlib>=3.7",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8",
+        "pillow>=9.5",
+        "pycocotools>=2.0.7",
+        "scipy>=1.11",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "tqdm",
+        *DETECTRON2_NEEDS,
+    ],
+    extras_require={
+        "demo": ["scikit-image>=0.22", "scikit-learn>=1.3"],
+        "dev": ["mypy>=1.8", "pre-commit", "pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "scikit-learn>=1.3"],
+    },
+)
