@@ -113,6 +113,9 @@ class AdaptiveBlock(nn.Module):
             evaluated, dilated = flops.active_positions(active, exists)
             if index > 0:
                 if not self.training and not bool(active.any()):
+                    # What counts dense in the units left counts all the same: FLOPs do not depend on the batch.
+                    nothing, left = torch.zeros_like(total), self.units[index:]
+                    total = total + sum(u.halting.flops(nothing, nothing > 0) for u in left if u.halting is not None)
                     break
                 x = unit(x, active[:, None], valid, valid)
                 total = total + flops.residual_unit_flops(unit, dense, dense, evaluated, dilated)

@@ -5,7 +5,7 @@ from yacs.config import CfgNode as CN
 
 def add_sact_config(cfg: CN) -> None:
     """Adds the keys of SACT to a Detectron2 config, in place."""
-    cfg.MODEL.SACT = CN()
+    cfg.MODEL.SACT = type(cfg)()  # Detectron2 refuses to merge a plain yacs node
     # Halting rule of the extractor (blocks 1-3) and of the box head (block 4): "none" (plain ResNet), "act", "sact".
     cfg.MODEL.SACT.HALTING = "sact"
     # Parameter `tau`, the price of one unit of ponder cost; extractor only (eq. 13, section 4.2).
@@ -23,9 +23,13 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.BASE_CHANNELS = 64
     # Norm of the residual units: "BN", "SyncBN", "MovingBN" or "FrozenBN".
     cfg.MODEL.SACT.NORM = "FrozenBN"
+    # Norm of block 4 and postnorm, in the box head; "" stands for NORM. "BN" where the weights lack block 4.
+    cfg.MODEL.SACT.BOX_HEAD_NORM = ""
     # Norm of the halting branches. A freshly initialised branch needs statistics, so never freeze it untrained; with
     # one or two images per process batch statistics of the global mean are void: "MovingBN" has neither problem.
     cfg.MODEL.SACT.HALTING_NORM = "MovingBN"
+    # Decay of the moving statistics of norms that learn them; short trainings from scratch want a smaller one.
+    cfg.MODEL.SACT.NORM_DECAY = 0.997
     # Per block: dilation of conv2 in the block's first unit. (1, 2, 2, 2) for TF-Slim weights (convert_weights.py says).
     cfg.MODEL.SACT.DILATION = (1, 1, 1, 1)
 

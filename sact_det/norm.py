@@ -12,6 +12,7 @@ Differences from `torch.nn.BatchNorm2d`, each of which changes numbers:
   (the global mean), so with one or two images per process batch statistics carry no information at all.
 """
 
+from functools import partial
 from typing import Callable, Optional
 
 import torch
@@ -58,7 +59,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         count = x.numel() // x.shape[1]
         if count == 1:  # the batch is its own mean; torch's kernel refuses it
             self._update(x.detach().float().flatten(), torch.zeros_like(self.running_var))
-            return (x * 0 + self.bias[:, None, None]).to(x.dtype)
+            return (x * 0 * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
         mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
         self._update(mean, unbiased_var * ((count - 1) / count))
@@ -136,8 +137,38 @@ NORMS: dict[str, type[nn.Module]] = {
 }
 
 
-def get_norm(name: str) -> type[nn.Module]:
-    """The norm class of a config value; raises ValueError for an unknown name."""
+def get_norm(name: str, decay: float = TF_DECAY, eps: float = TF_EPSILON) -> Norm:
+    """A constructor of norms, from a number of channels.
+
+    Args:
+        name: a key of NORMS.
+        decay: of the moving statistics, in [0, 1); frozen norms have none.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
     if name not in NORMS:
         raise ValueError(f"`norm` must be one of {', '.join(NORMS)}; got {name!r}")
-    return NORMS[name]
+    if not 0 <= decay < 1:
+        raise ValueError(f"`decay` of the moving statistics must lie in [0, 1); got {decay}")
+    if name == "FrozenBN":
+        return partial(FrozenBatchNorm2d, eps=eps)
+    return partial(NORMS[name], eps=eps, momentum=1 - decay)
+
+
+def freeze_norms(module: nn.Module, skip: str = "") -> None:
+    """Replaces every learning norm below `module` by a FrozenBatchNorm2d with its values, in place.
+
+    Args:
+        skip: children of this name are left alone.
+    """
+    for name, child in module.named_children():
+        if name == skip:
+            continue
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, child.eps)
+            frozen.load_state_dict(child.state_dict())
+            setattr(module, name, frozen.to(child.weight.device))
+        else:
+            freeze_norms(child, skip)

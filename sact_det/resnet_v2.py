@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sact_det.block import HALTING_RULES, AdaptiveBlock, check_choice
 from sact_det.flops import conv_flops
 from sact_det.halting import DEFAULT_EPS
-from sact_det.norm import get_norm
+from sact_det.norm import TF_DECAY, Norm, get_norm
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes
 
 ROOT_CHANNELS = 64
@@ -79,7 +79,7 @@ class SpatialHalting(nn.Module):
     Both norms are the original program's; the equation leaves them out. Always computed in float32.
     """
 
-    def __init__(self, channels: int, norm: type[nn.Module]):
+    def __init__(self, channels: int, norm: Norm):
         super().__init__()
         self.local_norm = norm(channels)
         self.local_conv = init_conv(nn.Conv2d(channels, 1, 3, padding=1), HALTING_BIAS)
@@ -104,7 +104,7 @@ class SpatialHalting(nn.Module):
 class ImageHalting(nn.Module):
     """H^l of ACT: sigma(conv1x1(BN(mean(x))) + b), one score per image (eq. 6). Always computed in float32."""
 
-    def __init__(self, channels: int, norm: type[nn.Module]):
+    def __init__(self, channels: int, norm: Norm):
         super().__init__()
         self.global_norm = norm(channels)
         self.global_conv = init_conv(nn.Conv2d(channels, 1, 1), HALTING_BIAS)
@@ -128,7 +128,7 @@ class BottleneckUnit(nn.Module):
         in_channels, width: input channels and bottleneck width; the output has 4 * width channels.
         stride: of the 3x3 convolution and the shortcut.
         dilation: of the 3x3 convolution.
-        norm: a norm class (sact_det/norm.py).
+        norm: makes a norm of so many channels (sact_det/norm.py).
         halting: the branch that scores this unit's output, or None.
     """
 
@@ -138,7 +138,7 @@ class BottleneckUnit(nn.Module):
         width: int,
         stride: int,
         dilation: int,
-        norm: type[nn.Module],
+        norm: Norm,
         halting: Optional[nn.Module] = None,
     ):
         super().__init__()
@@ -187,6 +187,7 @@ class ResNetV2Spec:
         base_channels: bottleneck width of block 1; it doubles from block to block.
         halting: "none", "act" or "sact".
         norm, halting_norm: norms of the residual units and of the halting branches (sact_det/norm.py).
+        norm_decay: decay of the moving statistics of norms that learn them.
         eps: halting threshold is 1 - eps.
         tile: SACT shares halting scores in tile x tile cells.
         dilation: per block, the dilation of conv2 in the block's first unit. Weights trained with the stride in the
@@ -198,6 +199,7 @@ class ResNetV2Spec:
     halting: str = "sact"
     norm: str = "BN"
     halting_norm: str = "BN"
+    norm_decay: float = TF_DECAY
     eps: float = DEFAULT_EPS
     tile: int = 1
     dilation: tuple[int, ...] = (1, 1, 1, 1)
@@ -215,9 +217,14 @@ class ResNetV2Spec:
         """Channels of block `index`'s output; 0 is the stem."""
         return ROOT_CHANNELS if index == 0 else self.base_channels * 2 ** (index - 1) * EXPANSION
 
+    @property
+    def make_norm(self) -> Norm:
+        """Makes the norms of the residual units and of what reads them."""
+        return get_norm(self.norm, self.norm_decay)
+
     def build_block(self, index: int) -> AdaptiveBlock:
         """Block `index`, counted from 1."""
-        norm, halting_norm = get_norm(self.norm), get_norm(self.halting_norm)
+        norm, halting_norm = self.make_norm, get_norm(self.halting_norm, self.norm_decay)
         branch = {"none": None, "act": ImageHalting, "sact": SpatialHalting}[self.halting]
         channels, num_units = self.out_channels(index), self.units[index - 1]
         units = [

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from sact_det.flops import conv_flops
 from sact_det.ponder import PonderRecord
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec, Stem, init_conv
-from sact_det.norm import get_norm
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ResNetV2Classifier(nn.Module):
         for index, name in enumerate(self.block_names, 1):
             self.add_module(name, spec.build_block(index))
         channels = spec.out_channels(len(spec.units))
-        self.postnorm = get_norm(spec.norm)(channels)
+        self.postnorm = spec.make_norm(channels)
         self.logits = init_conv(nn.Conv2d(channels, num_classes, 1))
 
     def set_execution(self, execution: str) -> None:

@@ -1,0 +1,55 @@
+# make demo   installs what is missing and runs the demo        (output in output/demo/)
+# make test   installs what is missing and runs the tests
+# make lint   ruff and mypy
+# make setup  installs only. DETECTRON2=git takes Detectron2 from upstream's repository instead of the package index.
+#
+# Everything goes to .venv; PYTHON chooses the interpreter it is made with (3.10-3.13).
+
+PYTHON ?= python3
+VENV ?= .venv
+DETECTRON2 ?= index
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint format setup clean detectron2-index detectron2-git
+
+demo: setup
+	$(PY) tools/demo.py
+
+test: setup
+	$(PY) -m pytest
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+setup: $(READY)
+
+$(READY): requirements.lock setup.py
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { echo "error: Python 3.10-3.13 is needed; make PYTHON=... chooses it" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the packages of requirements.lock (a minute or more)"
+	$(PIP) install -r requirements.lock
+	$(PY) -c 'import detectron2' 2>/dev/null || $(MAKE) --no-print-directory detectron2-$(DETECTRON2)
+	$(PIP) install --no-build-isolation --no-deps -e .
+	touch $@
+
+# The wheel also carries a top-level package `tools`, which has no place in site-packages.
+detectron2-index:
+	sed -n 's/^# detectron2-index: //p' requirements.lock > $(VENV)/detectron2.txt
+	site=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	$(PIP) install --require-hashes --no-deps --only-binary=:all: --python-version 3.10 --implementation cp \
+	    --target "$$site" -r $(VENV)/detectron2.txt && \
+	rm -rf "$$site/tools"
+
+detectron2-git:
+	$(PIP) install --no-build-isolation --no-deps "$$(sed -n 's/^# detectron2-git: //p' requirements.lock)"
+
+clean:
+	rm -rf $(VENV) output

@@ -1,0 +1,115 @@
+"""The feature extractor: stem and blocks 1-3 of the pre-activation ResNet, as a Detectron2 backbone."""
+
+from typing import Any, Optional
+
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor
+
+from sact_det.block import AdaptiveBlock
+from sact_det.norm import freeze_norms
+from sact_det.padding import Sizes, own_sizes, strided_sizes, valid_mask
+from sact_det.ponder import PonderRecord
+from sact_det.resnet_v2 import ResNetV2Spec, Stem
+
+EXTRACTOR_BLOCKS = (1, 2, 3)
+STRIDE = 16
+
+
+def spec_from_config(cfg: CfgNode) -> ResNetV2Spec:
+    """The network that a config describes."""
+    sact = cfg.MODEL.SACT
+    return ResNetV2Spec(
+        units=tuple(sact.UNITS),
+        base_channels=sact.BASE_CHANNELS,
+        halting=sact.HALTING,
+        norm=sact.NORM,
+        halting_norm=sact.HALTING_NORM,
+        norm_decay=sact.NORM_DECAY,
+        eps=sact.EPS,
+        tile=sact.TILE,
+        dilation=tuple(sact.DILATION),
+    )
+
+
+class SACTBackbone(Backbone):
+    """Blocks 1-3 under a halting rule.
+
+    Features, both of stride 16:
+        res4: the raw output of block 3, which block 4 takes (its first unit normalises it itself);
+        res4_relu: the same normalised and rectified, for consumers that do not, such as the RPN. The norm starts as
+            the first pre-activation of block 4, where the weights have one.
+
+    Args:
+        spec: the network; blocks 1-3 are built.
+        freeze_at: 0 trains everything; 1 freezes the stem, 2 also block 1, and so on. A frozen part keeps weights and
+            norms; its halting branches still learn, because they must answer to the ponder cost.
+    """
+
+    @configurable
+    def __init__(self, spec: ResNetV2Spec, freeze_at: int = 0, execution: str = "dense"):
+        super().__init__()
+        self.spec = spec
+        self.stem = Stem()
+        self.block1, self.block2, self.block3 = (spec.build_block(index) for index in EXTRACTOR_BLOCKS)
+        self.res4_norm = spec.make_norm(spec.out_channels(3))
+        for block in self.blocks.values():
+            block.set_execution(execution)
+        self._freeze(freeze_at)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {
+            "spec": spec_from_config(cfg),
+            "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
+            "execution": cfg.MODEL.SACT.EXECUTION,
+        }
+
+    @property
+    def blocks(self) -> dict[str, AdaptiveBlock]:
+        """The extractor's blocks by name."""
+        return {"block1": self.block1, "block2": self.block2, "block3": self.block3}
+
+    def _freeze(self, freeze_at: int) -> None:
+        for part in [self.stem, *self.blocks.values()][:freeze_at]:
+            for name, parameter in part.named_parameters():
+                if ".halting." not in name:
+                    parameter.requires_grad_(False)
+            freeze_norms(part, skip="halting")
+
+    def extract(self, images: Tensor, sizes: Optional[Sizes] = None) -> tuple[dict[str, Tensor], PonderRecord]:
+        """Features and the account of the computation.
+
+        Args:
+            images: float32 [N, 3, H, W], normalised, zero at padding.
+            sizes: (height, width) of each image, or None if every image fills the batch.
+        """
+        image_size = (images.shape[2], images.shape[3])
+        sizes = own_sizes(sizes, image_size)
+        root_flops = self.stem.flops(sizes, image_size, len(images), images.device)
+        x, sizes = self.stem(images, sizes), strided_sizes(sizes, self.stem.stride)
+        record = PonderRecord({}, root_flops)
+        for name, block in self.blocks.items():
+            x, record.blocks[name] = block(x, sizes)
+            sizes = strided_sizes(sizes, block.units[0].stride)
+        valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
+        rectified = F.relu(self.res4_norm(x, valid))
+        return {"res4": x, "res4_relu": rectified if valid is None else rectified * valid}, record
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Detectron2's interface: images of one size -> features by name."""
+        return self.extract(images)[0]
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature."""
+        shape = ShapeSpec(channels=self.spec.out_channels(3), stride=STRIDE)
+        return {"res4": shape, "res4_relu": shape}
+
+
+@BACKBONE_REGISTRY.register()
+def build_sact_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SACTBackbone:
+    """MODEL.BACKBONE.NAME "build_sact_resnet_backbone"; reads MODEL.SACT and MODEL.BACKBONE.FREEZE_AT."""
+    return SACTBackbone(cfg, input_shape)

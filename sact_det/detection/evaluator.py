@@ -1,0 +1,138 @@
+"""What the extractor spent, over a data set: the FLOPs column of the paper's Table 1."""
+
+import logging
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from sact_det.files import write_json
+from sact_det.flops import extractor_flops
+from sact_det.ponder import PonderRecord
+
+logger = logging.getLogger(__name__)
+
+GIGA = 1e9
+
+
+class PonderEvaluator(DatasetEvaluator):
+    """FLOPs, ponder cost and units per image, gathered over processes.
+
+    The percentage compares each image with a plain extractor on the same image at the same size; its mean and standard
+    deviation are over images. It covers the extractor alone (root convolution and blocks 1-3), as in the paper.
+
+    Where the data set has annotations, the ponder map is also averaged over the pixels inside and outside the
+    ground-truth boxes (crowds included).
+
+    Args:
+        dataset_name: a registered data set.
+        reference_units: units of blocks 1-3 of the reference, (3, 4, 23) for ResNet-101.
+        base_channels: bottleneck width of block 1, of model and reference.
+        output_dir: where ponder.json goes, with the per-image values; None writes nothing.
+    """
+
+    def __init__(
+        self, dataset_name: str, reference_units: Sequence[int], base_channels: int, output_dir: Optional[str] = None
+    ):
+        self._annotations = {d["image_id"]: d.get("annotations", []) for d in DatasetCatalog.get(dataset_name)}
+        self._reference_units = tuple(reference_units)
+        self._base_channels = base_channels
+        self._output_dir = output_dir
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was processed."""
+        self._rows: list[dict[str, Any]] = []
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Takes the "ponder" of each output; "image" in the inputs tells the size the network saw."""
+        for item, output in zip(inputs, outputs):
+            record: PonderRecord = output["ponder"]
+            height, width = item["image"].shape[-2:]
+            dense = extractor_flops(self._reference_units, self._base_channels, height, width)
+            self._rows.append(
+                {
+                    "image_id": item["image_id"],
+                    "height": height,
+                    "width": width,
+                    "flops": int(record.flops),
+                    "flops_percent": 100 * int(record.flops) / dense,
+                    "ponder_cost": {name: float(block.mean_cost()) for name, block in record.blocks.items()},
+                    "units": {name: float(block.mean_units()) for name, block in record.blocks.items()},
+                    "box_head_flops": output["box_head_flops"],
+                    **self._inside_and_outside(item, record),
+                }
+            )
+
+    def _inside_and_outside(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Optional[float]]:
+        """Mean of the ponder map over the pixels inside and outside the boxes; None where there are no such pixels."""
+        height, width = item["image"].shape[-2:]
+        inside = torch.zeros(height, width, dtype=torch.bool)
+        scale = torch.tensor([width / item["width"], height / item["height"]]).repeat(2)
+        for annotation in self._annotations[item["image_id"]]:
+            box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+            x0, y0, x1, y1 = (torch.tensor(box) * scale).round().clamp(min=0).int().tolist()
+            inside[y0:y1, x0:x1] = True
+        cost = record.map((height, width))[0]
+        means = {"cost_inside": cost[inside], "cost_outside": cost[~inside]}
+        return {key: float(values.mean()) if len(values) else None for key, values in means.items()}
+
+    def evaluate(self) -> Optional[dict[str, dict[str, float]]]:
+        """{"ponder": {...}} on the main process, None on the others.
+
+        Keys: flops_percent, flops_percent_std; gflops, gflops_std; box_head_gflops; blockN_cost, blockN_units;
+        cost_inside, cost_outside (means over the images that have both); images. Deviations are over images.
+        """
+        gathered = comm.gather(self._rows)
+        if not comm.is_main_process():
+            return None
+        rows = sorted((row for part in gathered for row in part), key=lambda row: str(row["image_id"]))
+        if not rows:
+            logger.warning("[PonderEvaluator] Did not receive any predictions.")
+            return {}
+        summary = summarize(rows)
+        if self._output_dir is not None:
+            path = Path(self._output_dir) / "ponder.json"
+            reference = {"units": self._reference_units, "base_channels": self._base_channels}
+            write_json(path, {"summary": summary, "reference": reference, "images": rows})
+            logger.info("Per-image FLOPs and ponder costs are in %s", path)
+        return {"ponder": summary}
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means and standard deviations over per-image rows as `PonderEvaluator` collects them."""
+    percent = np.array([row["flops_percent"] for row in rows])
+    gflops = np.array([row["flops"] for row in rows]) / GIGA
+    summary = {
+        "flops_percent": percent.mean(),
+        "flops_percent_std": percent.std(),
+        "gflops": gflops.mean(),
+        "gflops_std": gflops.std(),
+        "box_head_gflops": np.mean([row["box_head_flops"] for row in rows]) / GIGA,
+    }
+    for block in rows[0]["units"]:
+        summary[f"{block}_cost"] = np.mean([row["ponder_cost"][block] for row in rows])
+        summary[f"{block}_units"] = np.mean([row["units"][block] for row in rows])
+    both = [row for row in rows if row["cost_inside"] is not None and row["cost_outside"] is not None]
+    for key in ("cost_inside", "cost_outside") if both else ():
+        summary[key] = np.mean([row[key] for row in both])
+    return {**{key: float(value) for key, value in summary.items()}, "images": len(rows)}
+
+
+def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:
+    """The paper's Table 1 for one model, as text.
+
+    Args:
+        name: of the feature extractor.
+        results: of COCOEvaluator and PonderEvaluator together.
+    """
+    ponder, boxes = results["ponder"], results.get("bbox", {})
+    header = "| feature extractor | FLOPs (%) | mAP @ [.5, .95] (%) | AP50 (%) | images |\n|---|---|---|---|---|"
+    flops = f"{ponder['flops_percent']:.1f} ± {ponder['flops_percent_std']:.1f}"
+    ap, ap50 = (f"{boxes[key]:.2f}" if key in boxes else "-" for key in ("AP", "AP50"))
+    return f"{header}\n| {name} | {flops} | {ap} | {ap50} | {ponder['images']:.0f} |"

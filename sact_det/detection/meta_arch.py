@@ -1,0 +1,115 @@
+"""Faster R-CNN that pays for its extractor's computation and reports it."""
+
+from typing import Any, Optional
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
+
+from sact_det.detection.backbone import SACTBackbone
+from sact_det.flops import extractor_flops
+from sact_det.padding import Sizes
+from sact_det.ponder import PonderRecord
+from sact_det.visualize import draw_ponder_map
+
+
+@META_ARCH_REGISTRY.register()
+class SACTGeneralizedRCNN(GeneralizedRCNN):
+    """GeneralizedRCNN over a `SACTBackbone`.
+
+    In training it adds `loss_ponder` = tau * the sum over blocks 1-3 of the mean ponder cost, averaged over each
+    image's own positions and then over images (eq. 13, alg. 2 line 37). Block 4, in the box head, is never charged.
+    In inference every output dict has, beside "instances":
+        "ponder": PonderRecord of the extractor for this image, N = 1, on the CPU;
+        "box_head_flops": int, FLOPs of block 4 over the image's proposals.
+
+    Args:
+        tau: the price of one unit of ponder cost.
+        reference_units: units of blocks 1-3 of the plain extractor whose FLOPs count as 100% in the training log.
+    """
+
+    backbone: SACTBackbone
+
+    @configurable
+    def __init__(self, *, tau: float, reference_units: tuple[int, ...], **kwargs: Any):
+        super().__init__(**kwargs)
+        if not isinstance(self.backbone, SACTBackbone):
+            raise ValueError(
+                "MODEL.META_ARCHITECTURE SACTGeneralizedRCNN needs MODEL.BACKBONE.NAME build_sact_resnet_backbone; "
+                f"got a {type(self.backbone).__name__}"
+            )
+        if tau < 0:
+            raise ValueError(f"MODEL.SACT.TAU must not be negative; got {tau}")
+        self.tau = tau
+        self.reference_units = reference_units
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {
+            **super().from_config(cfg),
+            "tau": cfg.MODEL.SACT.TAU,
+            "reference_units": tuple(cfg.MODEL.SACT.REFERENCE_UNITS),
+        }
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation."""
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        targets = [x["instances"].to(self.device) for x in batched_inputs]
+        features, ponder = self.backbone.extract(images.tensor, images.image_sizes)
+        proposals, proposal_losses = self.proposal_generator(images, features, targets)
+        _, detector_losses = self.roi_heads(images, features, proposals, targets)
+        losses = {**detector_losses, **proposal_losses}
+        if self.backbone.spec.halting != "none":
+            losses["loss_ponder"] = self.tau * ponder.mean_cost().mean()
+        self._log_ponder(ponder, images.image_sizes)
+        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+            self.visualize_training(batched_inputs, proposals)
+            self._visualize_ponder(batched_inputs[0], ponder.image(0), images.image_sizes[0])
+        return losses
+
+    def inference(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        detected_instances: Optional[list[Instances]] = None,
+        do_postprocess: bool = True,
+    ) -> list[Any]:
+        """GeneralizedRCNN.inference, with "ponder" and "box_head_flops" in each (postprocessed) output."""
+        assert not self.training
+        images = self.preprocess_image(batched_inputs)
+        features, ponder = self.backbone.extract(images.tensor, images.image_sizes)
+        if detected_instances is not None:
+            instances = [x.to(self.device) for x in detected_instances]
+            results = self.roi_heads.forward_with_given_boxes(features, instances)
+            return self._postprocess(results, batched_inputs, images.image_sizes) if do_postprocess else results
+        proposals, _ = self.proposal_generator(images, features, None)
+        results, _ = self.roi_heads(images, features, proposals, None)
+        if not do_postprocess:
+            return results
+        outputs = self._postprocess(results, batched_inputs, images.image_sizes)
+        region_flops = self.roi_heads.res5.ponder.flops.split([len(p) for p in proposals])
+        ponder = ponder.detached(torch.device("cpu"))
+        for index, (output, box_head) in enumerate(zip(outputs, region_flops)):
+            output["ponder"] = ponder.image(index)
+            output["box_head_flops"] = int(box_head.sum())
+        return outputs
+
+    @torch.no_grad()
+    def _log_ponder(self, ponder: PonderRecord, sizes: Sizes) -> None:
+        storage = get_event_storage()
+        dense = sum(extractor_flops(self.reference_units, self.backbone.spec.base_channels, h, w) for h, w in sizes)
+        storage.put_scalar("sact/flops_percent", 100 * ponder.flops.sum().item() / dense)
+        for name, block in {**ponder.blocks, "block4": self.roi_heads.res5.ponder}.items():
+            storage.put_scalar(f"sact/{name}_cost", block.mean_cost().mean().item())
+            storage.put_scalar(f"sact/{name}_units", block.mean_units().mean().item())
+
+    @torch.no_grad()
+    def _visualize_ponder(self, batched_input: dict[str, Any], ponder: PonderRecord, size: tuple[int, int]) -> None:
+        image = convert_image_to_rgb(batched_input["image"].permute(1, 2, 0), self.input_format)
+        picture = draw_ponder_map(ponder.detached().map(size)[0].cpu().numpy(), image=image)
+        get_event_storage().put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))

@@ -1,0 +1,113 @@
+"""One image in, detections and an account of the computation out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation, read_image
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+
+from sact_det.detection.checkpoint import SACTCheckpointer
+from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.errors import InputError, one_line
+from sact_det.flops import extractor_flops
+from sact_det.ponder import PonderRecord
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network found in an image and what that took.
+
+    Attributes:
+        instances: pred_boxes (in pixels of the given image), scores and pred_classes, on the CPU.
+        ponder: of the extractor, N = 1, on the CPU.
+        box_head_flops: FLOPs of block 4 over the image's proposals.
+        input_size: (height, width) of the resized image that the network saw.
+        flops_percent: FLOPs of the extractor, in percent of the reference (MODEL.SACT.REFERENCE_UNITS) at input_size.
+    """
+
+    instances: Instances
+    ponder: PonderRecord
+    box_head_flops: int
+    input_size: tuple[int, int]
+    flops_percent: float
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers, under the names of PonderEvaluator's per-image rows."""
+        blocks = self.ponder.blocks
+        return {
+            "height": self.input_size[0],
+            "width": self.input_size[1],
+            "mean_ponder_cost": float(self.ponder.mean_cost()),
+            "ponder_cost": {name: float(block.mean_cost()) for name, block in blocks.items()},
+            "units": {name: float(block.mean_units()) for name, block in blocks.items()},
+            "flops": int(self.ponder.flops),
+            "flops_percent": self.flops_percent,
+            "box_head_flops": self.box_head_flops,
+        }
+
+
+class Predictor:
+    """The trained detector of a config, for single images: Detectron2's DefaultPredictor with the ponder record.
+
+    Images are resized as in evaluation (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST).
+
+    Args:
+        cfg: MODEL.WEIGHTS names a file with the whole detector.
+
+    Raises:
+        InputError: the model is not a SACTGeneralizedRCNN, or its weights are missing, broken or do not fit.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.input_format: str = cfg.INPUT.FORMAT
+        self._reference_units = tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
+        self._resize = T.AugmentationList(build_augmentation(cfg, is_train=False))
+        self.model = build_model(cfg)
+        if not isinstance(self.model, SACTGeneralizedRCNN):
+            raise InputError(
+                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; "
+                "only SACTGeneralizedRCNN keeps a ponder record"
+            )
+        SACTCheckpointer(self.model, evaluate=True).load(cfg.MODEL.WEIGHTS)
+        self.model.eval()
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """Runs the network on uint8 [H, W, 3] in the channel order `input_format`."""
+        augmented = T.AugInput(image)
+        self._resize(augmented)
+        tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        output = self.model([{"image": tensor, "height": image.shape[0], "width": image.shape[1]}])[0]
+        height, width = tensor.shape[1:]
+        dense = extractor_flops(self._reference_units, self.model.backbone.spec.base_channels, height, width)
+        return Prediction(
+            instances=output["instances"].to("cpu"),
+            ponder=output["ponder"],
+            box_head_flops=output["box_head_flops"],
+            input_size=(height, width),
+            flops_percent=100 * int(output["ponder"].flops) / dense,
+        )
+
+
+def read_checked(path: Union[str, Path], image_format: str) -> np.ndarray:
+    """Reads an image file, turned upright, as uint8 [H, W, 3].
+
+    Args:
+        path: of the file.
+        image_format: channel order, "RGB" or "BGR".
+
+    Raises:
+        InputError: the file is missing or is no image that can be read to its end.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such image")
+    try:
+        return read_image(str(path), image_format)
+    except Exception as error:  # decoders raise whatever they like
+        raise InputError(f"{path}: the image cannot be read: {one_line(error)}") from error

@@ -1,0 +1,48 @@
+"""The box head: RoIAlign, block 4 of the pre-activation ResNet under a halting rule, box predictor."""
+
+from dataclasses import replace
+from typing import Optional
+
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
+from torch import Tensor, nn
+
+from sact_det.detection.backbone import spec_from_config
+from sact_det.ponder import BlockPonder
+from sact_det.resnet_v2 import ResNetV2Spec
+
+
+class Block4Head(nn.Module):
+    """Block 4 and postnorm + ReLU on cropped regions.
+
+    Attributes:
+        ponder: BlockPonder of the last call, one "image" per region, without gradient. The ponder penalty is on the
+            extractor alone (section 4.2), so this one never enters a loss.
+    """
+
+    def __init__(self, spec: ResNetV2Spec, execution: str = "dense"):
+        super().__init__()
+        self.block4 = spec.build_block(4)
+        self.block4.set_execution(execution)
+        self.postnorm = spec.make_norm(spec.out_channels(4))
+        self.ponder: Optional[BlockPonder] = None
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """regions: [R, C, 14, 14] -> [R, 2C, 7, 7]."""
+        x, ponder = self.block4(regions)
+        self.ponder = ponder.detached()
+        return F.relu(self.postnorm(x))
+
+
+@ROI_HEADS_REGISTRY.register()
+class SACTRes5ROIHeads(Res5ROIHeads):
+    """Detectron2's C4 box head with the pre-activation block 4 in place of its post-activation res5."""
+
+    res5: Block4Head
+
+    @classmethod
+    def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:
+        spec = spec_from_config(cfg)
+        spec = replace(spec, norm=cfg.MODEL.SACT.BOX_HEAD_NORM or spec.norm)
+        return Block4Head(spec, cfg.MODEL.SACT.EXECUTION), spec.out_channels(4)

@@ -1,0 +1,175 @@
+"""The detector around the extractor: losses, gradients, padding, precision, freezing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+import sact_det.detection  # noqa: F401
+from sact_det.detection.setup import load_config
+from sact_det.norm import FrozenBatchNorm2d
+from sact_det.resnet_v2 import Stem
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def make_model(*overrides, seed=0):
+    torch.manual_seed(seed)
+    model = build_model(load_config(str(CONFIGS / "tests/tiny.yaml"), overrides))
+    with torch.no_grad():  # so that positions halt at different units
+        for name, parameter in model.named_parameters():
+            if name.endswith("local_conv.bias"):
+                parameter.fill_(-0.5)
+    return model
+
+
+def example(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(torch.tensor([[10.0, 10, 60, 60], [20, 30, 80, 90]]))
+    instances.gt_classes = torch.tensor([0, 2])
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    return {"image": image, "instances": instances, "image_id": seed, "height": height, "width": width}
+
+
+def losses_of(model, batch):
+    with EventStorage() as storage:
+        return model.train()(batch), storage
+
+
+def test_loss_ponder_is_tau_times_the_summed_mean_cost_of_blocks_1_to_3():
+    model = make_model("MODEL.SACT.TAU", "0.3").train()
+    batch = [example(97, 131), example(120, 100, seed=1)]
+    images = model.preprocess_image(batch)
+    _, record = model.backbone.extract(images.tensor, images.image_sizes)
+    expected = 0.0
+    for block in record.blocks.values():
+        per_image = [
+            cost[:h, :w].mean() for cost, (h, w) in zip(block.ponder_cost, block.sizes or [block.ponder_cost.shape[1:]] * 2)
+        ]
+        expected += sum(per_image) / len(per_image)
+    # A fresh model: the moving statistics of the halting norms were updated by the pass above.
+    losses, _ = losses_of(make_model("MODEL.SACT.TAU", "0.3"), batch)
+    torch.testing.assert_close(losses["loss_ponder"], 0.3 * expected)
+
+
+def test_ponder_loss_reaches_the_extractor_but_never_block_4():
+    model = make_model()
+    losses, _ = losses_of(model, [example(96, 128)])
+    losses["loss_ponder"].backward()
+    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert not any(name.startswith(("roi_heads.", "proposal_generator.")) for name in reached)
+    for block, branches in (("block2", 1), ("block3", 2)):
+        for unit in range(branches):
+            name = f"backbone.{block}.units.{unit}.halting.local_conv.weight"
+            assert model.get_parameter(name).grad.abs().sum() > 0, name
+
+
+def test_block_4_halts_too_and_learns_from_the_detection_losses():
+    model = make_model()
+    losses, storage = losses_of(model, [example(96, 128)])
+    sum(loss for name, loss in losses.items() if name != "loss_ponder").backward()
+    assert model.get_parameter("roi_heads.res5.block4.units.0.halting.local_conv.weight").grad.abs().sum() > 0
+    assert 1 <= storage.latest()["sact/block4_units"][0] <= 2
+
+
+def test_every_trainable_parameter_gets_a_gradient_as_distributed_training_requires():
+    model = make_model()
+    losses, _ = losses_of(model, [example(96, 128)])
+    sum(losses.values()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
+
+
+def test_a_plain_detector_pays_no_ponder_cost():
+    losses, _ = losses_of(make_model("MODEL.SACT.HALTING", "none"), [example(96, 128)])
+    assert "loss_ponder" not in losses
+
+
+@pytest.mark.parametrize("halting", ["none", "act", "sact"])
+def test_an_image_is_the_same_alone_or_beside_a_larger_one(halting):
+    model = make_model("MODEL.SACT.HALTING", halting).eval()
+    batch = [example(97, 131), example(160, 190, seed=1), example(120, 100, seed=2)]
+    with torch.no_grad():
+        images = model.preprocess_image(batch)
+        features, together = model.backbone.extract(images.tensor, images.image_sizes)
+        for index, item in enumerate(batch):
+            one = model.preprocess_image([item])
+            own, alone = model.backbone.extract(one.tensor, one.image_sizes)
+            record, size = together.image(index), one.image_sizes[0]
+            assert torch.equal(record.flops, alone.flops)
+            torch.testing.assert_close(record.map(size), alone.map(size))
+            for name in record.blocks:
+                assert torch.equal(record.blocks[name].num_units, alone.blocks[name].num_units)
+            for name, feature in own.items():
+                height, width = feature.shape[2:]
+                atol = 1e-5 * float(feature.abs().max())
+                torch.testing.assert_close(
+                    features[name][index : index + 1, :, :height, :width], feature, atol=atol, rtol=1e-5
+                )
+                assert not features[name][index, :, height:].any() and not features[name][index, :, :, width:].any()
+
+
+def test_inference_reports_the_computation_of_each_image():
+    model = make_model().eval()
+    batch = [example(97, 131), example(160, 190, seed=1)]
+    with torch.no_grad():
+        together = model(batch)
+        for item, output in zip(batch, together):
+            alone = model([item])[0]
+            assert output["ponder"].flops.tolist() == alone["ponder"].flops.tolist()
+            assert output["box_head_flops"] > 0
+            assert list(output["ponder"].blocks) == ["block1", "block2", "block3"]
+            assert len(output["ponder"].flops) == 1
+
+
+def test_halting_arithmetic_stays_in_float32_under_autocast():
+    model = make_model().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        images = model.preprocess_image([example(96, 128)])
+        features, record = model.backbone.extract(images.tensor, images.image_sizes)
+        losses, _ = losses_of(model, [example(96, 128)])
+    assert features["res4"].dtype == torch.bfloat16
+    for block in record.blocks.values():
+        assert block.ponder_cost.dtype == block.halting_distribution.dtype == torch.float32
+        torch.testing.assert_close(block.halting_distribution.sum(1), torch.ones_like(block.ponder_cost))
+    sum(losses.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("freeze_at", [0, 1, 2, 4])
+def test_freeze_at_fixes_weights_and_norms_but_leaves_halting_branches_learning(freeze_at):
+    backbone = make_model("MODEL.BACKBONE.FREEZE_AT", str(freeze_at)).backbone
+    parts = [backbone.stem, backbone.block1, backbone.block2, backbone.block3]
+    for index, part in enumerate(parts):
+        frozen = index < freeze_at
+        body = [p for name, p in part.named_parameters() if ".halting." not in name]
+        halting = [p for name, p in part.named_parameters() if ".halting." in name]
+        assert all(p.requires_grad is not frozen for p in body)
+        assert all(p.requires_grad for p in halting)
+        if not isinstance(part, Stem):
+            assert isinstance(part.units[0].preact, FrozenBatchNorm2d) is frozen
+
+
+def test_no_proposals_is_no_error():
+    model = make_model().eval()
+    features = {"res4": torch.zeros(1, 128, 6, 8)}
+    empty = Instances((96, 128), proposal_boxes=Boxes(torch.zeros(0, 4)), objectness_logits=torch.zeros(0))
+    with torch.no_grad():
+        results, _ = model.roi_heads(None, features, [empty], None)
+    assert len(results[0]) == 0 and model.roi_heads.res5.ponder.flops.shape == (0,)
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/[a-z]*.yaml")))
+def test_every_config_builds_a_model(name):
+    narrow = ("MODEL.SACT.BASE_CHANNELS", "4", "DATASETS.COCO_FORMAT", "[]", "MODEL.DEVICE", "cpu")
+    cfg = load_config(str(CONFIGS / name), narrow)
+    assert build_model(cfg).backbone.spec.units == tuple(cfg.MODEL.SACT.UNITS)
+
+
+def test_meta_architecture_refuses_a_foreign_backbone():
+    foreign = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']"]
+    with pytest.raises(ValueError, match=r"build_sact_resnet_backbone"):
+        build_model(load_config(str(CONFIGS / "tests/tiny.yaml"), foreign))

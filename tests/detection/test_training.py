@@ -1,0 +1,100 @@
+"""Runs of the real trainer: repeatable when killed and resumed, and when split over processes."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from coco_folder import write_coco_folder
+from detectron2.engine import HookBase, launch
+from detectron2.utils import comm
+from torch import multiprocessing
+
+import sact_det.detection  # noqa: F401
+from sact_det.detection.setup import load_config
+from sact_det.detection.trainer import Trainer
+
+TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
+
+
+def overrides(folder, output, *more):
+    json_file, images = write_coco_folder(folder)
+    return [
+        *("DATASETS.COCO_FORMAT", f"[('toy', '{json_file}', '{images}')]"),
+        *("DATASETS.TRAIN", "('toy',)", "DATASETS.TEST", "()"),
+        *("OUTPUT_DIR", str(output)),
+        *more,
+    ]
+
+
+class Kill(HookBase):
+    """Kills the process without warning after a step."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_step(self):
+        if self.trainer.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(options, resume=False, kill_at=None):
+    torch.set_num_threads(1)
+    cfg = load_config(TINY, options)
+    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
+    torch.manual_seed(0)  # fresh weights are the same in every process and run
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if kill_at is not None:
+        trainer.register_hooks([Kill(kill_at)])
+    trainer.train()
+
+
+def final_weights(output):
+    return torch.load(Path(output) / "model_final.pth", weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tmp_path, workers):
+    options = ["SOLVER.MAX_ITER", "5", "SOLVER.CHECKPOINT_PERIOD", "2", "DATALOADER.NUM_WORKERS", str(workers)]
+    train(overrides(tmp_path, tmp_path / "whole", *options))
+
+    killed = multiprocessing.get_context("spawn").Process(
+        target=train, args=(overrides(tmp_path, tmp_path / "killed", *options),), kwargs={"kill_at": 2}
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert (tmp_path / "killed/last_checkpoint").read_text() == "model_0000001.pth"
+    train(overrides(tmp_path, tmp_path / "killed", *options), resume=True)
+
+    whole, resumed = final_weights(tmp_path / "whole"), final_weights(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def train_in_process(options):
+    train([*options, "OUTPUT_DIR", f"{options[options.index('OUTPUT_DIR') + 1]}"])
+    comm.synchronize()
+
+
+@pytest.mark.parametrize("norms", [("FrozenBN", "MovingBN"), ("SyncBN", "SyncBN")], ids="-".join)
+def test_steps_of_two_processes_equal_those_of_one_on_the_same_global_batch(tmp_path, norms):
+    # Every anchor and proposal counts, so that nothing is left to the samplers, which differ between processes.
+    options = [
+        *("SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "0.1"),
+        *("MODEL.SACT.NORM", norms[0], "MODEL.SACT.HALTING_NORM", norms[1], "MODEL.SACT.TAU", "0.5"),
+        *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "5000", "MODEL.RPN.POSITIVE_FRACTION", "1.0"),
+        *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "10", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0"),
+    ]
+    train(overrides(tmp_path, tmp_path / "one", *options))
+    launch(train_in_process, 2, dist_url="auto", args=(overrides(tmp_path, tmp_path / "two", *options),))
+
+    one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
+    torch.manual_seed(0)
+    start = Trainer.build_model(load_config(TINY, overrides(tmp_path, tmp_path / "one", *options))).state_dict()
+    for name, value in one.items():
+        moved = (value - start[name]).abs().max().item() if value.is_floating_point() else 0
+        torch.testing.assert_close(two[name], value, atol=max(1e-3 * moved, 1e-7), rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

@@ -1,0 +1,70 @@
+#!/usr/bin/env python
+"""Trains and evaluates SACT models; the command line of Detectron2's train_net.py.
+
+Train:       python tools/train_net.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --num-gpus 8
+Go on:       the same with --resume
+Evaluate:    the same with --eval-only MODEL.WEIGHTS output/model_final.pth
+Own data:    DATASETS.COCO_FORMAT "[('my_train', 'train.json', 'images'), ('my_val', 'val.json', 'images')]" \
+             DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
+"""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+import sact_det.detection  # noqa: F401  (registers the model)
+from sact_det.detection.checkpoint import SACTCheckpointer
+from sact_det.detection.setup import load_config
+from sact_det.detection.trainer import Trainer
+from sact_det.errors import InputError, errors_to_exit_code
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    cfg = load_config(args.config_file, args.opts)
+    occupied = (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()
+    if occupied and not args.resume and not args.eval_only:
+        raise InputError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds checkpoints of another run: pass --resume to go on with it, "
+            "or choose another OUTPUT_DIR"
+        )
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, name="sact_det", distributed_rank=comm.get_rank())
+    return cfg
+
+
+def train_or_evaluate(args: argparse.Namespace) -> None:
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        SACTCheckpointer(model, cfg.OUTPUT_DIR, evaluate=True).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        Trainer.test(cfg, model)
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Runs in every process; a bad input ends each of them without a traceback."""
+    with errors_to_exit_code():
+        train_or_evaluate(args)
+
+
+if __name__ == "__main__":
+    args = default_argument_parser(__doc__).parse_args()
+    logging.captureWarnings(True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1") if args.num_gpus > 1 else None
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
