@@ -24,11 +24,52 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
+class HaltingBranch(nn.Module):
+    """H^l: scores the output of a unit (eq. 4)."""
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W] -> h^l in (0, 1), float32 [N, H, W] or, one per image, [N, 1, 1]."""
+        raise NotImplementedError
+
+    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
+        """FLOPs of the branch, int64 [N].
+
+        Args:
+            evaluated: int64 [N], positions at which the unit is evaluated.
+            image_active: bool [N], whether the image evaluates the unit at all.
+        """
+        raise NotImplementedError
+
+
+class ResidualUnit(nn.Module):
+    """F^l: one residual unit (eq. 2) and, behind all but the last of a block, its halting branch."""
+
+    stride: int
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    conv3: nn.Conv2d
+    shortcut: Optional[nn.Conv2d]
+    halting: Optional[HaltingBranch]
+
+    def forward(
+        self,
+        x: Tensor,
+        active: Optional[Tensor] = None,
+        valid_in: Optional[Tensor] = None,
+        valid: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The unit everywhere; halted positions keep their state.
+
+        Args:
+            x: [N, C, H, W].
+            active: bool [N, 1, H or 1, W or 1]; the residual is zero elsewhere (fig. 5). None: active everywhere.
+            valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+        """
+        raise NotImplementedError
+
+
 class AdaptiveBlock(nn.Module):
     """Runs residual units under a halting rule (algorithms 1 and 2) and accounts for the computation.
-
-    Units are called as `unit(x, active, valid_in, valid)`; each but the last has a `halting` branch, called as
-    `halting(x, valid)` on the state after the unit, unless the rule is "none".
 
     Execution "dense" computes every position of every unit and masks the residual where a position has halted. It is
     the reference: batch statistics see what they saw in the original program. In evaluation it stops as soon as every
@@ -44,7 +85,9 @@ class AdaptiveBlock(nn.Module):
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, units: Sequence[nn.Module], halting: str = "none", eps: float = DEFAULT_EPS, tile: int = 1):
+    units: Sequence[ResidualUnit]
+
+    def __init__(self, units: Sequence[ResidualUnit], halting: str = "none", eps: float = DEFAULT_EPS, tile: int = 1):
         super().__init__()
         check_choice("halting", halting, HALTING_RULES)
         if not units:
@@ -53,7 +96,7 @@ class AdaptiveBlock(nn.Module):
             raise ValueError(f"`eps` must lie in (0, 1); got {eps}")
         if tile < 1 or (tile > 1 and halting != "sact"):
             raise ValueError(f"`tile` must be 1, or more with halting 'sact'; got {tile} with {halting!r}")
-        self.units = nn.ModuleList(units)
+        self.units = nn.ModuleList(units)  # type: ignore[assignment]
         self.halting = halting
         self.eps = eps
         self.tile = tile
@@ -111,24 +154,23 @@ class AdaptiveBlock(nn.Module):
         for index, unit in enumerate(self.units):
             active = state.active
             evaluated, dilated = flops.active_positions(active, exists)
+            # Counted before the stop: what counts dense does so in every unit, whatever else is in the batch.
             if index > 0:
-                if not self.training and not bool(active.any()):
-                    # What counts dense in the units left counts all the same: FLOPs do not depend on the batch.
-                    nothing, left = torch.zeros_like(total), self.units[index:]
-                    total = total + sum(u.halting.flops(nothing, nothing > 0) for u in left if u.halting is not None)
-                    break
-                x = unit(x, active[:, None], valid, valid)
                 total = total + flops.residual_unit_flops(unit, dense, dense, evaluated, dilated)
-            h = None if unit.halting is None else unit.halting(x, valid)
-            if h is not None:
-                h = share_in_tiles(h, self.tile, None if valid is None else valid[:, 0])
+            if unit.halting is not None:
                 total = total + unit.halting.flops(evaluated, active.flatten(1).any(1))
+            if not self.training and not bool(active.any()):
+                distribution.append(torch.zeros_like(state.remainder))
+                continue
+            if index > 0:
+                x = unit(x, active[:, None], valid, valid)
+            h = None
+            if unit.halting is not None:
+                h = share_in_tiles(unit.halting(x, valid), self.tile, None if valid is None else valid[:, 0])
             p, state = halting_step(state, h, self.eps)
             weight = p * exists if per_image else p
             output = output + weight[:, None] * x
             distribution.append(p.detach())
-        while len(distribution) < len(self.units):
-            distribution.append(torch.zeros_like(distribution[0]))
         ponder = BlockPonder(
             ponder_cost=state.ponder_cost,
             num_units=state.num_units,

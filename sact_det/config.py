@@ -30,7 +30,7 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.HALTING_NORM = "MovingBN"
     # Decay of the moving statistics of norms that learn them; short trainings from scratch want a smaller one.
     cfg.MODEL.SACT.NORM_DECAY = 0.997
-    # Per block: dilation of conv2 in the block's first unit. (1, 2, 2, 2) for TF-Slim weights (convert_weights.py says).
+    # Per block: dilation of conv2 in the first unit. TF-Slim weights need 2s (tools/convert_weights.py says which).
     cfg.MODEL.SACT.DILATION = (1, 1, 1, 1)
 
     # FLOPs are reported in percent of the plain extractor with these blocks 1-3 (and BASE_CHANNELS): ResNet-101's.

@@ -19,9 +19,8 @@ counter says one and cannot see masks). See docs/PERFORMANCE.md for seconds.
     tensor([15602814976])
 """
 
-from typing import Optional
+from typing import Optional, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +30,15 @@ MULTIPLY_ADD = 2
 def conv_flops(conv: nn.Conv2d) -> int:
     """FLOPs of one output position of a convolution."""
     return MULTIPLY_ADD * conv.weight.numel()
+
+
+class Bottleneck(Protocol):
+    """The convolutions of a residual unit; shortcut is None for the identity."""
+
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    conv3: nn.Conv2d
+    shortcut: Optional[nn.Conv2d]
 
 
 def count(mask: Tensor) -> Tensor:
@@ -61,12 +69,16 @@ def active_positions(active: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def residual_unit_flops(
-    unit: nn.Module, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
+    unit: Bottleneck,
+    dense_in: Tensor,
+    dense_out: Tensor,
+    active: Optional[Tensor] = None,
+    dilated: Optional[Tensor] = None,
 ) -> Tensor:
     """FLOPs of a bottleneck unit's convolutions, int64 [N].
 
     Args:
-        unit: has conv1, conv2, conv3 and shortcut (None for the identity).
+        unit: the unit; its halting branch counts itself.
         dense_in, dense_out: int64 [N], positions of each image at the unit's input and output resolution.
         active, dilated: int64 [N], active positions and their dilation; None for a unit computed everywhere.
     """

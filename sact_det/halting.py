@@ -86,7 +86,7 @@ def halting_step(state: HaltingState, h: Optional[Tensor], eps: float = DEFAULT_
 
 
 def share_in_tiles(h: Tensor, tile: int, valid: Optional[Tensor] = None) -> Tensor:
-    """Averages halting scores over tile x tile cells so that a tile halts as one (section 2.3, "tile the halting scores map").
+    """Averages halting scores over tile x tile cells, so that a tile halts as one (section 2.3).
 
     Args:
         h: halting scores [N, H, W]; tiles at the right and bottom border may be smaller.

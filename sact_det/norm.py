@@ -18,7 +18,6 @@ from typing import Callable, Optional
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from fvcore.nn.distributed import differentiable_all_reduce
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
 
@@ -32,10 +31,25 @@ def _spans_processes() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def _sum_over_processes(x: Tensor) -> Tensor:
+    """Differentiable."""
+    from fvcore.nn.distributed import differentiable_all_reduce  # late: it makes torch warn
+
+    return differentiable_all_reduce(x)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """Normalises by the batch in training and by the moving statistics in evaluation ("BN")."""
 
     synchronized = False
+    running_mean: Tensor  # always tracked here
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def __init__(self, num_features: int, eps: float = TF_EPSILON, momentum: float = 1 - TF_DECAY):
         super().__init__(num_features, eps=eps, momentum=momentum)
@@ -52,7 +66,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         shift = self.bias - mean * scale
         return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
-    def _normalize(self, x: Tensor, mean: Optional[Tensor], var: Optional[Tensor]) -> Tensor:
+    def _normalize(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)
 
     def _native_training_step(self, x: Tensor) -> Tensor:
@@ -67,7 +81,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def _batch_statistics(self, x: Tensor, valid: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and biased variance [C] over the valid positions (of all processes, when synchronized)."""
-        reduce = differentiable_all_reduce if self.synchronized and _spans_processes() else (lambda t: t)
+        reduce = _sum_over_processes if self.synchronized and _spans_processes() else _identity
         weight = torch.ones_like(x[:, :1]) if valid is None else valid.to(x.dtype)
         count = reduce(weight.sum())
         mean = reduce((x * weight).sum((0, 2, 3))) / count
@@ -76,7 +90,6 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update(self, mean: Tensor, var: Tensor) -> None:
-        assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
@@ -96,6 +109,7 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
     """
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
         if self.training:
             with torch.no_grad():
                 self._update(*self._batch_statistics(x.float(), valid))
@@ -105,7 +119,6 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
 
     @torch.no_grad()
     def _update(self, mean: Tensor, var: Tensor) -> None:
-        assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
         rate = (1.0 / (self.num_batches_tracked + 1)).clamp(min=self.momentum)
         spread = rate * (1 - rate) * (mean - self.running_mean).square()  # variance between old mean and new

@@ -1,7 +1,7 @@
 """What a network did with its computation time: ponder cost, units, FLOPs and the ponder map.
 
 Shape shorthand in this module:
-    N: images; h, w: size of a block's feature map (1, 1 under ACT); L: residual units of a block; H, W: size of an image.
+    N: images; H, W: size of an image; h, w: size of a block's feature map (1, 1 under ACT); L: its residual units.
 """
 
 from dataclasses import dataclass, replace
@@ -105,7 +105,9 @@ class PonderRecord:
             ValueError: the images of the batch differ in size; take `record.image(i).map(size)` of each.
         """
         if any(block.sizes is not None for block in self.blocks.values()):
-            raise ValueError("`map`: the images differ in size; use record.image(i).map((height, width)) for each of them")
+            raise ValueError(
+                "`map`: the images differ in size; use record.image(i).map((height, width)) for each of them"
+            )
         return torch.stack([block_map(block, size) for block in self.blocks.values()]).sum(0)
 
     def image(self, index: int) -> "PonderRecord":

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.block import HALTING_RULES, AdaptiveBlock, check_choice
+from sact_det.block import HALTING_RULES, AdaptiveBlock, HaltingBranch, ResidualUnit, check_choice
 from sact_det.flops import conv_flops
 from sact_det.halting import DEFAULT_EPS
 from sact_det.norm import TF_DECAY, Norm, get_norm
@@ -73,7 +73,7 @@ def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
     return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
 
 
-class SpatialHalting(nn.Module):
+class SpatialHalting(HaltingBranch):
     """H^l of SACT: sigma(conv3x3(BN(x)) + conv1x1(BN(mean(x))) + b) at every position (eq. 14).
 
     Both norms are the original program's; the equation leaves them out. Always computed in float32.
@@ -101,7 +101,7 @@ class SpatialHalting(nn.Module):
         return conv_flops(self.local_conv) * evaluated + conv_flops(self.global_conv)
 
 
-class ImageHalting(nn.Module):
+class ImageHalting(HaltingBranch):
     """H^l of ACT: sigma(conv1x1(BN(mean(x))) + b), one score per image (eq. 6). Always computed in float32."""
 
     def __init__(self, channels: int, norm: Norm):
@@ -119,7 +119,7 @@ class ImageHalting(nn.Module):
         return conv_flops(self.global_conv) * image_active.long()
 
 
-class BottleneckUnit(nn.Module):
+class BottleneckUnit(ResidualUnit):
     """F(x) = shortcut + f(x), where f is BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1.
 
     The shortcut is the raw input, or a 1x1 convolution of the pre-activation where the shape changes.
@@ -139,7 +139,7 @@ class BottleneckUnit(nn.Module):
         stride: int,
         dilation: int,
         norm: Norm,
-        halting: Optional[nn.Module] = None,
+        halting: Optional[HaltingBranch] = None,
     ):
         super().__init__()
         channels = EXPANSION * width
@@ -161,13 +161,7 @@ class BottleneckUnit(nn.Module):
         valid_in: Optional[Tensor] = None,
         valid: Optional[Tensor] = None,
     ) -> Tensor:
-        """One unit, everywhere; halted positions keep their state.
-
-        Args:
-            x: [N, C, H, W].
-            active: bool [N, 1, H or 1, W or 1]; the residual is zero elsewhere (fig. 5). None: active everywhere.
-            valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
-        """
+        """See ResidualUnit.forward."""
         preact = F.relu(self.preact(x, valid_in), inplace=True)
         shortcut = x if self.shortcut is None else self.shortcut(preact)
         y = F.relu(self.norm1(self.conv1(preact), valid_in), inplace=True)
@@ -209,7 +203,9 @@ class ResNetV2Spec:
         if not 1 <= len(self.units) <= 4 or min(self.units) < 1:
             raise ValueError(f"`units` must list 1 to 4 positive numbers, one per block; got {self.units}")
         if len(self.dilation) < len(self.units) or min(self.dilation) < 1:
-            raise ValueError(f"`dilation` must list a positive number per block ({len(self.units)}); got {self.dilation}")
+            raise ValueError(
+                f"`dilation` must list a positive number per block ({len(self.units)}); got {self.dilation}"
+            )
         if self.base_channels < 1:
             raise ValueError(f"`base_channels` must be positive; got {self.base_channels}")
 

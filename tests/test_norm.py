@@ -8,7 +8,15 @@ import torch.multiprocessing as mp
 from small_networks import images
 from torch import Tensor, nn
 
-from sact_det.norm import NORMS, BatchNorm2d, FrozenBatchNorm2d, MovingBatchNorm2d, SyncBatchNorm2d, get_norm
+from sact_det.norm import (
+    NORMS,
+    BatchNorm2d,
+    FrozenBatchNorm2d,
+    MovingBatchNorm2d,
+    SyncBatchNorm2d,
+    freeze_norms,
+    get_norm,
+)
 
 CHANNELS = 5
 BATCH_NORMS = (BatchNorm2d, SyncBatchNorm2d, MovingBatchNorm2d)
@@ -234,7 +242,36 @@ def test_state_dicts_are_interchangeable(source: type[nn.Module], target: type[n
     torch.testing.assert_close(copy(x), norm(x))
 
 
-def test_unknown_norms_are_refused():
-    assert get_norm("SyncBN") is SyncBatchNorm2d
-    with pytest.raises(ValueError, match="`norm` must be one of BN, SyncBN, MovingBN, FrozenBN; got 'GN'"):
-        get_norm("GN")
+@pytest.mark.parametrize(("name", "norm"), NORMS.items())
+def test_get_norm_makes_norms_with_the_decay_and_epsilon_asked_for(name: str, norm: type[nn.Module]):
+    made = get_norm(name, decay=0.9, eps=1e-3)(CHANNELS)
+    assert type(made) is norm
+    assert made.eps == 1e-3
+    if norm is not FrozenBatchNorm2d:
+        assert made.momentum == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "GN"}, "`norm` must be one of BN, SyncBN, MovingBN, FrozenBN; got 'GN'"),
+        ({"name": "BN", "decay": 1.0}, r"`decay` of the moving statistics must lie in \[0, 1\); got 1.0"),
+        ({"name": "BN", "decay": -0.1}, r"`decay` of the moving statistics must lie in \[0, 1\); got -0.1"),
+    ],
+)
+def test_arguments_that_are_wrong_are_named(arguments: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        get_norm(**arguments)
+
+
+def test_freezing_keeps_the_function_and_spares_what_it_is_told_to():
+    model = nn.ModuleDict(
+        {"a": randomized(BatchNorm2d(CHANNELS)), "b": nn.ModuleDict({"c": MovingBatchNorm2d(CHANNELS)})}
+    )
+    x = noise(2, 3, 4)
+    expected = model["a"].eval()(x)
+    freeze_norms(model, skip="b")
+    assert [type(model["a"]), type(model["b"]["c"])] == [FrozenBatchNorm2d, MovingBatchNorm2d]
+    torch.testing.assert_close(model.train()["a"](x), expected)
+    freeze_norms(model)
+    assert not list(model.parameters())

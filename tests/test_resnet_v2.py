@@ -147,12 +147,13 @@ def test_biases_start_at_zero_and_those_of_halting_at_minus_three():
                 assert not parameter.any()
 
 
-def test_every_unit_but_the_last_has_a_halting_branch():
-    spec = ResNetV2Spec((3, 4), 8, "sact", norm="FrozenBN", halting_norm="MovingBN")
+def test_every_unit_but_the_last_has_a_halting_branch_with_norms_of_its_own():
+    spec = ResNetV2Spec((3, 4), 8, "sact", norm="FrozenBN", halting_norm="MovingBN", norm_decay=0.9)
     units = spec.build_block(2).units
     assert [unit.halting is None for unit in units] == [False, False, False, True]
     assert isinstance(units[0].norm2, FrozenBatchNorm2d)
     assert isinstance(units[0].halting.local_norm, MovingBatchNorm2d)
+    assert units[0].halting.local_norm.momentum == pytest.approx(0.1)
     assert all(unit.halting is None for unit in ResNetV2Spec((3, 4), 8, "none").build_block(2).units)
 
 

@@ -13,12 +13,14 @@ import logging
 import os
 from pathlib import Path
 
+import sact_det.detection  # noqa: F401  (registers the model; first, because it imports Detectron2 quietly)
+
+# isort: split
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-import sact_det.detection  # noqa: F401  (registers the model)
 from sact_det.detection.checkpoint import SACTCheckpointer
 from sact_det.detection.setup import load_config
 from sact_det.detection.trainer import Trainer

@@ -18,13 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
+import sact_det.detection  # noqa: F401  (registers the model; first, because it imports Detectron2 quietly)
+
+# isort: split
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 from tqdm import tqdm
 
-import sact_det.detection  # noqa: F401  (registers the model)
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Prediction, Predictor, read_checked
 from sact_det.detection.setup import load_config
@@ -146,7 +148,7 @@ def visualize(args: argparse.Namespace) -> None:
     names, sheet = class_names(cfg), ContactSheet()
     rows: list[dict[str, Any]] = []
     for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), predictions(cfg, paths)):
-        numbers = prediction.summary()
+        numbers = prediction.numbers
         picture = f"{sorted_name(numbers['mean_ponder_cost'], stem)}.png"
         save_image(output / picture, draw(image, prediction, names, per_block=args.per_block, overlay=args.overlay))
         rows.append({"file": str(path), "picture": picture, **numbers})

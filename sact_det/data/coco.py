@@ -28,7 +28,9 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     """
     for entry in cfg.DATASETS.COCO_FORMAT:
         if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(part, str) for part in entry)):
-            raise InputError(f"DATASETS.COCO_FORMAT: each entry must be (name, annotation json, image folder); got {entry!r}")
+            raise InputError(
+                f"DATASETS.COCO_FORMAT: each entry must be (name, annotation json, image folder); got {entry!r}"
+            )
         _register(*entry)
 
     ours = {entry[0] for entry in cfg.DATASETS.COCO_FORMAT}
@@ -89,7 +91,11 @@ def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, A
         InputError: an annotation refers to no image or category or has no valid bbox; an image file is missing.
     """
     content = _read(json_file)
-    images = {image["id"]: image for image in content["images"] if _has(json_file, image, "id", "file_name", "height", "width")}
+    images = {
+        image["id"]: image
+        for image in content["images"]
+        if _has(json_file, image, "id", "file_name", "height", "width")
+    }
     category_ids = {category["id"] for category in content["categories"]}
     for image in images.values():
         path = Path(image_root) / image["file_name"]
@@ -104,13 +110,15 @@ def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, A
         if annotation["category_id"] not in category_ids:
             raise InputError(f"{where}: category_id {annotation['category_id']} is not in 'categories'")
         if not _is_box(annotation["bbox"]):
-            raise InputError(f"{where}: bbox must be four finite numbers (x, y, width, height); got {annotation['bbox']!r}")
+            raise InputError(
+                f"{where}: bbox must be four finite numbers (x, y, width, height); got {annotation['bbox']!r}"
+            )
         if not _covers(annotation["bbox"], images[annotation["image_id"]]):
             useless.add(annotation["id"])
     if useless:
         some = ", ".join(map(str, sorted(useless)[:_NAMED_AT_MOST]))
         logger.warning(
-            "%s: %d of %d boxes have no area or lie outside their image and are left out of training (annotations %s%s)",
+            "%s: left out of training: %d of %d boxes, without area or outside their image (annotations %s%s)",
             json_file,
             len(useless),
             len(content["annotations"]),
@@ -145,5 +153,8 @@ def _covers(bbox: list[float], image: dict[str, Any]) -> bool:
     """Whether the box has area inside the image."""
     x, y, width, height = bbox
     return (
-        min(x + width, image["width"]) > max(x, 0) and min(y + height, image["height"]) > max(y, 0) and width > 0 and height > 0
+        min(x + width, image["width"]) > max(x, 0)
+        and min(y + height, image["height"]) > max(y, 0)
+        and width > 0
+        and height > 0
     )

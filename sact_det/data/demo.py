@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import InputError
-from ..files import replacing, write_json
+from sact_det.errors import InputError
+from sact_det.files import replacing, write_json
 
 CLASSES = tuple("0123456789")
 MAX_DIGITS = 4  # per image

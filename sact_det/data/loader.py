@@ -48,11 +48,17 @@ class BatchStream(Sampler[list[Draw]]):
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, groups: Sequence[int] | None = None, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        groups: Sequence[int] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         if batch_size < 1 or batch_size % world_size:
             raise InputError(
-                f"SOLVER.IMS_PER_BATCH must be a positive multiple of the number of processes ({world_size}); got {batch_size}"
+                f"SOLVER.IMS_PER_BATCH must be a positive multiple of the {world_size} processes; got {batch_size}"
             )
         self._size = size
         self._batch_size = batch_size
@@ -98,7 +104,7 @@ class SeededMap(Dataset):
         position, index = draw
         seed = derived_seed(self._seed, position)
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  (what Detectron2's augmentations draw from)
         # torch's generator stays untouched: with no workers it is the model's.
         return self._mapper(self._dicts[index])
 

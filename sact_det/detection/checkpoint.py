@@ -91,7 +91,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         missing_at_source = tuple(f"{part}." for part in metadata.get("missing", ()))
         if is_classifier(state_dict):
             self._check_architecture(metadata)
-            missing_at_source = tuple(to_detector(dict.fromkeys(missing_at_source)))
+            missing_at_source = tuple(to_detector(dict.fromkeys(missing_at_source, torch.empty(0))))
             state_dict = to_detector(state_dict)
         model_state = self.model.state_dict()
 

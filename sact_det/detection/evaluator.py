@@ -53,17 +53,11 @@ class PonderEvaluator(DatasetEvaluator):
         """Takes the "ponder" of each output; "image" in the inputs tells the size the network saw."""
         for item, output in zip(inputs, outputs):
             record: PonderRecord = output["ponder"]
-            height, width = item["image"].shape[-2:]
-            dense = extractor_flops(self._reference_units, self._base_channels, height, width)
+            size = tuple(item["image"].shape[-2:])
             self._rows.append(
                 {
                     "image_id": item["image_id"],
-                    "height": height,
-                    "width": width,
-                    "flops": int(record.flops),
-                    "flops_percent": 100 * int(record.flops) / dense,
-                    "ponder_cost": {name: float(block.mean_cost()) for name, block in record.blocks.items()},
-                    "units": {name: float(block.mean_units()) for name, block in record.blocks.items()},
+                    **ponder_row(record, size, self._reference_units, self._base_channels),
                     "box_head_flops": output["box_head_flops"],
                     **self._inside_and_outside(item, record),
                 }
@@ -102,6 +96,28 @@ class PonderEvaluator(DatasetEvaluator):
             write_json(path, {"summary": summary, "reference": reference, "images": rows})
             logger.info("Per-image FLOPs and ponder costs are in %s", path)
         return {"ponder": summary}
+
+
+def ponder_row(
+    record: PonderRecord, size: tuple[int, int], reference_units: Sequence[int], base_channels: int
+) -> dict[str, Any]:
+    """The record of one image in plain numbers.
+
+    Args:
+        record: of the extractor, N = 1.
+        size: (height, width) of the image as the network saw it.
+        reference_units, base_channels: the plain extractor whose FLOPs are 100%.
+    """
+    flops = int(record.flops)
+    return {
+        "height": size[0],
+        "width": size[1],
+        "flops": flops,
+        "flops_percent": 100 * flops / extractor_flops(tuple(reference_units), base_channels, *size),
+        "mean_ponder_cost": float(record.mean_cost()),
+        "ponder_cost": {name: float(block.mean_cost()) for name, block in record.blocks.items()},
+        "units": {name: float(block.mean_units()) for name, block in record.blocks.items()},
+    }
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -13,9 +13,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from sact_det.detection.checkpoint import SACTCheckpointer
+from sact_det.detection.evaluator import ponder_row
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.errors import InputError, one_line
-from sact_det.flops import extractor_flops
 from sact_det.ponder import PonderRecord
 
 
@@ -26,30 +26,12 @@ class Prediction:
     Attributes:
         instances: pred_boxes (in pixels of the given image), scores and pred_classes, on the CPU.
         ponder: of the extractor, N = 1, on the CPU.
-        box_head_flops: FLOPs of block 4 over the image's proposals.
-        input_size: (height, width) of the resized image that the network saw.
-        flops_percent: FLOPs of the extractor, in percent of the reference (MODEL.SACT.REFERENCE_UNITS) at input_size.
+        numbers: as PonderEvaluator's per-image rows (sact_det/detection/evaluator.py), with box_head_flops.
     """
 
     instances: Instances
     ponder: PonderRecord
-    box_head_flops: int
-    input_size: tuple[int, int]
-    flops_percent: float
-
-    def summary(self) -> dict[str, Any]:
-        """Plain numbers, under the names of PonderEvaluator's per-image rows."""
-        blocks = self.ponder.blocks
-        return {
-            "height": self.input_size[0],
-            "width": self.input_size[1],
-            "mean_ponder_cost": float(self.ponder.mean_cost()),
-            "ponder_cost": {name: float(block.mean_cost()) for name, block in blocks.items()},
-            "units": {name: float(block.mean_units()) for name, block in blocks.items()},
-            "flops": int(self.ponder.flops),
-            "flops_percent": self.flops_percent,
-            "box_head_flops": self.box_head_flops,
-        }
+    numbers: dict[str, Any]
 
 
 class Predictor:
@@ -84,14 +66,12 @@ class Predictor:
         self._resize(augmented)
         tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         output = self.model([{"image": tensor, "height": image.shape[0], "width": image.shape[1]}])[0]
-        height, width = tensor.shape[1:]
-        dense = extractor_flops(self._reference_units, self.model.backbone.spec.base_channels, height, width)
+        size = (tensor.shape[1], tensor.shape[2])
+        row = ponder_row(output["ponder"], size, self._reference_units, self.model.backbone.spec.base_channels)
         return Prediction(
             instances=output["instances"].to("cpu"),
             ponder=output["ponder"],
-            box_head_flops=output["box_head_flops"],
-            input_size=(height, width),
-            flops_percent=100 * int(output["ponder"].flops) / dense,
+            numbers={**row, "box_head_flops": output["box_head_flops"]},
         )
 
 

@@ -94,7 +94,7 @@ class Trainer(DefaultTrainer):
         """DefaultTrainer.test; logs the paper's Table 1 row of each data set and writes inference/results.json."""
         results = super().test(cfg, model, evaluators)
         if comm.is_main_process():
-            by_dataset = results if len(cfg.DATASETS.TEST) > 1 else {name: results for name in cfg.DATASETS.TEST}
+            by_dataset = results if len(cfg.DATASETS.TEST) > 1 else dict.fromkeys(cfg.DATASETS.TEST, results)
             for name, result in by_dataset.items():
                 logger.info("%s:\n%s", name, table_1_row(extractor_name(cfg), result))
             write_json(Path(cfg.OUTPUT_DIR) / "inference" / "results.json", by_dataset)

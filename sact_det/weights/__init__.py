@@ -1,0 +1,1 @@
+"""Where weights come from: our weight files and conversions from other programs."""

@@ -48,7 +48,8 @@ def test_loss_ponder_is_tau_times_the_summed_mean_cost_of_blocks_1_to_3():
     expected = 0.0
     for block in record.blocks.values():
         per_image = [
-            cost[:h, :w].mean() for cost, (h, w) in zip(block.ponder_cost, block.sizes or [block.ponder_cost.shape[1:]] * 2)
+            cost[:h, :w].mean()
+            for cost, (h, w) in zip(block.ponder_cost, block.sizes or [block.ponder_cost.shape[1:]] * 2)
         ]
         expected += sum(per_image) / len(per_image)
     # A fresh model: the moving statistics of the halting norms were updated by the pass above.
@@ -80,7 +81,9 @@ def test_every_trainable_parameter_gets_a_gradient_as_distributed_training_requi
     model = make_model()
     losses, _ = losses_of(model, [example(96, 128)])
     sum(losses.values()).backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
+    assert [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ] == []
 
 
 def test_a_plain_detector_pays_no_ponder_cost():

@@ -97,4 +97,6 @@ def test_steps_of_two_processes_equal_those_of_one_on_the_same_global_batch(tmp_
     start = Trainer.build_model(load_config(TINY, overrides(tmp_path, tmp_path / "one", *options))).state_dict()
     for name, value in one.items():
         moved = (value - start[name]).abs().max().item() if value.is_floating_point() else 0
-        torch.testing.assert_close(two[name], value, atol=max(1e-3 * moved, 1e-7), rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            two[name], value, atol=max(1e-3 * moved, 1e-7), rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
