@@ -63,8 +63,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         mean, var = self._batch_statistics(x.float(), valid)
         self._update(mean.detach(), var.detach())
         scale = self.weight * torch.rsqrt(var + self.eps)
-        shift = self.bias - mean * scale
-        return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        return ((x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     def _normalize(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)

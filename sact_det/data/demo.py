@@ -21,10 +21,11 @@ from sact_det.errors import InputError
 from sact_det.files import replacing, write_json
 
 CLASSES = tuple("0123456789")
-MAX_DIGITS = 4  # per image
-SIDES = (16, 64)  # pixels, the range of the longer side of a box, drawn log-uniformly
+MAX_DIGITS = 6  # per image
+SIDES = (24, 72)  # pixels, the range of the longer side of a box, drawn log-uniformly
 MAX_ANGLE = 25.0  # degrees, to either side
 MAX_COVERED = 0.1  # the part of a box that another box may cover
+DUSK = 0.55  # what is left of the light of a photograph, so that bright digits stand out
 MIN_CONTRAST = 110.0  # of 255, between the luma of a digit and the mean luma behind it
 TRAIN_SHARE = 0.6  # of the digits, the first ones; of every photograph, the left part
 
@@ -84,7 +85,7 @@ def make_demo_dataset(
 ) -> DemoDataset:
     """Writes the set below `root`, or finds it finished there; the same arguments always give the same bytes.
 
-    An image shows 1 to 4 digits, each in a box tight around its ink whose longer side measures 16 to 64 pixels.
+    An image shows 1 to 6 bright digits, each in a box tight around its ink whose longer side measures 24 to 72 pixels.
     Beyond COCO's own keys an image has its `photograph` and, in pixels of that, its `crop` (x, y, width, height);
     an annotation has the `digit_index` in `load_digits`. Its `area` is that of the box. The json files are written
     last, so that they mark a finished set; what an interrupted run left is overwritten.
@@ -128,14 +129,15 @@ def make_demo_dataset(
 
 
 def background(image: dict[str, Any]) -> np.ndarray:
-    """The photograph crop, without digits, behind an entry of `images`: uint8 [H, W, 3], BGR.
+    """The darkened photograph crop, without digits, behind an entry of `images`: uint8 [H, W, 3], BGR.
 
     Raises:
         InputError: scikit-learn or scikit-image is missing.
     """
     x, y, w, h = image["crop"]
     crop = _photograph(image["photograph"])[y : y + h, x : x + w]
-    return cv2.resize(crop, (image["width"], image["height"]), interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(crop, (image["width"], image["height"]), interpolation=cv2.INTER_AREA)
+    return np.rint(DUSK * resized).astype(np.uint8)
 
 
 def _is_finished(annotations: Path, images: Path, parameters: dict[str, Any]) -> bool:
@@ -257,12 +259,11 @@ def _draw_place(
 
 
 def _paint(rng: np.random.Generator, pixels: np.ndarray, alpha: np.ndarray) -> None:
-    """Paints ink of a random colour into uint8 [h, w, 3]: lighter than dark surroundings, darker than light ones."""
-    behind = float((pixels @ _LUMA).mean())
+    """Paints ink of a random colour, lighter than what is behind it, into uint8 [h, w, 3]."""
     colour = rng.uniform(0, 255, size=3)
-    end, wanted = (255.0, behind + MIN_CONTRAST) if behind < 127.5 else (0.0, behind - MIN_CONTRAST)
+    wanted = float((pixels @ _LUMA).mean()) + MIN_CONTRAST
     luma = float(colour @ _LUMA)
-    colour += (end - colour) * min(max((wanted - luma) / (end - luma), 0.0), 1.0)
+    colour += (255 - colour) * np.clip((wanted - luma) / (255 - luma), 0, 1)
     pixels[:] = np.rint(pixels + (colour - pixels) * alpha[:, :, None])
 
 

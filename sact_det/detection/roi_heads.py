@@ -43,6 +43,8 @@ class SACTRes5ROIHeads(Res5ROIHeads):
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:
+        if cfg.MODEL.MASK_ON:
+            raise ValueError("MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only")
         spec = spec_from_config(cfg)
         spec = replace(spec, norm=cfg.MODEL.SACT.BOX_HEAD_NORM or spec.norm)
         return Block4Head(spec, cfg.MODEL.SACT.EXECUTION), spec.out_channels(4)

@@ -1,0 +1,33 @@
+"""The core works where Detectron2 is not installed, and the rest says how to get it."""
+
+import subprocess
+import sys
+
+CORE = (
+    "sact_det",
+    "sact_det.canvas",
+    "sact_det.classification.model",
+    "sact_det.data.demo",
+    "sact_det.visualize",
+    "sact_det.weights.tf_slim",
+)
+
+
+def run_without_detectron2(code):
+    blocked = f"import sys; sys.modules['detectron2'] = None; {code}"
+    return subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
+
+
+def test_the_core_imports_and_runs_without_detectron2():
+    model = "sact_det.build_classifier((1, 1, 1, 1), base_channels=4)"
+    run = f"import torch; print({model}(torch.zeros(2, 3, 32, 32)).logits.shape)"
+    result = run_without_detectron2(f"import {', '.join(CORE)}; {run}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "torch.Size([2, 1001])" and result.stderr == ""
+
+
+def test_the_detection_parts_say_in_one_line_how_to_get_detectron2():
+    result = run_without_detectron2("import sact_det.detection")
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode != 0
+    assert last.startswith("ImportError: the detection parts need Detectron2") and "pip install" in last

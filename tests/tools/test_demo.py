@@ -1,0 +1,60 @@
+"""The demo's table and commands; the demo itself takes minutes and is `make demo`."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import sact_det.detection  # noqa: F401
+from sact_det.data.demo import make_demo_dataset
+from sact_det.detection.setup import load_config
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("demo", REPOSITORY / "tools/demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_shows_what_the_evaluation_wrote(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "OUTPUT", tmp_path)
+    ponder = {
+        "flops_percent": 81.82,
+        "flops_percent_std": 5.58,
+        "cost_inside": 12.0,
+        "cost_outside": 8.0,
+        "images": 300,
+    }
+    ponder |= {"block1_units": 1.614, "block2_units": 1.85, "block3_units": 2.93}
+    path = tmp_path / "sact/inference/results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"demo_val": {"bbox": {"AP": 64.53, "AP50": 88.58}, "ponder": ponder}}))
+    lines = demo.table({"sact": demo.read_results("sact")}).splitlines()
+    cells = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[1].strip() for line in lines[1:]}
+    assert cells["AP"] == "64.5" and cells["FLOPs (%)"] == "81.8 ± 5.6" and cells["inside / outside"] == "1.500"
+    assert cells["units in block 1, 2, 3"] == "1.61, 1.85, 2.93"
+
+
+def test_every_command_names_files_that_exist_and_configs_that_load(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_demo_dataset(demo.OUTPUT / "data", num_train=1, num_val=demo.PICTURES, image_size=demo.IMAGE_SIZE)
+    for _, arguments in demo.commands():
+        assert (REPOSITORY / arguments[0]).is_file()
+        cfg = load_config(str(REPOSITORY / arguments[2]))
+        assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 10
+        assert demo.IMAGE_SIZE == (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        assert all(Path(argument).is_file() for argument in arguments if argument.endswith(".png"))
+
+
+def test_plain_and_sact_get_the_same_start_and_the_same_steps():
+    plain, sact = (
+        load_config(str(REPOSITORY / f"configs/demo/{n}.yaml"), ["DATASETS.COCO_FORMAT", "[]"])
+        for n in ("plain", "sact")
+    )
+    assert plain.MODEL.WEIGHTS == sact.MODEL.WEIGHTS and plain.SOLVER == sact.SOLVER and plain.INPUT == sact.INPUT
+    assert (plain.MODEL.SACT.HALTING, sact.MODEL.SACT.HALTING) == ("none", "sact")

@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""The whole of it in minutes: makes a data set, trains a plain and a SACT detector, evaluates both, draws pictures.
+
+    python tools/demo.py        (or: make demo)
+
+Everything goes to output/demo/. An interrupted demo goes on where it stopped; `rm -r output/demo` starts it anew.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+from sact_det.data.demo import make_demo_dataset
+from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.files import replacing, write_json
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+OUTPUT = Path("output/demo")  # as in configs/demo
+IMAGE_SIZE = (144, 176)
+MODELS = ("plain", "sact")
+PICTURES = 24
+PROGRESS = re.compile(r"eta: (\S+)\s+iter: (\d+)\s+total_loss: (\S+)")
+COLUMNS = {
+    "AP": "{AP:.1f}",
+    "AP50": "{AP50:.1f}",
+    "FLOPs (%)": "{flops_percent:.1f} ± {flops_percent_std:.1f}",
+    "units in block 1, 2, 3": "{block1_units:.2f}, {block2_units:.2f}, {block3_units:.2f}",
+    "ponder cost inside boxes": "{cost_inside:.2f}",
+    "outside": "{cost_outside:.2f}",
+    "inside / outside": "{inside_ratio:.3f}",
+}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(what it does, arguments of python) of every step after the data set."""
+
+    def train(name: str) -> list[str]:
+        return ["tools/train_net.py", "--config-file", f"configs/demo/{name}.yaml", "--resume"]
+
+    images = [str(OUTPUT / f"data/images/val/{number:05d}.png") for number in range(PICTURES)]
+    weights = str(OUTPUT / "sact/model_final.pth")
+    draw = ["tools/visualize.py", "--config-file", "configs/demo/sact.yaml", "--per-block"]
+    return [
+        ("a plain network learns to detect", train("start")),
+        ("the plain network goes on", train("plain")),
+        ("from the same start, SACT learns where to stop", train("sact")),
+        (
+            "detections beside ponder maps",
+            [*draw, "--input", *images, "--output", str(OUTPUT / "pictures"), "MODEL.WEIGHTS", weights],
+        ),
+    ]
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Runs one step and shows its progress, or, if it fails, all it said."""
+    said: list[str] = []
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            progress = PROGRESS.search(line)
+            if progress:
+                eta, iteration, loss = progress.groups()
+                print(f"\r    iteration {int(iteration) + 1:4}, loss {loss}, ETA {eta}   ", end="", flush=True)
+    print()
+    if process.returncode:
+        raise InputError(f"{shlex.join(arguments)} failed: {''.join(said[-20:])}")
+
+
+def read_results(model: str) -> dict[str, Any]:
+    results = json.loads((OUTPUT / model / "inference/results.json").read_text())["demo_val"]
+    numbers = {**results["bbox"], **results["ponder"]}
+    return {**numbers, "inside_ratio": numbers["cost_inside"] / numbers["cost_outside"]}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    rows = [["", *results], *([name, *(form.format(**r) for r in results.values())] for name, form in COLUMNS.items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def demo() -> None:
+    os.chdir(REPOSITORY)
+    steps = commands()
+    print("[0] digits on photographs", flush=True)
+    make_demo_dataset(OUTPUT / "data", image_size=IMAGE_SIZE)
+    with replacing(OUTPUT / "commands.sh") as temporary:
+        make = f"make_demo_dataset('{OUTPUT / 'data'}', image_size={IMAGE_SIZE})"
+        lines = [
+            ["-c", f"from sact_det.data.demo import make_demo_dataset; {make}"],
+            *(arguments for _, arguments in steps),
+        ]
+        temporary.write_text("".join(f"python {shlex.join(line)}\n" for line in lines))
+    for number, (what, arguments) in enumerate(steps, 1):
+        print(f"[{number}/{len(steps)}] {what}: {arguments[0]} {arguments[2]}", flush=True)
+        run(arguments)
+    results = {model: read_results(model) for model in MODELS}
+    write_json(OUTPUT / "table.json", results)
+    print(f"\n{table(results)}\n\n{results['plain']['images']} validation images; 100% is the plain network.")
+    print(f"Pictures, table.json and commands.sh (the same by hand) are in {OUTPUT}.")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
+    with errors_to_exit_code():
+        demo()
+
+
+if __name__ == "__main__":
+    main()
