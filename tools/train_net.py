@@ -35,8 +35,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds checkpoints of another run: pass --resume to go on with it, "
             "or choose another OUTPUT_DIR"
         )
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, name="sact_det", distributed_rank=comm.get_rank())
+    # An evaluation logs and notes its config beside its results, not over those of the training.
+    records = cfg.clone()
+    records.defrost()
+    records.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "inference") if args.eval_only else cfg.OUTPUT_DIR
+    default_setup(records, args)
+    setup_logger(records.OUTPUT_DIR, name="sact_det", distributed_rank=comm.get_rank())
     return cfg
 
 
@@ -61,7 +65,8 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     args = default_argument_parser(__doc__).parse_args()
     logging.captureWarnings(True)
-    os.environ.setdefault("OMP_NUM_THREADS", "1") if args.num_gpus > 1 else None
+    if args.num_gpus > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
     launch(
         main,
         args.num_gpus,

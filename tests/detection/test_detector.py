@@ -176,3 +176,13 @@ def test_meta_architecture_refuses_a_foreign_backbone():
     foreign = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']"]
     with pytest.raises(ValueError, match=r"build_sact_resnet_backbone"):
         build_model(load_config(str(CONFIGS / "tests/tiny.yaml"), foreign))
+
+
+def test_training_logs_scalars_per_block_and_a_ponder_map():
+    losses, storage = losses_of(make_model("VIS_PERIOD", "1"), [example(96, 128)])
+    scalars = storage.latest()
+    for block in ("block1", "block2", "block3", "block4"):
+        assert 1 <= scalars[f"sact/{block}_units"][0] <= 3 and scalars[f"sact/{block}_cost"][0] >= 2
+    assert 0 < scalars["sact/flops_percent"][0] <= 101  # halting branches come on top of the plain network
+    names = [name for name, *_ in storage._vis_data]
+    assert any("ponder map" in name for name in names) and len(names) == 2
