@@ -24,6 +24,15 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
+def check_halting(halting: str, eps: float, tile: int) -> None:
+    """Raises ValueError, naming the argument, if there is no such halting rule."""
+    check_choice("halting", halting, HALTING_RULES)
+    if not 0 < eps < 1:
+        raise ValueError(f"`eps` must lie in (0, 1); got {eps}")
+    if tile < 1 or (tile > 1 and halting != "sact"):
+        raise ValueError(f"`tile` must be 1, or more with halting 'sact'; got {tile} with {halting!r}")
+
+
 class HaltingBranch(nn.Module):
     """H^l: scores the output of a unit (eq. 4)."""
 
@@ -89,13 +98,9 @@ class AdaptiveBlock(nn.Module):
 
     def __init__(self, units: Sequence[ResidualUnit], halting: str = "none", eps: float = DEFAULT_EPS, tile: int = 1):
         super().__init__()
-        check_choice("halting", halting, HALTING_RULES)
+        check_halting(halting, eps, tile)
         if not units:
             raise ValueError("`units`: a block needs at least one residual unit")
-        if not 0 < eps < 1:
-            raise ValueError(f"`eps` must lie in (0, 1); got {eps}")
-        if tile < 1 or (tile > 1 and halting != "sact"):
-            raise ValueError(f"`tile` must be 1, or more with halting 'sact'; got {tile} with {halting!r}")
         self.units = nn.ModuleList(units)  # type: ignore[assignment]
         self.halting = halting
         self.eps = eps

@@ -14,6 +14,8 @@ class InputError(ValueError):
 
 def one_line(error: BaseException) -> str:
     """The message of an exception as one line; for one that comes from a data-loading worker, the original message."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if _WORKER_TRACEBACK in text:
         text = text.rstrip().rsplit("\n", 1)[-1].partition(": ")[2]
@@ -29,5 +31,5 @@ def errors_to_exit_code() -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.stderr.write(f"error: {one_line(error)}\n")  # in one piece: other processes may have to say the same
         sys.exit(1)

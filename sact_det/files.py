@@ -18,26 +18,34 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
     The temporary name keeps the suffix, so that writers that choose a format by it do.
 
     Raises:
-        OSError: the folder cannot be created or written.
+        OSError: it cannot be written; the error names `path`, not the temporary file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        os.replace(temporary, path)
+    prefix = f".{path.name}."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            os.replace(temporary, path)
+    except OSError as error:
+        # A full disk names no file; what names another one (which the caller reads, say) stays as it is.
+        if error.errno is None or prefix not in str(error.filename or prefix):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Union[str, Path], value: Any) -> None:
-    """Writes `value` as indented JSON. Raises OSError if `path` cannot be written."""
+    """Writes `value` as indented JSON, NaN and infinities as null. Raises OSError if `path` cannot be written."""
+    value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def write_torch(path: Union[str, Path], value: Any) -> None:
     """torch.save to `path`. Raises OSError if `path` cannot be written (torch itself says RuntimeError)."""
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         try:
-            torch.save(value, temporary)
+            torch.save(value, file)
         except RuntimeError as error:
-            raise OSError(f"{path}: could not be written ({str(error).splitlines()[0]})") from error
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None

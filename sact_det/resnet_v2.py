@@ -8,16 +8,16 @@ Shape shorthand in this module:
 """
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.block import HALTING_RULES, AdaptiveBlock, HaltingBranch, ResidualUnit, check_choice
+from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, check_choice, check_halting
 from sact_det.flops import conv_flops
 from sact_det.halting import DEFAULT_EPS
-from sact_det.norm import TF_DECAY, Norm, get_norm
+from sact_det.norm import NORMS, TF_DECAY, Norm, get_norm
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes
 
 ROOT_CHANNELS = 64
@@ -172,6 +172,11 @@ class BottleneckUnit(ResidualUnit):
         return shortcut + (residual if active is None else residual * active)
 
 
+def are_positive_integers(values: Sequence[object]) -> bool:
+    """Whether that is all there is in `values`."""
+    return all(isinstance(value, int) and value > 0 for value in values)
+
+
 @dataclass(frozen=True)
 class ResNetV2Spec:
     """Everything that determines the blocks of a network.
@@ -199,15 +204,19 @@ class ResNetV2Spec:
     dilation: tuple[int, ...] = (1, 1, 1, 1)
 
     def __post_init__(self) -> None:
-        check_choice("halting", self.halting, HALTING_RULES)
-        if not 1 <= len(self.units) <= 4 or min(self.units) < 1:
-            raise ValueError(f"`units` must list 1 to 4 positive numbers, one per block; got {self.units}")
-        if len(self.dilation) < len(self.units) or min(self.dilation) < 1:
+        check_halting(self.halting, self.eps, self.tile)
+        if not 1 <= len(self.units) <= 4 or not are_positive_integers(self.units):
+            raise ValueError(f"`units` must list 1 to 4 positive integers, one per block; got {self.units}")
+        if len(self.dilation) < len(self.units) or not are_positive_integers(self.dilation):
             raise ValueError(
-                f"`dilation` must list a positive number per block ({len(self.units)}); got {self.dilation}"
+                f"`dilation` must list a positive integer per block ({len(self.units)}); got {self.dilation}"
             )
         if self.base_channels < 1:
             raise ValueError(f"`base_channels` must be positive; got {self.base_channels}")
+        check_choice("norm", self.norm, tuple(NORMS))
+        check_choice("halting_norm", self.halting_norm, tuple(NORMS))
+        if not 0 <= self.norm_decay < 1:
+            raise ValueError(f"`norm_decay` must lie in [0, 1); got {self.norm_decay}")
 
     def out_channels(self, index: int) -> int:
         """Channels of block `index`'s output; 0 is the stem."""

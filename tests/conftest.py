@@ -1,3 +1,61 @@
+import contextlib
+import logging
+import os
+import resource
+import tempfile
+from pathlib import Path
+
+import pytest
 import torch
 
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file grows beyond so many bytes: what does not fit fails as on a full disk."""
+
+    @contextlib.contextmanager
+    def limit(free_bytes):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
+
+
+@pytest.fixture
+def locked_folder():
+    """A folder that this process may read but not write, not even as root."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "locked"
+        folder.mkdir()
+        folder.chmod(0o555)
+        Path(root).chmod(0o755)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(NOBODY)
+        try:
+            yield folder
+        finally:
+            if is_root:
+                os.seteuid(0)
+            folder.chmod(0o755)
+
+
+@pytest.fixture
+def own_loggers():
+    """Closes the log files and streams that a command opens, so that the next one opens its own."""
+    yield
+    from detectron2.utils.logger import setup_logger
+
+    for name in ("detectron2", "fvcore", "sact_det"):
+        for handler in logging.getLogger(name).handlers[:]:
+            logging.getLogger(name).removeHandler(handler)
+            handler.close()
+    setup_logger.cache_clear()

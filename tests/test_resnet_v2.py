@@ -181,11 +181,11 @@ def test_depths_count_the_convolutions():
     ("arguments", "message"),
     [
         ({"halting": "SACT"}, "`halting` must be one of 'none', 'act', 'sact'; got 'SACT'"),
-        ({"units": ()}, "`units` must list 1 to 4 positive numbers"),
-        ({"units": (3, 0)}, "`units` must list 1 to 4 positive numbers"),
-        ({"units": (1,) * 5}, "`units` must list 1 to 4 positive numbers"),
-        ({"units": (3, 4), "dilation": (1,)}, r"`dilation` must list a positive number per block \(2\)"),
-        ({"units": (3, 4), "dilation": (1, 0)}, "`dilation` must list a positive number per block"),
+        ({"units": ()}, "`units` must list 1 to 4 positive integers"),
+        ({"units": (3, 0)}, "`units` must list 1 to 4 positive integers"),
+        ({"units": (1,) * 5}, "`units` must list 1 to 4 positive integers"),
+        ({"units": (3, 4), "dilation": (1,)}, r"`dilation` must list a positive integer per block \(2\)"),
+        ({"units": (3, 4), "dilation": (1, 0)}, "`dilation` must list a positive integer per block"),
         ({"base_channels": 0}, "`base_channels` must be positive; got 0"),
     ],
 )
@@ -196,5 +196,5 @@ def test_spec_names_the_argument_that_is_wrong(arguments: dict, message: str):
 
 @pytest.mark.parametrize("name", ["norm", "halting_norm"])
 def test_spec_refuses_unknown_norms(name: str):
-    with pytest.raises(ValueError, match="must be one of BN, SyncBN, MovingBN, FrozenBN; got 'LN'"):
+    with pytest.raises(ValueError, match=rf"`{name}` must be one of .BN., .SyncBN., .MovingBN., .FrozenBN.; got 'LN'"):
         ResNetV2Spec(**{name: "LN"}).build_block(1)

@@ -11,15 +11,18 @@ Own data:    DATASETS.COCO_FORMAT "[('my_train', 'train.json', 'images'), ('my_v
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 
 import sact_det.detection  # noqa: F401  (registers the model; first, because it imports Detectron2 quietly)
 
 # isort: split
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
 
 from sact_det.detection.checkpoint import SACTCheckpointer
 from sact_det.detection.setup import load_config
@@ -27,7 +30,7 @@ from sact_det.detection.trainer import Trainer
 from sact_det.errors import InputError, errors_to_exit_code
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
+def read_config(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     occupied = (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()
     if occupied and not args.resume and not args.eval_only:
@@ -35,6 +38,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds checkpoints of another run: pass --resume to go on with it, "
             "or choose another OUTPUT_DIR"
         )
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise InputError("DATASETS.TEST is empty: --eval-only has nothing to evaluate")
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    cfg = read_config(args)
     # An evaluation logs and notes its config beside its results, not over those of the training.
     records = cfg.clone()
     records.defrost()
@@ -62,16 +72,31 @@ def main(args: argparse.Namespace) -> None:
         train_or_evaluate(args)
 
 
+def main_in_processes(args: argparse.Namespace) -> None:
+    """Runs main in --num-gpus processes; without any GPU, they share the CPU."""
+    with errors_to_exit_code():
+        read_config(args)  # what is wrong with it is said once, not by every process
+        if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
+            raise InputError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessExitedException as error:
+        # A process that exits has said why; one that was killed has not.
+        sys.exit(error.exit_code if error.signal_name is None else f"error: {error}")
+
+
 if __name__ == "__main__":
     args = default_argument_parser(__doc__).parse_args()
     logging.captureWarnings(True)
-    if args.num_gpus > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    if args.num_gpus * args.num_machines > 1:
+        main_in_processes(args)
+    else:
+        main(args)

@@ -10,11 +10,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
-from sact_det.errors import InputError
+from sact_det.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
 _NAMED_AT_MOST = 3
+_ID = (int, str)  # of images; categories and annotations have numbers
 
 
 def register_coco_datasets(cfg: CfgNode) -> None:
@@ -67,17 +68,17 @@ def _read(json_file: str) -> dict[str, Any]:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{json_file}: no such annotation file") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{json_file}: not a readable json file ({error})") from error
+    except OSError as error:
+        raise InputError(one_line(error)) from error
+    except ValueError as error:
+        raise InputError(f"{json_file}: not a readable json file ({one_line(error)})") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{json_file}: not in COCO format: no list {key!r}")
     for key in ("images", "categories"):
         if not content[key]:
             raise InputError(f"{json_file}: the list {key!r} is empty")
-    for category in content["categories"]:
-        if not isinstance(category, dict) or not {"id", "name"} <= category.keys():
-            raise InputError(f"{json_file}: a category needs 'id' and 'name'; got {category!r}")
+    _by_id(json_file, content, "categories", name=str)
     return content
 
 
@@ -88,22 +89,18 @@ def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, A
     warning; boxes that stick out are clipped later, with the image's transforms.
 
     Raises:
-        InputError: an annotation refers to no image or category or has no valid bbox; an image file is missing.
+        InputError: an entry lacks what it needs or shares its id; an annotation refers to no image or category or has
+            no valid bbox; an image file is missing.
     """
     content = _read(json_file)
-    images = {
-        image["id"]: image
-        for image in content["images"]
-        if _has(json_file, image, "id", "file_name", "height", "width")
-    }
+    images = _by_id(json_file, content, "images", file_name=str, height=int, width=int)
     category_ids = {category["id"] for category in content["categories"]}
     for image in images.values():
         path = Path(image_root) / image["file_name"]
         if not path.is_file():
             raise InputError(f"{path}: no such image (data set {name!r}, {json_file})")
     useless = set()
-    for annotation in content["annotations"]:
-        _has(json_file, annotation, "id", "image_id", "category_id", "bbox")
+    for annotation in _by_id(json_file, content, "annotations", image_id=_ID, category_id=int, bbox=list).values():
         where = f"{json_file}: annotation {annotation['id']}"
         if annotation["image_id"] not in images:
             raise InputError(f"{where}: image_id {annotation['image_id']} is not in 'images'")
@@ -127,26 +124,29 @@ def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, A
         )
     try:
         dicts = load_coco_json(json_file, image_root, name, extra_annotation_keys=["id"])
-    except (AssertionError, KeyError, ValueError) as error:
-        raise InputError(f"{json_file}: {error}") from error
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{json_file}: {one_line(error)}") from error
     for record in dicts:
         record["annotations"] = [a for a in record["annotations"] if a["id"] not in useless]
     return dicts
 
 
-def _has(json_file: str, item: dict[str, Any], *keys: str) -> bool:
-    for key in keys:
-        if key not in item:
-            raise InputError(f"{json_file}: an entry has no {key!r}: {str(item)[:80]}")
-    return True
+def _by_id(json_file: str, content: dict[str, Any], key: str, **types: Any) -> dict[Any, dict[str, Any]]:
+    """The entries of a list by their id, each with values of these types. Raises InputError."""
+    types["id"] = _ID if key == "images" else int
+    entries: dict[Any, dict[str, Any]] = {}
+    for entry in content[key]:
+        for name, kind in types.items():
+            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+                raise InputError(f"{json_file}: an entry of {key!r} has no valid {name!r}: {str(entry)[:80]}")
+        if entry["id"] in entries:
+            raise InputError(f"{json_file}: two entries of {key!r} have the id {entry['id']}")
+        entries[entry["id"]] = entry
+    return entries
 
 
-def _is_box(bbox: Any) -> bool:
-    return (
-        isinstance(bbox, list)
-        and len(bbox) == 4
-        and all(isinstance(side, (int, float)) and math.isfinite(side) for side in bbox)
-    )
+def _is_box(bbox: list[Any]) -> bool:
+    return len(bbox) == 4 and all(isinstance(side, (int, float)) and math.isfinite(side) for side in bbox)
 
 
 def _covers(bbox: list[float], image: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, Sequence
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data.common import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -58,7 +58,8 @@ class BatchStream(Sampler[list[Draw]]):
     ):
         if batch_size < 1 or batch_size % world_size:
             raise InputError(
-                f"SOLVER.IMS_PER_BATCH must be a positive multiple of the {world_size} processes; got {batch_size}"
+                "SOLVER.IMS_PER_BATCH must be a positive multiple of the number of processes, "
+                f"{world_size}; got {batch_size}"
             )
         self._size = size
         self._batch_size = batch_size
@@ -120,15 +121,14 @@ class CheckedMapper(DatasetMapper):
             raise InputError(f"{dataset_dict['file_name']}: the image cannot be used: {one_line(error)}") from error
 
 
-def _dataset_dicts(cfg: CfgNode, names: Sequence[str], filter_empty: bool) -> list[dict[str, Any]]:
-    if not names:
-        raise InputError("DATASETS.TRAIN (or DATASETS.TEST) names no data set")
+def _dataset_dicts(names: Sequence[str], filter_empty: bool) -> list[dict[str, Any]]:
+    for name in names:
+        if name not in DatasetCatalog:
+            raise InputError(f"{name}: no such data set; DATASETS.COCO_FORMAT lists yours")
     try:
         return get_detection_dataset_dicts(list(names), filter_empty=filter_empty)
-    except KeyError as error:
-        raise InputError(f"{', '.join(names)}: no such data set; name it in DATASETS.COCO_FORMAT") from error
     except AssertionError as error:
-        raise InputError(f"{', '.join(names)}: nothing to train on: {one_line(error)}") from error
+        raise InputError(f"{', '.join(names)}: no usable images: {one_line(error)}") from error
 
 
 def build_train_loader(cfg: CfgNode) -> DataLoader:
@@ -136,8 +136,13 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
 
     Reads DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, SEED and DATALOADER.{NUM_WORKERS, ASPECT_RATIO_GROUPING,
     FILTER_EMPTY_ANNOTATIONS}. With SEED < 0 the stream is another one in every run, and after every resume.
+
+    Raises:
+        InputError: there is no such data set, it has nothing to train on, or a batch cannot be split evenly.
     """
-    dicts = _dataset_dicts(cfg, cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is empty: it must name a data set")
+    dicts = _dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     stream = BatchStream(
@@ -159,7 +164,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
-    """Detectron2's test loader over all images of `name`, one image at a time per process."""
-    dicts = _dataset_dicts(cfg, [name], filter_empty=False)
+    """Detectron2's test loader over all images of `name`, one image at a time. Raises InputError for a bad data set."""
+    dicts = _dataset_dicts([name], filter_empty=False)
     mapper = CheckedMapper(cfg, is_train=False)
     return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)

@@ -19,8 +19,10 @@ STRIDE = 16
 
 
 def spec_from_config(cfg: CfgNode) -> ResNetV2Spec:
-    """The network that a config describes."""
+    """The network that a config describes. Raises ValueError, naming the argument, if a value is out of range."""
     sact = cfg.MODEL.SACT
+    if len(sact.UNITS) != 4:
+        raise ValueError(f"`units` must list 4 positive integers, one per block; got {sact.UNITS}")
     return ResNetV2Spec(
         units=tuple(sact.UNITS),
         base_channels=sact.BASE_CHANNELS,

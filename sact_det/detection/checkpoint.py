@@ -122,8 +122,8 @@ class SACTCheckpointer(DetectionCheckpointer):
             if names:
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
                 raise InputError(
-                    f"{self._path}: weights of another architecture than the config's (MODEL.SACT): "
-                    f"{what}: {names[0]}{more}"
+                    f"{self._path}: weights of another architecture than the config's (MODEL.SACT, number of "
+                    f"classes): {what}: {names[0]}{more}"
                 )
         if fresh:
             parts = sorted({re.sub(r"\.[^.]+$", "", name) for name in fresh})

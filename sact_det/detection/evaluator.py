@@ -121,7 +121,10 @@ def ponder_row(
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means and standard deviations over per-image rows as `PonderEvaluator` collects them."""
+    """Means and standard deviations over per-image rows as `PonderEvaluator` collects them.
+
+    Rows of images without boxes, or of `Predictor`, which knows of none, have no part in cost_inside and cost_outside.
+    """
     percent = np.array([row["flops_percent"] for row in rows])
     gflops = np.array([row["flops"] for row in rows]) / GIGA
     summary = {
@@ -134,7 +137,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     for block in rows[0]["units"]:
         summary[f"{block}_cost"] = np.mean([row["ponder_cost"][block] for row in rows])
         summary[f"{block}_units"] = np.mean([row["units"][block] for row in rows])
-    both = [row for row in rows if row["cost_inside"] is not None and row["cost_outside"] is not None]
+    both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
     for key in ("cost_inside", "cost_outside") if both else ():
         summary[key] = np.mean([row[key] for row in both])
     return {**{key: float(value) for key, value in summary.items()}, "images": len(rows)}

@@ -10,6 +10,7 @@ from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 
 from sact_det.detection.backbone import SACTBackbone
+from sact_det.errors import InputError
 from sact_det.flops import extractor_flops
 from sact_det.padding import Sizes
 from sact_det.ponder import PonderRecord
@@ -29,6 +30,9 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
     Args:
         tau: the price of one unit of ponder cost.
         reference_units: units of blocks 1-3 of the plain extractor whose FLOPs count as 100% in the training log.
+
+    Raises:
+        InputError: the backbone is another one, or tau is negative.
     """
 
     backbone: SACTBackbone
@@ -37,12 +41,12 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
     def __init__(self, *, tau: float, reference_units: tuple[int, ...], **kwargs: Any):
         super().__init__(**kwargs)
         if not isinstance(self.backbone, SACTBackbone):
-            raise ValueError(
+            raise InputError(
                 "MODEL.META_ARCHITECTURE SACTGeneralizedRCNN needs MODEL.BACKBONE.NAME build_sact_resnet_backbone; "
                 f"got a {type(self.backbone).__name__}"
             )
         if tau < 0:
-            raise ValueError(f"MODEL.SACT.TAU must not be negative; got {tau}")
+            raise InputError(f"MODEL.SACT.TAU must not be negative; got {tau}")
         self.tau = tau
         self.reference_units = reference_units
 

@@ -9,6 +9,7 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
 from torch import Tensor, nn
 
 from sact_det.detection.backbone import spec_from_config
+from sact_det.errors import InputError
 from sact_det.ponder import BlockPonder
 from sact_det.resnet_v2 import ResNetV2Spec
 
@@ -44,7 +45,7 @@ class SACTRes5ROIHeads(Res5ROIHeads):
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:
         if cfg.MODEL.MASK_ON:
-            raise ValueError("MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only")
+            raise InputError("MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only")
         spec = spec_from_config(cfg)
         spec = replace(spec, norm=cfg.MODEL.SACT.BOX_HEAD_NORM or spec.norm)
         return Block4Head(spec, cfg.MODEL.SACT.EXECUTION), spec.out_channels(4)

@@ -8,18 +8,31 @@ from typing import Any, Optional
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from sact_det.data.loader import build_test_loader, build_train_loader, derived_seed
+from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import SACTCheckpointer
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
+from sact_det.errors import InputError, one_line
 from sact_det.files import write_json
 
 logger = logging.getLogger(__name__)
+
+
+def _shorten_bad_input(record: logging.LogRecord) -> bool:
+    """A log filter: Detectron2 logs the traceback of whatever ends a training; for bad input one line says it all."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (InputError, OSError)):
+        record.msg, record.args, record.exc_info = f"Training ends: {one_line(error)}", (), None
+    return True
+
+
+logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten_bad_input)
 
 
 class SeedEveryStep(HookBase):
@@ -34,7 +47,11 @@ class SeedEveryStep(HookBase):
 
 
 class Trainer(DefaultTrainer):
-    """DefaultTrainer whose runs are repeatable: killed and resumed, or split over processes, with SEED >= 0."""
+    """DefaultTrainer whose runs are repeatable: killed and resumed, or split over processes, with SEED >= 0.
+
+    Raises:
+        InputError: a data set cannot be used; those in DATASETS.TEST are looked at before training, not after.
+    """
 
     def __init__(self, cfg: CfgNode):
         # As DefaultTrainer.__init__, but for the checkpointer, and for processes without a GPU.
@@ -42,6 +59,8 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        for name in cfg.DATASETS.TEST:
+            self.build_test_loader(cfg, name)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -84,7 +103,7 @@ class Trainer(DefaultTrainer):
         sact = cfg.MODEL.SACT
         return DatasetEvaluators(
             [
-                COCOEvaluator(dataset_name, tasks=("bbox",), distributed=True, output_dir=folder),
+                BoxEvaluator(dataset_name, output_dir=folder),
                 PonderEvaluator(dataset_name, sact.REFERENCE_UNITS, sact.BASE_CHANNELS, output_dir=folder),
             ]
         )
@@ -93,7 +112,7 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """DefaultTrainer.test; logs the paper's Table 1 row of each data set and writes inference/results.json."""
         results = super().test(cfg, model, evaluators)
-        if comm.is_main_process():
+        if results and comm.is_main_process():
             by_dataset = results if len(cfg.DATASETS.TEST) > 1 else dict.fromkeys(cfg.DATASETS.TEST, results)
             for name, result in by_dataset.items():
                 logger.info("%s:\n%s", name, table_1_row(extractor_name(cfg), result))

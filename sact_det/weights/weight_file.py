@@ -66,10 +66,12 @@ def load_torch(path: Union[str, Path]) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such weight file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: holds pickled objects, which are never loaded; {_EXPECTED}") from error
+        raise InputError(
+            f"{path}: holds pickled objects, which are never loaded, or is damaged; {_EXPECTED}"
+        ) from error
     except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
         raise InputError(f"{path}: damaged, or not a weight file; {_EXPECTED}") from error
 

@@ -100,17 +100,12 @@ def test_metadata_that_is_not_plain_data_is_refused_before_writing(tmp_path: Pat
     assert not any(tmp_path.iterdir())
 
 
-def test_a_write_that_fails_keeps_the_existing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_keeps_the_existing_file(tmp_path: Path, full_disk):
     path = tmp_path / "w.pth"
     save_weights(path, STATE, METADATA)
     before = path.read_bytes()
 
-    def full_disk(value: object, target: Path) -> None:
-        target.write_bytes(b"half")
-        raise RuntimeError("write failed: no space left")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        save_weights(path, {}, {})
+    with pytest.raises(OSError, match=f"File too large: '{path}'"), full_disk(10_000):
+        save_weights(path, {"w": torch.zeros(10_000)}, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

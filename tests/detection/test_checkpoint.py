@@ -1,0 +1,267 @@
+"""What a weight file must hold to become a detector, and what a failing save must not destroy."""
+
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+import sact_det.detection  # noqa: F401
+from sact_det import build_classifier
+from sact_det.detection.checkpoint import SACTCheckpointer, to_detector
+from sact_det.detection.setup import load_config
+from sact_det.errors import InputError
+from sact_det.weights.weight_file import save_weights
+
+TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
+METADATA = {"units": [1, 2, 3, 2], "base_channels": 8, "dilation": [1, 1, 1, 1]}
+PLAIN = ("MODEL.SACT.HALTING", "none")
+FIVE_CLASSES = ("MODEL.ROI_HEADS.NUM_CLASSES", "5")
+
+
+def filled(module, seed=1):
+    """The module with different values everywhere, norms included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            if value.is_floating_point():
+                value.uniform_(0.1, 1, generator=generator)
+    return module
+
+
+def detector(*overrides, seed=0):
+    return filled(build_model(load_config(TINY, overrides)), seed)
+
+
+def classifier(halting="none", units=(1, 2, 3, 2), base_channels=8):
+    return filled(build_classifier(units, halting=halting, num_classes=5, base_channels=base_channels))
+
+
+def save_classifier(path, without=(), metadata=METADATA, **arguments):
+    state_dict = classifier(**arguments).state_dict()
+    kept = (
+        {name: value for name, value in state_dict.items() if not name.startswith(without)} if without else state_dict
+    )
+    save_weights(path, kept, metadata)
+    return state_dict
+
+
+def load(path, *overrides, evaluate=False):
+    model = detector(*overrides)
+    SACTCheckpointer(model, evaluate=evaluate).load(str(path))
+    return model.state_dict()
+
+
+def fresh_parts(caplog):
+    (message,) = [r.getMessage() for r in caplog.records if "Starting fresh" in r.getMessage()]
+    return message.partition("for them: ")[2].split(", ")
+
+
+@pytest.fixture
+def path(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "sact_det")
+    return tmp_path / "weights.pth"
+
+
+@pytest.mark.parametrize("halting", ["none", "act", "sact"])
+def test_a_classifier_becomes_a_detector_part_by_part(path, caplog, halting):
+    source = save_classifier(path, halting=halting)
+    loaded = load(path, "MODEL.SACT.HALTING", halting)
+    places = {
+        **{f"backbone.{name}": name for name in source if name.startswith(("stem.", "block1.", "block2.", "block3."))},
+        **{f"roi_heads.res5.{name}": name for name in source if name.startswith(("block4.", "postnorm."))},
+        **{
+            f"backbone.res4_norm.{name}": f"block4.units.0.preact.{name}"
+            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        },
+    }
+    for target, name in places.items():
+        assert torch.equal(loaded[target], source[name]), target
+    others = {name for name in loaded if name not in places}
+    assert all(name.startswith(("proposal_generator.", "roi_heads.box_predictor.")) for name in others)
+    assert fresh_parts(caplog) == [
+        *("proposal_generator.rpn_head.anchor_deltas", "proposal_generator.rpn_head.conv"),
+        "proposal_generator.rpn_head.objectness_logits",
+        *("roi_heads.box_predictor.bbox_pred", "roi_heads.box_predictor.cls_score"),
+    ]
+
+
+def test_a_part_that_is_no_classifiers_is_refused():
+    with pytest.raises(InputError, match=r"'block5\.x' belongs to no part of a classifier"):
+        to_detector({"stem.conv.bias": torch.zeros(1), "block5.x": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("source", ["classifier", "detector"])
+def test_plain_weights_start_a_sact_detector_whose_halting_branches_are_fresh_and_listed(path, caplog, source):
+    if source == "classifier":
+        save_classifier(path)
+    else:
+        torch.save({"model": detector(*PLAIN, seed=1).state_dict()}, path)
+    before, loaded = detector().state_dict(), load(path)
+    halting = [name for name in loaded if ".halting." in name]
+    assert all(torch.equal(loaded[name], before[name]) for name in halting)
+    assert not torch.equal(
+        loaded["backbone.block3.units.1.conv1.weight"], before["backbone.block3.units.1.conv1.weight"]
+    )
+    listed = {part for part in fresh_parts(caplog) if ".halting." in part}
+    assert listed == {name.rpartition(".")[0] for name in halting}
+
+
+def test_halting_weights_do_not_fit_a_plain_detector(path):
+    torch.save({"model": detector().state_dict()}, path)
+    with pytest.raises(InputError, match=r"not in the model: backbone\.block2\.units\.0\.halting"):
+        load(path, *PLAIN)
+
+
+@pytest.mark.parametrize("act_or_sact", ["act", "sact"])
+def test_halting_branches_of_another_rule_are_refused(path, act_or_sact):
+    torch.save({"model": detector("MODEL.SACT.HALTING", act_or_sact).state_dict()}, path)
+    with pytest.raises(InputError, match="weights of another architecture"):
+        load(path, "MODEL.SACT.HALTING", {"act": "sact", "sact": "act"}[act_or_sact])
+
+
+def test_a_box_predictor_for_other_classes_starts_fresh_in_training_alone(path, caplog):
+    source = detector(seed=1).state_dict()
+    torch.save({"model": source}, path)
+    before, loaded = detector(*FIVE_CLASSES).state_dict(), load(path, *FIVE_CLASSES)
+    for name, value in loaded.items():
+        is_fresh = name.startswith("roi_heads.box_predictor.")
+        assert torch.equal(value, (before if is_fresh else source)[name]), name
+    assert fresh_parts(caplog) == ["roi_heads.box_predictor.bbox_pred", "roi_heads.box_predictor.cls_score"]
+    with pytest.raises(InputError, match=r"number of classes\): shapes differ: roi_heads\.box_predictor\.cls_score"):
+        load(path, *FIVE_CLASSES, evaluate=True)
+
+
+def test_evaluation_refuses_weights_that_leave_parts_fresh(path):
+    save_classifier(path, halting="sact")
+    with pytest.raises(InputError, match=r"not in the file: proposal_generator\.rpn_head\.conv\.weight and 9 more"):
+        load(path, evaluate=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("UNITS", "(1, 2, 4, 2)", r"they need MODEL\.SACT\.UNITS \(1, 2, 3, 2\), the config has \(1, 2, 4, 2\)"),
+        ("BASE_CHANNELS", "4", r"they need MODEL\.SACT\.BASE_CHANNELS 8, the config has 4"),
+        ("DILATION", "(1, 2, 2, 1)", r"they need MODEL\.SACT\.DILATION \(1, 1, 1, 1\), the config has \(1, 2, 2, 1\)"),
+    ],
+)
+def test_weights_of_another_architecture_name_the_key_to_change(path, key, value, message):
+    save_classifier(path)
+    with pytest.raises(InputError, match=message) as error:
+        load(path, f"MODEL.SACT.{key}", value)
+    assert str(error.value).startswith(f"{path}: weights of another architecture") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [("UNITS", "(1, 2, 4, 2)", "not in the file"), ("UNITS", "(1, 2, 2, 2)", "not in the model")]
+    + [("BASE_CHANNELS", "4", "shapes differ")],
+)
+@pytest.mark.parametrize("source", ["classifier", "detector"])
+def test_weights_without_a_description_are_told_by_their_shapes(path, key, value, what, source):
+    state_dict = classifier("sact").state_dict() if source == "classifier" else detector().state_dict()
+    torch.save(state_dict, path)
+    with pytest.raises(
+        InputError, match=rf"another architecture than the config's \(MODEL.SACT.*\): {what}: "
+    ) as error:
+        load(path, f"MODEL.SACT.{key}", value)
+    assert "\n" not in str(error.value)
+
+
+BLOCK_4_ON = ("block4.", "postnorm.", "logits.")
+
+
+def test_a_source_without_block_4_leaves_it_and_the_norm_before_the_rpn_fresh(path, caplog):
+    modules = [n for n, m in classifier().named_modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    missing = [name for name in modules if f"{name}.".startswith(BLOCK_4_ON)]
+    save_classifier(path, without=BLOCK_4_ON, metadata={**METADATA, "missing": missing})
+    before, loaded = detector().state_dict(), load(path)
+    kept = [name for name in loaded if name.startswith(("roi_heads.res5.", "backbone.res4_norm."))]
+    assert all(torch.equal(loaded[name], before[name]) for name in kept)
+    parts = fresh_parts(caplog)
+    assert {"backbone.res4_norm", "roi_heads.res5.block4.units.1.conv2", "roi_heads.res5.postnorm"} <= set(parts)
+    assert not any(part.startswith("backbone.block") and ".halting." not in part for part in parts)
+
+
+def test_a_source_that_lacks_block_4_without_saying_so_is_refused(path):
+    save_classifier(path, without=BLOCK_4_ON)
+    with pytest.raises(InputError, match=r"not in the file: backbone\.res4_norm\.weight and \d+ more"):
+        load(path)
+
+
+def write_pickle(path):
+    path.write_bytes(pickle.dumps({"model": {"w": 1}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("model.pkl", write_pickle, "expected tensors and plain values written by torch.save"),
+        ("model.pth", lambda path: torch.save(nn.Linear(1, 1), path), "holds pickled objects, which are never loaded"),
+        ("model.pth", lambda path: path.write_bytes(b"\0" * 100), "or is damaged"),
+        ("model.pth", lambda path: None, "no such weight file"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused_in_one_line(tmp_path, name, write, message):
+    write(tmp_path / name)
+    with pytest.raises(InputError) as error:
+        load(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name}: ") and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_weights_are_a_start_in_training_and_an_error_in_evaluation():
+    before, loaded = detector().state_dict(), load("")
+    assert all(torch.equal(loaded[name], before[name]) for name in before)
+    with pytest.raises(InputError, match=r"MODEL\.WEIGHTS is empty: evaluation needs trained weights"):
+        load("", evaluate=True)
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    model, optimizer = detector(seed=1), torch.optim.SGD(detector().parameters(), 0.25)
+    SACTCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_0000007", iteration=7)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000007.pth"
+
+    other, other_optimizer = detector(), torch.optim.SGD(detector().parameters(), 0.5)
+    checkpointer = SACTCheckpointer(other, str(tmp_path), optimizer=other_optimizer)
+    rest = checkpointer.resume_or_load("", resume=True)
+    assert rest["iteration"] == 7 and other_optimizer.param_groups[0]["lr"] == 0.25
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["model_0000007", "model_0000008"], ids=["the same name", "another name"])
+def test_a_full_disk_costs_neither_the_last_checkpoint_nor_its_mark(tmp_path, full_disk, name):
+    checkpointer = SACTCheckpointer(detector(seed=1), str(tmp_path))
+    checkpointer.save("model_0000007")
+    before = contents(tmp_path)
+    with pytest.raises(OSError, match=rf"File too large: '.*{name}\.pth'"), full_disk(50_000):
+        SACTCheckpointer(detector(), str(tmp_path)).save(name)
+    assert contents(tmp_path) == before
+    load(tmp_path / "model_0000007.pth", evaluate=True)
+
+
+def test_a_folder_without_write_permission_is_an_error_that_names_the_checkpoint(locked_folder):
+    with pytest.raises(PermissionError) as error:
+        SACTCheckpointer(detector(), str(locked_folder)).save("model_final")
+    assert error.value.filename == str(locked_folder / "model_final.pth")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:5000])],
+    ids=["deleted", "emptied", "cut"],
+)
+def test_a_run_whose_last_checkpoint_is_damaged_does_not_start_anew(tmp_path, damage):
+    SACTCheckpointer(detector(seed=1), str(tmp_path)).save("model_0000007")
+    damage(tmp_path / "model_0000007.pth")
+    with pytest.raises(InputError, match=r"model_0000007\.pth: (damaged|no such weight file)"):
+        SACTCheckpointer(detector(), str(tmp_path)).resume_or_load("", resume=True)
