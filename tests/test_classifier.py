@@ -90,7 +90,7 @@ def test_fresh_classifiers_are_in_training_mode_with_the_layout_asked_for():
     [
         ({"units": (1, 1, 1, 1), "depth": 50}, "give `units` or `depth`, not both"),
         ({"depth": 34}, "`depth` must be one of 50, 101, 152, 200; got 34"),
-        ({"units": (1, 1, 1, -1)}, "`units` must list 1 to 4 positive numbers"),
+        ({"units": (1, 1, 1, -1)}, "`units` must list 1 to 4 positive integers"),
         ({"halting": "ACT"}, "`halting` must be one of 'none', 'act', 'sact'; got 'ACT'"),
         ({"base_channels": 0}, "`base_channels` must be positive; got 0"),
         ({"units": (1,), "tile": 0}, "`tile` must be 1, or more with halting 'sact'; got 0"),
