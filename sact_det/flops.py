@@ -11,8 +11,9 @@ The rule (section 4.1, "we treat multiply-add as two floating point operations .
   halting branch included, counts only for images that evaluate it.
 
 What the number is NOT: a run time, nor what a dense execution spends; and one fused multiply-add counts two (fvcore's
-counter says one and cannot see masks). See docs/PERFORMANCE.md for seconds.
+counter says one and cannot see masks).
 
+    >>> import torch
     >>> from sact_det import build_classifier
     >>> model = build_classifier(depth=101, halting="none").eval()
     >>> model(torch.zeros(1, 3, 224, 224)).ponder.flops
