@@ -9,7 +9,7 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor, nn
 
-from sact_det import flops
+from sact_det.flops import active_positions
 from sact_det.halting import DEFAULT_EPS, halting_step, share_in_tiles, start_halting
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import BlockPonder
@@ -54,10 +54,6 @@ class ResidualUnit(nn.Module):
     """F^l: one residual unit (eq. 2) and, behind all but the last of a block, its halting branch."""
 
     stride: int
-    conv1: nn.Conv2d
-    conv2: nn.Conv2d
-    conv3: nn.Conv2d
-    shortcut: Optional[nn.Conv2d]
     halting: Optional[HaltingBranch]
 
     def forward(
@@ -73,6 +69,17 @@ class ResidualUnit(nn.Module):
             x: [N, C, H, W].
             active: bool [N, 1, H or 1, W or 1]; the residual is zero elsewhere (fig. 5). None: active everywhere.
             valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+        """
+        raise NotImplementedError
+
+    def flops(
+        self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
+    ) -> Tensor:
+        """FLOPs of the unit without its halting branch, int64 [N].
+
+        Args:
+            dense_in, dense_out: int64 [N], positions of each image at input and output resolution.
+            active, dilated: int64 [N], active positions and their dilation; None for a unit computed everywhere.
         """
         raise NotImplementedError
 
@@ -124,7 +131,7 @@ class AdaptiveBlock(nn.Module):
         dense_out = positions(sizes_out, map_size, len(x), x.device)
 
         x = self.units[0](x, None, valid_in, valid)
-        total = flops.residual_unit_flops(self.units[0], dense_in, dense_out)
+        total = self.units[0].flops(dense_in, dense_out)
         if self.halting == "none":
             return self._run_plain(x, valid, sizes_out, dense_out, total)
         return self._run_adaptive(x, valid, sizes_out, dense_out, total)
@@ -134,7 +141,7 @@ class AdaptiveBlock(nn.Module):
     ) -> tuple[Tensor, BlockPonder]:
         for unit in self.units[1:]:
             x = unit(x, None, valid, valid)
-            total = total + flops.residual_unit_flops(unit, dense, dense)
+            total = total + unit.flops(dense, dense)
         exists = _exists(x, valid)
         # h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1.
         distribution = torch.zeros(len(x), len(self.units), *x.shape[2:], device=x.device)
@@ -158,10 +165,10 @@ class AdaptiveBlock(nn.Module):
         output, distribution = torch.zeros_like(x, dtype=torch.float32), []
         for index, unit in enumerate(self.units):
             active = state.active
-            evaluated, dilated = flops.active_positions(active, exists)
+            evaluated, dilated = active_positions(active, exists)
             # Counted before the stop: what counts dense does so in every unit, whatever else is in the batch.
             if index > 0:
-                total = total + flops.residual_unit_flops(unit, dense, dense, evaluated, dilated)
+                total = total + unit.flops(dense, dense, evaluated, dilated)
             if unit.halting is not None:
                 total = total + unit.halting.flops(evaluated, active.flatten(1).any(1))
             if not self.training and not bool(active.any()):

@@ -5,8 +5,8 @@ The rule (section 4.1, "we treat multiply-add as two floating point operations .
 
 * a convolution costs 2 * (weights) per output position; biases, norms, pooling and additions cost nothing;
 * the first unit of a block is computed everywhere;
-* in a later unit, conv1 (1x1) counts the active positions dilated 3x3, because conv2 reads them; conv2, conv3 and the
-  local halting convolution count the active positions;
+* in a later unit, conv1 counts the active positions dilated 3x3, because conv2 reads them; conv2, conv3 and the local
+  halting convolution count the active positions (CIFAR units, of two 3x3 convolutions, likewise);
 * the shortcut, the global halting convolution, the root convolution and the logits count dense. In ACT a unit, its
   halting branch included, counts only for images that evaluate it.
 
@@ -42,6 +42,13 @@ class Bottleneck(Protocol):
     shortcut: Optional[nn.Conv2d]
 
 
+class Basic(Protocol):
+    """The convolutions of a CIFAR unit."""
+
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+
+
 def count(mask: Tensor) -> Tensor:
     """bool [N, H, W] -> int64 [N]: the number of True positions of each image."""
     return mask.flatten(1).sum(1)
@@ -69,7 +76,7 @@ def active_positions(active: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
     return count(active), count(dilate(active) & exists)
 
 
-def residual_unit_flops(
+def bottleneck_unit_flops(
     unit: Bottleneck,
     dense_in: Tensor,
     dense_out: Tensor,
@@ -89,6 +96,18 @@ def residual_unit_flops(
     if unit.shortcut is not None:
         flops = flops + conv_flops(unit.shortcut) * dense_out
     return flops
+
+
+def basic_unit_flops(
+    unit: Basic, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
+) -> Tensor:
+    """FLOPs of the two 3x3 convolutions of a CIFAR unit, int64 [N]; its shortcut has no convolution.
+
+    Args: as in `bottleneck_unit_flops`.
+    """
+    at_conv1 = dense_out if dilated is None else dilated
+    at_conv2 = dense_out if active is None else active
+    return conv_flops(unit.conv1) * at_conv1 + conv_flops(unit.conv2) * at_conv2
 
 
 def extractor_flops(

@@ -8,37 +8,27 @@ Shape shorthand in this module:
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, check_choice, check_halting
-from sact_det.flops import conv_flops
-from sact_det.halting import DEFAULT_EPS
-from sact_det.norm import NORMS, TF_DECAY, Norm, get_norm
+from sact_det.block import HaltingBranch, ResidualUnit
+from sact_det.convolution import init_conv, pad_same
+from sact_det.flops import bottleneck_unit_flops, conv_flops
+from sact_det.network_spec import NetworkSpec, are_positive_integers
+from sact_det.norm import Norm
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes
 
 ROOT_CHANNELS = 64
 EXPANSION = 4
-HALTING_BIAS = -3.0
 UNITS_BY_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 
 
-def init_conv(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
-    """The original's initialisation: truncated normal of variance 1.3 * 2 / fan_in, cut at two deviations."""
-    std = (1.3 * 2 / conv.weight[0].numel()) ** 0.5
-    nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
-    if conv.bias is not None:
-        nn.init.constant_(conv.bias, bias)
-    return conv
-
-
 def same_max_pool(x: Tensor) -> Tensor:
-    """3x3 max pooling of stride 2, TensorFlow SAME: an even side is padded 0 before and 1 after, an odd one 1 and 1."""
-    before = [side % 2 for side in (x.shape[3], x.shape[2])]
-    return F.max_pool2d(F.pad(x, (before[0], 1, before[1], 1), value=float("-inf")), 3, 2)
+    """3x3 max pooling of stride 2, TensorFlow SAME."""
+    return F.max_pool2d(pad_same(x, value=float("-inf")), 3, 2)
 
 
 class Stem(nn.Module):
@@ -64,59 +54,6 @@ class Stem(nn.Module):
         """int64 [N]: the root convolution's FLOPs."""
         half = (-(-image_size[0] // 2), -(-image_size[1] // 2))
         return conv_flops(self.conv) * positions(strided_sizes(sizes, 2), half, batch, device)
-
-
-def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
-    """[N, C, H, W] -> [N, C, 1, 1]: the mean over an image's own positions."""
-    if valid is None:
-        return x.mean((2, 3), keepdim=True)
-    return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
-
-
-class SpatialHalting(HaltingBranch):
-    """H^l of SACT: sigma(conv3x3(BN(x)) + conv1x1(BN(mean(x))) + b) at every position (eq. 14).
-
-    Both norms are the original program's; the equation leaves them out. Always computed in float32.
-    """
-
-    def __init__(self, channels: int, norm: Norm):
-        super().__init__()
-        self.local_norm = norm(channels)
-        self.local_conv = init_conv(nn.Conv2d(channels, 1, 3, padding=1), HALTING_BIAS)
-        self.global_norm = norm(channels)
-        self.global_conv = init_conv(nn.Conv2d(channels, 1, 1, bias=False))
-
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
-        """x: [N, C, H, W] -> h^l, float32 [N, H, W] in (0, 1)."""
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
-            local = self.local_norm(x, valid)
-            if valid is not None:
-                local = local * valid
-            pooled = self.global_norm(_mean(x, valid))
-            return torch.sigmoid(self.local_conv(local) + self.global_conv(pooled))[:, 0]
-
-    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """int64 [N], from the positions each image evaluates; the global branch counts for every image."""
-        return conv_flops(self.local_conv) * evaluated + conv_flops(self.global_conv)
-
-
-class ImageHalting(HaltingBranch):
-    """H^l of ACT: sigma(conv1x1(BN(mean(x))) + b), one score per image (eq. 6). Always computed in float32."""
-
-    def __init__(self, channels: int, norm: Norm):
-        super().__init__()
-        self.global_norm = norm(channels)
-        self.global_conv = init_conv(nn.Conv2d(channels, 1, 1), HALTING_BIAS)
-
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
-        """x: [N, C, H, W] -> h^l, float32 [N, 1, 1] in (0, 1)."""
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.sigmoid(self.global_conv(self.global_norm(_mean(x.float(), valid))))[:, 0]
-
-    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """int64 [N]: counts for the images that evaluate the unit."""
-        return conv_flops(self.global_conv) * image_active.long()
 
 
 class BottleneckUnit(ResidualUnit):
@@ -171,76 +108,57 @@ class BottleneckUnit(ResidualUnit):
         residual = self.conv3(y)
         return shortcut + (residual if active is None else residual * active)
 
-
-def are_positive_integers(values: Sequence[object]) -> bool:
-    """Whether that is all there is in `values`."""
-    return all(isinstance(value, int) and value > 0 for value in values)
+    def flops(
+        self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
+    ) -> Tensor:
+        """See ResidualUnit.flops."""
+        return bottleneck_unit_flops(self, dense_in, dense_out, active, dilated)
 
 
 @dataclass(frozen=True)
-class ResNetV2Spec:
-    """Everything that determines the blocks of a network.
+class ResNetV2Spec(NetworkSpec):
+    """Everything that determines the blocks of a pre-activation bottleneck ResNet ("imagenet").
 
     Attributes:
-        units: residual units per block.
-        base_channels: bottleneck width of block 1; it doubles from block to block.
-        halting: "none", "act" or "sact".
-        norm, halting_norm: norms of the residual units and of the halting branches (sact_det/norm.py).
-        norm_decay: decay of the moving statistics of norms that learn them.
-        eps: halting threshold is 1 - eps.
-        tile: SACT shares halting scores in tile x tile cells.
+        base_channels: bottleneck width of block 1.
         dilation: per block, the dilation of conv2 in the block's first unit. Weights trained with the stride in the
             last unit of the block before (TF-Slim's) need 2 there to compute the same values.
+        (the others as in NetworkSpec)
     """
+
+    family = "imagenet"
+    max_blocks = 4
 
     units: tuple[int, ...] = UNITS_BY_DEPTH[101]
     base_channels: int = 64
-    halting: str = "sact"
-    norm: str = "BN"
-    halting_norm: str = "BN"
-    norm_decay: float = TF_DECAY
-    eps: float = DEFAULT_EPS
-    tile: int = 1
     dilation: tuple[int, ...] = (1, 1, 1, 1)
 
     def __post_init__(self) -> None:
-        check_halting(self.halting, self.eps, self.tile)
-        if not 1 <= len(self.units) <= 4 or not are_positive_integers(self.units):
-            raise ValueError(f"`units` must list 1 to 4 positive integers, one per block; got {self.units}")
+        super().__post_init__()
         if len(self.dilation) < len(self.units) or not are_positive_integers(self.dilation):
             raise ValueError(
                 f"`dilation` must list a positive integer per block ({len(self.units)}); got {self.dilation}"
             )
-        if self.base_channels < 1:
-            raise ValueError(f"`base_channels` must be positive; got {self.base_channels}")
-        check_choice("norm", self.norm, tuple(NORMS))
-        check_choice("halting_norm", self.halting_norm, tuple(NORMS))
-        if not 0 <= self.norm_decay < 1:
-            raise ValueError(f"`norm_decay` must lie in [0, 1); got {self.norm_decay}")
 
     def out_channels(self, index: int) -> int:
         """Channels of block `index`'s output; 0 is the stem."""
         return ROOT_CHANNELS if index == 0 else self.base_channels * 2 ** (index - 1) * EXPANSION
 
-    @property
-    def make_norm(self) -> Norm:
-        """Makes the norms of the residual units and of what reads them."""
-        return get_norm(self.norm, self.norm_decay)
+    def build_stem(self) -> Stem:
+        """Root convolution and pooling."""
+        return Stem()
 
-    def build_block(self, index: int) -> AdaptiveBlock:
-        """Block `index`, counted from 1."""
-        norm, halting_norm = self.make_norm, get_norm(self.halting_norm, self.norm_decay)
-        branch = {"none": None, "act": ImageHalting, "sact": SpatialHalting}[self.halting]
-        channels, num_units = self.out_channels(index), self.units[index - 1]
-        units = [
-            BottleneckUnit(
-                in_channels=self.out_channels(index - 1) if first else channels,
-                width=channels // EXPANSION,
-                stride=2 if first and index > 1 else 1,
-                dilation=self.dilation[index - 1] if first else 1,
-                norm=norm,
-                halting=None if branch is None or last else branch(channels, halting_norm),
-            )
-            for first, last in ((i == 0, i == num_units - 1) for i in range(num_units))
-        ]
-        return AdaptiveBlock(units, self.halting, self.eps, self.tile)
+    def build_unit(self, index: int, first: bool, halting: Optional[HaltingBranch]) -> BottleneckUnit:
+        """A unit of block `index`; the first one of blocks 2-4 has stride 2."""
+        return BottleneckUnit(
+            in_channels=self.out_channels(index - 1 if first else index),
+            width=self.out_channels(index) // EXPANSION,
+            stride=2 if first and index > 1 else 1,
+            dilation=self.dilation[index - 1] if first else 1,
+            norm=self.make_norm,
+            halting=halting,
+        )
+
+    def pool(self, x: Tensor, postnorm: nn.Module) -> Tensor:
+        """The mean of the normalised, rectified features."""
+        return F.relu(postnorm(x)).mean((2, 3), keepdim=True)

@@ -5,17 +5,10 @@ import torch.nn.functional as F
 from small_networks import enliven, images
 from torch import Tensor, nn
 
+from sact_det.convolution import init_conv
+from sact_det.halting_branch import ImageHalting, SpatialHalting
 from sact_det.norm import BatchNorm2d, FrozenBatchNorm2d, MovingBatchNorm2d
-from sact_det.resnet_v2 import (
-    UNITS_BY_DEPTH,
-    BottleneckUnit,
-    ImageHalting,
-    ResNetV2Spec,
-    SpatialHalting,
-    Stem,
-    init_conv,
-    same_max_pool,
-)
+from sact_det.resnet_v2 import UNITS_BY_DEPTH, BottleneckUnit, ResNetV2Spec, Stem, same_max_pool
 
 SIZES = [(1, 1), (2, 3), (5, 8), (7, 7), (8, 6)]
 

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sact_det.classification.model import ResNetV2Classifier
+from sact_det.classification.model import Classifier
 from sact_det.errors import InputError
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
@@ -56,7 +56,7 @@ def read_npz(path: Union[str, Path]) -> dict[str, np.ndarray]:
 
 
 def convert_tf_slim(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights for ResNetV2Classifier from TF-Slim's variables.
+    """Weights for Classifier from TF-Slim's variables.
 
     The bottleneck width, and the units of every block that has convolutions in the source, follow from the source;
     the units of other blocks from the depth in the variables' names.
@@ -76,7 +76,7 @@ def convert_tf_slim(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tens
     num_classes = None if logits is None else _out_channels(logits)
     with torch.device("meta"):
         spec = ResNetV2Spec(units, base_channels, halting="none")
-        network = ResNetV2Classifier(spec, num_classes or 1)
+        network = Classifier(spec, num_classes or 1)
 
     layers: dict[str, dict[str, nn.Module]] = defaultdict(dict)
     for name, module in network.named_modules():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sact_det.classification.model import ResNetV2Classifier
+from sact_det.classification.model import Classifier
 from sact_det.errors import InputError
 from sact_det.resnet_v2 import ResNetV2Spec
 from sact_det.weights.tf_slim import convert_tf_slim, read_npz
@@ -105,10 +105,10 @@ class TFSlimNetwork:
         return self.conv("logits", self.norm_relu("postnorm", x).mean((2, 3), keepdim=True))[:, :, 0, 0]
 
 
-def our_network(variables: Variables) -> ResNetV2Classifier:
+def our_network(variables: Variables) -> Classifier:
     state_dict, metadata = convert_tf_slim(variables)
     spec = ResNetV2Spec(metadata["units"], metadata["base_channels"], "none", dilation=metadata["dilation"])
-    network = ResNetV2Classifier(spec, metadata["num_classes"] or 1).eval()
+    network = Classifier(spec, metadata["num_classes"] or 1).eval()
     _, unexpected = network.load_state_dict(state_dict, strict=False)
     assert not unexpected
     return network
@@ -155,7 +155,7 @@ def test_a_whole_network_computes_the_logits_of_tf_slim(size: tuple[int, int]):
 def test_without_the_dilation_the_values_differ():
     variables = tf_slim_variables()
     network = our_network(variables)
-    plain = ResNetV2Classifier(ResNetV2Spec(UNITS, WIDTH, "none"), CLASSES).eval()
+    plain = Classifier(ResNetV2Spec(UNITS, WIDTH, "none"), CLASSES).eval()
     plain.load_state_dict(network.state_dict())
     with pytest.raises(AssertionError):
         assert_close(plain(image((64, 96))).logits, network(image((64, 96))).logits)
@@ -163,7 +163,7 @@ def test_without_the_dilation_the_values_differ():
 
 def test_a_whole_source_gives_every_value_of_the_classifier():
     state_dict, metadata = convert_tf_slim(tf_slim_variables())
-    classifier = ResNetV2Classifier(ResNetV2Spec(UNITS, WIDTH, "none"), CLASSES)
+    classifier = Classifier(ResNetV2Spec(UNITS, WIDTH, "none"), CLASSES)
     classifier.load_state_dict(state_dict)
     assert {k: v.dtype for k, v in state_dict.items()} == {k: v.dtype for k, v in classifier.state_dict().items()}
     assert metadata == {
@@ -201,7 +201,7 @@ def test_blocks_that_the_source_lacks_have_the_units_of_the_depth_in_its_names(d
     assert metadata["dilation"] == tuple(2 if index > 1 and index in present else 1 for index in (1, 2, 3, 4))
     assert metadata["source"] == f"TF-Slim resnet_v2_{depth}"
     assert metadata["missing"][-1] == "block4.units.2.conv3"
-    classifier = ResNetV2Classifier(ResNetV2Spec(units, WIDTH, "none"), CLASSES)
+    classifier = Classifier(ResNetV2Spec(units, WIDTH, "none"), CLASSES)
     missing, _ = classifier.load_state_dict(state_dict, strict=False)
     assert list(dict.fromkeys(name.rpartition(".")[0] for name in missing)) == metadata["missing"]
 

@@ -1,0 +1,91 @@
+"""Halting branches: what scores the output of a residual unit, for ACT and for SACT.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included.
+"""
+
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from sact_det.block import HaltingBranch
+from sact_det.convolution import init_conv
+from sact_det.flops import conv_flops
+from sact_det.norm import Norm
+
+Activation = Callable[[Tensor], Tensor]
+
+HALTING_BIAS = -3.0
+
+
+def linear(x: Tensor) -> Tensor:
+    """No activation."""
+    return x
+
+
+def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
+    """[N, C, H, W] -> [N, C, 1, 1]: the mean over an image's own positions."""
+    if valid is None:
+        return x.mean((2, 3), keepdim=True)
+    return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
+
+
+class SpatialHalting(HaltingBranch):
+    """H^l of SACT: sigma(conv3x3(BN(x)) + conv1x1(BN(mean(x))) + b) at every position (eq. 14).
+
+    Both norms are the original program's; the equation leaves them out. Always computed in float32.
+
+    Args:
+        channels: C.
+        norm: makes a norm of so many channels (sact_det/norm.py).
+        activate: follows both norms; the original's ImageNet networks have none here, its CIFAR network has one.
+    """
+
+    def __init__(self, channels: int, norm: Norm, activate: Activation = linear):
+        super().__init__()
+        self.activate = activate
+        self.local_norm = norm(channels)
+        self.local_conv = init_conv(nn.Conv2d(channels, 1, 3, padding=1), HALTING_BIAS)
+        self.global_norm = norm(channels)
+        self.global_conv = init_conv(nn.Conv2d(channels, 1, 1, bias=False))
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W] -> h^l, float32 [N, H, W] in (0, 1)."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            local = self.activate(self.local_norm(x, valid))
+            if valid is not None:
+                local = local * valid
+            pooled = self.activate(self.global_norm(_mean(x, valid)))
+            return torch.sigmoid(self.local_conv(local) + self.global_conv(pooled))[:, 0]
+
+    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
+        """int64 [N], from the positions each image evaluates; the global branch counts for every image."""
+        return conv_flops(self.local_conv) * evaluated + conv_flops(self.global_conv)
+
+
+class ImageHalting(HaltingBranch):
+    """H^l of ACT: sigma(conv1x1(BN(mean(x))) + b), one score per image (eq. 6). Always computed in float32.
+
+    Args: as of SpatialHalting.
+    """
+
+    def __init__(self, channels: int, norm: Norm, activate: Activation = linear):
+        super().__init__()
+        self.activate = activate
+        self.global_norm = norm(channels)
+        self.global_conv = init_conv(nn.Conv2d(channels, 1, 1), HALTING_BIAS)
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W] -> h^l, float32 [N, 1, 1] in (0, 1)."""
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = self.activate(self.global_norm(_mean(x.float(), valid)))
+            return torch.sigmoid(self.global_conv(pooled))[:, 0]
+
+    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
+        """int64 [N]: counts for the images that evaluate the unit."""
+        return conv_flops(self.global_conv) * image_active.long()
+
+
+HALTING_BRANCHES: dict[str, type[HaltingBranch]] = {"act": ImageHalting, "sact": SpatialHalting}
