@@ -14,8 +14,9 @@ def init_conv(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
 
 
 def pad_same(x: Tensor, value: float = 0.0) -> Tensor:
-    """Pads [N, C, H, W] for a 3x3 window of stride 2, TensorFlow SAME: an even side 0 before and 1 after, an odd 1 and 1.
+    """Pads [N, C, H, W] as TensorFlow's SAME does for a 3x3 window of stride 2.
 
-    The windows then start at every second position: ceil(side / 2) of them.
+    An even side gets 0 before and 1 after, an odd one 1 and 1, so that the windows start at every second position:
+    ceil(side / 2) of them.
     """
     return F.pad(x, (x.shape[3] % 2, 1, x.shape[2] % 2, 1), value=value)

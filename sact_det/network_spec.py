@@ -94,7 +94,7 @@ class NetworkSpec:
             if self.halting == "none" or unit == num_units - 1:
                 return None
             build = HALTING_BRANCHES[self.halting]
-            return build(self.out_channels(index), halting_norm, self.activate_halting)  # type: ignore[call-arg]
+            return build(self.out_channels(index), halting_norm, self.activate_halting)
 
         units = [self.build_unit(index, unit == 0, branch(unit)) for unit in range(num_units)]
         return AdaptiveBlock(units, self.halting, self.eps, self.tile)

@@ -4,7 +4,10 @@ import torch.nn.functional as F
 from small_networks import enliven, images
 
 from sact_det import build_classifier
+from sact_det.classification.model import Classifier
 from sact_det.flops import conv_flops
+from sact_det.norm import BatchNorm2d, FrozenBatchNorm2d
+from sact_det.resnet_v2 import ResNetV2Spec
 
 UNITS = (1, 2, 3, 2)
 RULES = ("none", "act", "sact")
@@ -83,6 +86,15 @@ def test_fresh_classifiers_are_in_training_mode_with_the_layout_asked_for():
     assert model.spec.units == (3, 4, 6, 3)
     assert build_classifier(base_channels=1, num_classes=2).spec.units == (3, 4, 23, 3)
     assert model.logits.out_channels == 1001
+    cifar = build_classifier(depth=32, family="cifar")
+    assert cifar.spec.units == build_classifier(family="cifar").spec.units == (5, 5, 5)
+    assert cifar.spec.base_channels == 16 and cifar.logits.out_channels == 10
+
+
+def test_the_norm_of_the_last_block_and_postnorm_can_be_another():
+    model = Classifier(ResNetV2Spec((1, 1), 4, norm="FrozenBN"), 7, head_norm="BN")
+    assert isinstance(model.block1.units[0].preact, FrozenBatchNorm2d)
+    assert isinstance(model.block2.units[0].preact, BatchNorm2d) and isinstance(model.postnorm, BatchNorm2d)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +104,9 @@ def test_fresh_classifiers_are_in_training_mode_with_the_layout_asked_for():
         ({"depth": 34}, "`depth` must be one of 50, 101, 152, 200; got 34"),
         ({"units": (1, 1, 1, -1)}, "`units` must list 1 to 4 positive integers"),
         ({"halting": "ACT"}, "`halting` must be one of 'none', 'act', 'sact'; got 'ACT'"),
+        ({"depth": 33, "family": "cifar"}, r"`depth` must be 6n \+ 2 \(8, 14, 20, 26, 32, ...\); got 33"),
+        ({"family": "mnist"}, "`family` must be one of 'imagenet', 'cifar'; got 'mnist'"),
+        ({"num_classes": 0}, "`num_classes` must be positive; got 0"),
         ({"base_channels": 0}, "`base_channels` must be positive; got 0"),
         ({"units": (1,), "tile": 0}, "`tile` must be 1, or more with halting 'sact'; got 0"),
         (

@@ -60,7 +60,8 @@ class Classifier(nn.Module):
     def classify(self, images: Tensor) -> ClassifierOutput:
         """What `forward` does, for subclasses whose `forward` takes something else."""
         x = self.stem(images)
-        root_flops = self.stem.flops(None, (images.shape[2], images.shape[3]), len(images), images.device)
+        size = (images.shape[2], images.shape[3])
+        root_flops = self.stem.flops(None, size, len(images), images.device)  # type: ignore[operator]
         blocks = {}
         for name in self.block_names:
             x, blocks[name] = self.get_submodule(name)(x)

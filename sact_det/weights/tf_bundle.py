@@ -1,0 +1,255 @@
+"""TensorFlow's V2 checkpoints ("tensor bundles"), read without TensorFlow.
+
+A checkpoint PREFIX is a table PREFIX.index (sact_det/weights/tf_table.py) and shards PREFIX.data-0000i-of-0000n. The
+table maps "" to a BundleHeaderProto and the name of every tensor to a BundleEntryProto that says where in which shard
+its bytes are (tensorflow/core/protobuf/tensor_bundle.proto).
+"""
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
+from typing import Iterator, Mapping, Optional, Union
+
+import numpy as np
+
+from sact_det.errors import InputError
+from sact_det.weights.protobuf import Message
+from sact_det.weights.tf_table import Table, masked_crc32c
+
+# tensorflow/core/framework/types.proto: what numpy can hold, and names for the rest.
+NUMPY_TYPES: dict[int, np.dtype] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    4: np.dtype("u1"),
+    5: np.dtype("<i2"),
+    6: np.dtype("i1"),
+    9: np.dtype("<i8"),
+    10: np.dtype("?"),
+    17: np.dtype("<u2"),
+    19: np.dtype("<f2"),
+    22: np.dtype("<u4"),
+    23: np.dtype("<u8"),
+}
+_OTHER_TYPES = {7: "string", 8: "complex64", 14: "bfloat16", 18: "complex128", 20: "resource", 21: "variant"}
+
+_STATE_FILE = "checkpoint"
+_MODEL_PATH = re.compile(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\\n]|\\.)*)"', re.M)
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)")
+_SLICE_KEY = b"\0"  # how the keys of the slices of partitioned tensors start
+_LITTLE_ENDIAN, _VERSION = 0, 1
+_MAX_SIDES = 32
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """What a checkpoint's index says of one tensor.
+
+    Attributes:
+        dtype: its type, or None if numpy has none for it; `type_name` always names it.
+        shape: its sides.
+        shard, offset, size: number of the file with its bytes, and which bytes of it.
+        crc32c: masked CRC32C of the bytes.
+        sliced: whether its values are spread over the slices of a partitioned variable.
+    """
+
+    dtype: Optional[np.dtype]
+    type_name: str
+    shape: tuple[int, ...]
+    shard: int = 0
+    offset: int = 0
+    size: int = 0
+    crc32c: int = 0
+    sliced: bool = False
+
+
+def type_of(number: int) -> tuple[Optional[np.dtype], str]:
+    """Numpy's type, or None, and a name for a tensorflow.DataType."""
+    dtype = NUMPY_TYPES.get(number)
+    return dtype, str(dtype) if dtype is not None else _OTHER_TYPES.get(number, f"type {number}")
+
+
+def parse_shape(data: memoryview) -> tuple[int, ...]:
+    """Sides of a TensorShapeProto. Raises ValueError if it is damaged or of unknown size."""
+    message = Message(data)
+    shape = tuple(Message(dim).integer(1) for dim in message.repeated(2))
+    if message.integer(3) or any(side < 0 for side in shape):
+        raise ValueError(f"the shape {list(shape)} is not fully known")
+    if len(shape) > _MAX_SIDES:
+        raise ValueError(f"a shape of {len(shape)} sides; expected up to {_MAX_SIDES}")
+    return shape
+
+
+def resolve_checkpoint(path: Union[str, Path]) -> str:
+    """The prefix of a checkpoint's files.
+
+    Args:
+        path: a folder with the text file `checkpoint`, which names the newest checkpoint; an .index file; or a prefix.
+            If the folder was moved since, so that the path in `checkpoint` is void, the same file name in the folder
+            counts.
+
+    Returns:
+        The prefix: `prefix + ".index"` is a file. Or, for a V1 checkpoint, the path of its single file.
+
+    Raises:
+        InputError: there is no checkpoint.
+    """
+    path = Path(path)
+    if path.suffix == ".index" and not path.is_dir():
+        candidates, has_v1 = [str(path.with_suffix(""))], False
+        problem = f"{path}: no such file"
+    elif path.is_dir():
+        named = _named_in(path / _STATE_FILE)
+        candidates, has_v1 = [str(path / named), str(path / PureWindowsPath(named).name)], True
+        problem = (
+            f"{path / _STATE_FILE} names {named!r}, but there is no {' or '.join(f'{c}.index' for c in candidates)}"
+        )
+    else:
+        candidates, has_v1 = [str(path)], True
+        problem = f"{path}.index: no such file"
+    for candidate in candidates:
+        if os.path.isfile(f"{candidate}.index"):
+            return candidate
+    for candidate in candidates if has_v1 else ():
+        if os.path.isfile(candidate):
+            return candidate
+    raise InputError(
+        f"{problem}; expected a TensorFlow checkpoint: a folder with a file `{_STATE_FILE}`, a prefix or an .index file"
+    )
+
+
+def _named_in(state_file: Path) -> str:
+    """The model_checkpoint_path of a CheckpointState in text form."""
+    try:
+        with open(state_file, "rb") as file:
+            content = file.read(1 << 20)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{state_file}: no such file; expected it to name the checkpoint of this folder (or give a prefix)"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{state_file}: cannot be read ({error.strerror or error})") from error
+    match = _MODEL_PATH.search(content)
+    name = _ESCAPE.sub(_unescape, match[1]) if match else b""
+    if not name or b"\0" in name:
+        raise InputError(f'{state_file}: names no checkpoint; expected a line model_checkpoint_path: "..."')
+    return os.fsdecode(name)
+
+
+def _unescape(match: "re.Match[bytes]") -> bytes:
+    code = match[1]
+    if code.isdigit():
+        return bytes([int(code, 8) & 0xFF])
+    return {b"n": b"\n", b"r": b"\r", b"t": b"\t"}.get(code, code)
+
+
+class TensorBundle(Mapping[str, np.ndarray]):
+    """The tensors of a V2 checkpoint by name. Only what is asked for is read, and checked against its checksum.
+
+    Args:
+        path: as for `resolve_checkpoint`.
+
+    Attributes:
+        prefix: of the files.
+        entries: name -> TensorEntry, sorted by name.
+
+    Raises:
+        InputError: the index is missing, damaged, of another format or of a newer version. `bundle[name]` raises it
+            if the tensor's shard is missing, truncated or damaged, or if the tensor is partitioned or of a type that
+            numpy lacks (KeyError if there is no such tensor).
+    """
+
+    def __init__(self, path: Union[str, Path]):
+        self.prefix = resolve_checkpoint(path)
+        index = f"{self.prefix}.index"
+        if not os.path.isfile(index):
+            raise InputError(f"{self.prefix}: not a V2 checkpoint, which has a file {index}")
+        items = Table(index).items()
+        try:
+            self._num_shards = _parse_header(*next(items, (b"", b"")))
+        except ValueError as error:
+            raise InputError(f"{index}: not the index of a V2 checkpoint: {error}") from error
+        self.entries: dict[str, TensorEntry] = {}
+        for key, value in items:
+            if key.startswith(_SLICE_KEY):
+                continue
+            try:
+                name = key.decode()
+                self.entries[name] = _parse_entry(value, self._num_shards)
+            except ValueError as error:
+                raise InputError(f"{index}: damaged entry {key.decode(errors='replace')!r}: {error}") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A copy of the tensor, of its shape and type. Raises InputError and KeyError as the class says."""
+        entry, shard = self.entries[name], self._shard(self.entries[name].shard)
+        if entry.sliced:
+            raise InputError(f"{self.prefix}: {name} is a partitioned variable; expected whole ones")
+        if entry.dtype is None:
+            raise InputError(f"{self.prefix}: {name} is of type {entry.type_name}; expected numbers")
+        expected_size = math.prod(entry.shape) * entry.dtype.itemsize
+        if entry.size != expected_size:
+            raise InputError(
+                f"{self.prefix}.index: {name} has {entry.size} bytes; expected {expected_size} for "
+                f"{entry.type_name} {list(entry.shape)}"
+            )
+        try:
+            found_size = os.stat(shard).st_size
+            if entry.offset + entry.size > found_size:
+                raise InputError(
+                    f"{shard}: truncated: it has {found_size} bytes; {name} needs {entry.offset + entry.size}"
+                )
+            data = np.fromfile(shard, np.uint8, entry.size, offset=entry.offset)
+        except FileNotFoundError as error:
+            raise InputError(f"{shard}: no such file; {name} is in this shard of {self._num_shards}") from error
+        except OSError as error:
+            raise InputError(f"{shard}: cannot be read ({error.strerror or error})") from error
+        found = masked_crc32c(data)
+        if found != entry.crc32c:
+            raise InputError(f"{shard}: damaged: the checksum of {name} is {found:08x}; expected {entry.crc32c:08x}")
+        return data.view(entry.dtype).reshape(entry.shape)
+
+    def _shard(self, number: int) -> str:
+        return f"{self.prefix}.data-{number:05d}-of-{self._num_shards:05d}"
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The index and the shards that hold tensors."""
+        shards = sorted({entry.shard for entry in self.entries.values() if not entry.sliced})
+        return [Path(f"{self.prefix}.index"), *(Path(self._shard(number)) for number in shards)]
+
+
+def _parse_header(key: bytes, value: bytes) -> int:
+    """The number of shards, from the first entry of the table."""
+    if key != b"" or not value:
+        raise ValueError("no header")
+    header = Message(value)
+    version = Message(header.bytes(3))
+    if header.integer(2) != _LITTLE_ENDIAN:
+        raise ValueError("big-endian; expected little-endian")
+    if version.integer(2) > _VERSION:
+        raise ValueError(f"its version asks for readers of {version.integer(2)} or later; expected up to {_VERSION}")
+    if not 0 < header.integer(1) < 100_000:
+        raise ValueError(f"it has {header.integer(1)} shards; expected 1 or more")
+    return header.integer(1)
+
+
+def _parse_entry(value: bytes, num_shards: int) -> TensorEntry:
+    message = Message(value)
+    shard, offset, size = (message.integer(number) for number in (3, 4, 5))
+    if not 0 <= shard < num_shards or offset < 0 or size < 0:
+        raise ValueError(f"{size} bytes at {offset} of shard {shard}; expected a place in {num_shards} shards")
+    dtype, type_name = type_of(message.integer(1))
+    shape = parse_shape(message.bytes(2))
+    return TensorEntry(dtype, type_name, shape, shard, offset, size, message.fixed32(6), bool(message.repeated(7)))
