@@ -15,7 +15,7 @@ from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_m
 from sact_det.ponder import BlockPonder
 
 HALTING_RULES = ("none", "act", "sact")
-EXECUTIONS = ("dense",)
+EXECUTIONS = ("dense", "perforated", "auto")
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -84,12 +84,48 @@ class ResidualUnit(nn.Module):
         raise NotImplementedError
 
 
+class DenseRun:
+    """Execution "dense": every position of every unit; the residual is masked where a position has halted.
+
+    A run computes what the halting rule asks for, unit by unit; other runs (sact_det/perforated/run.py) start where a
+    DenseRun stands.
+
+    Args:
+        x: output of the first unit, [N, C, H, W].
+        valid: bool [N, 1, H, W], False at padding, or None.
+    """
+
+    def __init__(self, x: Tensor, valid: Optional[Tensor]):
+        self.x = x
+        self.valid = valid
+        self.output = torch.zeros_like(x, dtype=torch.float32)
+
+    def evaluate(self, unit: ResidualUnit, active: Tensor) -> None:
+        """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1])."""
+        self.x = unit(self.x, active[:, None], self.valid, self.valid)
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """h^l of the state, float32 [N, H, W] (ACT: [N, 1, 1]); anything where no longer active."""
+        return branch(self.x, self.valid)
+
+    def add(self, weight: Tensor) -> None:
+        """Adds the state, weighted by p^l, float32 [N, H, W], to the output."""
+        self.output = self.output + weight[:, None] * self.x
+
+    def result(self) -> Tensor:
+        """The output of the block, [N, C, H, W]."""
+        return self.output.to(self.x.dtype)
+
+
 class AdaptiveBlock(nn.Module):
     """Runs residual units under a halting rule (algorithms 1 and 2) and accounts for the computation.
 
-    Execution "dense" computes every position of every unit and masks the residual where a position has halted. It is
-    the reference: batch statistics see what they saw in the original program. In evaluation it stops as soon as every
-    position has halted; in training all units run, so that their norms and every process see the same graph.
+    Execution "dense" is the reference: batch statistics see what they saw in the original program. "perforated"
+    computes the active positions only (of all units but the first), where no norm depends on the batch: in evaluation,
+    and in training with frozen norms. "auto" perforates a unit where that is expected to be faster.
+
+    In evaluation a block stops as soon as every position has halted; in training all units run, so that their norms and
+    every process see the same graph.
 
     Args:
         units: the residual units; the first may have a stride.
@@ -162,7 +198,7 @@ class AdaptiveBlock(nn.Module):
         exists = _exists(x, valid)
         per_image = self.halting == "act"
         state = start_halting(torch.ones_like(exists[:, :1, :1]) if per_image else exists)
-        output, distribution = torch.zeros_like(x, dtype=torch.float32), []
+        run, distribution = DenseRun(x, valid), []
         for index, unit in enumerate(self.units):
             active = state.active
             evaluated, dilated = active_positions(active, exists)
@@ -175,13 +211,13 @@ class AdaptiveBlock(nn.Module):
                 distribution.append(torch.zeros_like(state.remainder))
                 continue
             if index > 0:
-                x = unit(x, active[:, None], valid, valid)
+                run = self._continue(run, index, active)
+                run.evaluate(unit, active)
             h = None
             if unit.halting is not None:
-                h = share_in_tiles(unit.halting(x, valid), self.tile, None if valid is None else valid[:, 0])
+                h = share_in_tiles(run.scores(unit.halting), self.tile, None if valid is None else valid[:, 0])
             p, state = halting_step(state, h, self.eps)
-            weight = p * exists if per_image else p
-            output = output + weight[:, None] * x
+            run.add(p * exists if per_image else p)
             distribution.append(p.detach())
         ponder = BlockPonder(
             ponder_cost=state.ponder_cost,
@@ -190,7 +226,15 @@ class AdaptiveBlock(nn.Module):
             halting_distribution=torch.stack(distribution, 1),
             sizes=None if per_image else sizes,
         )
-        return output.to(x.dtype), ponder
+        return run.result(), ponder
+
+    def _continue(self, run: DenseRun, index: int, active: Tensor) -> DenseRun:
+        """The run that evaluates unit `index`: the present one, or a perforated one that takes over from it."""
+        if self.execution == "dense":
+            return run
+        from sact_det.perforated.run import continue_run  # late: it knows the units, which know this module
+
+        return continue_run(run, self.units[index:], active, always=self.execution == "perforated")
 
 
 def _exists(x: Tensor, valid: Optional[Tensor]) -> Tensor:

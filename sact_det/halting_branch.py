@@ -57,8 +57,11 @@ class SpatialHalting(HaltingBranch):
             local = self.activate(self.local_norm(x, valid))
             if valid is not None:
                 local = local * valid
-            pooled = self.activate(self.global_norm(_mean(x, valid)))
-            return torch.sigmoid(self.local_conv(local) + self.global_conv(pooled))[:, 0]
+            return torch.sigmoid(self.local_conv(local)[:, 0] + self.global_logits(_mean(x, valid))[:, None, None])
+
+    def global_logits(self, pooled: Tensor) -> Tensor:
+        """What the image as a whole adds: pooled [N, C, 1, 1], its mean -> [N]."""
+        return self.global_conv(self.activate(self.global_norm(pooled))).flatten()
 
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
         """int64 [N], from the positions each image evaluates; the global branch counts for every image."""
@@ -80,8 +83,11 @@ class ImageHalting(HaltingBranch):
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x: [N, C, H, W] -> h^l, float32 [N, 1, 1] in (0, 1)."""
         with torch.autocast(x.device.type, enabled=False):
-            pooled = self.activate(self.global_norm(_mean(x.float(), valid)))
-            return torch.sigmoid(self.global_conv(pooled))[:, 0]
+            return self.scores(_mean(x.float(), valid))[:, None, None]
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """h^l from the mean of every image, [N, C, 1, 1] -> [N]."""
+        return torch.sigmoid(self.global_conv(self.activate(self.global_norm(pooled)))).flatten()
 
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
         """int64 [N]: counts for the images that evaluate the unit."""

@@ -117,6 +117,18 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
         return self._normalize(x, self.running_mean, self.running_var)
 
     @torch.no_grad()
+    def observe(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        """Updates the moving statistics as a forward pass in training does, from sums instead of a feature map.
+
+        Args:
+            count: number of positions of this process.
+            total, squares: [C], sums of the features and of their squares over these positions.
+        """
+        reduce = _sum_over_processes if _spans_processes() else _identity
+        count, mean = reduce(count), reduce(total) / reduce(count)
+        self._update(mean.float(), (reduce(squares) / count - mean.square()).clamp(min=0).float())
+
+    @torch.no_grad()
     def _update(self, mean: Tensor, var: Tensor) -> None:
         self.num_batches_tracked.add_(1)
         rate = (1.0 / (self.num_batches_tracked + 1)).clamp(min=self.momentum)
@@ -167,6 +179,18 @@ def get_norm(name: str, decay: float = TF_DECAY, eps: float = TF_EPSILON) -> Nor
     if name == "FrozenBN":
         return partial(FrozenBatchNorm2d, eps=eps)
     return partial(NORMS[name], eps=eps, momentum=1 - decay)
+
+
+def depends_on_batch(norm: nn.Module) -> bool:
+    """Whether a norm, in its present mode, normalises by statistics of the batch."""
+    return isinstance(norm, BatchNorm2d) and norm.training and not isinstance(norm, MovingBatchNorm2d)
+
+
+def norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift [C], float32, of a norm that does not depend on the batch; differentiable."""
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()  # type: ignore[operator]
+    scale = norm.weight * torch.rsqrt(var + norm.eps)  # type: ignore[operator]
+    return scale, norm.bias - mean * scale  # type: ignore[operator]
 
 
 def freeze_norms(module: nn.Module, skip: str = "") -> None:

@@ -1,0 +1,1 @@
+"""How a block skips work: residual units evaluated at the active positions only."""

@@ -1,0 +1,92 @@
+"""Residual units and halting branches at a set of positions: gather rows, multiply matrices. Any device, any dtype.
+
+Every function is differentiable in rows and parameters. Norms must not depend on the batch (`is_fixed`).
+Shape shorthand in this module:
+    C: channels; w: bottleneck width; a, d, e: positions in rings 0, 1, 2 of an ActiveSet.
+"""
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sact_det.block import HaltingBranch, ResidualUnit
+from sact_det.halting_branch import SpatialHalting
+from sact_det.norm import norm_affine
+from sact_det.perforated.active_set import NEIGHBOURS, ActiveSet
+from sact_det.resnet_cifar import SLOPE, CifarUnit
+from sact_det.resnet_v2 import BottleneckUnit
+
+# Rings of input positions that a unit reads.
+READS = {BottleneckUnit: 1, CifarUnit: 2}
+
+
+def normalize(rows: Tensor, norm: nn.Module) -> Tensor:
+    """The norm at rows [positions, C]."""
+    scale, shift = norm_affine(norm)
+    return torch.addcmul(shift.to(rows.dtype), rows, scale.to(rows.dtype))
+
+
+def gather_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
+    """Rows [d, c] and their 3x3 neighbourhoods [a, 9] -> [a, 9 c]; zeros beyond the image."""
+    padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+    return padded.index_select(0, neighbours.flatten()).view(len(neighbours), NEIGHBOURS * rows.shape[1])
+
+
+def conv1x1(rows: Tensor, conv: nn.Conv2d, norm: Optional[nn.Module] = None) -> Tensor:
+    """A 1x1 convolution, and the norm behind it, at rows [d, c] -> [d, k]."""
+    return F.linear(rows, *_folded(conv.weight[:, :, 0, 0], conv.bias, norm))
+
+
+def conv3x3(rows: Tensor, neighbours: Tensor, conv: nn.Conv2d, norm: Optional[nn.Module] = None) -> Tensor:
+    """A 3x3 convolution of stride 1, and the norm behind it: rows [d, c], neighbours [a, 9] -> [a, k]."""
+    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
+    return F.linear(gather_neighbours(rows, neighbours), *_folded(weight, conv.bias, norm))
+
+
+def _folded(weight: Tensor, bias: Optional[Tensor], norm: Optional[nn.Module]) -> tuple[Tensor, Optional[Tensor]]:
+    if norm is None:
+        return weight, bias
+    scale, shift = norm_affine(norm)
+    return weight * scale[:, None], shift if bias is None else shift + scale * bias
+
+
+def residual(unit: ResidualUnit, rows: Tensor, active: ActiveSet) -> Tensor:
+    """f of a unit with identity shortcut at the active positions.
+
+    Args:
+        rows: state at ring READS[type(unit)], [., C].
+        active: with so many rings.
+
+    Returns:
+        [a, C].
+    """
+    if isinstance(unit, CifarUnit):
+        y = F.leaky_relu(normalize(rows, unit.preact), SLOPE)
+        y = F.leaky_relu(conv3x3(y, active.neighbours(1), unit.conv1, unit.norm1), SLOPE**2)
+        return conv3x3(y, active.neighbours(0), unit.conv2)
+    assert isinstance(unit, BottleneckUnit)
+    y = F.relu(normalize(rows, unit.preact), inplace=True)
+    y = F.relu(conv1x1(y, unit.conv1, unit.norm1), inplace=True)
+    y = F.relu(conv3x3(y, active.neighbours(0), unit.conv2, unit.norm2), inplace=True)
+    return conv1x1(y, unit.conv3)
+
+
+def scores(branch: HaltingBranch, rows: Tensor, pooled: Tensor, active: ActiveSet) -> Tensor:
+    """h^l at the active positions, float32 [a]; see SpatialHalting.
+
+    Args:
+        rows: output of the unit at ring 1, [d, C].
+        pooled: its mean over every image's own positions, [N, C, 1, 1].
+        active: with one ring.
+    """
+    assert isinstance(branch, SpatialHalting)
+    with torch.autocast(rows.device.type, enabled=False):
+        weight = branch.local_conv.weight[0].flatten(1)
+        local = branch.activate(normalize(rows.float(), branch.local_norm)) @ weight
+        # One product per neighbour instead of a gather of C channels: column k of `local` is meant for offset k.
+        padded = F.pad(local, (0, 0, 0, 1)).flatten()
+        columns = active.neighbours(0) * NEIGHBOURS + torch.arange(NEIGHBOURS, device=rows.device)
+        image = branch.local_conv.bias + branch.global_logits(pooled.float())  # type: ignore[operator]
+        return torch.sigmoid(padded[columns].sum(1) + image[active.images])

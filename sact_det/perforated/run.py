@@ -1,0 +1,213 @@
+"""Execution "perforated": the runs of a block that compute active positions, or images, only.
+
+The state lives in rows, [positions, C], of what the coming units can still read: the active positions and the rings
+around them. As positions halt, the rows become fewer. Halting state, FLOPs and ponder cost are the block's own and the
+same for every run.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
+"""
+
+import logging
+from functools import lru_cache
+from typing import Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sact_det.block import DenseRun, HaltingBranch, ResidualUnit
+from sact_det.halting_branch import ImageHalting, SpatialHalting
+from sact_det.norm import MovingBatchNorm2d, depends_on_batch
+from sact_det.perforated.active_set import ActiveSet
+from sact_det.perforated.gather_gemm import READS, residual, scores
+
+logger = logging.getLogger(__name__)
+
+# "auto" perforates a unit where it would evaluate at most this share of the positions. Below it, the rows saved pay for
+# gathering them.
+AUTO_SHARE = 0.8
+
+
+def continue_run(run: DenseRun, units: Sequence[ResidualUnit], active: Tensor, always: bool) -> DenseRun:
+    """The run to evaluate units[0] with: `run` itself, or a perforated one in its place.
+
+    Args:
+        run: the present run.
+        units: what is left of the block.
+        active: bool [N, H, W] (ACT: [N, 1, 1]).
+        always: perforate whatever the share of active positions.
+    """
+    if type(run) is not DenseRun:
+        return run
+    reason = next(filter(None, map(_obstacle, units)), None)
+    if reason is not None:
+        _log_once(reason)
+        return run
+    if not always and int(active.sum()) > AUTO_SHARE * active.numel():
+        return run
+    return ImageRun(run) if active.shape[1:] != run.x.shape[2:] else PositionRun(run, units[0])
+
+
+def _obstacle(unit: ResidualUnit) -> Optional[str]:
+    """Why a unit cannot be perforated, or None."""
+    if type(unit) not in READS:
+        return f"{type(unit).__name__} has no perforated form"
+    if any(map(depends_on_batch, unit.modules())):
+        return "norms that learn from the batch need every position: freeze them (NORM FrozenBN), or evaluate"
+    return None
+
+
+@lru_cache(maxsize=None)
+def _log_once(reason: str) -> None:
+    logger.info("Blocks run dense: %s", reason)
+
+
+def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """rows with rows[index] = values: in place, unless a gradient may need the old ones."""
+    if torch.is_grad_enabled():
+        return rows.index_copy(0, index, values)
+    return rows.index_copy_(0, index, values)
+
+
+class PositionRun(DenseRun):
+    """SACT: units evaluated at the active positions.
+
+    Args:
+        dense: the run so far, behind the first unit or a later one.
+        unit: the next unit; all further ones are of its kind.
+    """
+
+    def __init__(self, dense: DenseRun, unit: ResidualUnit):
+        self.valid = dense.valid
+        self._shape = dense.x.shape
+        self._dtype = dense.x.dtype
+        self._rings = READS[type(unit)]
+        self._rows = _to_rows(dense.x)
+        self._output = _to_rows(dense.output)
+        self._set: Optional[ActiveSet] = None
+        self._halted: list[tuple[Tensor, Tensor]] = []  # (positions, their output)
+        own = dense.x if self.valid is None else dense.x * self.valid
+        counts = (
+            torch.full_like(own[:, 0, 0, 0], own[0, 0].numel()) if self.valid is None else self.valid.sum((1, 2, 3))
+        )
+        self._counts = counts.float()
+        self._sums = own.float().sum((2, 3))
+        self._moments: Optional[tuple[Tensor, Tensor]] = None
+        if any(isinstance(module, MovingBatchNorm2d) and module.training for module in unit.modules()):
+            own = own.detach().double()
+            self._moments = own.sum((0, 2, 3)), own.square().sum((0, 2, 3))
+
+    def evaluate(self, unit: ResidualUnit, active: Tensor) -> None:
+        """See DenseRun; `active` only ever shrinks."""
+        active_set = ActiveSet(active, None if self.valid is None else self.valid[:, 0], self._rings)
+        outer, inner = active_set.rings[self._rings], active_set.rings[0]
+        if self._set is None:
+            self._base_output = self._output
+            rows, self._output = self._rows.index_select(0, outer), self._output.index_select(0, inner)
+        else:
+            rows = self._rows.index_select(0, self._set.index_of(outer, self._rings))
+            self._let_halted_go(active)
+        y = residual(unit, rows, active_set)
+        places = active_set.index_in(0, self._rings)
+        before = rows.index_select(0, places)
+        self._active_rows = before + y
+        self._track(before, y, active_set)
+        self._rows = _replace_rows(rows, places, self._active_rows)
+        self._set = active_set
+
+    def _let_halted_go(self, active: Tensor) -> None:
+        """Sets the output aside of the positions that halted since the last unit."""
+        assert self._set is not None
+        positions = self._set.rings[0]
+        goes_on = active.flatten().index_select(0, positions)
+        halted = (~goes_on).nonzero()[:, 0]
+        self._halted.append((positions.index_select(0, halted), self._output.index_select(0, halted)))
+        self._output = self._output.index_select(0, goes_on.nonzero()[:, 0])
+
+    def _track(self, before: Tensor, y: Tensor, active_set: ActiveSet) -> None:
+        """Keeps the sums over all positions that the halting branches read."""
+        with torch.autocast(y.device.type, enabled=False):
+            image = F.one_hot(active_set.images, len(self._sums)).to(torch.float32)
+            self._sums = self._sums + image.T @ y.float()
+        if self._moments is not None:
+            with torch.no_grad():
+                now, then = (before + y).double(), before.double()
+                total, squares = self._moments
+                self._moments = total + (now - then).sum(0), squares + (now.square() - then.square()).sum(0)
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See DenseRun."""
+        assert self._set is not None and isinstance(branch, SpatialHalting)
+        if self._moments is not None and isinstance(branch.local_norm, MovingBatchNorm2d):
+            branch.local_norm.observe(self._counts.double().sum(), *self._moments)
+        rows = self._rows if self._rings == 1 else self._rows.index_select(0, self._set.index_in(1, self._rings))
+        pooled = (self._sums / self._counts[:, None])[..., None, None]
+        h = scores(branch, rows, pooled, self._set)
+        number, _, height, width = self._shape
+        return h.new_zeros(number * height * width).index_copy(0, self._set.rings[0], h).view(number, height, width)
+
+    def add(self, weight: Tensor) -> None:
+        """See DenseRun."""
+        assert self._set is not None
+        p = weight.flatten().index_select(0, self._set.rings[0])
+        self._output = torch.addcmul(self._output, p[:, None], self._active_rows.float())
+
+    def result(self) -> Tensor:
+        """See DenseRun."""
+        assert self._set is not None
+        ends = [*self._halted, (self._set.rings[0], self._output)]
+        positions, rows = (torch.cat(parts) for parts in zip(*ends))
+        number, channels, height, width = self._shape
+        output = _replace_rows(self._base_output, positions, rows)
+        return output.view(number, height, width, channels).permute(0, 3, 1, 2).to(self._dtype)
+
+
+class ImageRun(DenseRun):
+    """ACT: units evaluated for the active images."""
+
+    def __init__(self, dense: DenseRun):
+        super().__init__(dense.x, dense.valid)
+        self.output = dense.output
+        self._images = torch.arange(len(self.x), device=self.x.device)
+        self._pooled = self._mean(self.x, self.valid)
+        self._halted: list[tuple[Tensor, Tensor]] = []  # (images, their output)
+
+    @staticmethod
+    def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
+        x = x.float()
+        if valid is None:
+            return x.mean((2, 3), keepdim=True)
+        return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
+
+    def evaluate(self, unit: ResidualUnit, active: Tensor) -> None:
+        """See DenseRun; `active` only ever shrinks."""
+        goes_on = active.flatten().index_select(0, self._images)
+        keep, halted = goes_on.nonzero()[:, 0], (~goes_on).nonzero()[:, 0]
+        self._halted.append((self._images.index_select(0, halted), self.output.index_select(0, halted)))
+        self.x, self.output = self.x.index_select(0, keep), self.output.index_select(0, keep)
+        self.valid = None if self.valid is None else self.valid.index_select(0, keep)
+        self._images = self._images.index_select(0, keep)
+        self.x = unit(self.x, None, self.valid, self.valid)
+        self._pooled = self._pooled.index_copy(0, self._images, self._mean(self.x, self.valid))
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See DenseRun."""
+        assert isinstance(branch, ImageHalting)
+        with torch.autocast(self.x.device.type, enabled=False):
+            return branch.scores(self._pooled)[:, None, None]
+
+    def add(self, weight: Tensor) -> None:
+        """See DenseRun."""
+        super().add(weight.index_select(0, self._images))
+
+    def result(self) -> Tensor:
+        """See DenseRun."""
+        ends = [*self._halted, (self._images, self.output)]
+        images, outputs = (torch.cat(parts) for parts in zip(*ends))
+        return outputs.index_select(0, images.argsort()).to(self.x.dtype)
+
+
+def _to_rows(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [P, C]."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

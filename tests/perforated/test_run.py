@@ -1,0 +1,170 @@
+"""The perforated runs compute what the dense run computes."""
+
+from typing import Optional
+
+import pytest
+import torch
+from small_networks import enliven, images
+from torch import Tensor
+
+from sact_det.block import AdaptiveBlock, DenseRun
+from sact_det.norm import BatchNorm2d, freeze_norms
+from sact_det.perforated.run import PositionRun
+from sact_det.resnet_cifar import ResNetCifarSpec
+from sact_det.resnet_v2 import ResNetV2Spec
+
+UNITS = 5
+CHANNELS = {"imagenet": 16, "cifar": 4}  # that block 2 reads
+
+
+def block_of(family: str, halting: str = "sact", **fields: object) -> AdaptiveBlock:
+    """Block 2 of a small network, so that its first unit has a stride."""
+    spec_class = {"imagenet": ResNetV2Spec, "cifar": ResNetCifarSpec}[family]
+    spec = spec_class(units=(1, UNITS), base_channels=4, halting=halting, **fields)
+    return enliven(spec.build_block(2), inputs(4, 24, 24, CHANNELS[family]), halting_bias=-1.0)
+
+
+def inputs(number: int, height: int, width: int, channels: int) -> Tensor:
+    """Noise around a mean that differs from image to image and channel to channel."""
+    return images(number, height, width, channels) + images(number, 1, 1, channels, seed=1)
+
+
+def shrinking_masks(pattern: str, shape: tuple[int, int, int]) -> list[Tensor]:
+    """One mask per unit but the first, each within the one before."""
+    _, height, width = shape
+    generator = torch.Generator().manual_seed(3)
+    full = torch.ones(shape, dtype=torch.bool)
+    if pattern == "full":
+        return [full] * (UNITS - 1)
+    if pattern == "empty":
+        return [~full] * (UNITS - 1)
+    if pattern == "random":
+        chance = torch.rand(shape, generator=generator)
+        return [chance < share for share in (0.7, 0.4, 0.2, 0.05)]
+    if pattern == "corners":
+        mask = ~full
+        mask[:, :: max(height - 1, 1), :: max(width - 1, 1)] = True
+        return [mask] * 3 + [mask & full.cumsum(0).eq(1)]
+    if pattern == "border":
+        mask = full.clone()
+        mask[:, 1:-1, 1:-1] = False
+        return [full, mask, mask, mask]
+    if pattern == "single":
+        mask = ~full
+        mask[-1, height // 2, width // 2] = True
+        return [mask] * (UNITS - 1)
+    assert pattern == "one image"
+    mask = ~full
+    mask[0] = True
+    return [full, mask, mask, ~full]
+
+
+PATTERNS = ("full", "empty", "random", "corners", "border", "single", "one image")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["imagenet", "cifar"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("size", [(2, 1, 1), (2, 1, 7), (3, 8, 9), (1, 13, 6)])
+def test_states_scores_and_output_are_those_of_the_dense_run(family: str, pattern: str, size: tuple[int, int, int]):
+    block = block_of(family)
+    x = block.units[0](inputs(size[0], 2 * size[1], 2 * size[2], CHANNELS[family]))
+    dense, other = DenseRun(x, None), DenseRun(x, None)
+    first = torch.rand(x.shape[0], *x.shape[2:])
+    for run in (dense, other):
+        run.add(first)
+    perforated = PositionRun(other, block.units[1])
+    for unit, active in zip(block.units[1:], shrinking_masks(pattern, (x.shape[0], *x.shape[2:]))):
+        weight = torch.rand(active.shape) * active
+        for run in (dense, perforated):
+            run.evaluate(unit, active)
+            run.add(weight)
+        if unit.halting is not None:
+            expected, actual = dense.scores(unit.halting), perforated.scores(unit.halting)
+            torch.testing.assert_close(actual[active], expected[active], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(perforated.result(), dense.result(), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("halting", ["sact", "act"])
+@pytest.mark.parametrize("sizes", [None, [(17, 23), (24, 9), (5, 24), (1, 1)]])
+@pytest.mark.parametrize("tile", [1, 3])
+def test_blocks_give_the_same_in_both_executions(halting: str, sizes: Optional[list], tile: int):
+    if tile > 1 and halting == "act":
+        pytest.skip("tiles are SACT's")
+    block = block_of("imagenet", halting, tile=tile)
+    x = inputs(4, 24, 24, 16)
+    if sizes is not None:
+        for image, (height, width) in zip(x, sizes):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+    features, ponder = block(x, sizes)
+    block.set_execution("perforated")
+    same_features, same_ponder = block(x, sizes)
+    assert len(ponder.num_units.unique()) > 1
+    assert torch.equal(same_ponder.num_units, ponder.num_units) and torch.equal(same_ponder.flops, ponder.flops)
+    torch.testing.assert_close(same_ponder.ponder_cost, ponder.ponder_cost, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(same_ponder.halting_distribution, ponder.halting_distribution, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(same_features, features, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["imagenet", "cifar"])
+@pytest.mark.parametrize("halting", ["sact", "act"])
+@pytest.mark.parametrize("halting_norm", ["FrozenBN", "MovingBN"])
+def test_training_with_fixed_norms_has_the_same_gradients_and_statistics(family: str, halting: str, halting_norm: str):
+    def step(execution: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        block = block_of(family, halting, halting_norm=halting_norm)
+        freeze_norms(block, skip="" if halting_norm == "FrozenBN" else "halting")
+        block.train().set_execution(execution)
+        x = inputs(6, 20, 14, CHANNELS[family]).requires_grad_()
+        features, ponder = block(x)
+        assert len(ponder.num_units.unique()) > 1
+        (features.square().mean() + 0.1 * ponder.mean_cost().mean()).backward()
+        gradients = {name: parameter.grad for name, parameter in block.named_parameters()}
+        return {**gradients, "x": x.grad}, dict(block.named_buffers()), features.detach()
+
+    (dense, dense_statistics, features), (perforated, statistics, same_features) = step("dense"), step("perforated")
+    torch.testing.assert_close(same_features, features, rtol=1e-4, atol=1e-5)
+    assert all(gradient is not None for gradient in perforated.values())
+    for name, gradient in dense.items():
+        error = (perforated[name] - gradient).norm() / gradient.norm().clamp_min(1e-6)
+        assert error.item() < 1e-4, name
+    for name, value in dense_statistics.items():
+        torch.testing.assert_close(statistics[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_with_norms_that_learn_from_the_batch_run_dense():
+    block = block_of("imagenet").train()
+    x = inputs(3, 20, 14, 16)
+    state = {name: value.clone() for name, value in block.state_dict().items()}
+    features, _ = block(x)
+    learned = {name: value.clone() for name, value in block.state_dict().items()}
+    block.load_state_dict(state)
+    block.set_execution("perforated")
+    assert isinstance(block.units[1].preact, BatchNorm2d)
+    assert torch.equal(block(x)[0], features)
+    assert all(torch.equal(value, learned[name]) for name, value in block.state_dict().items())
+
+
+def test_active_images_alone_are_computed_under_act():
+    block = block_of("imagenet", "act")
+    seen: list[int] = []
+    for unit in block.units[1:]:
+        unit.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+    block.set_execution("perforated")
+    with torch.no_grad():
+        units = block(inputs(4, 24, 24, 16))[1].num_units
+    expected = [int((units > index).sum()) for index in range(1, UNITS)]
+    assert expected[0] > expected[1] > 0
+    assert seen == [count for count in expected if count]
+
+
+@torch.no_grad()
+def test_auto_perforates_only_where_enough_positions_have_halted():
+    block = block_of("imagenet")
+    x = block.units[0](inputs(1, 16, 16, 16))
+    block.set_execution("auto")
+    few, most = torch.zeros(1, 8, 8, dtype=torch.bool), torch.ones(1, 8, 8, dtype=torch.bool)
+    few[:, :2] = True
+    assert isinstance(block._continue(DenseRun(x, None), 1, few), PositionRun)
+    assert type(block._continue(DenseRun(x, None), 1, most)) is DenseRun

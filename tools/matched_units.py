@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""The matched-units baseline: how deep is an adaptive network on average, and a plain network of that depth to train.
+
+    python tools/matched_units.py --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml --output output/matched \
+        MODEL.WEIGHTS output/sact/model_final.pth DATASETS.TEST "('imagenet_val',)"
+
+measures the mean units per block on DATASETS.TEST, rounds them, and writes to OUTPUT the plain network's weights (the
+first units of each block), its config.yaml, and the measurement (inference/, units.json). To train it:
+
+    python tools/train_net.py --config-file output/matched/config.yaml
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Optional, Sequence
+
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
+
+# isort: split
+from detectron2.config import CfgNode
+from detectron2.utils.logger import setup_logger
+
+from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.files import replacing, write_json
+from sact_det.tasks import load_config, task_of
+from sact_det.weights.matched_units import first_units, matched_units
+from sact_det.weights.weight_file import load_weights, save_weights
+
+logger = logging.getLogger("sact_det.matched_units")
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of the trained ACT or SACT network")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the plain network; must not hold one")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
+    return parser.parse_args(argv)
+
+
+def measure(cfg: CfgNode) -> dict[str, float]:
+    """Mean units of every block that the evaluator reports, over the images of the data set: {"block1": 2.9, ...}."""
+    trainer = task_of(cfg).trainer
+    model = trainer.build_model(cfg)
+    trainer.checkpointer_class(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
+    results = trainer.test(cfg, model)
+    numbers = results.get("ponder") or results["classification"]
+    return {key.removesuffix("_units"): value for key, value in numbers.items() if key.endswith("_units")}
+
+
+def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], output: Path) -> tuple[int, ...]:
+    """Writes weights, config and measurement; returns the units per block."""
+    # A detector's block 4 works on regions, not images: it is not measured, and stays.
+    units = matched_units(list(mean_units.values())) + tuple(cfg.MODEL.SACT.UNITS[len(mean_units) :])
+    state_dict, metadata = load_weights(cfg.MODEL.WEIGHTS)
+    weights = output / "weights.pth"
+    source = f"the first units of {cfg.MODEL.WEIGHTS}"
+    described = {**metadata, "units": units, "halting": "none", "source": source}
+    save_weights(weights, first_units(state_dict, units), described)
+    plain = cfg.clone()
+    plain.defrost()
+    plain.MODEL.WEIGHTS = str(weights)
+    plain.MODEL.SACT.HALTING = "none"
+    plain.MODEL.SACT.TILE = 1
+    plain.MODEL.SACT.UNITS = units
+    with replacing(output / "config.yaml") as temporary:
+        temporary.write_text(plain.dump())
+    write_json(output / "units.json", {"datasets": cfg.DATASETS.TEST, "mean_units": mean_units, "matched_units": units})
+    return units
+
+
+def run(args: argparse.Namespace) -> None:
+    output = Path(args.output)
+    cfg = load_config(args.config_file, [*args.opts, "OUTPUT_DIR", str(output)])
+    if cfg.MODEL.SACT.HALTING == "none":
+        raise InputError("MODEL.SACT.HALTING is 'none': a plain network already has whole units")
+    if len(cfg.DATASETS.TEST) != 1:
+        raise InputError(f"DATASETS.TEST must name the one data set to measure on; got {cfg.DATASETS.TEST}")
+    if (output / "config.yaml").exists():
+        raise InputError(f"--output {output}: already holds a config.yaml; choose another folder")
+    mean_units = measure(cfg)
+    units = write_plain_network(cfg, mean_units, output)
+    logger.info("Mean units: %s", ", ".join(f"{name} {mean:.2f}" for name, mean in mean_units.items()))
+    logger.info("The plain network with units %s is in %s", units, output)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    with errors_to_exit_code():
+        run(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    setup_logger(name="sact_det")
+    main()
