@@ -33,11 +33,14 @@ setup(
     packages=find_packages(include=["sact_det", "sact_det.*", "saliency", "saliency.*"]),
     package_data={"sact_det": ["py.typed"]},
     install_requires=[
+        "google-crc32c>=1.5",
+        "h5py>=3.10",
         "matplotlib>=3.7",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "pillow>=9.5",
         "pycocotools>=2.0.7",
+        "safetensors>=0.4.3",
         "scipy>=1.11",
         "torch>=2.4",
         "torchvision>=0.19",
@@ -46,6 +49,14 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image>=0.22", "scikit-learn>=1.3"],
-        "dev": ["mypy>=1.8", "pre-commit", "pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "scikit-learn>=1.3"],
+        "dev": [
+            "mypy>=1.8",
+            "pre-commit",
+            "pytest>=8",
+            "ruff>=0.6",
+            "scikit-image>=0.22",
+            "scikit-learn>=1.3",
+            "timm>=1.0",
+        ],
     },
 )

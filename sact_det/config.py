@@ -1,29 +1,38 @@
 """Every configuration key this project adds to Detectron2's, with its symbol in the paper."""
 
+from dataclasses import fields
+
 from yacs.config import CfgNode as CN
+
+from sact_det.network_spec import NetworkSpec
+from sact_det.resnet_v2 import ResNetV2Spec
 
 
 def add_sact_config(cfg: CN) -> None:
     """Adds the keys of SACT to a Detectron2 config, in place."""
-    cfg.MODEL.SACT = type(cfg)()  # Detectron2 refuses to merge a plain yacs node
-    # Halting rule of the extractor (blocks 1-3) and of the box head (block 4): "none" (plain ResNet), "act", "sact".
+    node = type(cfg)  # Detectron2 refuses to merge a plain yacs node
+    cfg.MODEL.SACT = node()
+    # Halting rule of all blocks, block 4 in a detector's box head included: "none" (plain ResNet), "act", "sact".
     cfg.MODEL.SACT.HALTING = "sact"
-    # Parameter `tau`, the price of one unit of ponder cost; extractor only (eq. 13, section 4.2).
+    # Parameter `tau`, the price of one unit of ponder cost (eq. 13): in a classifier of all blocks, in a detector of
+    # the extractor only (section 4.2).
     cfg.MODEL.SACT.TAU = 0.005
     # Parameter `epsilon`: a position halts where its cumulative halting score reaches 1 - epsilon (eq. 7).
     cfg.MODEL.SACT.EPS = 0.01
     # Parameter `k`: halting scores are shared in k x k cells (section 2.3).
     cfg.MODEL.SACT.TILE = 1
-    # How blocks compute; the results do not depend on it. "dense" is the only execution so far.
+    # How blocks compute; the results do not depend on it: "dense", "perforated" (active positions only; learning norms
+    # must be frozen, or it falls back to dense) or "auto" (perforated where enough positions have halted).
     cfg.MODEL.SACT.EXECUTION = "dense"
 
-    # Parameter `L` of blocks 1-4: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
+    # Parameter `L` of every block: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101; (5, 5, 5) is CIFAR's ResNet-32.
     cfg.MODEL.SACT.UNITS = (3, 4, 23, 3)
-    # Bottleneck width of block 1; it doubles from block to block.
+    # Width of block 1 (in the bottleneck, except in the CIFAR family); it doubles from block to block.
     cfg.MODEL.SACT.BASE_CHANNELS = 64
     # Norm of the residual units: "BN", "SyncBN", "MovingBN" or "FrozenBN".
     cfg.MODEL.SACT.NORM = "FrozenBN"
-    # Norm of block 4 and postnorm, in the box head; "" stands for NORM. "BN" where the weights lack block 4.
+    # Norm of the last block and of postnorm (a detector's box head); "" stands for NORM. "BN" where the weights lack
+    # that block.
     cfg.MODEL.SACT.BOX_HEAD_NORM = ""
     # Norm of the halting branches. A freshly initialised branch needs statistics, so never freeze it untrained; with
     # one or two images per process batch statistics of the global mean are void: "MovingBN" has neither problem.
@@ -32,9 +41,59 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.NORM_DECAY = 0.997
     # Per block: dilation of conv2 in the first unit. TF-Slim weights need 2s (tools/convert_weights.py says which).
     cfg.MODEL.SACT.DILATION = (1, 1, 1, 1)
+    # Padding of the stem's pooling: "same" (TensorFlow's) or "symmetric" (PyTorch's). timm weights need "symmetric".
+    cfg.MODEL.SACT.STEM_POOL = "same"
 
-    # FLOPs are reported in percent of the plain extractor with these blocks 1-3 (and BASE_CHANNELS): ResNet-101's.
+    # FLOPs are reported in percent of a plain network (BASE_CHANNELS wide) with these units: of the whole network for a
+    # classifier, of the extractor (blocks 1-3) for a detector. The default is ResNet-101's extractor.
     cfg.MODEL.SACT.REFERENCE_UNITS = (3, 4, 23)
+
+    cfg.MODEL.CLASSIFIER = node()
+    # "imagenet" (sact_det/resnet_v2.py) or "cifar" (sact_det/resnet_cifar.py).
+    cfg.MODEL.CLASSIFIER.FAMILY = "imagenet"
+    # As many as the data set has classes, or one more: class 0 is then background, as in the original's ImageNet
+    # models.
+    cfg.MODEL.CLASSIFIER.NUM_CLASSES = 1001
+    # This share of every target is spread evenly over the classes.
+    cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING = 0.0
+
+    cfg.INPUT.CLASSIFICATION = node()
+    # Side of the square that the network sees, in pixels. SIZE_TEST may be another: the network is fully convolutional.
+    cfg.INPUT.CLASSIFICATION.SIZE_TRAIN = 224
+    cfg.INPUT.CLASSIFICATION.SIZE_TEST = 224
+    # Evaluation keeps this share of each side, in the middle, and resizes that to SIZE_TEST.
+    cfg.INPUT.CLASSIFICATION.CROP_FRACTION = 0.875
+    # Of training images: "inception" (random area, flip, colours), "cifar" (shift by up to 4 pixels, flip), or "none":
+    # the evaluation's crop at SIZE_TRAIN.
+    cfg.INPUT.CLASSIFICATION.AUGMENTATION = "inception"
+    # Images per step of an evaluation; the results do not depend on it.
+    cfg.INPUT.CLASSIFICATION.BATCH_SIZE_TEST = 50
 
     # COCO-format data sets to register: (name, annotation json, image folder) each. Classes come from the json.
     cfg.DATASETS.COCO_FORMAT = []
+    # Labelled images to register: (name, path) each, or (name, path, split) with split "train" or "val" where the path
+    # holds both. What the path may be is said in sact_det/data/image_sources.py.
+    cfg.DATASETS.CLASSIFICATION = []
+
+
+def spec_from_config(cfg: CN, family: type[NetworkSpec] = ResNetV2Spec) -> NetworkSpec:
+    """The network that a config describes. Raises ValueError, naming the argument, if a value is out of range."""
+    sact = cfg.MODEL.SACT
+    if len(sact.UNITS) != family.max_blocks:
+        raise ValueError(
+            f"`units` must list {family.max_blocks} positive integers, one per block; got {tuple(sact.UNITS)}"
+        )
+    values = {
+        "units": tuple(sact.UNITS),
+        "base_channels": sact.BASE_CHANNELS,
+        "halting": sact.HALTING,
+        "norm": sact.NORM,
+        "halting_norm": sact.HALTING_NORM,
+        "norm_decay": sact.NORM_DECAY,
+        "eps": sact.EPS,
+        "tile": sact.TILE,
+        "dilation": tuple(sact.DILATION),
+        "stem_pool": sact.STEM_POOL,
+    }
+    known = {field.name for field in fields(family)}
+    return family(**{name: value for name, value in values.items() if name in known})

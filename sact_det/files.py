@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -35,6 +36,21 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def writable_folder(path: Union[str, Path]) -> Path:
+    """Makes the folder if it is missing, and finds out before any work whether it can be written.
+
+    Raises:
+        OSError: it cannot; the error names `path`.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_json(path: Union[str, Path], value: Any) -> None:
     """Writes `value` as indented JSON, NaN and infinities as null. Raises OSError if `path` cannot be written."""
     value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
@@ -49,3 +65,12 @@ def write_torch(path: Union[str, Path], value: Any) -> None:
             torch.save(value, file)
         except RuntimeError as error:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def file_sha256(path: Union[str, Path]) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits. Raises OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -5,7 +5,7 @@ Shape shorthand in this module:
 """
 
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -98,6 +98,15 @@ class PonderRecord:
         """float32 [N]: sum over blocks of the mean ponder cost, what tau multiplies (eq. 13). Differentiable."""
         return torch.stack([block.mean_cost() for block in self.blocks.values()]).sum(0)
 
+    def numbers(self) -> dict[str, Any]:
+        """What one image took (N = 1): flops, mean_ponder_cost; per block, ponder_cost and units (means)."""
+        return {
+            "flops": int(self.flops),
+            "mean_ponder_cost": float(self.mean_cost()),
+            "ponder_cost": {name: float(block.mean_cost()) for name, block in self.blocks.items()},
+            "units": {name: float(block.mean_units()) for name, block in self.blocks.items()},
+        }
+
     def map(self, size: tuple[int, int]) -> Tensor:
         """Ponder map float32 [N, H, W]: every block's rho enlarged to (H, W) by the original's rule, and summed.
 
@@ -109,6 +118,10 @@ class PonderRecord:
                 "`map`: the images differ in size; use record.image(i).map((height, width)) for each of them"
             )
         return torch.stack([block_map(block, size) for block in self.blocks.values()]).sum(0)
+
+    def units_map(self, size: tuple[int, int]) -> Tensor:
+        """int64 [N, H, W]: every block's units enlarged and summed likewise, for images of one size."""
+        return torch.stack([_resized(block.num_units, size) for block in self.blocks.values()]).sum(0)
 
     def image(self, index: int) -> "PonderRecord":
         """The record of one image, N = 1, without padding."""
@@ -123,8 +136,13 @@ class PonderRecord:
 
 def block_map(block: BlockPonder, size: tuple[int, int]) -> Tensor:
     """One block's rho enlarged to `size` = (H, W): float32 [N, H, W]."""
-    cost = block.ponder_cost
+    return _resized(block.ponder_cost, size)
+
+
+def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """[N, h, w] -> [N, H, W] for `size` = (H, W), by the original's nearest-neighbour rule."""
     rows, columns = (
-        torch.from_numpy(legacy_nearest_index(n_in, n_out)).to(cost.device) for n_in, n_out in zip(cost.shape[1:], size)
+        torch.from_numpy(legacy_nearest_index(n_in, n_out)).to(values.device)
+        for n_in, n_out in zip(values.shape[1:], size)
     )
-    return cost[:, rows][:, :, columns]
+    return values[:, rows][:, :, columns]

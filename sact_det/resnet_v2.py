@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.block import HaltingBranch, ResidualUnit
+from sact_det.block import HaltingBranch, ResidualUnit, check_choice
 from sact_det.convolution import init_conv, pad_same
 from sact_det.flops import bottleneck_unit_flops, conv_flops
 from sact_det.network_spec import NetworkSpec, are_positive_integers
@@ -31,23 +31,37 @@ def same_max_pool(x: Tensor) -> Tensor:
     return F.max_pool2d(pad_same(x, value=float("-inf")), 3, 2)
 
 
+def symmetric_max_pool(x: Tensor) -> Tensor:
+    """3x3 max pooling of stride 2, every side padded by 1 at both ends: on even sides the windows start one earlier."""
+    return F.max_pool2d(x, 3, 2, 1)
+
+
+STEM_POOLS = {"same": same_max_pool, "symmetric": symmetric_max_pool}
+
+
 class Stem(nn.Module):
-    """Root convolution 7x7/2 (bias, neither norm nor ReLU) and max pooling 3x3/2: stride 4."""
+    """Root convolution 7x7/2 (bias, neither norm nor ReLU) and max pooling 3x3/2: stride 4.
+
+    Args:
+        channels: of the output.
+        pool: "same" (TensorFlow's) or "symmetric" (PyTorch's): how the pooling is padded.
+    """
 
     stride = 4
 
-    def __init__(self, channels: int = ROOT_CHANNELS):
+    def __init__(self, channels: int = ROOT_CHANNELS, pool: str = "same"):
         super().__init__()
+        self.pool = STEM_POOLS[pool]
         self.conv = init_conv(nn.Conv2d(3, channels, 7, 2, 3))
 
     def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
         """x: [N, 3, H, W], zero at padding -> [N, channels, ceil(H / 4), ceil(W / 4)], zero at padding."""
         sizes = own_sizes(sizes, (x.shape[2], x.shape[3]))
         if sizes is None:
-            return same_max_pool(self.conv(x))
-        # Where the pooling windows start depends on whether a side is odd: no padded batch has one alignment for all.
+            return self.pool(self.conv(x))
+        # Where the windows of "same" start depends on whether a side is odd: no padded batch has one alignment for all.
         rows, columns = strided_sizes([(x.shape[2], x.shape[3])], self.stride)[0]  # type: ignore[index]
-        parts = [same_max_pool(self.conv(image[None, :, :h, :w])) for image, (h, w) in zip(x, sizes)]
+        parts = [self.pool(self.conv(image[None, :, :h, :w])) for image, (h, w) in zip(x, sizes)]
         return torch.cat([F.pad(part, (0, columns - part.shape[3], 0, rows - part.shape[2])) for part in parts])
 
     def flops(self, sizes: Optional[Sizes], image_size: tuple[int, int], batch: int, device: torch.device) -> Tensor:
@@ -123,6 +137,7 @@ class ResNetV2Spec(NetworkSpec):
         base_channels: bottleneck width of block 1.
         dilation: per block, the dilation of conv2 in the block's first unit. Weights trained with the stride in the
             last unit of the block before (TF-Slim's) need 2 there to compute the same values.
+        stem_pool: padding of the stem's pooling, "same" or "symmetric". Weights trained in PyTorch need "symmetric".
         (the others as in NetworkSpec)
     """
 
@@ -132,9 +147,11 @@ class ResNetV2Spec(NetworkSpec):
     units: tuple[int, ...] = UNITS_BY_DEPTH[101]
     base_channels: int = 64
     dilation: tuple[int, ...] = (1, 1, 1, 1)
+    stem_pool: str = "same"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("stem_pool", self.stem_pool, tuple(STEM_POOLS))
         if len(self.dilation) < len(self.units) or not are_positive_integers(self.dilation):
             raise ValueError(
                 f"`dilation` must list a positive integer per block ({len(self.units)}); got {self.dilation}"
@@ -146,7 +163,7 @@ class ResNetV2Spec(NetworkSpec):
 
     def build_stem(self) -> Stem:
         """Root convolution and pooling."""
-        return Stem()
+        return Stem(pool=self.stem_pool)
 
     def build_unit(self, index: int, first: bool, halting: Optional[HaltingBranch]) -> BottleneckUnit:
         """A unit of block `index`; the first one of blocks 2-4 has stride 2."""

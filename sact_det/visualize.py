@@ -16,10 +16,10 @@ import matplotlib
 import numpy as np
 
 from sact_det.canvas import COLORMAP, Canvas, Limits, printable, shortened, text_width
+from sact_det.percentiles import SharedLimits, widened
 from sact_det.ponder import legacy_nearest_index
 
 UNITS_LABEL = "ponder cost (units + remainder)"
-PERCENTILES = (0.1, 99.9)
 
 _READABLE_SIDE = 400  # pixels: the longer side of an image beside which the labels look right
 _BAR_HEIGHT = 220  # pixels, at least: UNITS_LABEL fits beside it in the smallest font
@@ -38,13 +38,7 @@ def display_scale(height: int, width: int) -> int:
 
 def map_limits(ponder_map: np.ndarray) -> Limits:
     """(minimum, maximum) of a map, or value -+ 0.5 around a constant one."""
-    return _widened(float(ponder_map.min()), float(ponder_map.max()))
-
-
-def _widened(low: float, high: float) -> Limits:
-    if high - low > 1e-5 * max(1.0, abs(high)):  # less is float32 rounding
-        return low, high
-    return low - 0.5, high + 0.5
+    return widened(float(ponder_map.min()), float(ponder_map.max()))
 
 
 def colorize(ponder_map: np.ndarray, limits: Optional[Limits] = None) -> np.ndarray:
@@ -107,19 +101,21 @@ def draw_ponder_map(
 
 
 def draw_panel(
-    detections: np.ndarray,
+    image: np.ndarray,
     ponder_map: np.ndarray,
     *,
+    image_title: str = "detections",
     mean_cost: Optional[float] = None,
     limits: Optional[Limits] = None,
     block_maps: Optional[Mapping[str, np.ndarray]] = None,
     overlay: Optional[np.ndarray] = None,
 ) -> np.ndarray:
-    """Detections at the left, the ponder map with its colour bar at the right, pixel for pixel.
+    """An image at the left, its ponder map with a colour bar at the right, pixel for pixel.
 
     Args:
-        detections: the image with boxes drawn on it.
+        image: with whatever was found in it drawn on it.
         ponder_map: float [H, W], of the same size.
+        image_title: above the image.
         mean_cost: shown in the title of the map.
         limits: costs of the darkest and the brightest colour; default: the map's own minimum and maximum.
         block_maps: title -> rho of one block, float [h, w] of any size; a row below, each with its own colour scale,
@@ -134,10 +130,10 @@ def draw_panel(
     """
     ponder_map = np.asarray(ponder_map)
     limits = limits or map_limits(ponder_map)
-    _check_image("detections", detections, ponder_map)
+    _check_image("image", image, ponder_map)
     title = "ponder map" if mean_cost is None else f"ponder map, mean {mean_cost:.2f}"
     row = [
-        _Tile(detections, "detections"),
+        _Tile(image, printable(image_title)),
         _Tile(colorize(ponder_map, limits), title, limits, UNITS_LABEL),
     ]
     if overlay is not None:
@@ -159,12 +155,10 @@ class ContactSheet:
         per_page: images on one page.
     """
 
-    _BIN = 1e-3  # of the histogram, in units of ponder cost
-
     def __init__(self, thumbnail: int = 176, columns: int = 4, per_page: int = 48):
         self._thumbnail, self._columns, self._per_page = thumbnail, columns, per_page
         self._entries: list[_Entry] = []
-        self._counts = np.zeros(0, dtype=np.int64)
+        self._values = SharedLimits()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -172,10 +166,7 @@ class ContactSheet:
     def add(self, name: str, image: np.ndarray, ponder_map: np.ndarray, mean_cost: float) -> None:
         """Takes one image and its ponder map, float [H, W], non-negative. Raises ValueError if they differ in size."""
         _check_image("image", image, ponder_map)
-        bins = np.rint(np.asarray(ponder_map, dtype=np.float64).ravel() / self._BIN).astype(np.int64)
-        counts = np.bincount(bins, minlength=len(self._counts))
-        counts[: len(self._counts)] += self._counts
-        self._counts = counts
+        self._values.add(ponder_map)
         scale = self._thumbnail / max(ponder_map.shape)
         height, width = (max(1, round(side * scale)) for side in ponder_map.shape)
         shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
@@ -189,14 +180,7 @@ class ContactSheet:
         Raises:
             ValueError: nothing was added.
         """
-        if not self._entries:
-            raise ValueError("the sheet is empty: there are no limits")
-        cumulative = np.cumsum(self._counts)
-        low, high = (
-            float(np.searchsorted(cumulative, percent / 100 * (cumulative[-1] - 1), side="right")) * self._BIN
-            for percent in PERCENTILES
-        )
-        return _widened(low, high)
+        return self._values.limits()
 
     @property
     def number_of_pages(self) -> int:

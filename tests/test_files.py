@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sact_det.files import replacing, write_json, write_torch
+from sact_det.files import replacing, writable_folder, write_json, write_torch
 
 LARGE = {"json": list(range(30_000)), "torch": {"w": torch.arange(30_000)}}
 WRITERS = pytest.mark.parametrize(("write", "content"), [(write_json, LARGE["json"]), (write_torch, LARGE["torch"])])
@@ -79,3 +79,23 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
 def test_json_has_null_where_there_is_no_number(tmp_path):
     write_json(tmp_path / "x.json", {"AP": math.nan, "a": [math.inf, 1.5], "b": (None, "NaN")})
     assert json.loads((tmp_path / "x.json").read_text()) == {"AP": None, "a": [None, 1.5], "b": [None, "NaN"]}
+
+
+def test_a_folder_is_made_and_stays_empty(tmp_path):
+    assert writable_folder(tmp_path / "a/b") == tmp_path / "a/b"
+    assert everything(tmp_path) == ["a", "b"]
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(OSError) as error:
+            writable_folder(folder)
+        assert error.value.filename == str(folder)
+
+
+@pytest.mark.parametrize("below", ["", "new"])
+def test_a_folder_without_write_permission_is_named(locked_folder, below):
+    with pytest.raises(PermissionError) as error:
+        writable_folder(locked_folder / below)
+    assert error.value.filename == str(locked_folder / below)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import PonderRecord
-from sact_det.resnet_v2 import ResNetV2Spec, Stem
+from sact_det.resnet_v2 import STEM_POOLS, ResNetV2Spec, Stem
 
 SIZES = [(61, 90), (64, 33), (40, 96), (57, 41)]  # every combination of even and odd
 CPU = torch.device("cpu")
@@ -62,6 +62,15 @@ def test_sizes_behind_a_stride_are_rounded_up():
 def test_positions_count_each_image_s_own():
     assert positions([(2, 3), (1, 1)], (4, 5), 2, CPU).tolist() == [6, 1]
     assert positions(None, (4, 5), 2, CPU).tolist() == [20, 20]
+
+
+@pytest.mark.parametrize("pool", STEM_POOLS)
+def test_the_stem_pools_an_image_alike_alone_and_in_a_batch_of_larger_images(pool: str):
+    stem, x = Stem(pool=pool), batch(SIZES)
+    for y, image, (height, width) in zip(stem(x, SIZES), x, SIZES):
+        alone = stem(image[None, :, :height, :width])[0]
+        torch.testing.assert_close(y[:, : alone.shape[1], : alone.shape[2]], alone)
+        assert not y[:, alone.shape[1] :].any() and not y[:, :, alone.shape[2] :].any()
 
 
 @pytest.mark.parametrize("dilation", [1, 2])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sact_det.convolution import init_conv
 from sact_det.halting_branch import ImageHalting, SpatialHalting
 from sact_det.norm import BatchNorm2d, FrozenBatchNorm2d, MovingBatchNorm2d
-from sact_det.resnet_v2 import UNITS_BY_DEPTH, BottleneckUnit, ResNetV2Spec, Stem, same_max_pool
+from sact_det.resnet_v2 import STEM_POOLS, UNITS_BY_DEPTH, BottleneckUnit, ResNetV2Spec, Stem, same_max_pool
 
 SIZES = [(1, 1), (2, 3), (5, 8), (7, 7), (8, 6)]
 
@@ -47,6 +47,22 @@ def test_stem_is_a_biased_convolution_and_a_max_pool():
     y = F.conv2d(F.pad(x, (3, 3, 3, 3)), stem.conv.weight, stem.conv.bias, stride=2)
     assert y.min() < 0  # no ReLU
     torch.testing.assert_close(stem(x), torch.from_numpy(same_max_pool_in_numpy(y.detach().numpy())))
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (5, 8), (8, 6), (12, 16), (13, 17)])
+def test_a_symmetrically_padded_pool_is_another_function_on_even_sides_only(height: int, width: int):
+    x = images(2, height, width) - 5
+    windows = F.unfold(F.pad(x, (1, 1, 1, 1), value=-1e9), 3, stride=2).view(2, 3, 9, -1)
+    expected = windows.amax(2).view(2, 3, -(-height // 2), -(-width // 2))
+    assert torch.equal(STEM_POOLS["symmetric"](x), expected)
+    assert torch.equal(same_max_pool(x), expected) == (height % 2 == 1 and width % 2 == 1)
+
+
+def test_the_spec_chooses_the_pool_of_the_stem():
+    x = images(1, 16, 16)
+    for pool in STEM_POOLS:
+        stem = ResNetV2Spec(stem_pool=pool).build_stem()
+        assert torch.equal(stem(x), STEM_POOLS[pool](stem.conv(x)))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,7 @@ def test_depths_count_the_convolutions():
         ({"units": (3, 4), "dilation": (1,)}, r"`dilation` must list a positive integer per block \(2\)"),
         ({"units": (3, 4), "dilation": (1, 0)}, "`dilation` must list a positive integer per block"),
         ({"base_channels": 0}, "`base_channels` must be positive; got 0"),
+        ({"stem_pool": "valid"}, "`stem_pool` must be one of 'same', 'symmetric'; got 'valid'"),
     ],
 )
 def test_spec_names_the_argument_that_is_wrong(arguments: dict, message: str):

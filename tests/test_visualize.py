@@ -142,7 +142,7 @@ def test_nearest_resizing_repeats_cells():
         (lambda: draw_ponder_map(cells(4, 4), limits=(3.0, 3.0)), "limits"),
         (lambda: draw_ponder_map(cells(4, 4), image=photo(4, 5)), "image"),
         (lambda: draw_ponder_map(cells(4, 4), image=photo(4, 4).astype(np.float32)), "image"),
-        (lambda: draw_panel(photo(8, 8), cells(4, 4)), "detections"),
+        (lambda: draw_panel(photo(8, 8), cells(4, 4)), "image"),
         (lambda: ContactSheet().add("a", photo(8, 8), cells(4, 4), 1.0), "image"),
     ],
 )

@@ -7,9 +7,19 @@ CORE = (
     "sact_det",
     "sact_det.canvas",
     "sact_det.classification.model",
+    "sact_det.classification.preprocessing",
+    "sact_det.data.cifar_python",
+    "sact_det.data.class_folders",
     "sact_det.data.demo",
+    "sact_det.data.imagenet_tars",
+    "sact_det.data.jpeg_npz",
+    "sact_det.picture_folder",
+    "sact_det.ponder_file",
     "sact_det.visualize",
+    "sact_det.weights.sact_tf",
     "sact_det.weights.tf_slim",
+    "sact_det.weights.tf_slim_checkpoint",
+    "sact_det.weights.timm",
 )
 
 
@@ -30,4 +40,4 @@ def test_the_detection_parts_say_in_one_line_how_to_get_detectron2():
     result = run_without_detectron2("import sact_det.detection")
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode != 0
-    assert last.startswith("ImportError: the detection parts need Detectron2") and "pip install" in last
+    assert last.startswith("ImportError: this part of sact_det needs Detectron2") and "pip install" in last

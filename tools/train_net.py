@@ -1,11 +1,14 @@
 #!/usr/bin/env python
-"""Trains and evaluates SACT models; the command line of Detectron2's train_net.py.
+"""Trains and evaluates SACT models, detectors and classifiers; the command line of Detectron2's train_net.py.
 
 Train:       python tools/train_net.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --num-gpus 8
 Go on:       the same with --resume
 Evaluate:    the same with --eval-only MODEL.WEIGHTS output/model_final.pth
 Own data:    DATASETS.COCO_FORMAT "[('my_train', 'train.json', 'images'), ('my_val', 'val.json', 'images')]" \
              DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
+             or, for a classifier,
+             DATASETS.CLASSIFICATION "[('my_train', 'folder/train'), ('my_val', 'folder/val')]" (one folder per class;
+             other layouts: sact_det/data/image_sources.py) and MODEL.CLASSIFIER.NUM_CLASSES
 """
 
 import argparse
@@ -14,7 +17,7 @@ import os
 import sys
 from pathlib import Path
 
-import sact_det.detection  # noqa: F401  (registers the model; first, because it imports Detectron2 quietly)
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
 import torch
@@ -24,10 +27,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from sact_det.detection.checkpoint import SACTCheckpointer
-from sact_det.detection.setup import load_config
-from sact_det.detection.trainer import Trainer
 from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.tasks import load_config, task_of
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -56,12 +57,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def train_or_evaluate(args: argparse.Namespace) -> None:
     cfg = setup(args)
+    trainer_class = task_of(cfg).trainer
     if args.eval_only:
-        model = Trainer.build_model(cfg)
-        SACTCheckpointer(model, cfg.OUTPUT_DIR, evaluate=True).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        Trainer.test(cfg, model)
+        model = trainer_class.build_model(cfg)
+        checkpointer = trainer_class.checkpointer_class(model, cfg.OUTPUT_DIR, evaluate=True)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        trainer_class.test(cfg, model)
         return
-    trainer = Trainer(cfg)
+    trainer = trainer_class(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
 

@@ -1,131 +1,96 @@
 #!/usr/bin/env python
-"""Draws detections beside ponder maps: where in an image a trained detector spends its computation.
+"""Draws ponder maps beside images: where in an image a trained network spends its computation.
+
+A detector's, with what it detects:
 
     python tools/visualize.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --input photos/ "more/*.jpg" \
         --output pictures MODEL.WEIGHTS output/model_final.pth
 
+A classifier's, with the class; all maps under one colour scale, from the 0.1 to the 99.9 percentile of the set:
+
+    python tools/visualize.py --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml --input photos/ \
+        --output pictures --image-size 1000 MODEL.WEIGHTS weights/sact.pth
+
+Those in a file of tools/export_ponder.py, likewise; no model is needed:
+
+    python tools/visualize.py --from-hdf5 ponder.h5 --output pictures
+
 OUTPUT receives, for every image, <mean ponder cost>_<name>.png (so that names sort by cost), all of them on sheet.png
 under one colour scale (sheet_1.png, ... if there are many), and the numbers in ponder.json.
 
-A ponder map is drawn at the size of the image itself: every block's ponder cost goes from the feature map to the
-image in one nearest-neighbour step, by the original program's rule.
+Every block's ponder cost goes from the feature map to the picture in one nearest-neighbour step, by the original
+program's rule: in the picture of a detector at the size of the image itself, else at the size that the network saw.
 """
 
 import argparse
-import glob
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
-import sact_det.detection  # noqa: F401  (registers the model; first, because it imports Detectron2 quietly)
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
-from PIL import Image
 from tqdm import tqdm
 
+from sact_det.classification.pictures import ClassifiedImages
+from sact_det.data.image_files import distinct_stems, find_images, read_checked
 from sact_det.detection.drawing import class_names, draw_detections
-from sact_det.detection.predictor import Prediction, Predictor, read_checked
-from sact_det.detection.setup import load_config
+from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.errors import InputError, errors_to_exit_code
-from sact_det.files import replacing, write_json
-from sact_det.visualize import ContactSheet, display_scale, draw_panel, sorted_name
+from sact_det.picture_folder import (
+    MAX_SIDE,
+    PictureFolder,
+    PonderedImages,
+    StoredImages,
+    block_costs,
+    draw_on_one_scale,
+    titled,
+)
+from sact_det.ponder_file import PonderFile
+from sact_det.tasks import load_config
+from sact_det.visualize import ContactSheet, display_scale, draw_panel
 
 logger = logging.getLogger("sact_det.visualize")
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-MAX_SIDE = 16384  # pixels; three panels of this side are as much as matplotlib draws
+DEFAULT_CONFIDENCE = 0.5
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of the trained detector")
-    parser.add_argument("--input", required=True, nargs="+", metavar="IMAGE", help="images, folders or quoted globs")
+    parser.add_argument("--config-file", metavar="FILE", help="of the trained detector or classifier")
+    parser.add_argument("--input", nargs="+", metavar="IMAGE", help="images, folders or quoted globs")
+    parser.add_argument("--from-hdf5", metavar="FILE.h5", help="instead of these two, a file of tools/export_ponder.py")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the pictures; made if missing")
     parser.add_argument("--per-block", action="store_true", help="adds a row with the map of every block")
     parser.add_argument("--overlay", action="store_true", help="adds the ponder map blended on the image")
     parser.add_argument(
-        "--confidence-threshold", type=float, default=0.5, metavar="P", help="least score of a drawn box (default: 0.5)"
+        "--image-size",
+        type=int,
+        metavar="L",
+        help="of a classifier's images: resizes the longer edge to L pixels (default: their own size)",
+    )
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        metavar="P",
+        help=f"least score of a detector's box (default: {DEFAULT_CONFIDENCE})",
     )
     parser.add_argument("--no-sheet", action="store_true", help="leaves out the contact sheet")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
     return parser.parse_args(argv)
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """The files that images, folders (not their subfolders) and globs name, each once. Raises InputError."""
-    found: dict[Path, Path] = {}
-    for item in inputs:
-        path = Path(item)
-        if path.is_dir():
-            files = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
-            if not files:
-                raise InputError(f"{item}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        elif path.exists():
-            files = [path]
-        elif glob.has_magic(item):
-            files = [Path(match) for match in sorted(glob.glob(item, recursive=True)) if Path(match).is_file()]
-            if not files:
-                raise InputError(f"{item}: no file matches")
-        else:
-            raise InputError(f"{item}: no such image or folder")
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
+def refuse(args: argparse.Namespace, where: str, *options: str) -> None:
+    """Raises InputError if one of these options is given."""
+    for option in options:
+        if getattr(args, option.strip("-").replace("-", "_")) not in (None, []):
+            raise InputError(f"{option} does not go with {where}")
 
 
-def distinct_stems(paths: Sequence[Path]) -> list[str]:
-    """The stem of each file; where several share one, all but the first get a number, as in cat, cat_2, cat_3."""
-    taken = {path.stem.casefold() for path in paths}
-    seen: set[str] = set()
-    stems = []
-    for path in paths:
-        stem, number = path.stem, 1
-        while stem.casefold() in seen or (number > 1 and stem.casefold() in taken):
-            number += 1
-            stem = f"{path.stem}_{number}"
-        seen.add(stem.casefold())
-        stems.append(stem)
-    return stems
-
-
-def prepare_output(folder: Path) -> None:
-    """Makes the folder, and finds out now rather than after the first image whether it can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"--output {folder}: not a folder that can be written ({error.strerror})") from error
-
-
-def save_image(path: Path, pixels: np.ndarray) -> None:
-    with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
-
-
-def draw(
-    image: np.ndarray, prediction: Prediction, names: Optional[Sequence[str]], *, per_block: bool, overlay: bool
-) -> np.ndarray:
-    """The picture of an RGB image's detections and ponder map, at its own size or, where that is small, a multiple."""
-    scale = display_scale(*image.shape[:2])
-    block_maps = {
-        f"{name}, mean {float(block.mean_cost()):.2f}": block.ponder_cost[0].numpy()
-        for name, block in prediction.ponder.blocks.items()
-    }
-    return draw_panel(
-        draw_detections(image, prediction.instances, names, scale),
-        prediction.ponder.map((scale * image.shape[0], scale * image.shape[1]))[0].numpy(),
-        mean_cost=float(prediction.ponder.mean_cost()),
-        block_maps=block_maps if per_block else None,
-        overlay=image.repeat(scale, 0).repeat(scale, 1) if overlay else None,
-    )
-
-
-def predictions(cfg: CfgNode, paths: Sequence[Path]) -> Iterator[tuple[np.ndarray, Prediction]]:
+def detected(cfg: CfgNode, paths: Sequence[Path]) -> Iterator[tuple[np.ndarray, Prediction]]:
     """The RGB image and the prediction of each file."""
     predictor = Predictor(cfg)
     with tqdm(paths, unit="image", disable=None) as progress:  # silent where stderr is no terminal
@@ -137,32 +102,84 @@ def predictions(cfg: CfgNode, paths: Sequence[Path]) -> Iterator[tuple[np.ndarra
             yield image if predictor.input_format == "RGB" else image[..., ::-1], prediction
 
 
-def visualize(args: argparse.Namespace) -> None:
-    if not 0 <= args.confidence_threshold <= 1:
-        raise InputError(f"--confidence-threshold must be from 0 to 1; got {args.confidence_threshold}")
-    threshold = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(args.confidence_threshold)]
-    cfg = load_config(args.config_file, [*args.opts, *threshold])
-    paths, output = find_images(args.input), Path(args.output)
-    prepare_output(output)
+def draw_detector_picture(
+    image: np.ndarray, prediction: Prediction, names: Optional[Sequence[str]], *, per_block: bool, overlay: bool
+) -> np.ndarray:
+    """The picture of an RGB image's detections and ponder map, at its own size or, where that is small, a multiple."""
+    scale = display_scale(*image.shape[:2])
+    return draw_panel(
+        draw_detections(image, prediction.instances, names, scale),
+        prediction.ponder.map((scale * image.shape[0], scale * image.shape[1]))[0].numpy(),
+        mean_cost=float(prediction.ponder.mean_cost()),
+        block_maps=titled(block_costs(prediction.ponder)) if per_block else None,
+        overlay=image.repeat(scale, 0).repeat(scale, 1) if overlay else None,
+    )
 
-    names, sheet = class_names(cfg), ContactSheet()
+
+def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
+    """Every map between its own minimum and maximum; returns the number of pictures."""
+    folder, names = PictureFolder(args.output), class_names(cfg)
+    sheet = None if args.no_sheet else ContactSheet()
     rows: list[dict[str, Any]] = []
-    for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), predictions(cfg, paths)):
-        numbers = prediction.numbers
-        picture = f"{sorted_name(numbers['mean_ponder_cost'], stem)}.png"
-        save_image(output / picture, draw(image, prediction, names, per_block=args.per_block, overlay=args.overlay))
-        rows.append({"file": str(path), "picture": picture, **numbers})
-        if not args.no_sheet:
-            ponder_map = prediction.ponder.map(image.shape[:2])[0].numpy()
-            sheet.add(path.name, image, ponder_map, numbers["mean_ponder_cost"])
-
-    pages = sheet.number_of_pages
-    for number, page in enumerate(sheet.pages(), 1):
-        save_image(output / ("sheet.png" if pages == 1 else f"sheet_{number:0{len(str(pages))}}.png"), page)
+    for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), detected(cfg, paths)):
+        pixels = draw_detector_picture(image, prediction, names, per_block=args.per_block, overlay=args.overlay)
+        cost = prediction.numbers["mean_ponder_cost"]
+        rows.append({"file": str(path), "picture": folder.save(stem, cost, pixels), **prediction.numbers})
+        if sheet is not None:
+            sheet.add(path.name, image, prediction.ponder.map(image.shape[:2])[0].numpy(), cost)
+    if sheet is not None:
+        folder.save_sheet(sheet)
     sact = cfg.MODEL.SACT
     reference = {"units": list(sact.REFERENCE_UNITS), "base_channels": sact.BASE_CHANNELS}
-    write_json(output / "ponder.json", {"reference": reference, "images": rows})
-    logger.info("%d pictures are in %s", len(rows), output)
+    folder.save_numbers(reference=reference, images=rows)
+    return len(rows)
+
+
+def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[Any], **about: Any) -> int:
+    """All maps on one scale; `about` joins the numbers. Returns the number of pictures."""
+    folder = PictureFolder(args.output)
+    sheet = None if args.no_sheet else ContactSheet()
+    options = {"per_block": args.per_block, "overlay": args.overlay, "sheet": sheet}
+    limits, rows = draw_on_one_scale(images, distinct_stems(names), folder, **options)
+    if sheet is not None:
+        folder.save_sheet(sheet)
+    folder.save_numbers(**about, limits=limits, images=rows)
+    return len(rows)
+
+
+def draw_file(args: argparse.Namespace) -> int:
+    refuse(args, "--from-hdf5", "--config-file", "--input", "--image-size", "--confidence-threshold")
+    if args.opts:
+        raise InputError(f"config overrides do not go with --from-hdf5; got {' '.join(args.opts)}")
+    with PonderFile(args.from_hdf5) as file:
+        return draw_set(args, StoredImages(file), file.names)
+
+
+def draw_with_model(args: argparse.Namespace) -> int:
+    if args.config_file is None or args.input is None:
+        raise InputError("give --config-file and --input, or --from-hdf5")
+    confidence = DEFAULT_CONFIDENCE if args.confidence_threshold is None else args.confidence_threshold
+    if not 0 <= confidence <= 1:
+        raise InputError(f"--confidence-threshold must be from 0 to 1; got {confidence}")
+    if args.image_size is not None and args.image_size < 1:
+        raise InputError(f"--image-size must be positive; got {args.image_size}")
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)])
+    if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
+        refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
+        return draw_detections_of(args, cfg, find_images(args.input))
+    refuse(args, "a classifier", "--confidence-threshold")
+    paths = find_images(args.input)
+    reference = {
+        "family": cfg.MODEL.CLASSIFIER.FAMILY,
+        "units": list(cfg.MODEL.SACT.REFERENCE_UNITS),
+        "base_channels": cfg.MODEL.SACT.BASE_CHANNELS,
+    }
+    return draw_set(args, ClassifiedImages(cfg, paths, args.image_size), paths, reference=reference)
+
+
+def visualize(args: argparse.Namespace) -> None:
+    count = draw_with_model(args) if args.from_hdf5 is None else draw_file(args)
+    logger.info("%d pictures are in %s", count, args.output)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -51,7 +51,7 @@ def _register(name: str, json_file: str, image_root: str) -> None:
     categories = sorted(_read(json_file)["categories"], key=lambda category: category["id"])
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        MetadataCatalog.pop(name, None)  # labelled images have none
     DatasetCatalog.register(name, lambda: load_checked(name, json_file, image_root))
     MetadataCatalog.get(name).set(
         json_file=json_file,

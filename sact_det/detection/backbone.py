@@ -9,31 +9,15 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor
 
 from sact_det.block import AdaptiveBlock
-from sact_det.norm import freeze_norms
+from sact_det.config import spec_from_config
+from sact_det.freeze import freeze
+from sact_det.network_spec import NetworkSpec
 from sact_det.padding import Sizes, own_sizes, strided_sizes, valid_mask
 from sact_det.ponder import PonderRecord
-from sact_det.resnet_v2 import ResNetV2Spec, Stem
+from sact_det.resnet_v2 import Stem
 
 EXTRACTOR_BLOCKS = (1, 2, 3)
 STRIDE = 16
-
-
-def spec_from_config(cfg: CfgNode) -> ResNetV2Spec:
-    """The network that a config describes. Raises ValueError, naming the argument, if a value is out of range."""
-    sact = cfg.MODEL.SACT
-    if len(sact.UNITS) != 4:
-        raise ValueError(f"`units` must list 4 positive integers, one per block; got {sact.UNITS}")
-    return ResNetV2Spec(
-        units=tuple(sact.UNITS),
-        base_channels=sact.BASE_CHANNELS,
-        halting=sact.HALTING,
-        norm=sact.NORM,
-        halting_norm=sact.HALTING_NORM,
-        norm_decay=sact.NORM_DECAY,
-        eps=sact.EPS,
-        tile=sact.TILE,
-        dilation=tuple(sact.DILATION),
-    )
 
 
 class SACTBackbone(Backbone):
@@ -51,15 +35,15 @@ class SACTBackbone(Backbone):
     """
 
     @configurable
-    def __init__(self, spec: ResNetV2Spec, freeze_at: int = 0, execution: str = "dense"):
+    def __init__(self, spec: NetworkSpec, freeze_at: int = 0, execution: str = "dense"):
         super().__init__()
         self.spec = spec
-        self.stem = Stem()
+        self.stem: Stem = spec.build_stem()  # type: ignore[assignment]  # a detector has no CIFAR network
         self.block1, self.block2, self.block3 = (spec.build_block(index) for index in EXTRACTOR_BLOCKS)
         self.res4_norm = spec.make_norm(spec.out_channels(3))
         for block in self.blocks.values():
             block.set_execution(execution)
-        self._freeze(freeze_at)
+        freeze([self.stem, *self.blocks.values()][:freeze_at])
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -74,13 +58,6 @@ class SACTBackbone(Backbone):
     def blocks(self) -> dict[str, AdaptiveBlock]:
         """The extractor's blocks by name."""
         return {"block1": self.block1, "block2": self.block2, "block3": self.block3}
-
-    def _freeze(self, freeze_at: int) -> None:
-        for part in [self.stem, *self.blocks.values()][:freeze_at]:
-            for name, parameter in part.named_parameters():
-                if ".halting." not in name:
-                    parameter.requires_grad_(False)
-            freeze_norms(part, skip="halting")
 
     def extract(self, images: Tensor, sizes: Optional[Sizes] = None) -> tuple[dict[str, Tensor], PonderRecord]:
         """Features and the account of the computation.

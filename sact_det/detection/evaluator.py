@@ -108,15 +108,11 @@ def ponder_row(
         size: (height, width) of the image as the network saw it.
         reference_units, base_channels: the plain extractor whose FLOPs are 100%.
     """
-    flops = int(record.flops)
     return {
         "height": size[0],
         "width": size[1],
-        "flops": flops,
-        "flops_percent": 100 * flops / extractor_flops(tuple(reference_units), base_channels, *size),
-        "mean_ponder_cost": float(record.mean_cost()),
-        "ponder_cost": {name: float(block.mean_cost()) for name, block in record.blocks.items()},
-        "units": {name: float(block.mean_units()) for name, block in record.blocks.items()},
+        "flops_percent": 100 * int(record.flops) / extractor_flops(tuple(reference_units), base_channels, *size),
+        **record.numbers(),
     }
 
 

@@ -1,21 +1,20 @@
 """One image in, detections and an account of the computation out."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import build_augmentation, read_image
+from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-from sact_det.detection.checkpoint import SACTCheckpointer
+from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import ponder_row
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
-from sact_det.errors import InputError, one_line
+from sact_det.errors import InputError
 from sact_det.ponder import PonderRecord
 
 
@@ -56,7 +55,7 @@ class Predictor:
                 f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; "
                 "only SACTGeneralizedRCNN keeps a ponder record"
             )
-        SACTCheckpointer(self.model, evaluate=True).load(cfg.MODEL.WEIGHTS)
+        DetectorCheckpointer(self.model, evaluate=True).load(cfg.MODEL.WEIGHTS)
         self.model.eval()
 
     @torch.no_grad()
@@ -73,21 +72,3 @@ class Predictor:
             ponder=output["ponder"],
             numbers={**row, "box_head_flops": output["box_head_flops"]},
         )
-
-
-def read_checked(path: Union[str, Path], image_format: str) -> np.ndarray:
-    """Reads an image file, turned upright, as uint8 [H, W, 3].
-
-    Args:
-        path: of the file.
-        image_format: channel order, "RGB" or "BGR".
-
-    Raises:
-        InputError: the file is missing or is no image that can be read to its end.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such image")
-    try:
-        return read_image(str(path), image_format)
-    except Exception as error:  # decoders raise whatever they like
-        raise InputError(f"{path}: the image cannot be read: {one_line(error)}") from error

@@ -8,10 +8,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
 from torch import Tensor, nn
 
-from sact_det.detection.backbone import spec_from_config
+from sact_det.config import spec_from_config
 from sact_det.errors import InputError
+from sact_det.network_spec import NetworkSpec
 from sact_det.ponder import BlockPonder
-from sact_det.resnet_v2 import ResNetV2Spec
 
 
 class Block4Head(nn.Module):
@@ -22,7 +22,7 @@ class Block4Head(nn.Module):
             extractor alone (section 4.2), so this one never enters a loss.
     """
 
-    def __init__(self, spec: ResNetV2Spec, execution: str = "dense"):
+    def __init__(self, spec: NetworkSpec, execution: str = "dense"):
         super().__init__()
         self.block4 = spec.build_block(4)
         self.block4.set_execution(execution)

@@ -111,10 +111,12 @@ def convert_tf_slim(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tens
 
     dilated = [index > 1 and f"block{index}.units.0.conv2.weight" in state_dict for index in range(1, len(units) + 1)]
     metadata = {
+        "family": spec.family,
         "units": units,
         "base_channels": base_channels,
         "halting": "none",
         "dilation": tuple(2 if yes else 1 for yes in dilated),
+        "stem_pool": spec.stem_pool,
         "num_classes": num_classes,
         "source": f"TF-Slim {prefix[:-1]}",
         "missing": missing,

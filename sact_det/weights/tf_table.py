@@ -5,7 +5,6 @@ compressed entries, an index block that names the last key and the place of each
 compression and a checksum: CRC32C of the block and that byte, masked.
 """
 
-import bisect
 import os
 import struct
 from pathlib import Path
@@ -28,16 +27,6 @@ def masked_crc32c(data: Union[bytes, np.ndarray]) -> int:
     """CRC32C as TensorFlow and LevelDB store it: rotated and shifted, so that checksums of checksums stay sound."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def is_table(path: Union[str, Path]) -> bool:
-    """Whether a file ends like a table."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(-8, os.SEEK_END)
-            return int.from_bytes(file.read(), "little") == MAGIC
-    except OSError:
-        return False
 
 
 class Table:
@@ -64,25 +53,27 @@ class Table:
             try:
                 _, position = _read_handle(footer, 0)  # the meta-index, which TensorFlow leaves empty
                 index, _ = _read_handle(footer, position)
-                entries = list(self._entries(self._block(file, index)))
-                self._handles = [_read_handle(value, 0)[0] for _, value in entries]
+                self._handles = [_read_handle(value, 0)[0] for _, value in self._entries(self._block(file, index))]
             except ValueError as error:
                 raise self._damaged(error) from error
-        self._last_keys = [key for key, _ in entries]
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks of entries there are."""
+        return len(self._handles)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Key and value of all entries, in the order of the file, which is that of the keys."""
-        with self._open() as file:
-            for handle in self._handles:
-                yield from self._read(file, handle)
+        for block in range(self.num_blocks):
+            yield from self.read(block)
 
-    def get(self, key: bytes) -> Union[bytes, None]:
-        """The value of a key, or None."""
-        block = bisect.bisect_left(self._last_keys, key)
-        if block == len(self._handles):
-            return None
+    def read(self, block: int) -> list[tuple[bytes, bytes]]:
+        """Key and value of the entries of one block, counted from 0."""
         with self._open() as file:
-            return dict(self._read(file, self._handles[block])).get(key)
+            try:
+                return list(self._entries(self._block(file, self._handles[block])))
+            except ValueError as error:
+                raise self._damaged(error) from error
 
     def _open(self) -> BinaryIO:
         try:
@@ -91,12 +82,6 @@ class Table:
             raise InputError(f"{self.path}: no such file; expected a TensorFlow checkpoint's table") from error
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-
-    def _read(self, file: BinaryIO, handle: _Handle) -> list[tuple[bytes, bytes]]:
-        try:
-            return list(self._entries(self._block(file, handle)))
-        except ValueError as error:
-            raise self._damaged(error) from error
 
     def _block(self, file: BinaryIO, handle: _Handle) -> bytes:
         offset, size = handle

@@ -1,10 +1,13 @@
 """Our weight files: torch.save of {"model": state dict, "sact": what the state dict alone cannot say}.
 
 The metadata under "sact" is plain JSON-like data:
-    units, base_channels, halting, dilation: the network, as in ResNetV2Spec (sact_det/resnet_v2.py);
+    family: "imagenet" or "cifar";
+    units, base_channels, halting, dilation, stem_pool: the network, as in ResNetV2Spec (sact_det/resnet_v2.py);
     num_classes: outputs of the logits, or None without them;
+    pixel_mean, pixel_std: per channel (RGB, 0-255), how images are normalised; 127.5 if absent: to [-1, 1];
     source: where the weights come from;
-    missing: names of the modules that the source lacks and that therefore start fresh.
+    missing: names of the modules that the source lacks and that therefore start fresh;
+    unused: names of what the source has besides (slots of an optimizer, say).
 
 Detectron2's checkpoints ({"model": ...} and the state of the training) and bare state dicts are read too; they have no
 metadata. Nothing is ever unpickled.
@@ -55,7 +58,9 @@ def unwrap(checkpoint: Mapping[str, Any]) -> WeightFile:
 
 
 def load_torch(path: Union[str, Path]) -> dict[str, Any]:
-    """Everything a weight file or checkpoint holds, on the CPU; a bare state dict comes back as {"model": ...}.
+    """Everything a weight file or checkpoint holds, on the CPU.
+
+    A state dict that is bare, or under "state_dict", comes back as {"model": ...}.
 
     Raises:
         InputError: the file is missing or broken, holds pickled objects, or has no state dict.
@@ -76,9 +81,11 @@ def load_torch(path: Union[str, Path]) -> dict[str, Any]:
         raise InputError(f"{path}: damaged, or not a weight file; {_EXPECTED}") from error
 
     if isinstance(content, dict) and "model" not in content:
-        content = {"model": content}
+        content = {"model": content.get("state_dict", content)}
     if not isinstance(content, dict) or not _is_state_dict(content["model"]):
-        raise InputError(f"{path}: holds no weights; expected a state dict (names and tensors), bare or under 'model'")
+        raise InputError(
+            f"{path}: holds no weights; expected a state dict (names and tensors), bare, under 'model' or 'state_dict'"
+        )
     if not isinstance(content.get("sact", {}), dict):
         raise InputError(
             f"{path}: 'sact' is a {type(content['sact']).__name__}; expected a dict that describes the network"

@@ -9,8 +9,8 @@ from coco_folder import write_coco_folder
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import sact_det.detection  # noqa: F401  (imports Detectron2 quietly)
-from sact_det.detection.setup import load_config
 from sact_det.errors import InputError
+from sact_det.tasks import load_config
 
 
 @pytest.fixture
@@ -26,7 +26,12 @@ def change(json_file, edit):
 
 
 def config(*entries, train=("toy",), test=()):
-    keys = {"DATASETS.COCO_FORMAT": list(entries), "DATASETS.TRAIN": train, "DATASETS.TEST": test}
+    keys = {
+        "MODEL.META_ARCHITECTURE": "SACTGeneralizedRCNN",
+        "DATASETS.COCO_FORMAT": list(entries),
+        "DATASETS.TRAIN": train,
+        "DATASETS.TEST": test,
+    }
     return load_config("", [text for key, value in keys.items() for text in (key, str(value))])
 
 

@@ -12,9 +12,10 @@ import torch
 from coco_folder import write_coco_folder
 
 import sact_det.detection  # noqa: F401  (imports Detectron2 quietly)
-from sact_det.data.loader import BatchStream, CheckedMapper, SeededMap, build_test_loader, build_train_loader
-from sact_det.detection.setup import load_config
+from sact_det.data.stream import BatchStream, SeededMap
+from sact_det.detection.loader import CheckedMapper, build_test_loader, build_train_loader
 from sact_det.errors import InputError, one_line
+from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
 WIDE = [1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1]  # aspect-ratio groups of 11 images

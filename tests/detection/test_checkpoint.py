@@ -11,9 +11,9 @@ from torch import nn
 
 import sact_det.detection  # noqa: F401
 from sact_det import build_classifier
-from sact_det.detection.checkpoint import SACTCheckpointer, to_detector
-from sact_det.detection.setup import load_config
+from sact_det.detection.checkpoint import DetectorCheckpointer, to_detector
 from sact_det.errors import InputError
+from sact_det.tasks import load_config
 from sact_det.weights.weight_file import save_weights
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
@@ -51,7 +51,7 @@ def save_classifier(path, without=(), metadata=METADATA, **arguments):
 
 def load(path, *overrides, evaluate=False):
     model = detector(*overrides)
-    SACTCheckpointer(model, evaluate=evaluate).load(str(path))
+    DetectorCheckpointer(model, evaluate=evaluate).load(str(path))
     return model.state_dict()
 
 
@@ -223,11 +223,11 @@ def test_no_weights_are_a_start_in_training_and_an_error_in_evaluation():
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
     model, optimizer = detector(seed=1), torch.optim.SGD(detector().parameters(), 0.25)
-    SACTCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_0000007", iteration=7)
+    DetectorCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_0000007", iteration=7)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000007.pth"
 
     other, other_optimizer = detector(), torch.optim.SGD(detector().parameters(), 0.5)
-    checkpointer = SACTCheckpointer(other, str(tmp_path), optimizer=other_optimizer)
+    checkpointer = DetectorCheckpointer(other, str(tmp_path), optimizer=other_optimizer)
     rest = checkpointer.resume_or_load("", resume=True)
     assert rest["iteration"] == 7 and other_optimizer.param_groups[0]["lr"] == 0.25
     for name, value in model.state_dict().items():
@@ -240,18 +240,18 @@ def contents(folder):
 
 @pytest.mark.parametrize("name", ["model_0000007", "model_0000008"], ids=["the same name", "another name"])
 def test_a_full_disk_costs_neither_the_last_checkpoint_nor_its_mark(tmp_path, full_disk, name):
-    checkpointer = SACTCheckpointer(detector(seed=1), str(tmp_path))
+    checkpointer = DetectorCheckpointer(detector(seed=1), str(tmp_path))
     checkpointer.save("model_0000007")
     before = contents(tmp_path)
     with pytest.raises(OSError, match=rf"File too large: '.*{name}\.pth'"), full_disk(50_000):
-        SACTCheckpointer(detector(), str(tmp_path)).save(name)
+        DetectorCheckpointer(detector(), str(tmp_path)).save(name)
     assert contents(tmp_path) == before
     load(tmp_path / "model_0000007.pth", evaluate=True)
 
 
 def test_a_folder_without_write_permission_is_an_error_that_names_the_checkpoint(locked_folder):
     with pytest.raises(PermissionError) as error:
-        SACTCheckpointer(detector(), str(locked_folder)).save("model_final")
+        DetectorCheckpointer(detector(), str(locked_folder)).save("model_final")
     assert error.value.filename == str(locked_folder / "model_final.pth")
 
 
@@ -261,7 +261,7 @@ def test_a_folder_without_write_permission_is_an_error_that_names_the_checkpoint
     ids=["deleted", "emptied", "cut"],
 )
 def test_a_run_whose_last_checkpoint_is_damaged_does_not_start_anew(tmp_path, damage):
-    SACTCheckpointer(detector(seed=1), str(tmp_path)).save("model_0000007")
+    DetectorCheckpointer(detector(seed=1), str(tmp_path)).save("model_0000007")
     damage(tmp_path / "model_0000007.pth")
     with pytest.raises(InputError, match=r"model_0000007\.pth: (damaged|no such weight file)"):
-        SACTCheckpointer(detector(), str(tmp_path)).resume_or_load("", resume=True)
+        DetectorCheckpointer(detector(), str(tmp_path)).resume_or_load("", resume=True)

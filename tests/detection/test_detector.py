@@ -9,9 +9,9 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 import sact_det.detection  # noqa: F401
-from sact_det.detection.setup import load_config
 from sact_det.norm import FrozenBatchNorm2d
 from sact_det.resnet_v2 import Stem
+from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -163,13 +163,6 @@ def test_no_proposals_is_no_error():
     with torch.no_grad():
         results, _ = model.roi_heads(None, features, [empty], None)
     assert len(results[0]) == 0 and model.roi_heads.res5.ponder.flops.shape == (0,)
-
-
-@pytest.mark.parametrize("name", sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/[a-z]*.yaml")))
-def test_every_config_builds_a_model(name):
-    narrow = ("MODEL.SACT.BASE_CHANNELS", "4", "DATASETS.COCO_FORMAT", "[]", "MODEL.DEVICE", "cpu")
-    cfg = load_config(str(CONFIGS / name), narrow)
-    assert build_model(cfg).backbone.spec.units == tuple(cfg.MODEL.SACT.UNITS)
 
 
 def test_meta_architecture_refuses_a_foreign_backbone():

@@ -16,12 +16,12 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 
 import sact_det.detection  # noqa: F401
-from sact_det.data.loader import build_test_loader
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.evaluator import PonderEvaluator, summarize, table_1_row
-from sact_det.detection.setup import load_config
+from sact_det.detection.loader import build_test_loader
 from sact_det.flops import extractor_flops
 from sact_det.ponder import BlockPonder, PonderRecord
+from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
 REFERENCE = {"reference_units": (1, 2, 3), "base_channels": 8}

@@ -7,8 +7,8 @@ import torch
 import yaml
 
 import sact_det.detection  # noqa: F401
-from sact_det.detection.setup import load_config
 from sact_det.errors import InputError
+from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
 
@@ -24,7 +24,7 @@ def refusal(config_file, *overrides):
     ("key", "value", "message"),
     [
         ("HALTING", "foo", "must be one of 'none', 'act', 'sact'; got 'foo'"),
-        ("EXECUTION", "perforated", "must be one of 'dense'; got 'perforated'"),
+        ("EXECUTION", "lazy", "must be one of 'dense', 'perforated', 'auto'; got 'lazy'"),
         ("NORM", "foo", "must be one of 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got 'foo'"),
         ("HALTING_NORM", "", "must be one of 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got ''"),
         ("BOX_HEAD_NORM", "foo", "must be one of '', 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got 'foo'"),

@@ -12,8 +12,8 @@ from detectron2.utils import comm
 from torch import multiprocessing
 
 import sact_det.detection  # noqa: F401
-from sact_det.detection.setup import load_config
-from sact_det.detection.trainer import Trainer
+from sact_det.detection.trainer import DetectionTrainer
+from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
 
@@ -44,7 +44,7 @@ def train(options, resume=False, kill_at=None):
     cfg = load_config(TINY, options)
     Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
     torch.manual_seed(0)  # fresh weights are the same in every process and run
-    trainer = Trainer(cfg)
+    trainer = DetectionTrainer(cfg)
     trainer.resume_or_load(resume=resume)
     if kill_at is not None:
         trainer.register_hooks([Kill(kill_at)])
@@ -94,7 +94,9 @@ def test_steps_of_two_processes_equal_those_of_one_on_the_same_global_batch(tmp_
 
     one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
     torch.manual_seed(0)
-    start = Trainer.build_model(load_config(TINY, overrides(tmp_path, tmp_path / "one", *options))).state_dict()
+    start = DetectionTrainer.build_model(
+        load_config(TINY, overrides(tmp_path, tmp_path / "one", *options))
+    ).state_dict()
     for name, value in one.items():
         moved = (value - start[name]).abs().max().item() if value.is_floating_point() else 0
         torch.testing.assert_close(

@@ -8,7 +8,7 @@ import pytest
 
 import sact_det.detection  # noqa: F401
 from sact_det.data.demo import make_demo_dataset
-from sact_det.detection.setup import load_config
+from sact_det.tasks import load_config
 
 REPOSITORY = Path(__file__).parents[2]
 

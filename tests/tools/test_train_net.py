@@ -139,6 +139,8 @@ def test_a_second_run_in_the_same_folder_is_refused_and_destroys_nothing(trained
         (["MODEL.SACT.TAU", "much"], "MODEL.SACT.TAU much: Type mismatch"),
         (["SEED"], "overrides come as KEY VALUE pairs"),
         (["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']"], "MODEL.META_ARCHI"),
+        (["MODEL.META_ARCHITECTURE", "foo"], "MODEL.META_ARCHITECTURE must be one of SACTGeneralizedRCNN, SACTClassif"),
+        (["MODEL.ROI_HEADS.NAME", "foo"], "MODEL.ROI_HEADS.NAME must be one of "),
         (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only"),
         (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
         (["DATASETS.TRAIN", "('nowhere',)"], "nowhere: no such data set"),
@@ -236,7 +238,7 @@ def test_a_full_disk_costs_no_checkpoint(trained, files, output, capsys, full_di
 
 
 def test_an_output_folder_without_write_permission_is_named(locked_folder, capsys):
-    line = error_line(capsys, ["OUTPUT_DIR", str(locked_folder / "output")])
+    line = error_line(capsys, ["--config-file", TINY, "OUTPUT_DIR", str(locked_folder / "output")])
     assert line == f"{locked_folder / 'output'}: Permission denied"
 
 

@@ -167,10 +167,12 @@ def test_a_whole_source_gives_every_value_of_the_classifier():
     classifier.load_state_dict(state_dict)
     assert {k: v.dtype for k, v in state_dict.items()} == {k: v.dtype for k, v in classifier.state_dict().items()}
     assert metadata == {
+        "family": "imagenet",
         "units": UNITS,
         "base_channels": WIDTH,
         "halting": "none",
         "dilation": (1, 2, 2, 2),
+        "stem_pool": "same",
         "num_classes": CLASSES,
         "source": "TF-Slim resnet_v2_50",
         "missing": [],

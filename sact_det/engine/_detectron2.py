@@ -13,7 +13,7 @@ def import_detectron2() -> None:
     """
     if importlib.util.find_spec("detectron2") is None:
         raise ImportError(
-            "the detection parts need Detectron2, which is not installed: run `make setup` in a clone of sact_det, "
+            "this part of sact_det needs Detectron2, which is not installed: run `make setup` in a clone of sact_det, "
             "or `pip install 'git+https://github.com/facebookresearch/detectron2.git'`"
         )
     # It asks torch.fx whether it is being traced, which torch answers with a note about newer functions, every run.

@@ -6,21 +6,16 @@ uninterrupted one would be, and two processes train on the batches of one.
 """
 
 import itertools
-import logging
 import random
 from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.data.common import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sact_det.errors import InputError, one_line
-
-logger = logging.getLogger(__name__)
+from sact_det.errors import InputError
 
 Draw = tuple[int, int]  # (position in the stream, index of the image)
 
@@ -106,65 +101,42 @@ class SeededMap(Dataset):
         seed = derived_seed(self._seed, position)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (what Detectron2's augmentations draw from)
-        # torch's generator stays untouched: with no workers it is the model's.
-        return self._mapper(self._dicts[index])
-
-
-class CheckedMapper(DatasetMapper):
-    """DatasetMapper that names the file when an image cannot be used. Raises InputError."""
-
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Maps one dataset dict; see DatasetMapper."""
+        model_state = torch.get_rng_state()  # with no workers the generator is the model's
+        torch.default_generator.manual_seed(seed)  # what torchvision's draw from; torch.manual_seed is for GPUs as well
         try:
-            return super().__call__(dataset_dict)
-        except Exception as error:
-            raise InputError(f"{dataset_dict['file_name']}: the image cannot be used: {one_line(error)}") from error
+            return self._mapper(self._dicts[index])
+        finally:
+            torch.set_rng_state(model_state)
 
 
-def _dataset_dicts(names: Sequence[str], filter_empty: bool) -> list[dict[str, Any]]:
-    for name in names:
-        if name not in DatasetCatalog:
-            raise InputError(f"{name}: no such data set; DATASETS.COCO_FORMAT lists yours")
-    try:
-        return get_detection_dataset_dicts(list(names), filter_empty=filter_empty)
-    except AssertionError as error:
-        raise InputError(f"{', '.join(names)}: no usable images: {one_line(error)}") from error
+def build_stream_loader(
+    cfg: CfgNode,
+    dicts: Sequence[dict[str, Any]],
+    mapper: Callable[[dict[str, Any]], dict[str, Any]],
+    groups: Sequence[int] | None = None,
+) -> DataLoader:
+    """Batches (lists) of mapped dicts for this process, endless; its batch sampler is a BatchStream.
 
-
-def build_train_loader(cfg: CfgNode) -> DataLoader:
-    """Batches of mapped dicts for this process, endless.
-
-    Reads DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, SEED and DATALOADER.{NUM_WORKERS, ASPECT_RATIO_GROUPING,
-    FILTER_EMPTY_ANNOTATIONS}. With SEED < 0 the stream is another one in every run, and after every resume.
+    Reads SOLVER.IMS_PER_BATCH, SEED and DATALOADER.NUM_WORKERS. With SEED < 0 the stream is another one in every run,
+    and after every resume.
 
     Raises:
-        InputError: there is no such data set, it has nothing to train on, or a batch cannot be split evenly.
+        InputError: a batch cannot be split evenly.
     """
-    if not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN is empty: it must name a data set")
-    dicts = _dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     stream = BatchStream(
         size=len(dicts),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         seed=seed,
-        groups=[int(d["width"] > d["height"]) for d in dicts] if grouping else None,
+        groups=groups,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
     return DataLoader(
-        SeededMap(DatasetFromList(dicts, copy=False), CheckedMapper(cfg, is_train=True), seed),
+        SeededMap(dicts, mapper, seed),
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=list,
         # Starting to iterate draws from this one, not from the model's.
         generator=torch.Generator(),
     )
-
-
-def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
-    """Detectron2's test loader over all images of `name`, one image at a time. Raises InputError for a bad data set."""
-    dicts = _dataset_dicts([name], filter_empty=False)
-    mapper = CheckedMapper(cfg, is_train=False)
-    return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)

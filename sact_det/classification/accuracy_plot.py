@@ -1,0 +1,61 @@
+"""Accuracy against FLOPs, as in the paper's figure 7."""
+
+from pathlib import Path
+from typing import NamedTuple, Sequence, Union
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from sact_det.files import replacing
+
+GIGA = 1e9
+
+_LOG_FROM = 3  # times the smallest FLOPs: from here on the axis is logarithmic
+
+
+class Point(NamedTuple):
+    """A model at a resolution; FLOPs are mean and standard deviation over images, accuracy a share from 0 to 1."""
+
+    model: str
+    size: int
+    flops: float
+    flops_std: float
+    accuracy: float
+
+
+def plot_accuracy(path: Union[str, Path], points: Sequence[Point], title: str = "") -> None:
+    """Writes a png: a line for every model through its resolutions, the error bars one standard deviation wide.
+
+    The FLOPs axis is logarithmic where the points lie far apart. Raises OSError if the file cannot be written.
+    """
+    figure = draw_accuracy(points, title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
+    """The figure that `plot_accuracy` writes."""
+    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(
+        title=title, xlabel="GFLOPs per image (mean ± standard deviation over images)", ylabel="accuracy (%)"
+    )
+    for model in dict.fromkeys(point.model for point in points):
+        line = sorted((point for point in points if point.model == model), key=lambda point: point.size)
+        flops = [point.flops / GIGA for point in line]
+        accuracy = [100 * point.accuracy for point in line]
+        # A bar that reached 0 could not be drawn on a logarithmic axis.
+        below = [min(point.flops_std / GIGA, 0.99 * mean) for point, mean in zip(line, flops)]
+        above = [point.flops_std / GIGA for point in line]
+        axes.errorbar(flops, accuracy, xerr=(below, above), marker="o", markersize=4, capsize=3, label=model)
+        for point, x, y in zip(line, flops, accuracy):
+            axes.annotate(str(point.size), (x, y), xytext=(3, 4), textcoords="offset points", fontsize="small")
+    if max(point.flops for point in points) > _LOG_FROM * min(point.flops for point in points):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

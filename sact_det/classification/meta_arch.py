@@ -1,0 +1,133 @@
+"""The classifier as a model of Detectron2: pays for its computation in training, and reports it."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from sact_det.classification.dense_flops import dense_flops
+from sact_det.classification.model import FAMILIES, Classifier, ClassifierOutput
+from sact_det.config import spec_from_config
+from sact_det.freeze import freeze
+from sact_det.network_spec import NetworkSpec
+from sact_det.visualize import draw_ponder_map
+
+
+@META_ARCH_REGISTRY.register()
+class SACTClassifier(Classifier):
+    """A `Classifier` that takes Detectron2's lists of dicts. Its state dict is the classifier's, name by name.
+
+    Each input has "image", [3, H, W] RGB in [0, 255] (all of one size), and, in training, "label".
+
+    In training it returns `loss_cls`, the cross entropy, and, unless the network is plain, `loss_ponder` = tau * the
+    sum over all blocks of the mean ponder cost, averaged over positions and then over images (eq. 13).
+    In evaluation it returns for every image
+        "logits": float32 [num_classes], on the CPU;
+        "ponder": PonderRecord of the whole network, N = 1, on the CPU.
+
+    Args:
+        spec, num_classes, head_norm: of the network, as in Classifier.
+        tau: the price of one unit of ponder cost.
+        label_smoothing: this share of every target is spread evenly over the classes.
+        pixel_mean, pixel_std: three numbers each; the network sees (image - mean) / std.
+        reference_units: units of the plain network whose FLOPs count as 100% in the training log.
+        freeze_at: 0 trains everything; 1 freezes the stem, 2 also block 1, and so on (sact_det/freeze.py).
+        execution: how blocks compute.
+        vis_period: every so many steps, the ponder map of an image goes to the log; 0: never.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        spec: NetworkSpec,
+        num_classes: int,
+        head_norm: str = "",
+        tau: float,
+        label_smoothing: float,
+        pixel_mean: tuple[float, ...],
+        pixel_std: tuple[float, ...],
+        reference_units: tuple[int, ...],
+        freeze_at: int = 0,
+        execution: str = "dense",
+        vis_period: int = 0,
+    ):
+        super().__init__(spec, num_classes, head_norm or None)
+        self.tau = tau
+        self.label_smoothing = label_smoothing
+        self.reference_units = reference_units
+        self.vis_period = vis_period
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+        self.set_execution(execution)
+        freeze([self.stem, *(self.get_submodule(name) for name in self.block_names)][:freeze_at])
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {
+            "spec": spec_from_config(cfg, FAMILIES[cfg.MODEL.CLASSIFIER.FAMILY]),
+            "num_classes": cfg.MODEL.CLASSIFIER.NUM_CLASSES,
+            "head_norm": cfg.MODEL.SACT.BOX_HEAD_NORM,
+            "tau": cfg.MODEL.SACT.TAU,
+            "label_smoothing": cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING,
+            "pixel_mean": tuple(cfg.MODEL.PIXEL_MEAN),
+            "pixel_std": tuple(cfg.MODEL.PIXEL_STD),
+            "reference_units": tuple(cfg.MODEL.SACT.REFERENCE_UNITS),
+            "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
+            "execution": cfg.MODEL.SACT.EXECUTION,
+            "vis_period": cfg.VIS_PERIOD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:  # type: ignore[override]
+        """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation."""
+        output = self.classify(self.preprocess(batched_inputs))
+        return self._losses(batched_inputs, output) if self.training else _outputs(output)
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
+        """The images as the network sees them, float32 [N, 3, H, W]."""
+        images = torch.stack([item["image"] for item in batched_inputs]).to(self.device)
+        return (images.float() - self.pixel_mean) / self.pixel_std
+
+    def _losses(self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput) -> dict[str, Tensor]:
+        labels = torch.tensor([item["label"] for item in batched_inputs], device=self.device)
+        losses = {"loss_cls": F.cross_entropy(output.logits, labels, label_smoothing=self.label_smoothing)}
+        if self.spec.halting != "none":
+            losses["loss_ponder"] = self.tau * output.ponder.mean_cost().mean()
+        self._log(batched_inputs, output, labels)
+        return losses
+
+    @torch.no_grad()
+    def _log(self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput, labels: Tensor) -> None:
+        storage, ponder = get_event_storage(), output.ponder
+        height, width = batched_inputs[0]["image"].shape[1:]
+        dense = dense_flops(self.spec, self.reference_units, self.logits.out_channels, (height, width))
+        storage.put_scalar("classifier/accuracy", (output.logits.argmax(1) == labels).float().mean().item())
+        storage.put_scalar("sact/flops_percent", 100 * ponder.flops.double().mean().item() / dense)
+        for name, block in ponder.blocks.items():
+            storage.put_scalar(f"sact/{name}_cost", block.mean_cost().mean().item())
+            storage.put_scalar(f"sact/{name}_units", block.mean_units().mean().item())
+        if self.vis_period > 0 and storage.iter % self.vis_period == 0:
+            image = batched_inputs[0]["image"].permute(1, 2, 0).byte().cpu().numpy()
+            picture = draw_ponder_map(ponder.image(0).detached().map((height, width))[0].cpu().numpy(), image=image)
+            storage.put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))
+
+
+def _outputs(output: ClassifierOutput) -> list[dict[str, Any]]:
+    """One dict per image, on the CPU."""
+    cpu = torch.device("cpu")
+    ponder = output.ponder.detached(cpu)
+    logits = output.logits.detach().to(cpu)
+    return [{"logits": logits[index], "ponder": ponder.image(index)} for index in range(len(logits))]

@@ -1,0 +1,65 @@
+"""Image files as a classifier sees them, for pictures of its ponder maps."""
+
+from pathlib import Path
+from typing import Any, Iterator, Optional, Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+
+from sact_det.classification.predictor import ClassPredictor, class_names
+from sact_det.classification.preprocessing import whole_image
+from sact_det.data.image_files import read_checked
+from sact_det.errors import InputError
+from sact_det.picture_folder import MAX_SIDE, PonderedImage, PonderedImages, block_costs
+
+
+class ClassifiedImages(PonderedImages):
+    """The images of files under a trained classifier, single scale, nothing cut off; the title says the class.
+
+    Going through them a second time reads the files again, but does not run the network.
+
+    Args:
+        cfg: of the trained classifier.
+        paths: of the files.
+        longer_edge: resizes the longer side to so many pixels; None: images keep their size.
+
+    Raises:
+        InputError: the weights or an image cannot be used.
+    """
+
+    def __init__(self, cfg: CfgNode, paths: Sequence[Path], longer_edge: Optional[int] = None):
+        self._predictor = ClassPredictor(cfg)
+        self._names = class_names(cfg)
+        self._paths, self._longer_edge = paths, longer_edge
+        self._seen: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[PonderedImage]:
+        for index, path in enumerate(self._paths):
+            image = whole_image(read_checked(path, "RGB"), self._longer_edge)
+            if max(image.shape) > MAX_SIDE:
+                raise InputError(
+                    f"{path}: sides of more than {MAX_SIDE} pixels cannot be drawn; got {tuple(image.shape[1:])}"
+                )
+            if index not in self._seen:
+                self._seen[index] = self._classify(image)
+            yield PonderedImage(name=str(path), image=_pixels(image), **self._seen[index])
+
+    def _classify(self, image: torch.Tensor) -> dict[str, Any]:
+        prediction = self._predictor(image)
+        label = int(prediction.probabilities.argmax())
+        name = self._names[label] if self._names else f"class {label}"
+        probability = float(prediction.probabilities[label])
+        return {
+            "block_costs": block_costs(prediction.ponder),
+            "title": f"{name} {probability:.0%}",
+            "numbers": {**prediction.numbers, "label": label, "class": name, "probability": probability},
+        }
+
+
+def _pixels(image: torch.Tensor) -> np.ndarray:
+    """[3, H, W] in [0, 255] -> uint8 RGB [H, W, 3]."""
+    return image.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()

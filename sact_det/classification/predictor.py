@@ -1,0 +1,83 @@
+"""One image in, its class and an account of the computation out."""
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from sact_det.classification.checkpoint import ClassifierCheckpointer
+from sact_det.classification.dense_flops import dense_flops
+from sact_det.classification.evaluator import ponder_row
+from sact_det.classification.loader import label_offset, open_data_sets
+from sact_det.classification.meta_arch import SACTClassifier
+from sact_det.errors import InputError
+from sact_det.ponder import PonderRecord
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """What the network took an image for and what that took.
+
+    Attributes:
+        probabilities: float32 [num_classes], on the CPU.
+        ponder: of the whole network, N = 1, on the CPU.
+        numbers: as ClassificationEvaluator's per-image rows (sact_det/classification/evaluator.py).
+    """
+
+    probabilities: Tensor
+    ponder: PonderRecord
+    numbers: dict[str, Any]
+
+
+class ClassPredictor:
+    """The trained classifier of a config, for single images.
+
+    Args:
+        cfg: a config of a SACTClassifier whose MODEL.WEIGHTS names a file with the whole classifier.
+
+    Raises:
+        InputError: the weights are missing, broken or do not fit.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.model: SACTClassifier = load_classifier(cfg)
+        self._reference_units = tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> ClassPrediction:
+        """Runs the network on [3, H, W], RGB in [0, 255], H and W as they are."""
+        output = self.model([{"image": image}])[0]
+        size = (image.shape[1], image.shape[2])
+        dense = dense_flops(self.model.spec, self._reference_units, len(output["logits"]), size)
+        return ClassPrediction(
+            probabilities=output["logits"].softmax(0),
+            ponder=output["ponder"],
+            numbers=ponder_row(output["ponder"], size, dense),
+        )
+
+
+def load_classifier(cfg: CfgNode) -> SACTClassifier:
+    """The trained classifier of a config, in evaluation mode.
+
+    Raises:
+        InputError: the model is another one, or its weights are missing, broken or do not fit.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
+        raise InputError(f"MODEL.META_ARCHITECTURE must be SACTClassifier; got {cfg.MODEL.META_ARCHITECTURE}")
+    model = build_model(cfg)
+    ClassifierCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
+    return model.eval()
+
+
+def class_names(cfg: CfgNode) -> Optional[list[str]]:
+    """Names of the model's classes from the data set DATASETS.TEST[0]; None if it is not at hand or does not fit."""
+    name = next(iter(cfg.DATASETS.TEST), "")
+    try:
+        (images,) = open_data_sets([name])
+        offset = label_offset(images.classes, cfg.MODEL.CLASSIFIER.NUM_CLASSES, name)
+    except InputError:
+        return None
+    return ["background"] * offset + images.classes

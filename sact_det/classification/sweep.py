@@ -1,0 +1,107 @@
+"""Models at several test resolutions: every pair of the two is evaluated once, and its result kept."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Sequence
+
+from detectron2.config import CfgNode
+
+from sact_det.classification.meta_arch import SACTClassifier
+from sact_det.classification.predictor import load_classifier
+from sact_det.classification.trainer import ClassificationTrainer
+from sact_det.files import file_sha256, write_json
+
+logger = logging.getLogger(__name__)
+
+# The results do not depend on them.
+_INDIFFERENT = (
+    "OUTPUT_DIR",
+    "MODEL.WEIGHTS",
+    "MODEL.SACT.EXECUTION",
+    "DATALOADER.NUM_WORKERS",
+    "INPUT.CLASSIFICATION.BATCH_SIZE_TEST",
+)
+
+
+class Pair(NamedTuple):
+    """A model at a test resolution.
+
+    Attributes:
+        model: its name.
+        size: side of the square images, in pixels.
+        cfg: names the weights, the one data set and the size; OUTPUT_DIR is the pair's own folder.
+    """
+
+    model: str
+    size: int
+    cfg: CfgNode
+
+
+def fingerprint(cfg: CfgNode, weights_sha256: str) -> str:
+    """Tells evaluations apart that may give other results: by the content of the weights and by the config."""
+    judged = cfg.clone()
+    judged.defrost()
+    for key in _INDIFFERENT:
+        *path, last = key.split(".")
+        node = judged
+        for part in path:
+            node = node[part]
+        del node[last]
+    return hashlib.sha256(f"{weights_sha256}\n{judged.dump()}".encode()).hexdigest()
+
+
+def evaluate_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Evaluates all pairs but those with a stored result, and stores each in OUTPUT_DIR/pair.json when it is finished.
+
+    Args:
+        pairs: those of a model one after the other.
+
+    Returns:
+        For every pair: model, size, dataset, weights, weights_sha256, fingerprint, and `summary`, the evaluator's
+        (sact_det/classification/evaluator.py).
+
+    Raises:
+        InputError: weights or data cannot be used.
+    """
+    results = []
+    digests = {weights: file_sha256(weights) for weights in {pair.cfg.MODEL.WEIGHTS for pair in pairs}}
+    networks: dict[str, SACTClassifier] = {}  # one at a time
+    for number, (name, size, cfg) in enumerate(pairs, 1):
+        sha256 = digests[cfg.MODEL.WEIGHTS]
+        path, own_print = Path(cfg.OUTPUT_DIR) / "pair.json", fingerprint(cfg, sha256)
+        result = _stored(path, own_print)
+        if result is None:
+            logger.info("[%d of %d] %s at %d pixels", number, len(pairs), name, size)
+            if name not in networks:
+                networks = {name: load_classifier(cfg)}
+            summary = ClassificationTrainer.test(cfg, networks[name])["classification"]
+            result = {
+                "model": name,
+                "size": size,
+                "dataset": cfg.DATASETS.TEST[0],
+                "weights": cfg.MODEL.WEIGHTS,
+                "weights_sha256": sha256,
+                "fingerprint": own_print,
+                "summary": summary,
+            }
+            write_json(path, result)
+        else:
+            logger.info("[%d of %d] %s at %d pixels: evaluated before (%s)", number, len(pairs), name, size, path)
+        results.append({**result, "model": name, "weights": cfg.MODEL.WEIGHTS})
+    return results
+
+
+def _stored(path: Path, wanted: str) -> Optional[dict[str, Any]]:
+    """The result in a file, if there is one and it is of the same weights and settings."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        result = {}
+    if isinstance(result, dict) and result.get("fingerprint") == wanted and isinstance(result.get("summary"), dict):
+        return result
+    logger.info("%s is of other weights or settings: evaluating again", path)
+    return None

@@ -1,0 +1,44 @@
+"""The trainer of classifiers: loaders, evaluator, table."""
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from torch.utils.data import DataLoader
+
+from sact_det.classification.checkpoint import ClassifierCheckpointer
+from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row
+from sact_det.classification.loader import build_test_loader, build_train_loader
+from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
+from sact_det.classification.model import FAMILIES
+from sact_det.config import spec_from_config
+from sact_det.engine.trainer import Trainer, network_name
+
+
+class ClassificationTrainer(Trainer):
+    """Trainer of SACTClassifier."""
+
+    checkpointer_class = ClassifierCheckpointer
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        """sact_det.classification.loader.build_train_loader."""
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        """sact_det.classification.loader.build_test_loader."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ClassificationEvaluator:
+        """Accuracy and FLOPs; files go to OUTPUT_DIR/inference/<data set>."""
+        folder = str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+        spec = spec_from_config(cfg, FAMILIES[cfg.MODEL.CLASSIFIER.FAMILY])
+        return ClassificationEvaluator(spec, cfg.MODEL.SACT.REFERENCE_UNITS, output_dir=folder)
+
+    @classmethod
+    def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
+        """Accuracy against FLOPs."""
+        name = network_name(cfg, len(cfg.MODEL.SACT.UNITS))
+        return accuracy_row(name, cfg.INPUT.CLASSIFICATION.SIZE_TEST, results["classification"])

@@ -1,0 +1,49 @@
+"""Images in one folder per class, ImageNet's usual layout."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sact_det.data.labelled_images import IMAGE_SUFFIXES, EncodedImages
+from sact_det.errors import InputError
+
+
+class ClassFolders(EncodedImages):
+    """The images of ROOT/CLASS/IMAGE; classes are numbered in the sorted order of the folder names.
+
+    Args:
+        root: the folder of the class folders.
+
+    Raises:
+        InputError: there is no class folder, or one without images (files by their suffix).
+    """
+
+    def __init__(self, root: Path):
+        self._root = root
+        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+        if not classes:
+            raise InputError(f"{root}: holds no class folders; expected one folder of images per class")
+        names: list[bytes] = []
+        counts = []
+        for name in classes:
+            with os.scandir(root / name) as entries:
+                files = sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+            if not files:
+                raise InputError(f"{root / name}: no images in this class folder ({', '.join(IMAGE_SUFFIXES)})")
+            names += (os.fsencode(file) for file in files)
+            counts.append(len(files))
+        # An array of bytes: a list of a million strings would be copied, page by page, into every loading process.
+        self._names = np.array(names)
+        super().__init__(classes, np.repeat(np.arange(len(classes)), counts))
+
+    def _path(self, index: int) -> Path:
+        return self._root / self.classes[self.labels[index]] / os.fsdecode(self._names[index])
+
+    def name(self, index: int) -> str:
+        """The path of the image."""
+        return str(self._path(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The image file."""
+        return self._path(index).read_bytes()

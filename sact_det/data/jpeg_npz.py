@@ -1,0 +1,61 @@
+"""Small images in one npz: their encoded bytes one after the other."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sact_det.data.labelled_images import EncodedImages
+from sact_det.errors import InputError
+
+
+class JpegNpz(EncodedImages):
+    """The images of an npz with the arrays
+
+        jpeg: uint8, the image files one after the other;
+        end: integers [n], where each of them ends in `jpeg`;
+        label: integers [n];
+        classes: names, in the order of the labels.
+
+    Raises:
+        InputError: the file is broken, or its arrays do not fit together.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                jpeg, end, label, classes = (archive[key] for key in ("jpeg", "end", "label", "classes"))
+        except KeyError as error:
+            raise InputError(f"{path}: expected the arrays jpeg, end, label and classes; {error.args[0]}") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
+            raise InputError(f"{path}: damaged, pickled, or not an npz") from error
+        fits = (
+            jpeg.dtype == np.uint8
+            and all(array.ndim == 1 for array in (jpeg, end, label, classes))
+            and all(array.dtype.kind in "iu" for array in (end, label))
+            and classes.dtype.kind == "U"
+            and len(end) == len(label) > 0
+        )
+        self._ends = np.concatenate([[0], end]).astype(np.int64) if fits else np.zeros(1, np.int64)
+        if (
+            not fits
+            or (np.diff(self._ends) < 0).any()
+            or self._ends[-1] != len(jpeg)
+            or not 0 <= label.min() <= label.max() < len(classes)
+        ):
+            raise InputError(
+                f"{path}: the arrays do not fit together; expected jpeg (bytes), end (rising, to the last byte), label "
+                "(as many, below the number of classes) and classes (names)"
+            )
+        self._jpeg = jpeg
+        super().__init__(classes.tolist(), label.astype(np.int64))
+
+    def name(self, index: int) -> str:
+        """File and number of the image, from 0."""
+        return f"{self._path}: image {index}"
+
+    def encoded(self, index: int) -> bytes:
+        """The image file."""
+        return self._jpeg[self._ends[index] : self._ends[index + 1]].tobytes()

@@ -1,0 +1,70 @@
+"""Images, each with one label: what every layout of a classification data set becomes."""
+
+import io
+from typing import Any, Sequence, Union, overload
+
+import numpy as np
+from PIL import Image
+
+from sact_det.errors import InputError, one_line
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class LabelledImages(Sequence[dict[str, Any]]):
+    """A sequence of dicts; an image is read when its dict is taken.
+
+    Keys: "image" (uint8 RGB [H, W, 3]), "label" (index into `classes`), "image_id" (index in the sequence) and
+    "file_name" (what error messages call it).
+
+    Args:
+        classes: their names.
+        labels: int64 [n], of every image.
+    """
+
+    def __init__(self, classes: Sequence[str], labels: np.ndarray):
+        self.classes = list(classes)
+        self.labels = labels
+
+    def name(self, index: int) -> str:
+        """Where the image comes from."""
+        raise NotImplementedError
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 RGB [H, W, 3]. Raises InputError, naming the image, if it cannot be read."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: Union[int, slice]) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return {
+            "image": self.pixels(index),
+            "label": int(self.labels[index]),
+            "image_id": index,
+            "file_name": self.name(index),
+        }
+
+
+class EncodedImages(LabelledImages):
+    """Labelled images that lie somewhere as image files (JPEG, PNG, ...)."""
+
+    def encoded(self, index: int) -> bytes:
+        """The image file."""
+        raise NotImplementedError
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 RGB [H, W, 3]. Raises InputError, naming the image, if it cannot be read."""
+        try:
+            with Image.open(io.BytesIO(self.encoded(index))) as image:
+                return np.array(image.convert("RGB"))
+        except Exception as error:  # decoders raise whatever they like
+            raise InputError(f"{self.name(index)}: the image cannot be read: {one_line(error)}") from error

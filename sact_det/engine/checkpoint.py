@@ -1,0 +1,156 @@
+"""Loading and saving: strict about what fits, atomic on disk, never unpickling."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor
+
+from sact_det.errors import InputError
+from sact_det.files import replacing, write_torch
+from sact_det.network_spec import NetworkSpec
+from sact_det.weights.weight_file import load_torch, unwrap
+
+logger = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+
+_HALTING = ".halting."
+_COUNTERS = "num_batches_tracked"  # learning norms have it, frozen ones do not
+_CONFIG_KEYS = {
+    "family": "MODEL.CLASSIFIER.FAMILY",
+    "units": "MODEL.SACT.UNITS",
+    "base_channels": "MODEL.SACT.BASE_CHANNELS",
+    "dilation": "MODEL.SACT.DILATION",
+    "stem_pool": "MODEL.SACT.STEM_POOL",
+}
+
+
+def describe_spec(spec: NetworkSpec) -> dict[str, Any]:
+    """The architecture part of a weight file's metadata (sact_det/weights/weight_file.py)."""
+    keys = ("family", "units", "base_channels", "halting", "dilation", "stem_pool")
+    return {key: getattr(spec, key) for key in keys if hasattr(spec, key)}  # the CIFAR family lacks the last two
+
+
+class SACTCheckpointer(DetectionCheckpointer):
+    """DetectionCheckpointer for the models of this project.
+
+    * Reads our weight files and checkpoints, with torch.load(weights_only=True) alone.
+    * Everything in the file must fit the model and everything in the model must be in the file, except: parts that the
+      source cannot have, parts that the file says its source lacked, and halting branches (two-stage training from a
+      plain network). Those start fresh and are listed. Layers for another number of classes start fresh too, in
+      training.
+    * Saves to a temporary name and renames, so that a full disk costs no existing checkpoint. A checkpoint describes
+      its network as a weight file does.
+
+    Args:
+        evaluate: the weights must be complete; nothing may start fresh.
+        (the others as in DetectionCheckpointer)
+
+    Attributes:
+        source_lacks: prefixes of what no source but the model's own checkpoints has.
+        per_class: prefixes of the layers whose shapes depend on the number of classes.
+    """
+
+    source_lacks: tuple[str, ...] = ()
+    per_class: tuple[str, ...] = ()
+
+    def __init__(self, model: torch.nn.Module, save_dir: str = "", *, evaluate: bool = False, **kwargs: Any):
+        super().__init__(model, save_dir, **kwargs)
+        self._evaluate = evaluate
+        self._path = ""
+
+    def description(self) -> dict[str, Any]:
+        """The model's metadata: what its state dict alone cannot say."""
+        raise NotImplementedError
+
+    def adapt(self, state_dict: StateDict, missing: tuple[str, ...]) -> tuple[StateDict, tuple[str, ...]]:
+        """State dict of a file, and the prefixes that its source lacked, under the model's names."""
+        return state_dict, missing
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loads `path` ("" loads nothing). Raises InputError if the file is missing, broken or does not fit."""
+        if path:
+            self._path = path
+            local = self.path_manager.get_local_path(path) if "://" in path else path
+            if not Path(local).is_file():
+                raise InputError(f"{path}: no such weight file")
+        elif self._evaluate:
+            raise InputError("MODEL.WEIGHTS is empty: evaluation needs trained weights")
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return load_torch(filename)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> None:
+        state_dict, metadata = unwrap(checkpoint)
+        self._check_architecture(metadata)
+        state_dict, missing_at_source = self.adapt(
+            state_dict, tuple(f"{part}." for part in metadata.get("missing", ()))
+        )
+        model_state = self.model.state_dict()
+
+        other_classes = [
+            name
+            for name in state_dict
+            if name.startswith(self.per_class)
+            and name in model_state
+            and state_dict[name].shape != model_state[name].shape
+        ]
+        for name in [] if self._evaluate else other_classes:
+            del state_dict[name]
+        misfits = [
+            f"{name} is {list(value.shape)}, the model's {list(model_state[name].shape)}"
+            for name, value in state_dict.items()
+            if name in model_state and value.shape != model_state[name].shape
+        ]
+        unexpected = [n for n in state_dict if n not in model_state and not n.endswith(_COUNTERS)]
+        fresh = [n for n in model_state if n not in state_dict and not n.endswith(_COUNTERS)]
+        allowed = (*self.source_lacks, *missing_at_source, *other_classes)
+        missing = [n for n in fresh if self._evaluate or not (n.startswith(allowed) or _HALTING in n)]
+        for what, names in (
+            ("shapes differ", misfits),
+            ("not in the model", unexpected),
+            ("not in the file", missing),
+        ):
+            if names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise InputError(
+                    f"{self._path}: weights of another architecture than the config's (MODEL.SACT, number of "
+                    f"classes): {what}: {names[0]}{more}"
+                )
+        if fresh:
+            parts = sorted({re.sub(r"\.[^.]+$", "", name) for name in fresh})
+            logger.info("Starting fresh, because %s has no values for them: %s", self._path, ", ".join(parts))
+        self.model.load_state_dict(state_dict, strict=False)
+
+    def _check_architecture(self, metadata: dict[str, Any]) -> None:
+        """The file's own description against the model's, where shapes could not tell the difference."""
+        own = self.description()
+        for key, config_key in _CONFIG_KEYS.items():
+            wanted, found = own.get(key), metadata.get(key)
+            found = tuple(found) if isinstance(found, list) else found  # json has no tuples
+            if None not in (found, wanted) and found != wanted:
+                raise InputError(
+                    f"{self._path}: weights of another architecture: they need {config_key} {found}, "
+                    f"the config has {wanted}"
+                )
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Saves model and checkpointables as `name`.pth in the save folder. Raises OSError if it cannot be written."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), "sact": {**self.description(), "missing": []}, **kwargs}
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        path = Path(self.save_dir) / f"{name}.pth"
+        logger.info("Saving checkpoint to %s", path)
+        write_torch(path, data)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Notes which checkpoint is the last."""
+        with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
+            temporary.write_text(last_filename_basename)

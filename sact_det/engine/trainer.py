@@ -1,0 +1,111 @@
+"""Detectron2's trainer with repeatable runs and our checkpoints."""
+
+import logging
+import weakref
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.nn.parallel import DistributedDataParallel
+
+from sact_det.data.stream import derived_seed
+from sact_det.engine.checkpoint import SACTCheckpointer
+from sact_det.errors import InputError, one_line
+from sact_det.files import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def _shorten_bad_input(record: logging.LogRecord) -> bool:
+    """A log filter: Detectron2 logs the traceback of whatever ends a training; for bad input one line says it all."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (InputError, OSError)):
+        record.msg, record.args, record.exc_info = f"Training ends: {one_line(error)}", (), None
+    return True
+
+
+logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten_bad_input)
+
+
+class SeedEveryStep(HookBase):
+    """Makes what a model draws in a step (anchors, proposals) a function of seed, process and iteration."""
+
+    def __init__(self, seed: int):
+        self._seed = seed
+
+    def before_step(self) -> None:
+        """Seeds torch's generators on all devices."""
+        torch.manual_seed(derived_seed(self._seed, comm.get_rank(), self.trainer.iter))
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer whose runs are repeatable: killed and resumed, or split over processes, with SEED >= 0.
+
+    A task is a subclass with `checkpointer_class`, `table_row` and, as in DefaultTrainer, `build_train_loader` (whose
+    batch sampler is a BatchStream), `build_test_loader` and `build_evaluator`.
+
+    Raises:
+        InputError: a data set cannot be used; those in DATASETS.TEST are looked at before training, not after.
+    """
+
+    checkpointer_class: type[SACTCheckpointer]
+
+    def __init__(self, cfg: CfgNode):
+        # As DefaultTrainer.__init__, but for the checkpointer, and for processes without a GPU.
+        super(DefaultTrainer, self).__init__()
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        for name in cfg.DATASETS.TEST:
+            self.build_test_loader(cfg, name)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
+            model = DistributedDataParallel(model, broadcast_buffers=False)
+        else:
+            model = create_ddp_model(model, broadcast_buffers=False)
+        self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = self.checkpointer_class(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[Optional[HookBase]]:
+        """DefaultTrainer's hooks, and the seeding of every step where SEED >= 0."""
+        seeding = [SeedEveryStep(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
+        return [*seeding, *super().build_hooks()]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As in DefaultTrainer; the data stream continues where the checkpoint was written."""
+        super().resume_or_load(resume)
+        self.data_loader.batch_sampler.start = self.start_iter
+
+    @classmethod
+    def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
+        """The results of one data set as a table, in text."""
+        raise NotImplementedError
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """DefaultTrainer.test; logs the table row of each data set and writes inference/results.json."""
+        results = super().test(cfg, model, evaluators)
+        if results and comm.is_main_process():
+            by_dataset = results if len(cfg.DATASETS.TEST) > 1 else dict.fromkeys(cfg.DATASETS.TEST, results)
+            for name, result in by_dataset.items():
+                logger.info("%s:\n%s", name, cls.table_row(cfg, result))
+            write_json(Path(cfg.OUTPUT_DIR) / "inference" / "results.json", by_dataset)
+        return results
+
+
+def network_name(cfg: CfgNode, blocks: int) -> str:
+    """How a table names the first so many blocks of a config's network, e.g. "SACT (3, 4, 23), tau 0.005"."""
+    sact = cfg.MODEL.SACT
+    units = tuple(sact.UNITS[:blocks])
+    return f"ResNet {units}" if sact.HALTING == "none" else f"{sact.HALTING.upper()} {units}, tau {sact.TAU:g}"

@@ -1,0 +1,52 @@
+"""The tasks: what a command line needs to train and evaluate whatever a config's meta-architecture is."""
+
+from typing import Callable, NamedTuple, Sequence
+
+import sact_det.engine
+
+# isort: split
+from detectron2.config import CfgNode
+
+import sact_det.classification.setup
+import sact_det.detection.setup
+from sact_det.classification.trainer import ClassificationTrainer
+from sact_det.detection.trainer import DetectionTrainer
+from sact_det.engine.setup import merge_config
+from sact_det.engine.trainer import Trainer
+from sact_det.errors import InputError
+
+
+class Task(NamedTuple):
+    """`prepare` checks a config and registers its data sets; `trainer` trains and evaluates."""
+
+    prepare: Callable[[CfgNode], None]
+    trainer: type[Trainer]
+
+
+TASKS = {
+    "SACTGeneralizedRCNN": Task(sact_det.detection.setup.prepare, DetectionTrainer),
+    "SACTClassifier": Task(sact_det.classification.setup.prepare, ClassificationTrainer),
+}
+
+
+def task_of(cfg: CfgNode) -> Task:
+    """The task of MODEL.META_ARCHITECTURE. Raises InputError if there is none."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in TASKS:
+        raise InputError(f"MODEL.META_ARCHITECTURE must be one of {', '.join(TASKS)}; got {name!r}")
+    return TASKS[name]
+
+
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """A frozen, checked config: Detectron2's defaults, ours, the file's, then KEY VALUE overrides.
+
+    The data sets that it lists are registered.
+
+    Raises:
+        InputError: the file or an override cannot be used (engine/setup.py), the meta-architecture is no task of this
+            project, or a value is out of range.
+    """
+    cfg = merge_config(config_file, overrides)
+    task_of(cfg).prepare(cfg)
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,77 @@
+"""ImageNet weights of TF-Slim's resnet_v2_50, _101, _152 and _200 from its checkpoints.
+
+https://github.com/tensorflow/models/blob/master/research/slim/nets/resnet_v2.py. The variables are those of the
+original SACT program, which descends from it, under the scope `resnet_v2_50` and so on; the norms keep the statistics
+of their input, so they may go on learning. The stride sits in the last unit of blocks 1-3: why the first units of
+blocks 2-4 are dilated for that is said in sact_det/weights/tf_slim.py.
+"""
+
+import re
+from typing import Any, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sact_det.classification.model import Classifier
+from sact_det.errors import InputError
+from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.weights.tf_variables import (
+    out_channels,
+    refuse_foreign_weights,
+    take_variables,
+    units_per_block,
+    variable_scope,
+)
+
+_SCOPE = re.compile(r"(resnet_v2_\d+)/")
+_DILATION = (1, 2, 2, 2)
+
+
+def convert_tf_slim_checkpoint(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights for Classifier from a checkpoint's variables.
+
+    Units, width and classes follow from the names and shapes.
+
+    Args:
+        variables: name -> array, e.g. of `open_checkpoint` (sact_det/weights/tf_checkpoint.py).
+
+    Returns:
+        The state dict (float32) and the metadata of a weight file (sact_det/weights/weight_file.py). `unused` lists the
+        variables that the network does not have: slots of the optimizer, averages, counters.
+
+    Raises:
+        InputError: the variables are not those of one of these networks, or not all of them.
+    """
+    network_name = next((match[1] for match in map(_SCOPE.match, variables) if match), None)
+    if network_name is None:
+        raise InputError(
+            "no variable of TF-Slim's networks (resnet_v2_50/..., _101, _152 or _200); "
+            f"the checkpoint has {next(iter(variables), 'none at all')}"
+        )
+    scope = f"{network_name}/"
+    unit = re.compile(rf"{scope}block(\d+)/unit_(\d+)/")
+    spec = ResNetV2Spec(
+        units=units_per_block(variables, unit, ResNetV2Spec.max_blocks, "TF-Slim's networks"),
+        base_channels=out_channels(variables, f"{scope}{variable_scope('block1.units.0.conv1')}/weights"),
+        halting="none",
+        dilation=_DILATION,
+    )
+    num_classes = out_channels(variables, f"{scope}logits/weights")
+    with torch.device("meta"):
+        network = Classifier(spec, num_classes)
+    state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name))
+    refuse_foreign_weights(unused, scope, f"TF-Slim's {network_name}, units {spec.units}")
+    metadata = {
+        "family": spec.family,
+        "units": spec.units,
+        "base_channels": spec.base_channels,
+        "halting": spec.halting,
+        "dilation": spec.dilation,
+        "stem_pool": spec.stem_pool,
+        "num_classes": num_classes,
+        "source": f"TF-Slim {network_name}",
+        "missing": [],
+        "unused": unused,
+    }
+    return state_dict, metadata

@@ -1,0 +1,119 @@
+"""What TensorFlow programs built on TF-Slim call the variables of our modules, and their layout.
+
+Convolution weights are [height, width, in, out] there; a norm has beta, gamma and the moving statistics.
+"""
+
+import itertools
+import re
+from typing import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sact_det.errors import InputError
+
+_CONV = {"weight": "weights", "bias": "biases"}
+_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+_WEIGHTS = {*_CONV.values(), *_NORM.values()}
+
+
+def take_variables(
+    network: nn.Module, variables: Mapping[str, np.ndarray], scope_of: Callable[[str], str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The values of every convolution and norm of a network.
+
+    Args:
+        network: gives names and shapes only; it may be on the meta device.
+        variables: name -> array; each is asked for once, so they may be read from disk one by one.
+        scope_of: from the name of a module to the scope of its variables.
+
+    Returns:
+        The state dict (float32), and the names of the variables that the network does not have.
+
+    Raises:
+        InputError: a variable is missing, or has another shape or type than its module's.
+    """
+    state_dict: dict[str, Tensor] = {}
+    unused = dict.fromkeys(variables)
+    for name, module in network.named_modules():
+        parameters = _CONV if isinstance(module, nn.Conv2d) else _NORM if isinstance(module, nn.BatchNorm2d) else {}
+        for parameter, variable in parameters.items():
+            target = getattr(module, parameter)
+            if target is None:
+                continue
+            source = f"{scope_of(name)}/{variable}"
+            state_dict[f"{name}.{parameter}"] = _to_tensor(source, _get(variables, source), target.shape)
+            del unused[source]
+        if isinstance(module, nn.BatchNorm2d):
+            state_dict[f"{name}.num_batches_tracked"] = torch.tensor(0)
+    return state_dict, list(unused)
+
+
+def variable_scope(module: str, family: str = "imagenet") -> str:
+    """The scope of a module, below that of the network: block1/unit_1/bottleneck_v2/... for block1.units.0."""
+    cifar = family == "cifar"
+    match = re.fullmatch(r"block(\d)\.units\.(\d+)\.(halting\.)?(\w+)", module)
+    if not match:
+        names = {"stem.conv": "Conv", "postnorm": "BatchNorm"} if cifar else {"stem.conv": "conv1"}
+        return names.get(module, module)
+    unit = f"block{'_' if cifar else ''}{match[1]}/unit_{int(match[2]) + 1}"
+    if match[3]:
+        return f"{unit}/halting_proba/{match[4].replace('norm', 'bn')}"
+    layer = re.sub(r"^norm(\d)$", r"conv\1/BatchNorm", match[4])
+    return f"{unit}/{'residual' if cifar else 'bottleneck_v2'}/{layer}"
+
+
+def units_per_block(
+    variables: Mapping[str, np.ndarray], unit: "re.Pattern[str]", num_blocks: int, networks: str
+) -> tuple[int, ...]:
+    """How many units every block has.
+
+    Args:
+        variables: name -> array; only the names count.
+        unit: matches the start of the variables in units; its groups 1 and 2 are the numbers of block and unit.
+        num_blocks: of the networks of this kind.
+        networks: what an error calls these.
+
+    Raises:
+        InputError: there are more blocks, or a block lacks a unit.
+    """
+    found: dict[int, set[int]] = {block: set() for block in range(1, num_blocks + 1)}
+    for match in filter(None, map(unit.match, variables)):
+        if int(match[1]) not in found:
+            raise InputError(f"{match.string}: {networks} have {num_blocks} blocks")
+        found[int(match[1])].add(int(match[2]))
+    for block, numbers in found.items():
+        absent = next(number for number in itertools.count(1) if number not in numbers)
+        if absent <= max(numbers, default=1):
+            raise InputError(f"unit {absent} of block {block} is not in the checkpoint")
+    return tuple(len(numbers) for numbers in found.values())
+
+
+def out_channels(variables: Mapping[str, np.ndarray], name: str) -> int:
+    """The last side of a convolution's weights. Raises InputError if they are missing or have another shape."""
+    shape = _get(variables, name).shape
+    if len(shape) != 4 or shape[3] == 0:
+        raise InputError(f"{name}: has shape {list(shape)}; expected [height, width, in, out]")
+    return shape[3]
+
+
+def refuse_foreign_weights(unused: list[str], scope: str, network: str) -> None:
+    """Raises InputError if variables under the network's scope look like weights: it is another network then."""
+    for name in unused:
+        if name.startswith(scope) and name.rpartition("/")[2] in _WEIGHTS:
+            raise InputError(f"{name}: not a variable of {network}")
+
+
+def _get(variables: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in variables:
+        raise InputError(f"{name}: not in the checkpoint, which has other variables of such a network")
+    return variables[name]
+
+
+def _to_tensor(name: str, value: np.ndarray, shape: torch.Size) -> Tensor:
+    """float32 of `shape`, from [height, width, in, out] if it is a convolution's weights."""
+    expected = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
+    if value.shape != expected or value.dtype.kind != "f":
+        raise InputError(f"{name}: is {value.dtype} {list(value.shape)}; expected floats {list(expected)}")
+    return torch.from_numpy(np.array(value.transpose(3, 2, 0, 1) if len(shape) == 4 else value, np.float32, order="C"))

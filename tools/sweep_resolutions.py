@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""Evaluates classifiers at several test resolutions: accuracy against FLOPs, as in the paper's figure 7.
+
+    python tools/sweep_resolutions.py \
+        --model "ResNet-101" configs/ImageNet/plain_R_101.yaml weights/plain.pth \
+        --model "SACT 0.005" configs/ImageNet/sact_R_101_tau_0.005.yaml weights/sact.pth \
+        --sizes 224 256 288 320 352 --output output/figure7 DATASETS.TEST "('imagenet_val',)"
+
+OUTPUT receives table.md, results.json and sweep.png. The result of every model at every size is kept there, too: an
+interrupted sweep goes on where it was, and more models and sizes can be added; a result is used again if weights and
+settings are the same.
+"""
+
+import argparse
+import logging
+import re
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
+
+# isort: split
+from detectron2.utils.logger import setup_logger
+
+from sact_det.classification.accuracy_plot import Point, plot_accuracy
+from sact_det.classification.evaluator import accuracy_row
+from sact_det.classification.sweep import Pair, evaluate_pairs
+from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.files import replacing, writable_folder, write_json
+from sact_det.tasks import load_config
+
+logger = logging.getLogger("sact_det.sweep_resolutions")
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("NAME", "CONFIG", "WEIGHTS"),
+        help="a trained classifier and what to call it; once for every model",
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, required=True, metavar="L", help="sides of the square images, in pixels"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; made if missing")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides for all models, at the end"
+    )
+    return parser.parse_args(argv)
+
+
+def make_pairs(args: argparse.Namespace) -> list[Pair]:
+    """Every model at every size, checked before any work is done."""
+    if min(args.sizes) < 1:
+        raise InputError(f"--sizes must be positive; got {min(args.sizes)}")
+    pairs: list[Pair] = []
+    folders: dict[str, str] = {}
+    for name, config, weights in args.model:
+        folder = re.sub(r"[^\w.+-]+", "_", name)
+        if not folder.strip("._"):
+            raise InputError(f"--model {name!r}: a name needs letters or digits")
+        if folder.casefold() in folders:
+            raise InputError(f"--model {name!r}: too close to the other model {folders[folder.casefold()]!r}")
+        folders[folder.casefold()] = name
+        if not Path(weights).is_file():
+            raise InputError(f"{weights}: no such weight file")
+        for size in dict.fromkeys(args.sizes):
+            own = ["MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(Path(args.output) / folder / str(size))]
+            cfg = load_config(config, [*args.opts, *own, "INPUT.CLASSIFICATION.SIZE_TEST", str(size)])
+            pairs.append(Pair(name, size, cfg))
+    for name, _, cfg in pairs:
+        check_comparable(name, cfg, pairs[0].cfg)
+    return pairs
+
+
+def check_comparable(name: str, cfg: Any, first: Any) -> None:
+    """Raises InputError unless the config is a classifier's on one data set, that of the first model."""
+    if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
+        raise InputError(f"--model {name}: MODEL.META_ARCHITECTURE must be SACTClassifier")
+    if len(cfg.DATASETS.TEST) != 1:
+        raise InputError(f"--model {name}: DATASETS.TEST must name one data set; got {tuple(cfg.DATASETS.TEST)}")
+
+    def data(config: Any) -> list[list[str]]:
+        return [list(entry) for entry in config.DATASETS.CLASSIFICATION if entry[0] == config.DATASETS.TEST[0]]
+
+    if (cfg.DATASETS.TEST[0], data(cfg)) != (first.DATASETS.TEST[0], data(first)):
+        raise InputError(f"--model {name}: evaluated on other data than the first model; set DATASETS.TEST for all")
+
+
+def write_results(output: Path, results: Sequence[dict[str, Any]]) -> str:
+    """Writes json, table and plot; returns the table."""
+    write_json(output / "results.json", {"dataset": results[0]["dataset"], "pairs": results})
+    rows = [accuracy_row(result["model"], result["size"], result["summary"]).splitlines() for result in results]
+    table = "\n".join([*rows[0], *(row for _, _, row in rows[1:])])
+    with replacing(output / "table.md") as temporary:
+        temporary.write_text(table + "\n", encoding="utf-8")
+    points = [
+        Point(result["model"], result["size"], *(result["summary"][key] for key in ("flops", "flops_std", "accuracy")))
+        for result in results
+    ]
+    plot_accuracy(
+        output / "sweep.png", points, f"{results[0]['dataset']}, {results[0]['summary']['images']:.0f} images"
+    )
+    return table
+
+
+def sweep(args: argparse.Namespace) -> None:
+    pairs = make_pairs(args)
+    writable_folder(args.output)
+    results = evaluate_pairs(pairs)
+    logger.info("In %s:\n%s", args.output, write_results(Path(args.output), results))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    with errors_to_exit_code():
+        sweep(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    setup_logger()
+    setup_logger(name="sact_det")
+    main()
