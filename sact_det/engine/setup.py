@@ -72,6 +72,8 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
         InputError: a value is out of range.
     """
     sact = cfg.MODEL.SACT
+    if cfg.MODEL.BACKBONE.FREEZE_AT < 0:
+        raise InputError(f"MODEL.BACKBONE.FREEZE_AT must be 0 or more; got {cfg.MODEL.BACKBONE.FREEZE_AT}")
     with arguments_are_keys("MODEL.SACT"):
         spec_from_config(cfg, family)
         check_choice("box_head_norm", sact.BOX_HEAD_NORM, ("", *NORMS))

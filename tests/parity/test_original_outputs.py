@@ -16,8 +16,9 @@ def case(request: pytest.FixtureRequest) -> Case:
     return original_network(request.param)
 
 
-@pytest.fixture(scope="module")
-def output(case: Case) -> ClassifierOutput:
+@pytest.fixture(params=["dense", "perforated"], scope="module")
+def output(case: Case, request: pytest.FixtureRequest) -> ClassifierOutput:
+    case.model.set_execution(request.param)
     with torch.no_grad():
         return case.model(case.images)
 
@@ -57,7 +58,9 @@ def test_ponder_cost_and_halting_distribution_are_the_same(case: Case, output: C
         )
 
 
-def test_features_of_every_block_are_the_same(case: Case):
+@pytest.mark.parametrize("execution", ["dense", "perforated"])
+def test_features_of_every_block_are_the_same(case: Case, execution: str):
+    case.model.set_execution(execution)
     with torch.no_grad():
         x = case.model.stem(case.images)
         for ours, theirs in case.block_names:
