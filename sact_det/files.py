@@ -8,8 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Union
 
-import torch
-
 
 @contextlib.contextmanager
 def replacing(path: Union[str, Path]) -> Iterator[Path]:
@@ -60,6 +58,8 @@ def write_json(path: Union[str, Path], value: Any) -> None:
 
 def write_torch(path: Union[str, Path], value: Any) -> None:
     """torch.save to `path`. Raises OSError if `path` cannot be written (torch itself says RuntimeError)."""
+    import torch  # late: the other writers need none
+
     with replacing(path) as temporary, open(temporary, "wb") as file:
         try:
             torch.save(value, file)

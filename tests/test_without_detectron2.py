@@ -20,6 +20,7 @@ CORE = (
     "sact_det.weights.tf_slim",
     "sact_det.weights.tf_slim_checkpoint",
     "sact_det.weights.timm",
+    "saliency.search",
 )
 
 
@@ -41,3 +42,8 @@ def test_the_detection_parts_say_in_one_line_how_to_get_detectron2():
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode != 0
     assert last.startswith("ImportError: this part of sact_det needs Detectron2") and "pip install" in last
+
+
+def test_saliency_needs_neither_detectron2_nor_torch():
+    result = run_without_detectron2("sys.modules['torch'] = None; import saliency.cat2000, saliency.search")
+    assert result.returncode == 0, result.stderr

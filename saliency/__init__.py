@@ -1,0 +1,1 @@
+"""Saliency maps against human fixations: reading fixation data, the field's metrics, post-processing, tuning."""

@@ -1,0 +1,119 @@
+"""Maps that a model made, kept on disk: an interrupted extraction goes on where it was, and is never done twice.
+
+    FOLDER/<digest of the fingerprint>/fingerprint.json
+    FOLDER/<digest of the fingerprint>/<name>.npz          float32 [h, w] under "map"
+
+The fingerprint is whatever the maps depend on: the weights' checksum, the config, the size of the model's input. Maps
+of another fingerprint lie in another folder and are not seen.
+"""
+
+import hashlib
+import json
+import logging
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
+from urllib.parse import quote
+
+import numpy as np
+from tqdm import tqdm
+
+from sact_det.errors import InputError
+from sact_det.files import replacing, write_json
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
+    """A name for a fingerprint, of values that JSON knows (and tuples); independent of the order of its keys."""
+    try:
+        text = json.dumps(fingerprint, sort_keys=True)
+    except TypeError as error:
+        raise InputError(f"a fingerprint must be made of what JSON knows: {error}") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class MapCache:
+    """The maps of one fingerprint. Called with a name, returns the map; can be sent to other processes.
+
+    Args:
+        folder: of all fingerprints; made if missing.
+        fingerprint: what the maps depend on.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Union[str, Path], fingerprint: Mapping[str, Any]):
+        self._folder = Path(folder) / fingerprint_digest(fingerprint)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+            if not (self._folder / "fingerprint.json").exists():
+                write_json(self._folder / "fingerprint.json", fingerprint)
+        except OSError as error:
+            raise InputError(f"{folder}: not a cache folder that can be written ({error.strerror})") from error
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{quote(name, safe='')}.npz"
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __call__(self, name: str) -> np.ndarray:
+        """The map, float32 [h, w]. Raises InputError if it is not here."""
+        found = self.get(name)
+        if found is None:
+            raise InputError(f"{self._path(name)}: the map of {name!r} is not in the cache")
+        return found
+
+    def get(self, name: str) -> Optional[np.ndarray]:
+        """The map, float32 [h, w], or None if it is not here or its file is broken (which is said in the log)."""
+        path = self._path(name)
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                found = content["map"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            logger.warning("%s: broken, will be made again (%s)", path, error)
+            return None
+        if found.ndim != 2 or found.dtype != np.float32:
+            logger.warning("%s: holds no map, will be made again", path)
+            return None
+        return found
+
+    def put(self, name: str, values: np.ndarray) -> None:
+        """Keeps a map, finite numbers [h, w], as float32.
+
+        Raises:
+            InputError: it is no such map, or cannot be written.
+        """
+        values = np.asarray(values)
+        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+            raise InputError(f"the map of {name!r} must be finite numbers [H, W]; got shape {list(values.shape)}")
+        path = self._path(name)
+        try:
+            with replacing(path) as temporary:
+                np.savez(temporary, map=values.astype(np.float32))
+        except OSError as error:
+            raise InputError(f"{path}: the map cannot be written ({error.strerror or error})") from error
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """The names whose maps are not here, in their order."""
+        return [name for name in names if name not in self]
+
+    def fill(self, names: Sequence[str], extract: Callable[[str], np.ndarray], progress: bool = False) -> int:
+        """Makes the maps that are missing; each is kept as soon as it is made. Returns how many were made.
+
+        Args:
+            names: of the maps that are wanted.
+            extract: makes the map of a name.
+            progress: shows a bar where stderr is a terminal.
+        """
+        missing = self.missing(names)
+        for name in tqdm(missing, desc="maps", unit="image", disable=None if progress else True):
+            self.put(name, extract(name))
+        return len(missing)

@@ -1,0 +1,190 @@
+"""Where people looked in one image: points, with the maps and the files they come from and turn into.
+
+Coordinates are pixels counted from 0, x to the right and y down.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Iterable, Union
+
+import numpy as np
+from scipy.io import loadmat, whosmat
+
+from sact_det.errors import InputError, one_line
+from saliency.blur import gaussian_blur
+from saliency.images import read_image
+
+Shape = tuple[int, int]
+
+MAT_VARIABLE = "fixLocs"  # of CAT2000
+DENSITY_SIGMA = 40.0  # pixels at 1920x1080: about one degree of visual angle
+
+
+@dataclass(frozen=True, eq=False)
+class Fixations:
+    """The fixations of one image, any number of them on one pixel.
+
+    Attributes:
+        x, y: int64 [n].
+        shape: (height, width) of the image.
+
+    Raises:
+        InputError: a fixation lies outside the image.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        height, width = self.shape
+        outside = (self.x < 0) | (self.x >= width) | (self.y < 0) | (self.y >= height)
+        if outside.any():
+            first = int(np.argmax(outside))
+            raise InputError(
+                f"{int(outside.sum())} of {len(self)} fixations lie outside the image of {width}x{height} pixels, "
+                f"the first at x={self.x[first]}, y={self.y[first]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @classmethod
+    def from_map(cls, fixation_map: np.ndarray) -> "Fixations":
+        """One fixation for each pixel of a [H, W] map that is not 0. Raises InputError if it is no such map."""
+        fixation_map = np.asarray(fixation_map)
+        if fixation_map.ndim != 2 or fixation_map.size == 0 or fixation_map.dtype.kind not in "biuf":
+            raise InputError(f"a fixation map must be numbers [H, W]; got {_described(fixation_map)}")
+        if fixation_map.dtype.kind == "f" and not np.isfinite(fixation_map).all():
+            raise InputError("a fixation map must be finite; it holds NaN or infinity")
+        y, x = np.nonzero(fixation_map)
+        return cls(x.astype(np.int64), y.astype(np.int64), _shape(fixation_map))
+
+    @classmethod
+    def from_points(cls, points: Any, shape: Shape) -> "Fixations":
+        """Points [n, 2] of x and y; fractions are cut off. Raises InputError if they are none or lie outside."""
+        try:
+            array = np.asarray(points, float)
+        except (TypeError, ValueError):
+            array = np.zeros(0)
+        if array.ndim == 2 and array.shape[1] == 2 and np.isfinite(array).all():
+            pixels = np.floor(array).astype(np.int64)
+            return cls(pixels[:, 0].copy(), pixels[:, 1].copy(), shape)
+        if array.ndim == 2 and array.shape[1] == 2:
+            raise InputError("fixations must be finite points x, y; they hold NaN or infinity")
+        if np.shape(points) == (0,):
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), shape)
+        raise InputError(f"fixations must be points [n, 2] of x and y; got {_described(np.asarray(points, object))}")
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """Row-major pixel numbers, int64 [n]."""
+        return self.y * self.shape[1] + self.x
+
+    @cached_property
+    def distinct_pixels(self) -> np.ndarray:
+        """The same, each once, ascending."""
+        return np.unique(self.pixels)
+
+    def distinct(self) -> "Fixations":
+        """At most one fixation on a pixel, as in a binary map."""
+        y, x = np.divmod(self.distinct_pixels, self.shape[1])
+        return Fixations(x, y, self.shape)
+
+    def scaled_to(self, shape: Shape) -> "Fixations":
+        """The same places in an image of another size."""
+        if shape == self.shape:
+            return self
+        x = (self.x * (shape[1] / self.shape[1])).astype(np.int64)
+        y = (self.y * (shape[0] / self.shape[0])).astype(np.int64)
+        return Fixations(np.minimum(x, shape[1] - 1), np.minimum(y, shape[0] - 1), shape)
+
+    def counts(self) -> np.ndarray:
+        """Fixations on every pixel, int64 [H, W]."""
+        return np.bincount(self.pixels, minlength=self.shape[0] * self.shape[1]).reshape(self.shape)
+
+    def density(self, sigma: float = DENSITY_SIGMA) -> np.ndarray:
+        """The counts blurred by a Gaussian and divided by their number: float64 [H, W], >= 0, sum 1.
+
+        Args:
+            sigma: in pixels; reflecting borders.
+
+        Raises:
+            InputError: there are no fixations.
+        """
+        if len(self) == 0:
+            raise InputError("there are no fixations to make a density of")
+        density = np.maximum(gaussian_blur(self.counts().astype(np.float64), sigma), 0)  # rounding may go below 0
+        return density / density.sum()
+
+
+FixationsLike = Union[Fixations, np.ndarray]
+
+
+def as_fixations(value: FixationsLike, shape: Shape) -> Fixations:
+    """Fixations of an image of `shape`, from `Fixations`, a fixation map of this shape, or points [n, 2] of x and y.
+
+    Raises:
+        InputError: they belong to an image of another size. Nothing is resized here.
+    """
+    if not isinstance(value, Fixations):
+        array = np.asarray(value)
+        is_points = array.ndim == 2 and array.shape[1] == 2 and array.shape != shape
+        value = Fixations.from_points(array, shape) if is_points else Fixations.from_map(array)
+    if value.shape != shape:
+        raise InputError(
+            f"the fixations belong to an image of {value.shape[1]}x{value.shape[0]} pixels and the saliency map has "
+            f"{shape[1]}x{shape[0]}; resize the map first (saliency.postprocess.resize)"
+        )
+    return value
+
+
+def pooled(parts: Iterable[Fixations], shape: Shape) -> Fixations:
+    """The fixations of several images together, scaled to one of `shape`: the negatives of shuffled AUC."""
+    scaled = [part.scaled_to(shape) for part in parts]
+    x, y = (np.concatenate([np.zeros(0, np.int64), *(getattr(part, axis) for part in scaled)]) for axis in "xy")
+    return Fixations(x, y, shape)
+
+
+def read_fixations(path: Union[str, Path], variable: str = MAT_VARIABLE) -> Fixations:
+    """Reads a fixation map from a MATLAB file (pixels that are not 0) or an image file.
+
+    In an image, which compression may have blurred, the pixels above half of its greatest value are fixated.
+
+    Args:
+        path: of a .mat file (format 4 to 7) or of an image.
+        variable: the map's name in a MATLAB file.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it holds no such map.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such fixation file")
+    if path.suffix.lower() != ".mat":
+        picture = read_image(path, color=False)
+        return Fixations.from_map(picture > picture.max() / 2)
+    try:
+        content = loadmat(path, variable_names=[variable])
+        if variable not in content:
+            names = ", ".join(name for name, _, _ in whosmat(path)) or "none"
+            raise InputError(f"{path}: has no variable {variable!r}; it holds: {names}")
+    except InputError:
+        raise
+    except NotImplementedError as error:
+        raise InputError(f"{path}: a MATLAB file of version 7.3; save it with -v7") from error
+    except Exception as error:  # scipy raises whatever it stumbles over
+        raise InputError(f"{path}: not a MATLAB file that can be read: {one_line(error)}") from error
+    try:
+        return Fixations.from_map(content[variable])
+    except InputError as error:
+        raise InputError(f"{path}: {variable}: {error}") from error
+
+
+def _shape(array: np.ndarray) -> Shape:
+    return array.shape[0], array.shape[1]
+
+
+def _described(array: np.ndarray) -> str:
+    return f"an array of shape {list(array.shape)}"

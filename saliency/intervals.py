@@ -1,0 +1,47 @@
+"""How sure a mean over images is: bootstrap confidence intervals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sact_det.errors import InputError
+
+_BATCH = 1_000_000  # numbers drawn at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `number` images, and the interval that holds it with probability `level`."""
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    number: int
+
+
+def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
+    """The percentile interval of the mean (Efron 1979): images drawn with replacement, many times.
+
+    Args:
+        values: [n], one for each image, finite.
+        level: in (0, 1).
+        resamples: how many times.
+        seed: of the draws.
+
+    Raises:
+        InputError: there are no values, one is not finite, or an argument is out of range.
+    """
+    values = np.asarray(values, np.float64).reshape(-1)
+    if values.size == 0 or not np.isfinite(values).all():
+        raise InputError("an interval needs at least one value, all of them finite")
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(f"`level` must lie in (0, 1) and `resamples` be positive; got {level} and {resamples}")
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BATCH // values.size)
+    means = [
+        values[rng.integers(values.size, size=(min(rows, resamples - start), values.size))].mean(axis=1)
+        for start in range(0, resamples, rows)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high), level, values.size)

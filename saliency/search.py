@@ -1,0 +1,285 @@
+"""Tuning of blur and centre baseline: the grid on the first halves, validation on the second, as in the paper.
+
+A map's cosine transform is taken once, each blur once per sigma, and every mixture is scored without being sorted
+(saliency/ranks.py). Images are independent and go to several processes.
+"""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Callable, Iterator, Optional, Sequence
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from sact_det.errors import InputError
+from saliency.center import CenterBaseline
+from saliency.dataset import FixationDataset
+from saliency.intervals import Interval, bootstrap_interval
+from saliency.postprocess import PostProcessing, mix
+from saliency.scores import Reference, get_metric
+
+# The MIT benchmark's optimisation code; the paper's own grid is unknown.
+MIT_SIGMAS = (0, 1, 10, 20, 30, 40, 60, 80, 100)  # pixels
+MIT_WEIGHTS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+
+Maps = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values to try.
+
+    Attributes:
+        sigmas: of the blur, in pixels of the image, ascending.
+        multipliers: of the centre baseline, ascending; inf is the centre alone.
+
+    Raises:
+        InputError: there are none, or they do not ascend from 0 or more.
+    """
+
+    sigmas: tuple[float, ...]
+    multipliers: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, values in (("sigmas", self.sigmas), ("multipliers", self.multipliers)):
+            if not values or not values[0] >= 0 or any(not a < b for a, b in pairwise(values)):
+                raise InputError(f"`{name}` of a grid must ascend from 0 or more; got {', '.join(map(str, values))}")
+        if np.isinf(self.sigmas[-1]):
+            raise InputError("`sigmas` of a grid must be finite")
+
+    @classmethod
+    def from_weights(cls, sigmas: Sequence[float], weights: Sequence[float]) -> "Grid":
+        """From weights w in [0, 1] of (1 - w) map + w centre, which AUC cannot tell from multipliers w / (1 - w)."""
+        return cls(tuple(sigmas), tuple(weight / (1 - weight) if weight < 1 else np.inf for weight in weights))
+
+    @classmethod
+    def mit(cls) -> "Grid":
+        """9 sigmas x 11 weights."""
+        return cls.from_weights(MIT_SIGMAS, MIT_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A point of a grid, and its mean score over some images."""
+
+    sigma: float
+    multiplier: float
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class GridScores:
+    """Every image's score at every point.
+
+    Attributes:
+        grid, metric: what was tried, and measured.
+        values: float64 [images, sigmas, multipliers].
+    """
+
+    grid: Grid
+    metric: str
+    values: np.ndarray
+
+    def mean(self, indices: Optional[Sequence[int]] = None) -> np.ndarray:
+        """float64 [sigmas, multipliers], over all images or those of `indices`."""
+        return (self.values if indices is None else self.values[list(indices)]).mean(axis=0)
+
+    def best(self, indices: Optional[Sequence[int]] = None) -> GridPoint:
+        """The best point over all images or those of `indices`; of equal ones the least blurred, least centred."""
+        mean = self.mean(indices)
+        signed = mean if get_metric(self.metric).higher_is_better else -mean
+        row, column = np.unravel_index(np.argmax(signed), mean.shape)
+        return GridPoint(self.grid.sigmas[row], self.grid.multipliers[column], float(mean[row, column]))
+
+    def edge_notices(self, point: GridPoint) -> list[str]:
+        """A line for each axis on whose edge a point lies: beyond it there may be a better one."""
+        lines = []
+        axes = (("sigma", point.sigma, self.grid.sigmas), ("multiplier", point.multiplier, self.grid.multipliers))
+        for name, value, values in axes:
+            if len(values) > 1 and value in (values[0], values[-1]):
+                end = value == 0 or np.isinf(value)
+                advice = "which is the end of its range" if end else "a wider grid may hold a better one"
+                lines.append(f"the best {name}, {value:g}, lies on the edge of the grid: {advice}")
+        return lines
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """What tuning on one part and validating on another gave.
+
+    Attributes:
+        search: scores on the tuning images.
+        best: the point chosen there, with its score there.
+        notices: on what to be wary of in the choice.
+        scores: float64 [n], of the validation images at this point.
+        interval: of their mean.
+    """
+
+    search: GridScores
+    best: GridPoint
+    notices: Sequence[str]
+    scores: np.ndarray
+    interval: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """What k-fold tuning gave.
+
+    Attributes:
+        points: chosen for each fold on all the others, with the score there.
+        scores: float64 [n], of every image at the point of its fold.
+        interval: of their mean.
+    """
+
+    points: Sequence[GridPoint]
+    scores: np.ndarray
+    interval: Interval
+
+
+def grid_scores(
+    dataset: FixationDataset,
+    maps: Maps,
+    chain: PostProcessing,
+    grid: Grid,
+    *,
+    metric: str = "auc_judd",
+    processes: int = 1,
+    progress: bool = False,
+) -> GridScores:
+    """Scores every image at every point of a grid.
+
+    Args:
+        dataset: the images.
+        maps: from an image's name to its map, float [h, w], such as a `MapCache`; sent to the processes.
+        chain: the post-processing; the grid replaces its sigma and multiplier.
+        grid: the points.
+        metric: a key of METRICS.
+        processes: how many to use; with more than one, the calling script needs `if __name__ == "__main__":`.
+        progress: shows a bar where stderr is a terminal.
+
+    Raises:
+        InputError: a map is missing or bad (its image is named), or an argument is out of range.
+    """
+    get_metric(metric)
+    if processes < 1:
+        raise InputError(f"`processes` must be at least 1; got {processes}")
+    task = _Task(dataset, maps, chain, grid, metric)
+    with ExitStack() as stack:
+        results: Iterator[np.ndarray]
+        if processes == 1 or len(dataset) == 1:
+            results = map(task, range(len(dataset)))
+        else:
+            executor = ProcessPoolExecutor(min(processes, len(dataset)), _process_context(), _start_worker, (task,))
+            stack.callback(executor.shutdown, cancel_futures=True)
+            results = executor.map(_run_in_worker, range(len(dataset)))
+        shown = tqdm(results, desc=f"grid, {metric}", total=len(dataset), unit="image", disable=None if progress else 1)
+        values = np.stack(list(shown))
+    return GridScores(grid, metric, values)
+
+
+def tune(
+    first: FixationDataset,
+    second: FixationDataset,
+    maps: Maps,
+    chain: PostProcessing,
+    grid: Grid,
+    *,
+    metric: str = "auc_judd",
+    processes: int = 1,
+    progress: bool = False,
+    seed: int = 0,
+) -> Tuning:
+    """The paper's protocol: the best point of the grid on `first`, its score on `second` (`FixationDataset.halves`).
+
+    Args as `grid_scores`; seed: of the bootstrap.
+    """
+    search = grid_scores(first, maps, chain, grid, metric=metric, processes=processes, progress=progress)
+    best = search.best()
+    chosen = Grid((best.sigma,), (best.multiplier,))
+    validation = grid_scores(second, maps, chain, chosen, metric=metric, processes=processes, progress=progress)
+    scores = validation.values.reshape(-1)
+    return Tuning(search, best, search.edge_notices(best), scores, bootstrap_interval(scores, seed=seed))
+
+
+def cross_validate(scores: GridScores, folds: Sequence[Sequence[int]], seed: int = 0) -> CrossValidation:
+    """Chooses the point for each fold (`FixationDataset.folds`) on the others. No map is scored again.
+
+    Raises:
+        InputError: the folds do not hold every image once.
+    """
+    number = len(scores.values)
+    if sorted(index for fold in folds for index in fold) != list(range(number)) or len(folds) < 2:
+        raise InputError(f"`folds` must be at least two and hold each of the {number} images once")
+    held_out, points = np.empty(number), []
+    for fold in folds:
+        point = scores.best(sorted(set(range(number)) - set(fold)))
+        row, column = scores.grid.sigmas.index(point.sigma), scores.grid.multipliers.index(point.multiplier)
+        held_out[list(fold)] = scores.values[list(fold), row, column]
+        points.append(point)
+    return CrossValidation(points, held_out, bootstrap_interval(held_out, seed=seed))
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Scores one image at every point."""
+
+    dataset: FixationDataset
+    maps: Maps
+    chain: PostProcessing
+    grid: Grid
+    metric: str
+
+    def __call__(self, index: int) -> np.ndarray:
+        """float64 [sigmas, multipliers]."""
+        image = self.dataset[index]
+        try:
+            return self._scores(self.maps(image.name), Reference(self.dataset, index), image.shape)
+        except InputError as error:
+            raise InputError(f"{image.name}: {error}") from error
+
+    def _scores(self, ponder_map: np.ndarray, truth: Reference, shape: tuple[int, int]) -> np.ndarray:
+        metric = get_metric(self.metric)
+        center = _center_map(self.chain.center, shape)
+        mixture = np.empty(shape, np.float32)
+        scores = np.empty((len(self.grid.sigmas), len(self.grid.multipliers)))
+        for row, normalized in enumerate(self.chain.normalized(ponder_map, shape, self.grid.sigmas)):
+            for column, multiplier in enumerate(self.grid.multipliers):
+                if row and np.isinf(multiplier):
+                    scores[row, column] = scores[0, column]  # the centre alone
+                else:
+                    scores[row, column] = metric.of(mix(normalized, center, multiplier, out=mixture), truth)
+        return scores
+
+
+@lru_cache(maxsize=8)
+def _center_map(center: CenterBaseline, shape: tuple[int, int]) -> np.ndarray:
+    return center.map(shape).astype(np.float32)
+
+
+def _process_context() -> multiprocessing.context.BaseContext:
+    """Processes that inherit no threads or locks of this one, and share one import of this module where possible."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+_worker_task: Optional[_Task] = None
+
+
+def _start_worker(task: _Task) -> None:
+    global _worker_task
+    cv2.setNumThreads(1)  # the processes share the cores already
+    _worker_task = task
+
+
+def _run_in_worker(index: int) -> np.ndarray:
+    assert _worker_task is not None
+    return _worker_task(index)

@@ -1,0 +1,78 @@
+"""Lists of images with fixation files or points."""
+
+import json
+
+import pytest
+from cat2000_folder import write_cat2000_folder
+
+from sact_det.errors import InputError
+from saliency.cat2000 import read_cat2000
+from saliency.image_list import read_image_list
+
+IMAGE, LOCATIONS = "Stimuli/Action/001.jpg", "FIXATIONLOCS/Action/001.mat"
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_cat2000_folder(tmp_path)
+
+
+def read(root, content, suffix=".json", **options):
+    path = root / f"list{suffix}"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_image_list(path, **options)
+
+
+def test_json_and_csv_say_the_same_as_the_layout(root):
+    expected = read_cat2000(root)[0].fixations
+    points = list(zip(expected.x.tolist(), expected.y.tolist()))
+    lists = [
+        read(root, [{"image": IMAGE, "fixations": LOCATIONS}]),
+        read(root, [{"image": IMAGE, "fixations": points, "category": "Action", "name": "Stimuli/Action/001"}]),
+        read(root, f"image,fixations\n{IMAGE},{LOCATIONS}\n", ".csv"),
+        read(root, "category,image,x,y\n" + "".join(f"Action,{IMAGE},{x},{y}\n" for x, y in points), ".csv"),
+    ]
+    for dataset in lists:
+        (image,) = dataset
+        assert image.name == "Stimuli/Action/001" and image.shape == expected.shape
+        assert image.fixations.pixels.tolist() == expected.pixels.tolist()
+    assert [dataset[0].category for dataset in lists] == ["", "Action", "", "Action"]
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "message"),
+    [
+        ("", ".json", "not a list that can be read"),
+        ("[]", ".json", "the list is empty"),
+        ("{}", ".json", "expected a list of objects"),
+        ([{"fixations": []}], ".json", "entry 1 has no 'image'"),
+        ([{"image": IMAGE}], ".json", "entry 1 has no 'fixations'"),
+        ([{"image": IMAGE, "fixations": []}], ".json", "no fixations"),
+        ([{"image": IMAGE, "fixations": [[1, 2, 3]]}], ".json", r"points \[n, 2\]"),
+        ([{"image": IMAGE, "fixations": [["a", "b"]]}], ".json", r"points \[n, 2\]"),
+        ([{"image": IMAGE, "fixations": [[64, 0]]}], ".json", "001.jpg: 1 of 1 fixations lie outside"),
+        ([{"image": "x.jpg", "fixations": [[6, 0]]}], ".json", "x.jpg: no such image"),
+        ([{"image": IMAGE, "fixations": "x.mat"}], ".json", "x.mat: no such fixation file"),
+        ("a,b\n1,2\n", ".csv", "expected a header"),
+        ("", ".csv", "expected a header"),
+        ("image,x,y\n", ".csv", "the list is empty"),
+        (f"image,x,y\n{IMAGE},1,\n", ".csv", "line 2: x and y must be numbers"),
+        ("image,fixations\na.jpg,\n", ".csv", "line 2 has no image or no fixations"),
+        ("", ".txt", "must be a .json or a .csv"),
+    ],
+)
+def test_a_wrong_list_is_refused(root, content, suffix, message):
+    with pytest.raises(InputError, match=message) as error:
+        read(root, content, suffix)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_list_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json: no such list"):
+        read_image_list(tmp_path / "none.json")
+
+
+def test_bad_entries_can_be_left_out(root):
+    entries = [{"image": "x.jpg", "fixations": [[6, 0]]}, {"image": IMAGE, "fixations": LOCATIONS}]
+    dataset = read(root, entries, skip_bad=True)
+    assert len(dataset) == 1 and dataset.skipped == [f"{root / 'x.jpg'}: no such image"]

@@ -1,0 +1,206 @@
+#!/usr/bin/env python
+"""Times AUC-Judd beside pysaliency's, and the grid search over blur and centre baseline.
+
+    python tools/benchmark_saliency.py auc                  # pysaliency is compared with where it is installed
+    python tools/benchmark_saliency.py grid --processes 2
+
+Times are medians, and the least, in milliseconds; the methods take turns, so that other load meets all of them. Images,
+maps and fixations are synthetic: they have the size and number of CAT2000's and say nothing about people.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from types import ModuleType
+from typing import Any, Callable, Optional, Sequence
+
+import cv2
+import numpy as np
+
+from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.files import write_json
+from saliency.blur import gaussian_blur
+from saliency.dataset import FixationDataset, FixationImage
+from saliency.fixations import Fixations
+from saliency.metrics import auc_judd
+from saliency.postprocess import PostProcessing
+from saliency.search import Grid, grid_scores
+
+CAT2000_FIXATIONS = 350  # about, of an image
+FULL_IMAGES = 1000  # the first halves of CAT2000's training set
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", metavar="FILE.json", help="writes the numbers there as well")
+    parser.add_argument("--size", type=int, nargs=2, default=(1920, 1080), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--fixations", type=int, default=CAT2000_FIXATIONS, metavar="N", help="of an image")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parts = parser.add_subparsers(dest="part", required=True)
+    auc = parts.add_parser("auc", help="one map and its fixations")
+    auc.add_argument("--repeats", type=int, default=31, metavar="N")
+    auc.add_argument("--threads", type=int, default=1, metavar="N", help="that OpenCV and auc_judd may use; default: 1")
+    auc.add_argument("--map", choices=MAPS, default="smooth", help="default: smooth")
+    grid = parts.add_parser("grid", help="a slice of the search, and what all of it would take")
+    grid.add_argument("--images", type=int, default=8, metavar="N")
+    grid.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    grid.add_argument("--map-size", type=int, nargs=2, default=(320, 180), metavar=("WIDTH", "HEIGHT"))
+    grid.add_argument("--blur-at", choices=("map", "image"), default="image", help="default: image")
+    return parser.parse_args(argv)
+
+
+MAPS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
+    "smooth": lambda rng, shape: gaussian_blur(rng.random(shape), 20),
+    "noise": lambda rng, shape: rng.random(shape),
+    "blocks": lambda rng, shape: cv2.resize(
+        rng.uniform(8, 40, (shape[0] // 32 + 1, shape[1] // 32 + 1)), shape[::-1], interpolation=cv2.INTER_NEAREST
+    ),
+}
+
+
+def random_fixations(rng: np.random.Generator, shape: tuple[int, int], number: int) -> Fixations:
+    """Around the middle, no two on one pixel."""
+    middle = np.array(shape) / 2
+    points = np.clip(rng.normal(middle, middle / 2.5, (2 * number + 50, 2)), 0, np.array(shape) - 1)
+    points = np.unique(points.astype(np.int64), axis=0)
+    y, x = rng.permutation(points)[:number].T
+    return Fixations(x, y, shape)
+
+
+def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callable[[], float]]:
+    """pysaliency's AUC_Judd without jitter, or None where it is not installed."""
+    if not hasattr(np, "trapz"):  # gone from numpy; 0.2.22 still calls it, and pkg_resources
+        setattr(np, "trapz", np.trapezoid)  # noqa: B010
+    try:
+        import pkg_resources  # noqa: F401
+    except ImportError:
+        stand_in: Any = ModuleType("pkg_resources")
+        stand_in.resource_string = stand_in.resource_listdir = lambda *arguments: b""
+        sys.modules["pkg_resources"] = stand_in
+    try:
+        import pysaliency
+    except ImportError:
+        return None
+
+    class Fixed(pysaliency.SaliencyMapModel):
+        def _saliency_map(self, stimulus: np.ndarray) -> np.ndarray:
+            return values
+
+    model = Fixed(caching=False)
+    stimuli = pysaliency.Stimuli([np.zeros((*values.shape, 3), np.uint8)])
+    x, y = fixations.x.astype(float), fixations.y.astype(float)
+    points = pysaliency.Fixations.create_without_history(x, y, np.zeros(len(x), int))
+    return lambda: float(model.AUC_Judd(stimuli, points, jitter=False))
+
+
+def benchmark_auc(args: argparse.Namespace) -> dict[str, Any]:
+    """Medians of wall and processor time of each method, the least wall time, and the values."""
+    cv2.setNumThreads(args.threads)
+    rng = np.random.default_rng(args.seed)
+    shape = (args.size[1], args.size[0])
+    values = MAPS[args.map](rng, shape)
+    fixations = random_fixations(rng, shape, args.fixations)
+    single = values.astype(np.float32)
+    methods: dict[str, Callable[[], Any]] = {
+        "auc_judd, float64": lambda: auc_judd(values, fixations),
+        "auc_judd, float32": lambda: auc_judd(single, fixations),
+        "np.sort of the map, float64": lambda: np.sort(values, axis=None)[0],
+    }
+    theirs = pysaliency_judd(values, fixations)
+    if theirs is not None:
+        methods = {"pysaliency AUC_Judd": theirs, **methods}
+    results = {name: method() for name, method in methods.items()}  # warms up as well
+    walls: dict[str, list[float]] = {name: [] for name in methods}
+    cpus: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(args.repeats):
+        for name, method in methods.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            method()
+            walls[name].append(1e3 * (time.perf_counter() - wall))
+            cpus[name].append(1e3 * (time.process_time() - cpu))
+    wall_ms = {name: float(np.median(times)) for name, times in walls.items()}
+    cpu_ms = {name: float(np.median(times)) for name, times in cpus.items()}
+    least_ms = {name: min(times) for name, times in walls.items()}
+    print(f"one map of {args.size[0]}x{args.size[1]} ({args.map}), {len(fixations)} fixations, {args.threads} threads")
+    print(f"{'':30} {'wall ms':>9} {'least':>9} {'CPU ms':>9}  value")
+    for name, value in results.items():
+        shown = f"{value:.12f}" if "auc" in name.lower() else ""
+        print(f"{name:30} {wall_ms[name]:9.2f} {least_ms[name]:9.2f} {cpu_ms[name]:9.2f}  {shown}")
+    numbers: dict[str, Any] = {
+        "wall_ms": wall_ms,
+        "least_ms": least_ms,
+        "cpu_ms": cpu_ms,
+        "repeats": args.repeats,
+        "map": args.map,
+    }
+    if theirs is None:
+        print("pysaliency is not installed: not compared")
+        return numbers
+    ours, other = "auc_judd, float64", "pysaliency AUC_Judd"
+    speedups = {
+        kind: times[other] / times[ours] for kind, times in (("wall", wall_ms), ("least", least_ms), ("CPU", cpu_ms))
+    }
+    numbers["speedup"], numbers["difference"] = speedups, abs(results[ours] - results[other])
+    print("speedup: " + ", ".join(f"{kind} {ratio:.1f}x" for kind, ratio in speedups.items()), end="; ")
+    print(f"difference of the values {numbers['difference']:.1e}")
+    return numbers
+
+
+class NoiseMaps:
+    """Maps of noise, a different one for each name."""
+
+    def __init__(self, shape: tuple[int, int]):
+        self._shape = shape
+
+    def __call__(self, name: str) -> np.ndarray:
+        """float32 [h, w]."""
+        return np.random.default_rng(int(name)).uniform(8, 40, self._shape).astype(np.float32)
+
+
+def benchmark_grid(args: argparse.Namespace) -> dict[str, Any]:
+    """Time per image and point, and that of the whole search at this rate."""
+    rng = np.random.default_rng(args.seed)
+    shape = (args.size[1], args.size[0])
+    images = [
+        FixationImage(str(number), "", random_fixations(rng, shape, args.fixations), np.zeros(0, np.uint8))
+        for number in range(args.images)
+    ]
+    grid, maps = Grid.mit(), NoiseMaps((args.map_size[1], args.map_size[0]))
+    chain = PostProcessing(blur_at=args.blur_at)
+    warm_up = FixationDataset("synthetic", images[: args.processes])
+    grid_scores(warm_up, maps, chain, Grid((0,), (0,)), processes=args.processes)
+    start = time.perf_counter()
+    grid_scores(FixationDataset("synthetic", images), maps, chain, grid, processes=args.processes, progress=True)
+    wall = time.perf_counter() - start
+    points = len(grid.sigmas) * len(grid.multipliers)
+    per_point = 1e3 * wall / (args.images * points)
+    minutes = per_point * FULL_IMAGES * points / 60e3
+    print(
+        f"{args.images} images of {args.size[0]}x{args.size[1]}, {points} points, {args.processes} processes, "
+        f"blur at the {args.blur_at}: {wall:.1f} s, {per_point:.2f} ms per image and point"
+    )
+    print(f"at this rate {FULL_IMAGES} images take {minutes:.1f} minutes")
+    return {"wall_s": wall, "ms_per_image_and_point": per_point, "minutes_for_1000_images": minutes, "points": points}
+
+
+def run(args: argparse.Namespace) -> None:
+    positive = {key: value for key, value in vars(args).items() if key in ("repeats", "threads", "images", "processes")}
+    for option, value in {**positive, "fixations": args.fixations, "size": min(args.size)}.items():
+        if value < 1:
+            raise InputError(f"--{option} must be positive; got {value}")
+    numbers = benchmark_auc(args) if args.part == "auc" else benchmark_grid(args)
+    if args.output:
+        versions = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__}
+        described = {key: value for key, value in vars(args).items() if key != "output"}
+        write_json(args.output, {"arguments": described, **numbers, **versions, "machine": platform.platform()})
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    with errors_to_exit_code():
+        run(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    main()
