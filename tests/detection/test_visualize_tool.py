@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from command_lines import load_tool
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
@@ -30,15 +30,7 @@ TOOL = ROOT / "tools/visualize.py"
 TINY = str(ROOT / "configs/tests/tiny.yaml")
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("visualize_tool", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("visualize")
 
 
 def save_random_weights(path, *overrides):

@@ -1,10 +1,10 @@
 """The demo's table and commands; the demo itself takes minutes and is `make demo`."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from command_lines import load_tool
 
 import sact_det.detection  # noqa: F401
 from sact_det.data.demo import make_demo_dataset
@@ -15,10 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def demo():
-    spec = importlib.util.spec_from_file_location("demo", REPOSITORY / "tools/demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("demo")
 
 
 def test_the_table_shows_what_the_evaluation_wrote(demo, tmp_path, monkeypatch):

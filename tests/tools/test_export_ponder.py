@@ -1,12 +1,12 @@
 """The command that writes ponder files: what is in them, and one line for whatever is wrong."""
 
-import importlib.util
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from command_lines import load_tool
 from labelled_folders import SIZES, encoded, noise_image, write_class_folders
 from lively_weights import write_lively_weights
 
@@ -22,14 +22,7 @@ ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tests/tiny_classifier.yaml")
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("export_ponder", ROOT / "tools/export_ponder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("export_ponder")
 
 
 @pytest.fixture(scope="module")

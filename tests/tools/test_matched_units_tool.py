@@ -1,11 +1,11 @@
 """The matched-units tool: what it measures is what the evaluator says, and what it writes trains and evaluates."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from command_lines import load_tool
 from labelled_folders import write_class_folders
 from lively_weights import write_lively_weights
 
@@ -17,14 +17,7 @@ ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tests/tiny_classifier.yaml")
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("matched_units", ROOT / "tools/matched_units.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("matched_units")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """The sweep over models and test resolutions: its results, what it computes again, and one line for what is wrong."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from command_lines import load_tool
 from labelled_folders import write_class_folders
 from lively_weights import write_lively_weights
 
@@ -19,14 +19,7 @@ TINY = str(ROOT / "configs/tests/tiny_classifier.yaml")
 PLAIN = ["MODEL.SACT.HALTING", "none"]
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("sweep_resolutions", ROOT / "tools/sweep_resolutions.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("sweep_resolutions")
 
 
 @pytest.fixture(scope="module")

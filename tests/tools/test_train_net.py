@@ -1,6 +1,5 @@
 """The command line that trains and evaluates: its files, and one line for whatever is wrong."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from coco_folder import write_coco_folder
+from command_lines import load_tool
 from detectron2.engine import default_argument_parser
 
 from sact_det.errors import InputError
@@ -22,14 +22,7 @@ TINY = str(ROOT / "configs/tests/tiny.yaml")
 pytestmark = pytest.mark.usefixtures("own_loggers")
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("train_net", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("train_net")
 
 
 def command(files, output, *more):

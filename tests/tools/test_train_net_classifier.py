@@ -1,11 +1,11 @@
 """The command line on a classifier: its files, and one line for whatever is wrong."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from command_lines import load_tool
 from detectron2.engine import default_argument_parser
 from labelled_folders import write_class_folders
 
@@ -13,13 +13,6 @@ ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tests/tiny_classifier.yaml")
 
 pytestmark = pytest.mark.usefixtures("own_loggers")
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(data, output, *more):

@@ -1,12 +1,12 @@
 """Pictures of a classifier's ponder maps, from its config and from an HDF5 file."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_lines import load_tool
 from labelled_folders import write_class_folders
 from lively_weights import write_lively_weights
 from picture_search import place
@@ -24,14 +24,7 @@ ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tests/tiny_classifier.yaml")
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("visualize_tool", ROOT / "tools/visualize.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("visualize")
 
 
 @pytest.fixture(scope="module")
