@@ -139,7 +139,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             inspect(args.file)
         else:
             convert(args)
-            inspect(args.output)
+            inspect(args.output)  # what was converted is no longer in memory
 
 
 if __name__ == "__main__":
