@@ -234,7 +234,8 @@ class AdaptiveBlock(nn.Module):
             return run
         from sact_det.perforated.run import continue_run  # late: it knows the units, which know this module
 
-        return continue_run(run, self.units[index:], active, always=self.execution == "perforated")
+        per_image, always = self.halting == "act", self.execution == "perforated"
+        return continue_run(run, self.units[index:], active, per_image, always)
 
 
 def _exists(x: Tensor, valid: Optional[Tensor]) -> Tensor:

@@ -24,18 +24,20 @@ from sact_det.perforated.gather_gemm import READS, residual, scores
 
 logger = logging.getLogger(__name__)
 
-# "auto" perforates a unit where it would evaluate at most this share of the positions. Below it, the rows saved pay for
-# gathering them.
+# "auto" perforates a unit where it would evaluate at most this share of the positions. A guess, not measured yet.
 AUTO_SHARE = 0.8
 
 
-def continue_run(run: DenseRun, units: Sequence[ResidualUnit], active: Tensor, always: bool) -> DenseRun:
+def continue_run(
+    run: DenseRun, units: Sequence[ResidualUnit], active: Tensor, per_image: bool, always: bool
+) -> DenseRun:
     """The run to evaluate units[0] with: `run` itself, or a perforated one in its place.
 
     Args:
         run: the present run.
         units: what is left of the block.
         active: bool [N, H, W] (ACT: [N, 1, 1]).
+        per_image: whether images halt as a whole (ACT); a 1x1 map does not tell.
         always: perforate whatever the share of active positions.
     """
     if type(run) is not DenseRun:
@@ -46,7 +48,7 @@ def continue_run(run: DenseRun, units: Sequence[ResidualUnit], active: Tensor, a
         return run
     if not always and int(active.sum()) > AUTO_SHARE * active.numel():
         return run
-    return ImageRun(run) if active.shape[1:] != run.x.shape[2:] else PositionRun(run, units[0])
+    return ImageRun(run) if per_image else PositionRun(run, units[0])
 
 
 def _obstacle(unit: ResidualUnit) -> Optional[str]:

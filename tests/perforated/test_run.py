@@ -133,6 +133,19 @@ def test_training_with_fixed_norms_has_the_same_gradients_and_statistics(family:
         torch.testing.assert_close(statistics[name], value, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("halting", ["sact", "act"])
+def test_maps_of_a_single_position_will_do(halting: str):
+    block = block_of("imagenet", halting)
+    x = inputs(4, 2, 1, 16)
+    features, ponder = block(x)
+    block.set_execution("perforated")
+    same_features, same_ponder = block(x)
+    assert torch.equal(same_ponder.num_units, ponder.num_units) and torch.equal(same_ponder.flops, ponder.flops)
+    assert int(ponder.num_units.max()) > 1
+    torch.testing.assert_close(same_features, features, rtol=1e-4, atol=1e-5)
+
+
 def test_blocks_with_norms_that_learn_from_the_batch_run_dense():
     block = block_of("imagenet").train()
     x = inputs(3, 20, 14, 16)
