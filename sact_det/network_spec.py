@@ -1,7 +1,7 @@
 """What a network is, as plain values: the fields that families of networks share, and their blocks built from them."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Sequence
+from typing import Any, ClassVar, Optional, Sequence
 
 from torch import Tensor, nn
 
@@ -79,6 +79,11 @@ class NetworkSpec:
     def activate_halting(self, x: Tensor) -> Tensor:
         """The activation behind the norms of the halting branches."""
         return linear(x)
+
+    def describe(self) -> dict[str, Any]:
+        """The architecture part of a weight file's metadata (sact_det/weights/weight_file.py)."""
+        keys = ("family", "units", "base_channels", "halting", "dilation", "stem_pool")
+        return {key: getattr(self, key) for key in keys if hasattr(self, key)}  # not all families have the last two
 
     @property
     def make_norm(self) -> Norm:

@@ -27,7 +27,7 @@ from sact_det.weights.tf_slim_checkpoint import convert_tf_slim_checkpoint
 from sact_det.weights.timm import convert_timm, read_timm
 from sact_det.weights.weight_file import load_weights, save_weights
 
-DESCRIPTION = ("units", "base_channels", "dilation")
+DESCRIPTION = ("units", "base_channels")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SHOWN = 3
 
@@ -66,7 +66,7 @@ def config_lines(path: Path, metadata: dict[str, Any]) -> list[str]:
     if metadata.get("family") == "cifar":
         keys["MODEL.CLASSIFIER.FAMILY"] = "cifar"
     else:
-        keys["MODEL.SACT.DILATION"] = tuple(metadata["dilation"])
+        keys["MODEL.SACT.DILATION"] = tuple(metadata.get("dilation", (1, 1, 1, 1)))
         keys["MODEL.SACT.STEM_POOL"] = metadata.get("stem_pool", "same")
     if metadata.get("num_classes"):
         keys["MODEL.CLASSIFIER.NUM_CLASSES"] = metadata["num_classes"]

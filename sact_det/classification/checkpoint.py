@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sact_det.engine.checkpoint import SACTCheckpointer, describe_spec
+from sact_det.engine.checkpoint import SACTCheckpointer
 
 
 class ClassifierCheckpointer(SACTCheckpointer):
@@ -12,4 +12,4 @@ class ClassifierCheckpointer(SACTCheckpointer):
 
     def description(self) -> dict[str, Any]:
         """The metadata of a weight file."""
-        return {**describe_spec(self.model.spec), "num_classes": self.model.logits.out_channels}
+        return {**self.model.spec.describe(), "num_classes": self.model.logits.out_channels}

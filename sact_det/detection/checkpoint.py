@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sact_det.engine.checkpoint import SACTCheckpointer, StateDict, describe_spec
+from sact_det.engine.checkpoint import SACTCheckpointer, StateDict
 from sact_det.errors import InputError
 
 # Where the parts of a classifier's state dict live in the detector; a part may serve two places.
@@ -54,7 +54,7 @@ class DetectorCheckpointer(SACTCheckpointer):
 
     def description(self) -> dict[str, Any]:
         """The network of backbone and box head; `num_classes` counts those of the boxes."""
-        return {**describe_spec(self.model.backbone.spec), "num_classes": self.model.roi_heads.num_classes}
+        return {**self.model.backbone.spec.describe(), "num_classes": self.model.roi_heads.num_classes}
 
     def adapt(self, state_dict: StateDict, missing: tuple[str, ...]) -> tuple[StateDict, tuple[str, ...]]:
         """A classifier's weights go where the detector has them."""

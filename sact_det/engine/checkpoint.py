@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sact_det.errors import InputError
 from sact_det.files import replacing, write_torch
-from sact_det.network_spec import NetworkSpec
 from sact_det.weights.weight_file import load_torch, unwrap
 
 logger = logging.getLogger(__name__)
@@ -27,12 +26,6 @@ _CONFIG_KEYS = {
     "dilation": "MODEL.SACT.DILATION",
     "stem_pool": "MODEL.SACT.STEM_POOL",
 }
-
-
-def describe_spec(spec: NetworkSpec) -> dict[str, Any]:
-    """The architecture part of a weight file's metadata (sact_det/weights/weight_file.py)."""
-    keys = ("family", "units", "base_channels", "halting", "dilation", "stem_pool")
-    return {key: getattr(spec, key) for key in keys if hasattr(spec, key)}  # the CIFAR family lacks the last two
 
 
 class SACTCheckpointer(DetectionCheckpointer):

@@ -56,12 +56,7 @@ def convert_sact_tf(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tens
     state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name, spec.family))
     refuse_foreign_weights(unused, scope, f"the original's {spec.family} network, units {spec.units}")
     metadata = {
-        "family": spec.family,
-        "units": spec.units,
-        "base_channels": spec.base_channels,
-        "halting": spec.halting,
-        "dilation": getattr(spec, "dilation", (1,) * len(spec.units)),
-        "stem_pool": getattr(spec, "stem_pool", "same"),
+        **spec.describe(),
         "num_classes": num_classes,
         "source": "the original SACT program",
         "missing": [],

@@ -63,12 +63,7 @@ def convert_tf_slim_checkpoint(variables: Mapping[str, np.ndarray]) -> tuple[dic
     state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name))
     refuse_foreign_weights(unused, scope, f"TF-Slim's {network_name}, units {spec.units}")
     metadata = {
-        "family": spec.family,
-        "units": spec.units,
-        "base_channels": spec.base_channels,
-        "halting": spec.halting,
-        "dilation": spec.dilation,
-        "stem_pool": spec.stem_pool,
+        **spec.describe(),
         "num_classes": num_classes,
         "source": f"TF-Slim {network_name}",
         "missing": [],

@@ -100,12 +100,7 @@ def convert_timm(
         raise InputError(f"{next(iter(unknown))}: not in the network of units {spec.units}; {_EXPECTED}")
     depths = [depth for depth, units in UNITS_BY_DEPTH.items() if units == spec.units]
     metadata = {
-        "family": spec.family,
-        "units": spec.units,
-        "base_channels": spec.base_channels,
-        "halting": spec.halting,
-        "dilation": spec.dilation,
-        "stem_pool": spec.stem_pool,
+        **spec.describe(),
         "num_classes": num_classes,
         "pixel_mean": [_PIXEL_RANGE * value for value in mean],
         "pixel_std": [_PIXEL_RANGE * value for value in std],
