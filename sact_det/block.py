@@ -4,7 +4,7 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; L: residual units of the block.
 """
 
-from typing import Optional, Sequence
+from typing import Optional, Protocol, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from sact_det.flops import active_positions
 from sact_det.halting import DEFAULT_EPS, halting_step, share_in_tiles, start_halting
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import BlockPonder
+from sact_det.weight_cache import WeightCache
 
 HALTING_RULES = ("none", "act", "sact")
 EXECUTIONS = ("dense", "perforated", "auto")
@@ -84,11 +85,27 @@ class ResidualUnit(nn.Module):
         raise NotImplementedError
 
 
+class Run(Protocol):
+    """An evaluation of a block that computes what the halting rule asks for, unit by unit.
+
+    It starts behind the block's first unit.
+    """
+
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1]; a plain block: None)."""
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """h^l of the state, float32 [N, H, W] (ACT: [N, 1, 1]); anything where no longer active."""
+
+    def add(self, weight: Tensor) -> None:
+        """Adds the state, weighted by p^l, float32 [N, H, W], to the output; in the end the weights sum to 1."""
+
+    def result(self) -> Tensor:
+        """The output of the block, [N, C, H, W]; where nothing was added (a plain block), the state. Ends the run."""
+
+
 class DenseRun:
     """Execution "dense": every position of every unit; the residual is masked where a position has halted.
-
-    A run computes what the halting rule asks for, unit by unit; other runs (sact_det/perforated/run.py) start where a
-    DenseRun stands.
 
     Args:
         x: output of the first unit, [N, C, H, W].
@@ -98,22 +115,25 @@ class DenseRun:
     def __init__(self, x: Tensor, valid: Optional[Tensor]):
         self.x = x
         self.valid = valid
-        self.output = torch.zeros_like(x, dtype=torch.float32)
+        self.output: Optional[Tensor] = None
 
-    def evaluate(self, unit: ResidualUnit, active: Tensor) -> None:
-        """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1])."""
-        self.x = unit(self.x, active[:, None], self.valid, self.valid)
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run."""
+        self.x = unit(self.x, None if active is None else active[:, None], self.valid, self.valid)
 
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """h^l of the state, float32 [N, H, W] (ACT: [N, 1, 1]); anything where no longer active."""
+        """See Run."""
         return branch(self.x, self.valid)
 
     def add(self, weight: Tensor) -> None:
-        """Adds the state, weighted by p^l, float32 [N, H, W], to the output."""
-        self.output = self.output + weight[:, None] * self.x
+        """See Run."""
+        weighted = weight[:, None] * self.x
+        self.output = weighted if self.output is None else self.output + weighted
 
     def result(self) -> Tensor:
-        """The output of the block, [N, C, H, W]."""
+        """See Run."""
+        if self.output is None:
+            return self.x if self.valid is None else self.x * self.valid
         return self.output.to(self.x.dtype)
 
 
@@ -122,7 +142,8 @@ class AdaptiveBlock(nn.Module):
 
     Execution "dense" is the reference: batch statistics see what they saw in the original program. "perforated"
     computes the active positions only (of all units but the first), where no norm depends on the batch: in evaluation,
-    and in training with frozen norms. "auto" perforates a unit where that is expected to be faster.
+    and in training with frozen norms. "auto" perforates a unit where that is faster. Inference on a CPU in float32 runs
+    in kernels of our own under both (sact_det/perforated/cpu), plain blocks too.
 
     In evaluation a block stops as soon as every position has halted; in training all units run, so that their norms and
     every process see the same graph.
@@ -149,6 +170,12 @@ class AdaptiveBlock(nn.Module):
         self.eps = eps
         self.tile = tile
         self.execution = "dense"
+        self.weight_cache = WeightCache()  # what runs make of the weights
+
+    def train(self, mode: bool = True) -> "AdaptiveBlock":
+        """See nn.Module."""
+        self.weight_cache.clear()
+        return super().train(mode)
 
     def set_execution(self, execution: str) -> None:
         """How the block computes: one of EXECUTIONS. Parameters and results do not depend on it."""
@@ -166,21 +193,21 @@ class AdaptiveBlock(nn.Module):
         valid = valid_mask(sizes_out, map_size, x.device)
         dense_out = positions(sizes_out, map_size, len(x), x.device)
 
-        x = self.units[0](x, None, valid_in, valid)
+        exists = torch.ones(len(x), *map_size, dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]
         total = self.units[0].flops(dense_in, dense_out)
+        run = self._start(x, valid_in, valid)
         if self.halting == "none":
-            return self._run_plain(x, valid, sizes_out, dense_out, total)
-        return self._run_adaptive(x, valid, sizes_out, dense_out, total)
+            return self._run_plain(run, exists, sizes_out, dense_out, total)
+        return self._run_adaptive(run, exists, sizes_out, dense_out, total)
 
     def _run_plain(
-        self, x: Tensor, valid: Optional[Tensor], sizes: Optional[Sizes], dense: Tensor, total: Tensor
+        self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor
     ) -> tuple[Tensor, BlockPonder]:
         for unit in self.units[1:]:
-            x = unit(x, None, valid, valid)
+            run.evaluate(unit, None)
             total = total + unit.flops(dense, dense)
-        exists = _exists(x, valid)
         # h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1.
-        distribution = torch.zeros(len(x), len(self.units), *x.shape[2:], device=x.device)
+        distribution = torch.zeros(len(exists), len(self.units), *exists.shape[1:], device=exists.device)
         distribution[:, -1] = exists
         ponder = BlockPonder(
             ponder_cost=(len(self.units) + 1.0) * exists,
@@ -189,16 +216,15 @@ class AdaptiveBlock(nn.Module):
             halting_distribution=distribution,
             sizes=sizes,
         )
-        return (x if valid is None else x * valid), ponder
+        return run.result(), ponder
 
     def _run_adaptive(
-        self, x: Tensor, valid: Optional[Tensor], sizes: Optional[Sizes], dense: Tensor, total: Tensor
+        self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor
     ) -> tuple[Tensor, BlockPonder]:
         """Algorithm 2 (1 for ACT) from the first unit's output on."""
-        exists = _exists(x, valid)
         per_image = self.halting == "act"
         state = start_halting(torch.ones_like(exists[:, :1, :1]) if per_image else exists)
-        run, distribution = DenseRun(x, valid), []
+        distribution = []
         for index, unit in enumerate(self.units):
             active = state.active
             evaluated, dilated = active_positions(active, exists)
@@ -215,7 +241,7 @@ class AdaptiveBlock(nn.Module):
                 run.evaluate(unit, active)
             h = None
             if unit.halting is not None:
-                h = share_in_tiles(run.scores(unit.halting), self.tile, None if valid is None else valid[:, 0])
+                h = share_in_tiles(run.scores(unit.halting), self.tile, None if sizes is None else exists)
             p, state = halting_step(state, h, self.eps)
             run.add(p * exists if per_image else p)
             distribution.append(p.detach())
@@ -228,16 +254,20 @@ class AdaptiveBlock(nn.Module):
         )
         return run.result(), ponder
 
-    def _continue(self, run: DenseRun, index: int, active: Tensor) -> DenseRun:
+    def _start(self, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+        """The run that evaluates the first unit at x."""
+        if self.execution != "dense":
+            from sact_det.perforated.choice import start_run  # late: it knows the units, which know this module
+
+            run = start_run(self, x, valid_in, valid)
+            if run is not None:
+                return run
+        return DenseRun(self.units[0](x, None, valid_in, valid), valid)
+
+    def _continue(self, run: Run, index: int, active: Tensor) -> Run:
         """The run that evaluates unit `index`: the present one, or a perforated one that takes over from it."""
         if self.execution == "dense":
             return run
-        from sact_det.perforated.run import continue_run  # late: it knows the units, which know this module
+        from sact_det.perforated.choice import continue_run  # late, as above
 
-        per_image, always = self.halting == "act", self.execution == "perforated"
-        return continue_run(run, self.units[index:], active, per_image, always)
-
-
-def _exists(x: Tensor, valid: Optional[Tensor]) -> Tensor:
-    """bool [N, H, W]: where the map has a position at all."""
-    return torch.ones(len(x), *x.shape[2:], dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]
+        return continue_run(self, run, index, active)

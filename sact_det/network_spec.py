@@ -76,9 +76,7 @@ class NetworkSpec:
         """What the logits read: [N, C, H, W] of the last block -> [N, C, 1, 1]."""
         raise NotImplementedError
 
-    def activate_halting(self, x: Tensor) -> Tensor:
-        """The activation behind the norms of the halting branches."""
-        return linear(x)
+    activate_halting = staticmethod(linear)  # the activation behind the norms of the halting branches
 
     def describe(self) -> dict[str, Any]:
         """The architecture part of a weight file's metadata (sact_det/weights/weight_file.py)."""

@@ -13,7 +13,7 @@ Differences from `torch.nn.BatchNorm2d`, each of which changes numbers:
 """
 
 from functools import partial
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 import torch.distributed as dist
@@ -186,11 +186,15 @@ def depends_on_batch(norm: nn.Module) -> bool:
     return isinstance(norm, BatchNorm2d) and norm.training and not isinstance(norm, MovingBatchNorm2d)
 
 
-def norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift [C], float32, of a norm that does not depend on the batch; differentiable."""
-    mean, var = norm.running_mean.clone(), norm.running_var.clone()  # type: ignore[operator]
-    scale = norm.weight * torch.rsqrt(var + norm.eps)  # type: ignore[operator]
-    return scale, norm.bias - mean * scale  # type: ignore[operator]
+def norm_affine(norm: nn.Module, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Scale and shift [C] of a norm that does not depend on the batch; differentiable."""
+
+    def read(tensor: Any) -> Tensor:
+        return tensor.to(dtype, copy=not tensor.requires_grad)  # a step in training changes statistics in place
+
+    weight, bias, mean, var = map(read, (norm.weight, norm.bias, norm.running_mean, norm.running_var))
+    scale = weight * torch.rsqrt(var + norm.eps)  # type: ignore[operator]
+    return scale, bias - mean * scale
 
 
 def freeze_norms(module: nn.Module, skip: str = "") -> None:

@@ -41,6 +41,9 @@ class CifarStem(nn.Module):
         super().__init__()
         self.conv = init_conv(nn.Conv2d(3, channels, 3, 1, 1))
 
+    def set_execution(self, execution: str) -> None:
+        """See AdaptiveBlock.set_execution; there is but one way to evaluate this stem."""
+
     def forward(self, x: Tensor) -> Tensor:
         """x: [N, 3, H, W] -> [N, channels, H, W]."""
         return self.conv(x)

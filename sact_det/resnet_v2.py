@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.block import HaltingBranch, ResidualUnit, check_choice
+from sact_det.block import EXECUTIONS, HaltingBranch, ResidualUnit, check_choice
 from sact_det.convolution import init_conv, pad_same
 from sact_det.flops import bottleneck_unit_flops, conv_flops
 from sact_det.network_spec import NetworkSpec, are_positive_integers
 from sact_det.norm import Norm
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes
+from sact_det.weight_cache import WeightCache
 
 ROOT_CHANNELS = 64
 EXPANSION = 4
@@ -53,10 +54,28 @@ class Stem(nn.Module):
         super().__init__()
         self.pool = STEM_POOLS[pool]
         self.conv = init_conv(nn.Conv2d(3, channels, 7, 2, 3))
+        self.execution = "dense"
+        self.weight_cache = WeightCache()
+
+    def set_execution(self, execution: str) -> None:
+        """See AdaptiveBlock.set_execution; a stem is evaluated everywhere, but not by the same program."""
+        check_choice("execution", execution, EXECUTIONS)
+        self.execution = execution
+
+    def train(self, mode: bool = True) -> "Stem":
+        """See nn.Module."""
+        self.weight_cache.clear()
+        return super().train(mode)
 
     def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
         """x: [N, 3, H, W], zero at padding -> [N, channels, ceil(H / 4), ceil(W / 4)], zero at padding."""
         sizes = own_sizes(sizes, (x.shape[2], x.shape[3]))
+        if self.execution != "dense":
+            from sact_det.perforated.choice import run_stem  # late: it knows this module
+
+            y = run_stem(self, x, sizes)
+            if y is not None:
+                return y
         if sizes is None:
             return self.pool(self.conv(x))
         # Where the windows of "same" start depends on whether a side is odd: no padded batch has one alignment for all.

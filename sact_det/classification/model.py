@@ -49,8 +49,8 @@ class Classifier(nn.Module):
         self.logits = init_conv(nn.Conv2d(spec.out_channels(last), num_classes, 1))
 
     def set_execution(self, execution: str) -> None:
-        """How every block computes (sact_det/block.py: EXECUTIONS); the results do not depend on it."""
-        for name in self.block_names:
+        """How stem and blocks compute (sact_det/block.py: EXECUTIONS); the results do not depend on it."""
+        for name in ("stem", *self.block_names):
             self.get_submodule(name).set_execution(execution)  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> ClassifierOutput:

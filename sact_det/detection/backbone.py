@@ -41,6 +41,7 @@ class SACTBackbone(Backbone):
         self.stem: Stem = spec.build_stem()  # type: ignore[assignment]  # a detector has no CIFAR network
         self.block1, self.block2, self.block3 = (spec.build_block(index) for index in EXTRACTOR_BLOCKS)
         self.res4_norm = spec.make_norm(spec.out_channels(3))
+        self.stem.set_execution(execution)
         for block in self.blocks.values():
             block.set_execution(execution)
         freeze([self.stem, *self.blocks.values()][:freeze_at])

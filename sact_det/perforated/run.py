@@ -8,61 +8,17 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
 """
 
-import logging
-from functools import lru_cache
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sact_det.block import DenseRun, HaltingBranch, ResidualUnit
+from sact_det.block import DenseRun, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting
-from sact_det.norm import MovingBatchNorm2d, depends_on_batch
+from sact_det.norm import MovingBatchNorm2d
 from sact_det.perforated.active_set import ActiveSet
 from sact_det.perforated.gather_gemm import READS, residual, scores
-
-logger = logging.getLogger(__name__)
-
-# "auto" perforates a unit where it would evaluate at most this share of the positions. A guess, not measured yet.
-AUTO_SHARE = 0.8
-
-
-def continue_run(
-    run: DenseRun, units: Sequence[ResidualUnit], active: Tensor, per_image: bool, always: bool
-) -> DenseRun:
-    """The run to evaluate units[0] with: `run` itself, or a perforated one in its place.
-
-    Args:
-        run: the present run.
-        units: what is left of the block.
-        active: bool [N, H, W] (ACT: [N, 1, 1]).
-        per_image: whether images halt as a whole (ACT); a 1x1 map does not tell.
-        always: perforate whatever the share of active positions.
-    """
-    if type(run) is not DenseRun:
-        return run
-    reason = next(filter(None, map(_obstacle, units)), None)
-    if reason is not None:
-        _log_once(reason)
-        return run
-    if not always and int(active.sum()) > AUTO_SHARE * active.numel():
-        return run
-    return ImageRun(run) if per_image else PositionRun(run, units[0])
-
-
-def _obstacle(unit: ResidualUnit) -> Optional[str]:
-    """Why a unit cannot be perforated, or None."""
-    if type(unit) not in READS:
-        return f"{type(unit).__name__} has no perforated form"
-    if any(map(depends_on_batch, unit.modules())):
-        return "norms that learn from the batch need every position: freeze them (NORM FrozenBN), or evaluate"
-    return None
-
-
-@lru_cache(maxsize=None)
-def _log_once(reason: str) -> None:
-    logger.info("Blocks run dense: %s", reason)
 
 
 def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -72,7 +28,7 @@ def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
     return rows.index_copy_(0, index, values)
 
 
-class PositionRun(DenseRun):
+class PositionRun(Run):
     """SACT: units evaluated at the active positions.
 
     Args:
@@ -86,7 +42,7 @@ class PositionRun(DenseRun):
         self._dtype = dense.x.dtype
         self._rings = READS[type(unit)]
         self._rows = _to_rows(dense.x)
-        self._output = _to_rows(dense.output)
+        self._output = _to_rows(dense.output)  # type: ignore[arg-type]
         self._set: Optional[ActiveSet] = None
         self._halted: list[tuple[Tensor, Tensor]] = []  # (positions, their output)
         own = dense.x if self.valid is None else dense.x * self.valid
@@ -100,8 +56,9 @@ class PositionRun(DenseRun):
             own = own.detach().double()
             self._moments = own.sum((0, 2, 3)), own.square().sum((0, 2, 3))
 
-    def evaluate(self, unit: ResidualUnit, active: Tensor) -> None:
-        """See DenseRun; `active` only ever shrinks."""
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        assert active is not None
         active_set = ActiveSet(active, None if self.valid is None else self.valid[:, 0], self._rings)
         outer, inner = active_set.rings[self._rings], active_set.rings[0]
         if self._set is None:
@@ -139,7 +96,7 @@ class PositionRun(DenseRun):
                 self._moments = total + (now - then).sum(0), squares + (now.square() - then.square()).sum(0)
 
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See DenseRun."""
+        """See Run."""
         assert self._set is not None and isinstance(branch, SpatialHalting)
         if self._moments is not None and isinstance(branch.local_norm, MovingBatchNorm2d):
             branch.local_norm.observe(self._counts.double().sum(), *self._moments)
@@ -150,13 +107,13 @@ class PositionRun(DenseRun):
         return h.new_zeros(number * height * width).index_copy(0, self._set.rings[0], h).view(number, height, width)
 
     def add(self, weight: Tensor) -> None:
-        """See DenseRun."""
+        """See Run."""
         assert self._set is not None
         p = weight.flatten().index_select(0, self._set.rings[0])
         self._output = torch.addcmul(self._output, p[:, None], self._active_rows.float())
 
     def result(self) -> Tensor:
-        """See DenseRun."""
+        """See Run."""
         assert self._set is not None
         ends = [*self._halted, (self._set.rings[0], self._output)]
         positions, rows = (torch.cat(parts) for parts in zip(*ends))
@@ -182,8 +139,9 @@ class ImageRun(DenseRun):
             return x.mean((2, 3), keepdim=True)
         return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
 
-    def evaluate(self, unit: ResidualUnit, active: Tensor) -> None:
-        """See DenseRun; `active` only ever shrinks."""
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        assert active is not None and self.output is not None
         goes_on = active.flatten().index_select(0, self._images)
         keep, halted = goes_on.nonzero()[:, 0], (~goes_on).nonzero()[:, 0]
         self._halted.append((self._images.index_select(0, halted), self.output.index_select(0, halted)))
@@ -194,17 +152,17 @@ class ImageRun(DenseRun):
         self._pooled = self._pooled.index_copy(0, self._images, self._mean(self.x, self.valid))
 
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See DenseRun."""
+        """See Run."""
         assert isinstance(branch, ImageHalting)
         with torch.autocast(self.x.device.type, enabled=False):
             return branch.scores(self._pooled)[:, None, None]
 
     def add(self, weight: Tensor) -> None:
-        """See DenseRun."""
+        """See Run."""
         super().add(weight.index_select(0, self._images))
 
     def result(self) -> Tensor:
-        """See DenseRun."""
+        """See Run."""
         ends = [*self._halted, (self._images, self.output)]
         images, outputs = (torch.cat(parts) for parts in zip(*ends))
         return outputs.index_select(0, images.argsort()).to(self.x.dtype)

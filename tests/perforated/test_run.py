@@ -165,8 +165,7 @@ def test_active_images_alone_are_computed_under_act():
     for unit in block.units[1:]:
         unit.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
     block.set_execution("perforated")
-    with torch.no_grad():
-        units = block(inputs(4, 24, 24, 16))[1].num_units
+    units = block(inputs(4, 24, 24, 16))[1].num_units  # with gradients, so in PyTorch
     expected = [int((units > index).sum()) for index in range(1, UNITS)]
     assert expected[0] > expected[1] > 0
     assert seen == [count for count in expected if count]
@@ -179,5 +178,7 @@ def test_auto_perforates_only_where_enough_positions_have_halted():
     block.set_execution("auto")
     few, most = torch.zeros(1, 8, 8, dtype=torch.bool), torch.ones(1, 8, 8, dtype=torch.bool)
     few[:, :2] = True
-    assert isinstance(block._continue(DenseRun(x, None), 1, few), PositionRun)
-    assert type(block._continue(DenseRun(x, None), 1, most)) is DenseRun
+    run = DenseRun(x, None)
+    run.add(torch.full((1, 8, 8), 0.5))
+    assert isinstance(block._continue(run, 1, few), PositionRun)
+    assert block._continue(run, 1, most) is run

@@ -1,0 +1,70 @@
+"""Which run evaluates a block: what can be perforated, and where that is faster."""
+
+import logging
+from functools import lru_cache
+from typing import Optional
+
+from torch import Tensor
+
+from sact_det.block import AdaptiveBlock, DenseRun, ResidualUnit, Run
+from sact_det.norm import depends_on_batch
+from sact_det.padding import Sizes
+from sact_det.perforated.cpu.run import RowsRun, why_not_rows
+from sact_det.perforated.cpu.stem import evaluate_stem
+from sact_det.perforated.cpu.stem import why_not_rows as why_not_stem
+from sact_det.perforated.gather_gemm import READS
+from sact_det.perforated.run import ImageRun, PositionRun
+from sact_det.resnet_v2 import Stem
+
+logger = logging.getLogger(__name__)
+
+# "auto" perforates a unit where it would evaluate at most this share of the positions. A guess, not measured yet.
+AUTO_SHARE = 0.8
+
+
+def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Optional[Run]:
+    """A run that evaluates the whole block, its first unit included, at x; None if only PyTorch can do that."""
+    reason = why_not_rows(block, x)
+    if reason is None:
+        return RowsRun(block, x, valid_in, valid)
+    _log_once(f"Blocks run in PyTorch, without kernels of their own: {reason}")
+    return None
+
+
+def run_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Optional[Tensor]:
+    """Output of the stem at x, or None if only PyTorch can compute it."""
+    return None if why_not_stem(stem, x) else evaluate_stem(stem, x, sizes)
+
+
+def continue_run(block: AdaptiveBlock, run: Run, index: int, active: Tensor) -> Run:
+    """The run to evaluate unit `index` with: `run` itself, or a perforated one in its place.
+
+    Args:
+        run: the present run.
+        index: of the next unit, counted from 0.
+        active: bool [N, H, W] (ACT: [N, 1, 1]).
+    """
+    if not isinstance(run, DenseRun) or isinstance(run, ImageRun):
+        return run
+    units = block.units[index:]
+    reason = next(filter(None, map(_obstacle, units)), None)
+    if reason is not None:
+        _log_once(f"Blocks run dense: {reason}")
+        return run
+    if block.execution == "auto" and int(active.sum()) > AUTO_SHARE * active.numel():
+        return run
+    return ImageRun(run) if block.halting == "act" else PositionRun(run, units[0])
+
+
+def _obstacle(unit: ResidualUnit) -> Optional[str]:
+    """Why a unit cannot be perforated, or None."""
+    if type(unit) not in READS:
+        return f"{type(unit).__name__} has no perforated form"
+    if any(map(depends_on_batch, unit.modules())):
+        return "norms that learn from the batch need every position: freeze them (NORM FrozenBN), or evaluate"
+    return None
+
+
+@lru_cache(maxsize=None)
+def _log_once(line: str) -> None:
+    logger.info("%s", line)

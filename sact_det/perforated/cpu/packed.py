@@ -1,0 +1,121 @@
+"""Weights as rows.cpp reads them."""
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit
+from sact_det.halting_branch import SpatialHalting
+from sact_det.perforated.cpu import library
+from sact_det.perforated.folded import fold_halting, fold_unit
+from sact_det.resnet_v2 import BottleneckUnit, Stem, symmetric_max_pool
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """A matrix [columns, depth] in panels, as rows.cpp reads it."""
+    lanes, panel = library.load_library().lanes(), library.load_library().panel()
+    padded = F.pad(weight, (0, 0, 0, -len(weight) % lanes))
+    return torch.cat([part.T.reshape(-1) for part in padded.split(panel)])
+
+
+@dataclass(frozen=True, eq=False)
+class PackedUnit:
+    """A folded unit for rows.cpp.
+
+    Attributes:
+        struct: with the addresses of `tensors`.
+        inner_size: floats of a row behind conv1.
+        scratch_size: floats of scratch per thread.
+    """
+
+    struct: library.Unit
+    tensors: dict[str, Tensor]
+    inner_size: int
+    scratch_size: int
+
+
+@dataclass(frozen=True, eq=False)
+class PackedHalting:
+    """A folded halting branch, its local part for rows.cpp.
+
+    Attributes: as of FoldedHalting; taps and bias packed.
+    """
+
+    taps: Tensor
+    bias: Tensor
+    pooled: Tensor
+    constant: Tensor
+
+
+def pack_unit(unit: BottleneckUnit) -> PackedUnit:
+    """Folds and packs a unit."""
+    folded = fold_unit(unit)
+    width, in_channels = folded.conv1.shape
+    tensors = {
+        **{name: getattr(folded, name).contiguous() for name in ("scale", "shift", "bias1", "bias2", "bias3")},
+        **{name: _packed(getattr(folded, name)) for name in ("conv1", "conv2", "conv3")},
+    }
+    struct = library.Unit(
+        in_channels=in_channels,
+        width=width,
+        out_channels=len(folded.conv3),
+        stride=folded.stride,
+        dilation=folded.dilation,
+        projects=folded.projects,
+        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+    )
+    lanes = library.load_library().lanes()
+    scratch_size = library.load_library().scratch_size(ctypes.byref(struct))
+    return PackedUnit(struct, tensors, -(-width // lanes) * lanes, scratch_size)
+
+
+def pack_halting(branch: SpatialHalting) -> PackedHalting:
+    """Folds and packs a halting branch."""
+    folded = fold_halting(branch)
+    lanes = library.load_library().lanes()
+    bias = F.pad(folded.bias, (0, -len(folded.bias) % lanes))
+    return PackedHalting(_packed(folded.taps), bias, folded.pooled, folded.constant)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBlock:
+    """The units of a block and their halting branches, SACT's only."""
+
+    units: dict[ResidualUnit, PackedUnit]
+    branches: dict[HaltingBranch, PackedHalting]
+
+
+def pack_block(block: AdaptiveBlock) -> PackedBlock:
+    """Folds and packs a block of BottleneckUnits."""
+    branches = [unit.halting for unit in block.units]
+    return PackedBlock(
+        units={unit: pack_unit(unit) for unit in block.units if isinstance(unit, BottleneckUnit)},
+        branches={branch: pack_halting(branch) for branch in branches if isinstance(branch, SpatialHalting)},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PackedStem:
+    """A stem for rows.cpp.
+
+    Attributes:
+        struct: with the addresses of `tensors`.
+    """
+
+    struct: library.Stem
+    tensors: tuple[Tensor, Tensor]
+
+
+@torch.no_grad()
+def pack_stem(stem: Stem) -> PackedStem:
+    """Packs the root convolution."""
+    assert stem.conv.bias is not None
+    lanes = library.load_library().lanes()
+    channels = len(stem.conv.bias)
+    conv = _packed(stem.conv.weight.permute(0, 2, 3, 1).flatten(1))
+    bias = F.pad(stem.conv.bias, (0, -channels % lanes))
+    struct = library.Stem(channels, conv.data_ptr(), bias.data_ptr(), stem.pool is not symmetric_max_pool)
+    return PackedStem(struct, (conv, bias))

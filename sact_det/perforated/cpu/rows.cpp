@@ -1,0 +1,506 @@
+// Residual units at lists of positions, float32, on a CPU.
+//
+// A feature map lives in rows, [positions, C], position = (n * H + y) * W + x, channels last. Nothing is gathered into
+// memory of its own except what batch normalisation and ReLU would have to write anyway: a matrix product reads its
+// left factor through a table of row pointers, one per position and tap of the convolution ("implicit" or "indirect"
+// GEMM), and a pointer beyond the map leads to a row of zeros.
+//
+// Threads take contiguous shares of a list, so results do not depend on timing; sums over positions are kept per
+// thread. The right factors are packed in panels of PANEL columns, [panel][k][column]; the last panel is as wide as
+// it needs to be, in whole vectors.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include <omp.h>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, TILE_ROWS = 6, TILE_VECTORS = 4;
+#elif defined(__AVX__)
+constexpr int LANES = 8, TILE_ROWS = 6, TILE_VECTORS = 2;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, TILE_ROWS = 6, TILE_VECTORS = 4;
+#else
+constexpr int LANES = 4, TILE_ROWS = 4, TILE_VECTORS = 2;
+#endif
+constexpr int PANEL = LANES * TILE_VECTORS;
+constexpr int BLOCK_ROWS = 96;  // rows that share a panel while it is in the cache
+static_assert(BLOCK_ROWS % TILE_ROWS == 0, "a block holds whole tiles");
+constexpr int MAX_SEGMENTS = 10;  // nine taps and a shortcut
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
+inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+inline Vector relu(Vector v) { return v < 0 ? Vector{} : v; }  // keeps NaN
+
+inline Vector larger(Vector a, Vector b) { return (a > b) | (a != a) ? a : b; }  // NaN wins
+
+// What the rows of a left factor consist of: segments of consecutive floats, each at its own place.
+struct Left {
+    int64_t segments = 0;
+    int64_t lengths[MAX_SEGMENTS];
+    const float* rows[MAX_SEGMENTS][BLOCK_ROWS];
+};
+
+// TILE_ROWS rows of the left factor, from `first` on, times a panel of VECTORS vectors: product [TILE_ROWS][VECTORS].
+// Not inlined, so that the compiler keeps all sums in registers.
+template <int VECTORS>
+__attribute__((noinline)) void multiply_tile(const Left& left, int first, const float* panel, Vector* product) {
+    Vector sum[TILE_ROWS][VECTORS];
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) sum[r][v] = Vector{};
+    for (int64_t s = 0; s < left.segments; s++) {
+        const float* row[TILE_ROWS];
+#pragma GCC unroll 8
+        for (int r = 0; r < TILE_ROWS; r++) row[r] = left.rows[s][first + r];
+        const int64_t length = left.lengths[s];
+        for (int64_t k = 0; k < length; k++, panel += VECTORS * LANES) {
+            Vector right[VECTORS];
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) right[v] = load(panel + v * LANES);
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) __builtin_prefetch(panel + 16 * VECTORS * LANES + v * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < TILE_ROWS; r++) {
+                const float x = row[r][k];
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; v++) sum[r][v] += x * right[v];
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) product[r * VECTORS + v] = sum[r][v];
+}
+
+template <int VECTORS, class Finish>
+void multiply_panel(const Left& left, int rows, const float* panel, int64_t start, const Finish& finish) {
+    Vector product[TILE_ROWS * VECTORS];
+    for (int first = 0; first < rows; first += TILE_ROWS) {
+        const int count = std::min(TILE_ROWS, rows - first);
+        finish.expect(first, count, start, VECTORS);
+        multiply_tile<VECTORS>(left, first, panel, product);
+        for (int v = 0; v < VECTORS; v++) finish(first, count, start + v * LANES, product + v, VECTORS);
+    }
+}
+
+// For every tile and every vector of columns: finish(first row, rows, column, Vector*, distance between rows' Vectors),
+// preceded by finish.expect(first row, rows, column, vectors), which may prefetch.
+template <class Finish>
+void multiply(Left& left, int rows, const float* packed, int64_t columns, const Finish& finish) {
+    int64_t depth = 0;
+    for (int64_t s = 0; s < left.segments; s++) {
+        depth += left.lengths[s];
+        for (int r = rows; r % TILE_ROWS != 0; r++) left.rows[s][r] = left.rows[s][rows - 1];  // computed, not used
+    }
+    for (int64_t start = 0; start < columns; start += PANEL, packed += depth * PANEL) {
+        switch ((std::min<int64_t>(columns - start, PANEL) + LANES - 1) / LANES) {
+            case 4: multiply_panel<TILE_VECTORS>(left, rows, packed, start, finish); break;
+            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, packed, start, finish); break;
+            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, packed, start, finish); break;
+            case 1: multiply_panel<1>(left, rows, packed, start, finish); break;
+        }
+    }
+}
+
+int64_t whole_vectors(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
+
+void store_part(float* p, Vector v, int64_t count) {
+    if (count >= LANES) return store(p, v);
+    std::memcpy(p, &v, count * sizeof(float));
+}
+
+Vector load_part(const float* p, int64_t count) {
+    if (count >= LANES) return load(p);
+    Vector v{};
+    std::memcpy(&v, p, count * sizeof(float));
+    return v;
+}
+
+// product + bias, rectified or not, to rows of their own.
+struct Store {
+    const float* bias;
+    int64_t columns;
+    bool rectify;
+    float* const* rows;
+
+    void expect(int, int, int64_t, int) const {}
+    void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
+        const Vector b = load_part(bias + column, columns - column);
+        for (int r = 0; r < count; r++) {
+            const Vector v = product[r * step] + b;
+            store(rows[first + r] + column, rectify ? relu(v) : v);
+        }
+    }
+};
+
+struct Place {
+    int64_t image, y, x;
+};
+
+Place locate(int64_t position, int64_t height, int64_t width) {
+    const int64_t row = position / width;
+    return {row / height, row % height, position % width};
+}
+
+void prefetch(const float* row, int64_t count) {
+    for (int64_t c = 0; c < count; c += 64 / sizeof(float)) __builtin_prefetch(row + c);
+}
+
+// relu(scale * x + shift) of one row.
+void normalize_row(const float* x, const float* scale, const float* shift, int64_t channels, float* to) {
+    int64_t c = 0;
+    for (; c + LANES <= channels; c += LANES) store(to + c, relu(load(x + c) * load(scale + c) + load(shift + c)));
+    for (; c < channels; c++) {
+        const float y = x[c] * scale[c] + shift[c];
+        to[c] = y < 0 ? 0 : y;
+    }
+}
+
+// The share of `count` rows that a thread takes, in blocks of at most BLOCK_ROWS: work(first, rows).
+template <class Work>
+void for_blocks(int64_t count, int thread, int threads, const Work& work) {
+    const int64_t tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t begin = tiles * thread / threads * TILE_ROWS;
+    const int64_t end = std::min(count, tiles * (thread + 1) / threads * TILE_ROWS);
+    for (int64_t first = begin; first < end; first += BLOCK_ROWS)
+        work(first, static_cast<int>(std::min<int64_t>(BLOCK_ROWS, end - first)));
+}
+
+}  // namespace
+
+extern "C" {
+
+// A bottleneck unit with its norms folded away but for the first, the pre-activation.
+struct Unit {
+    int64_t in_channels, width, out_channels, stride, dilation;
+    const float *scale, *shift;  // [in_channels], the pre-activation
+    const float *conv1, *bias1;  // depth in_channels
+    const float *conv2, *bias2;  // depth 9 * width, taps row by row
+    const float *conv3, *bias3;  // depth width, or width + in_channels with the shortcut's convolution below
+    int64_t projects;            // whether there is such a shortcut
+};
+
+// Where it is evaluated.
+struct Evaluation {
+    int64_t images, in_height, in_width, out_height, out_width;
+    const float* x;          // rows at input resolution, [., in_channels]
+    float* inner;            // rows behind conv1, [., whole_vectors(width)]; zero wherever there is no position
+    const int64_t* reads;    // input positions at which conv1 is needed
+    int64_t num_reads;
+    const int64_t* writes;   // output positions
+    int64_t num_writes;
+    const float* shortcut;   // rows to which the residual is added, or null
+    float* state;            // rows of the result; may be `shortcut`
+    float* output;           // rows, or null; += remaining * residual, or = state where `remaining` is null
+    const float* remaining;  // [output positions] or null
+    double* sums;            // [threads, images, out_channels] or null; += residual, or state where `remaining` is null
+    float* scratch;          // [threads, scratch_size(unit)]
+};
+
+}  // extern "C"
+
+namespace {
+
+// Store, while the next tile's rows are on their way.
+struct Taps : Store {
+    const Left& left;
+    int count;
+    int64_t channels;
+
+    void expect(int first, int, int64_t, int) const {
+        for (int r = first + TILE_ROWS; r < std::min(first + 2 * TILE_ROWS, count); r++) prefetch(left.rows[0][r], channels);
+    }
+};
+
+// Adds the residual to the state and, weighted, to the output.
+struct Residual {
+    const Unit& unit;
+    const Evaluation& to;
+    const int64_t* positions;
+    const Place* places;
+    double* sums;    // [images, out_channels] or null
+    float* one_sum;  // [whole_vectors(out_channels)] if all rows belong to one image, else null
+
+    void expect(int first, int count, int64_t column, int vectors) const {
+        for (int r = 0; r < count; r++) {
+            const int64_t place = positions[first + r] * unit.out_channels + column;
+            for (int v = 0; v < vectors; v++) {
+                __builtin_prefetch(to.state + place + v * LANES, 1);
+                if (to.remaining) __builtin_prefetch(to.output + place + v * LANES, 1);
+            }
+        }
+    }
+
+    void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
+        const int64_t width = unit.out_channels - column;
+        const Vector bias = load_part(unit.bias3 + column, width);
+        Vector sum{};
+        for (int r = 0; r < count; r++) {
+            const int64_t position = positions[first + r], place = position * unit.out_channels + column;
+            const Vector residual = product[r * step] + bias;
+            const Vector state = to.shortcut ? load_part(to.shortcut + place, width) + residual : residual;
+            store_part(to.state + place, state, width);
+            if (to.output) {
+                float* at = to.output + place;
+                store_part(at, to.remaining ? load_part(at, width) + to.remaining[position] * residual : state, width);
+            }
+            const Vector change = to.remaining ? residual : state;
+            if (one_sum)
+                sum += change;
+            else if (sums)
+                add(change, width, sums + places[first + r].image * unit.out_channels + column);
+        }
+        if (one_sum) store(one_sum + column, load(one_sum + column) + sum);
+    }
+
+    static void add(Vector v, int64_t count, double* sum) {
+        for (int64_t c = 0; c < std::min<int64_t>(count, LANES); c++) sum[c] += v[c];
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+int64_t lanes() { return LANES; }
+int64_t panel() { return PANEL; }
+int64_t scratch_size(const Unit* unit) {
+    return BLOCK_ROWS * (unit->in_channels + whole_vectors(unit->width)) + whole_vectors(unit->out_channels);
+}
+
+void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
+    const Unit unit = *unit_at;
+    const Evaluation to = *at;
+    const int64_t inner_size = whole_vectors(unit.width);
+    const float* zeros = to.inner + to.images * to.in_height * to.in_width * inner_size;  // the row behind the last
+
+#pragma omp parallel num_threads(threads)
+    {
+        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+        float* normalized = to.scratch + thread * scratch_size(&unit);
+        float* middle = normalized + BLOCK_ROWS * unit.in_channels;
+        float* one_sum = middle + BLOCK_ROWS * inner_size;
+        double* sums = to.sums ? to.sums + thread * to.images * unit.out_channels : nullptr;
+        float* targets[BLOCK_ROWS];
+        Left left;
+
+        left.segments = 1;
+        left.lengths[0] = unit.in_channels;
+        for_blocks(to.num_reads, thread, team, [&](int64_t first, int rows) {
+            for (int r = 0; r < rows; r++) {
+                const int64_t position = to.reads[first + r];
+                float* row = normalized + r * unit.in_channels;
+                if (r + 1 < rows) prefetch(to.x + to.reads[first + r + 1] * unit.in_channels, unit.in_channels);
+                normalize_row(to.x + position * unit.in_channels, unit.scale, unit.shift, unit.in_channels, row);
+                left.rows[0][r] = row;
+                targets[r] = to.inner + position * inner_size;
+            }
+            multiply(left, rows, unit.conv1, unit.width, Store{unit.bias1, unit.width, true, targets});
+        });
+#pragma omp barrier
+        for_blocks(to.num_writes, thread, team, [&](int64_t first, int rows) {
+            Place places[BLOCK_ROWS];
+            left.segments = 9;
+            std::fill_n(left.lengths, 9, unit.width);
+            for (int r = 0; r < rows; r++) {
+                const Place place = places[r] = locate(to.writes[first + r], to.out_height, to.out_width);
+                for (int tap = 0; tap < 9; tap++) {
+                    const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
+                    const int64_t x = place.x * unit.stride + (tap % 3 - 1) * unit.dilation;
+                    const bool inside = 0 <= y && y < to.in_height && 0 <= x && x < to.in_width;
+                    const int64_t position = (place.image * to.in_height + y) * to.in_width + x;
+                    left.rows[tap][r] = inside ? to.inner + position * inner_size : zeros;
+                }
+                targets[r] = middle + r * inner_size;
+            }
+            multiply(left, rows, unit.conv2, unit.width, Store{unit.bias2, unit.width, true, targets});
+
+            left.segments = unit.projects ? 2 : 1;
+            left.lengths[0] = unit.width;
+            left.lengths[1] = unit.in_channels;
+            for (int r = 0; r < rows; r++) {
+                left.rows[0][r] = middle + r * inner_size;
+                if (!unit.projects) continue;
+                const Place& place = places[r];
+                const int64_t row = place.image * to.in_height + place.y * unit.stride;
+                const float* x = to.x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
+                left.rows[1][r] = normalized + r * unit.in_channels;
+                normalize_row(x, unit.scale, unit.shift, unit.in_channels, normalized + r * unit.in_channels);
+            }
+            const bool one_image = places[0].image == places[rows - 1].image;
+            Residual residual{unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr};
+            if (residual.one_sum) std::fill_n(one_sum, whole_vectors(unit.out_channels), 0.0f);
+            multiply(left, rows, unit.conv3, unit.out_channels, residual);
+            if (residual.one_sum) {
+                double* sum = sums + places[0].image * unit.out_channels;
+                for (int64_t c = 0; c < unit.out_channels; c++) sum[c] += one_sum[c];
+            }
+        });
+    }
+}
+
+// Writes the positions at which `active` and `exists` hold, and those where `exists` holds at one of them or beside it;
+// both lists are ascending and have room for every position. Masks are bytes, [images, height, width]; returns the
+// length of the second list, and of the first through `num_active`.
+int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t images, int64_t height, int64_t width,
+                       int64_t* actives, int64_t* num_active, int64_t* reads) {
+    int64_t found = 0, around = 0;
+    for (int64_t row = 0; row < images * height; row++) {
+        const int64_t y = row % height, first = row * width;
+        const uint8_t *here = active + first, *own = exists + first;
+        const uint8_t* above = y > 0 ? here - width : here;
+        const uint8_t* below = y + 1 < height ? here + width : here;
+        uint8_t before = 0, now = here[0] | above[0] | below[0];
+        for (int64_t x = 0; x < width; x++) {
+            const uint8_t next = x + 1 < width ? here[x + 1] | above[x + 1] | below[x + 1] : 0;
+            actives[found] = reads[around] = first + x;
+            found += here[x] & own[x];
+            around += (before | now | next) & own[x];
+            before = now;
+            now = next;
+        }
+    }
+    *num_active = found;
+    return around;
+}
+
+// The nine products of a 3x3 convolution to one channel, per position: [., whole_vectors(9)].
+void multiply_taps(const float* rows, int64_t channels, const int64_t* positions, int64_t count, const float* packed,
+                   const float* bias, float* products, int threads) {
+    const int64_t size = whole_vectors(9);
+#pragma omp parallel num_threads(threads)
+    for_blocks(count, omp_get_thread_num(), omp_get_num_threads(), [&](int64_t first, int block) {
+        Left left;
+        left.segments = 1;
+        left.lengths[0] = channels;
+        float* targets[BLOCK_ROWS];
+        for (int r = 0; r < block; r++) {
+            left.rows[0][r] = rows + positions[first + r] * channels;
+            targets[r] = products + positions[first + r] * size;
+        }
+        multiply(left, block, packed, 9, Taps{{bias, size, false, targets}, left, block, channels});
+    });
+}
+
+// Adds the products of multiply_taps that belong to each position: sums [.].
+void add_taps(const float* products, const int64_t* positions, int64_t count, int64_t height, int64_t width,
+              float* sums) {
+    const int64_t size = whole_vectors(9);
+    for (int64_t i = 0; i < count; i++) {
+        const Place place = locate(positions[i], height, width);
+        float sum = 0;
+        for (int tap = 0; tap < 9; tap++) {
+            const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
+            if (0 <= y && y < height && 0 <= x && x < width)
+                sum += products[((place.image * height + y) * width + x) * size + tap];
+        }
+        sums[positions[i]] = sum;
+    }
+}
+
+// The stem: convolution 7x7 of stride 2 to PANEL-packed channels, and pooling 3x3 of stride 2.
+struct Stem {
+    int64_t channels;
+    const float *conv, *bias;  // depth 7 * 7 * 3: rows, columns, colours
+    int64_t same;              // pooling padded as TensorFlow's SAME, or by 1 all around
+};
+
+struct Images {
+    int64_t images, height, width;
+    const float* pixels;          // three colours
+    int64_t stride_image, stride_colour, stride_y, stride_x;
+    const int64_t* sizes;         // [images, 2], each image's own height and width
+    float* colours;               // [images, height + 6, width + 6, 3], for the images with a border of zeros
+    float* rows;                  // [images, ceil(height / 4), ceil(width / 4), channels], zero where there is no image
+    float* scratch;               // [threads, stem_scratch_size]
+};
+
+int64_t stem_scratch_size(const Stem* stem, int64_t width) {
+    return 3 * ((width + 1) / 2) * whole_vectors(stem->channels);
+}
+
+void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
+    const Stem stem = *stem_at;
+    const Images to = *at;
+    const int64_t border = 3, taps = 7, size = whole_vectors(stem.channels);
+    const int64_t colours_row = (to.width + 2 * border) * 3, colours_image = (to.height + 2 * border) * colours_row;
+    const int64_t out_height = (to.height + 3) / 4, out_width = (to.width + 3) / 4;
+
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < to.images * (to.height + 2 * border); row++) {
+            const int64_t image = row / (to.height + 2 * border), y = row % (to.height + 2 * border) - border;
+            const int64_t height = to.sizes[2 * image], width = to.sizes[2 * image + 1];
+            float* colours = to.colours + row * colours_row;
+            std::fill_n(colours, colours_row, 0.0f);
+            if (y < 0 || y >= height) continue;
+            for (int64_t colour = 0; colour < 3; colour++) {
+                const float* pixel = to.pixels + image * to.stride_image + colour * to.stride_colour + y * to.stride_y;
+                for (int64_t x = 0; x < width; x++) colours[(x + border) * 3 + colour] = pixel[x * to.stride_x];
+            }
+        }
+        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+        float* ring = to.scratch + thread * stem_scratch_size(&stem, to.width);  // three rows of the convolution
+        int64_t held[3] = {-1, -1, -1}, held_image = -1;
+        Left left;
+        left.segments = taps;
+        std::fill_n(left.lengths, taps, taps * 3);
+        const int64_t begin = to.images * out_height * thread / team, end = to.images * out_height * (thread + 1) / team;
+        for (int64_t out_row = begin; out_row < end; out_row++) {
+            const int64_t image = out_row / out_height, out_y = out_row % out_height;
+            const int64_t height = (to.sizes[2 * image] + 1) / 2, width = (to.sizes[2 * image + 1] + 1) / 2;
+            const int64_t above = stem.same ? height % 2 : 1, before = stem.same ? width % 2 : 1;
+            float* out = to.rows + out_row * out_width * stem.channels;
+            if (out_y >= (height + 1) / 2) {
+                std::fill_n(out, out_width * stem.channels, 0.0f);
+                continue;
+            }
+            if (image != held_image) std::fill_n(held, 3, -1), held_image = image;
+            const int64_t first_y = std::max<int64_t>(2 * out_y - above, 0);
+            const int64_t last_y = std::min<int64_t>(2 * out_y - above + 2, height - 1);
+            for (int64_t y = first_y; y <= last_y; y++) {
+                if (held[y % 3] == y) continue;
+                held[y % 3] = y;
+                float* line = ring + y % 3 * ((to.width + 1) / 2) * size;
+                for (int64_t x = 0; x < width; x += BLOCK_ROWS) {
+                    const int count = static_cast<int>(std::min<int64_t>(BLOCK_ROWS, width - x));
+                    float* targets[BLOCK_ROWS];
+                    for (int r = 0; r < count; r++) {
+                        const float* window = to.colours + image * colours_image + 2 * y * colours_row + 2 * (x + r) * 3;
+                        for (int tap = 0; tap < taps; tap++) left.rows[tap][r] = window + tap * colours_row;
+                        targets[r] = line + (x + r) * size;
+                    }
+                    multiply(left, count, stem.conv, stem.channels, Store{stem.bias, stem.channels, false, targets});
+                }
+            }
+            for (int64_t out_x = 0; out_x < out_width; out_x++, out += stem.channels) {
+                if (out_x >= (width + 1) / 2) {
+                    std::fill_n(out, stem.channels, 0.0f);
+                    continue;
+                }
+                const int64_t first_x = std::max<int64_t>(2 * out_x - before, 0);
+                const int64_t last_x = std::min<int64_t>(2 * out_x - before + 2, width - 1);
+                for (int64_t c = 0; c < stem.channels; c += LANES) {
+                    Vector best = load(ring + (first_y % 3 * ((to.width + 1) / 2) + first_x) * size + c);
+                    for (int64_t y = first_y; y <= last_y; y++)
+                        for (int64_t x = first_x; x <= last_x; x++)
+                            best = larger(best, load(ring + (y % 3 * ((to.width + 1) / 2) + x) * size + c));
+                    store_part(out + c, best, stem.channels - c);
+                }
+            }
+        }
+    }
+}
+
+}  // extern "C"

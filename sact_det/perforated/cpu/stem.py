@@ -1,0 +1,49 @@
+"""The stem on a CPU in inference: root convolution and pooling in one pass over the image."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from sact_det.padding import Sizes
+from sact_det.perforated.cpu import library
+from sact_det.perforated.cpu.packed import pack_stem
+from sact_det.perforated.cpu.workspace import workspace
+from sact_det.resnet_v2 import Stem
+
+
+def why_not_rows(stem: Stem, x: Tensor) -> Optional[str]:
+    """Why `evaluate_stem` cannot evaluate the stem at x, or None if it can."""
+    if x.device.type != "cpu":
+        return f"it is for CPUs, not for {x.device.type}"
+    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return "it computes in float32 only"
+    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in stem.parameters())):
+        return "it carries no gradients"
+    return library.why_unavailable()
+
+
+def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+    """See Stem.forward; the result is channels last."""
+    kernels, threads = library.load_library(), torch.get_num_threads()
+    packed = stem.weight_cache.get(stem, pack_stem)
+    number, _, height, width = x.shape
+    own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64)
+    rows = torch.empty(number, -(-height // stem.stride), -(-width // stem.stride), packed.struct.channels)
+    colours = workspace.take("colours", number, height + 6, width + 6, 3)
+    scratch = workspace.take("scratch", threads, kernels.stem_scratch_size(packed.struct, width))
+    images = library.Images(
+        number,
+        height,
+        width,
+        x.data_ptr(),
+        *x.stride(),
+        own.data_ptr(),
+        colours.data_ptr(),
+        rows.data_ptr(),
+        scratch.data_ptr(),
+    )
+    kernels.evaluate_stem(packed.struct, images, threads)
+    workspace.give_back("colours", colours)
+    workspace.give_back("scratch", scratch)
+    return rows.permute(0, 3, 1, 2)

@@ -1,0 +1,29 @@
+"""Memory that is used again and again: fresh pages cost more than many a residual unit."""
+
+import math
+import threading
+
+import torch
+from torch import Tensor
+
+
+class Workspace(threading.local):
+    """What one thread's runs hand from one to the next, by name."""
+
+    def __init__(self) -> None:
+        self._free: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised float32 tensor that belongs to the caller until given back."""
+        size = math.prod(shape)
+        memory = self._free.pop(name, None)
+        if memory is None or len(memory) < size:
+            memory = torch.empty(size)
+        return memory[:size].view(shape)
+
+    def give_back(self, name: str, tensor: Tensor) -> None:
+        """Returns what was taken under a name."""
+        self._free[name] = tensor._base if tensor._base is not None else tensor
+
+
+workspace = Workspace()
