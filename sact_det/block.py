@@ -89,7 +89,12 @@ class Run(Protocol):
     """An evaluation of a block that computes what the halting rule asks for, unit by unit.
 
     It starts behind the block's first unit.
+
+    Attributes:
+        bounded: a unit at no position costs next to nothing and needs no check beforehand, which would wait for a GPU.
     """
+
+    bounded: bool = False
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1]; a plain block: None)."""
@@ -104,7 +109,7 @@ class Run(Protocol):
         """The output of the block, [N, C, H, W]; where nothing was added (a plain block), the state. Ends the run."""
 
 
-class DenseRun:
+class DenseRun(Run):
     """Execution "dense": every position of every unit; the residual is masked where a position has halted.
 
     Args:
@@ -116,6 +121,7 @@ class DenseRun:
         self.x = x
         self.valid = valid
         self.output: Optional[Tensor] = None
+        self.remaining: Optional[Tensor] = None  # 1 - sum of the weights so far
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run."""
@@ -129,6 +135,7 @@ class DenseRun:
         """See Run."""
         weighted = weight[:, None] * self.x
         self.output = weighted if self.output is None else self.output + weighted
+        self.remaining = (1.0 if self.remaining is None else self.remaining) - weight
 
     def result(self) -> Tensor:
         """See Run."""
@@ -233,7 +240,7 @@ class AdaptiveBlock(nn.Module):
                 total = total + unit.flops(dense, dense, evaluated, dilated)
             if unit.halting is not None:
                 total = total + unit.halting.flops(evaluated, active.flatten(1).any(1))
-            if not self.training and not bool(active.any()):
+            if not self.training and not run.bounded and not bool(active.any()):
                 distribution.append(torch.zeros_like(state.remainder))
                 continue
             if index > 0:

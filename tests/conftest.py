@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: its kernels run on the CPU
+
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
 
 NOBODY = 65534

@@ -12,6 +12,7 @@ from sact_det.padding import Sizes
 from sact_det.perforated.cpu.run import RowsRun, why_not_rows
 from sact_det.perforated.cpu.stem import evaluate_stem
 from sact_det.perforated.cpu.stem import why_not_rows as why_not_stem
+from sact_det.perforated.cuda.run import TritonRun, why_not_triton
 from sact_det.perforated.gather_gemm import READS
 from sact_det.perforated.run import ImageRun, PositionRun
 from sact_det.resnet_v2 import Stem
@@ -24,9 +25,9 @@ AUTO_SHARE = 0.8
 
 def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Optional[Run]:
     """A run that evaluates the whole block, its first unit included, at x; None if only PyTorch can do that."""
-    reason = why_not_rows(block, x)
+    reason = why_not_triton(block, x) if x.is_cuda else why_not_rows(block, x)
     if reason is None:
-        return RowsRun(block, x, valid_in, valid)
+        return (TritonRun if x.is_cuda else RowsRun)(block, x, valid_in, valid)
     _log_once(f"Blocks run in PyTorch, without kernels of their own: {reason}")
     return None
 

@@ -5,14 +5,12 @@ Shape shorthand in this module:
     C: channels; w: bottleneck width; a, d, e: positions in rings 0, 1, 2 of an ActiveSet.
 """
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sact_det.block import HaltingBranch, ResidualUnit
-from sact_det.halting_branch import SpatialHalting
+from sact_det.halting_branch import SpatialHalting, linear
 from sact_det.norm import norm_affine
 from sact_det.perforated.active_set import NEIGHBOURS, ActiveSet
 from sact_det.resnet_cifar import SLOPE, CifarUnit
@@ -34,22 +32,14 @@ def gather_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
     return padded.index_select(0, neighbours.flatten()).view(len(neighbours), NEIGHBOURS * rows.shape[1])
 
 
-def conv1x1(rows: Tensor, conv: nn.Conv2d, norm: Optional[nn.Module] = None) -> Tensor:
-    """A 1x1 convolution, and the norm behind it, at rows [d, c] -> [d, k]."""
-    return F.linear(rows, *_folded(conv.weight[:, :, 0, 0], conv.bias, norm))
+def conv1x1(rows: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution at rows [d, c] -> [d, k]."""
+    return F.linear(rows, conv.weight[:, :, 0, 0], conv.bias)
 
 
-def conv3x3(rows: Tensor, neighbours: Tensor, conv: nn.Conv2d, norm: Optional[nn.Module] = None) -> Tensor:
-    """A 3x3 convolution of stride 1, and the norm behind it: rows [d, c], neighbours [a, 9] -> [a, k]."""
-    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
-    return F.linear(gather_neighbours(rows, neighbours), *_folded(weight, conv.bias, norm))
-
-
-def _folded(weight: Tensor, bias: Optional[Tensor], norm: Optional[nn.Module]) -> tuple[Tensor, Optional[Tensor]]:
-    if norm is None:
-        return weight, bias
-    scale, shift = norm_affine(norm)
-    return weight * scale[:, None], shift if bias is None else shift + scale * bias
+def conv3x3(rows: Tensor, neighbours: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 3x3 convolution of stride 1: rows [d, c], neighbours [a, 9] -> [a, k]."""
+    return F.linear(gather_neighbours(rows, neighbours), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
 
 
 def residual(unit: ResidualUnit, rows: Tensor, active: ActiveSet) -> Tensor:
@@ -64,12 +54,12 @@ def residual(unit: ResidualUnit, rows: Tensor, active: ActiveSet) -> Tensor:
     """
     if isinstance(unit, CifarUnit):
         y = F.leaky_relu(normalize(rows, unit.preact), SLOPE)
-        y = F.leaky_relu(conv3x3(y, active.neighbours(1), unit.conv1, unit.norm1), SLOPE**2)
+        y = F.leaky_relu(normalize(conv3x3(y, active.neighbours(1), unit.conv1), unit.norm1), SLOPE**2)
         return conv3x3(y, active.neighbours(0), unit.conv2)
     assert isinstance(unit, BottleneckUnit)
     y = F.relu(normalize(rows, unit.preact), inplace=True)
-    y = F.relu(conv1x1(y, unit.conv1, unit.norm1), inplace=True)
-    y = F.relu(conv3x3(y, active.neighbours(0), unit.conv2, unit.norm2), inplace=True)
+    y = F.relu(normalize(conv1x1(y, unit.conv1), unit.norm1), inplace=True)
+    y = F.relu(normalize(conv3x3(y, active.neighbours(0), unit.conv2), unit.norm2), inplace=True)
     return conv1x1(y, unit.conv3)
 
 
@@ -83,8 +73,12 @@ def scores(branch: HaltingBranch, rows: Tensor, pooled: Tensor, active: ActiveSe
     """
     assert isinstance(branch, SpatialHalting)
     with torch.autocast(rows.device.type, enabled=False):
-        weight = branch.local_conv.weight[0].flatten(1)
-        local = branch.activate(normalize(rows.float(), branch.local_norm)) @ weight
+        taps = branch.local_conv.weight[0].flatten(1)
+        if branch.activate is linear:  # the norm goes into the taps, which are fewer than rows
+            scale, shift = norm_affine(branch.local_norm)
+            local = torch.addmm(shift @ taps, rows.float(), scale[:, None] * taps)
+        else:
+            local = branch.activate(normalize(rows.float(), branch.local_norm)) @ taps
         # One product per neighbour instead of a gather of C channels: column k of `local` is meant for offset k.
         padded = F.pad(local, (0, 0, 0, 1)).flatten()
         columns = active.neighbours(0) * NEIGHBOURS + torch.arange(NEIGHBOURS, device=rows.device)

@@ -31,48 +31,52 @@ def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
 class PositionRun(Run):
     """SACT: units evaluated at the active positions.
 
+    The output is summed as in sact_det/perforated/cpu/run.py: residuals, weighted by what is still open of a position.
+
     Args:
         dense: the run so far, behind the first unit or a later one.
         unit: the next unit; all further ones are of its kind.
     """
 
     def __init__(self, dense: DenseRun, unit: ResidualUnit):
-        self.valid = dense.valid
+        assert dense.output is not None and dense.remaining is not None
+        self._valid = dense.valid
         self._shape = dense.x.shape
         self._dtype = dense.x.dtype
         self._rings = READS[type(unit)]
         self._rows = _to_rows(dense.x)
-        self._output = _to_rows(dense.output)  # type: ignore[arg-type]
+        open_share = dense.remaining if self._valid is None else dense.remaining * self._valid[:, 0]
+        self._output = _to_rows(torch.addcmul(dense.output, open_share[:, None], dense.x))
+        self._remaining = dense.remaining.flatten()
         self._set: Optional[ActiveSet] = None
         self._halted: list[tuple[Tensor, Tensor]] = []  # (positions, their output)
-        own = dense.x if self.valid is None else dense.x * self.valid
-        counts = (
-            torch.full_like(own[:, 0, 0, 0], own[0, 0].numel()) if self.valid is None else self.valid.sum((1, 2, 3))
-        )
-        self._counts = counts.float()
-        self._sums = own.float().sum((2, 3))
-        self._moments: Optional[tuple[Tensor, Tensor]] = None
+        own = dense.x if self._valid is None else dense.x * self._valid
+        own = own.float()
+        self._counts = (
+            torch.full_like(own[:, 0, 0, 0], own[0, 0].numel()) if self._valid is None else self._valid.sum((1, 2, 3))
+        ).float()
+        self._sums = own.sum((2, 3))
+        # Sums of squares over all positions, for norms that learn their moving statistics.
+        self._squares: Optional[Tensor] = None
         if any(isinstance(module, MovingBatchNorm2d) and module.training for module in unit.modules()):
-            own = own.detach().double()
-            self._moments = own.sum((0, 2, 3)), own.square().sum((0, 2, 3))
+            self._squares = own.detach().square().sum((0, 2, 3)).double()
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run; `active` only ever shrinks."""
         assert active is not None
-        active_set = ActiveSet(active, None if self.valid is None else self.valid[:, 0], self._rings)
+        active_set = ActiveSet(active, None if self._valid is None else self._valid[:, 0], self._rings)
         outer, inner = active_set.rings[self._rings], active_set.rings[0]
         if self._set is None:
             self._base_output = self._output
-            rows, self._output = self._rows.index_select(0, outer), self._output.index_select(0, inner)
-        else:
-            rows = self._rows.index_select(0, self._set.index_of(outer, self._rings))
+            self._rows, self._output = self._rows.index_select(0, outer), self._output.index_select(0, inner)
+        elif len(inner) < len(self._set.rings[0]):
+            self._rows = self._rows.index_select(0, self._set.index_of(outer, self._rings))
             self._let_halted_go(active)
-        y = residual(unit, rows, active_set)
         places = active_set.index_in(0, self._rings)
-        before = rows.index_select(0, places)
-        self._active_rows = before + y
-        self._track(before, y, active_set)
-        self._rows = _replace_rows(rows, places, self._active_rows)
+        y = residual(unit, self._rows, active_set).to(self._rows.dtype)
+        self._track(y, places, active_set)
+        self._rows = self._rows.index_add(0, places, y)
+        self._output = torch.addcmul(self._output, self._remaining.index_select(0, inner)[:, None], y.float())
         self._set = active_set
 
     def _let_halted_go(self, active: Tensor) -> None:
@@ -84,22 +88,22 @@ class PositionRun(Run):
         self._halted.append((positions.index_select(0, halted), self._output.index_select(0, halted)))
         self._output = self._output.index_select(0, goes_on.nonzero()[:, 0])
 
-    def _track(self, before: Tensor, y: Tensor, active_set: ActiveSet) -> None:
-        """Keeps the sums over all positions that the halting branches read."""
+    def _track(self, y: Tensor, places: Tensor, active_set: ActiveSet) -> None:
+        """Keeps the sums over all positions that the halting branches read, as y is added to the rows at `places`."""
         with torch.autocast(y.device.type, enabled=False):
             image = F.one_hot(active_set.images, len(self._sums)).to(torch.float32)
             self._sums = self._sums + image.T @ y.float()
-        if self._moments is not None:
-            with torch.no_grad():
-                now, then = (before + y).double(), before.double()
-                total, squares = self._moments
-                self._moments = total + (now - then).sum(0), squares + (now.square() - then.square()).sum(0)
+        if self._squares is not None:
+            with torch.no_grad():  # (x + y)^2 - x^2
+                before = self._rows.detach().index_select(0, places).float()
+                self._squares = self._squares + (y * (2 * before + y)).sum(0).double()
 
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
         assert self._set is not None and isinstance(branch, SpatialHalting)
-        if self._moments is not None and isinstance(branch.local_norm, MovingBatchNorm2d):
-            branch.local_norm.observe(self._counts.double().sum(), *self._moments)
+        if self._squares is not None and isinstance(branch.local_norm, MovingBatchNorm2d):
+            total = self._sums.detach().sum(0).double()
+            branch.local_norm.observe(self._counts.double().sum(), total, self._squares)
         rows = self._rows if self._rings == 1 else self._rows.index_select(0, self._set.index_in(1, self._rings))
         pooled = (self._sums / self._counts[:, None])[..., None, None]
         h = scores(branch, rows, pooled, self._set)
@@ -108,9 +112,7 @@ class PositionRun(Run):
 
     def add(self, weight: Tensor) -> None:
         """See Run."""
-        assert self._set is not None
-        p = weight.flatten().index_select(0, self._set.rings[0])
-        self._output = torch.addcmul(self._output, p[:, None], self._active_rows.float())
+        self._remaining = self._remaining - weight.flatten()
 
     def result(self) -> Tensor:
         """See Run."""
@@ -159,7 +161,8 @@ class ImageRun(DenseRun):
 
     def add(self, weight: Tensor) -> None:
         """See Run."""
-        super().add(weight.index_select(0, self._images))
+        assert self.output is not None
+        self.output = self.output + weight.index_select(0, self._images)[:, None] * self.x
 
     def result(self) -> Tensor:
         """See Run."""

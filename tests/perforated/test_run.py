@@ -1,5 +1,6 @@
 """The perforated runs compute what the dense run computes."""
 
+import itertools
 from typing import Optional
 
 import pytest
@@ -69,13 +70,17 @@ PATTERNS = ("full", "empty", "random", "corners", "border", "single", "one image
 def test_states_scores_and_output_are_those_of_the_dense_run(family: str, pattern: str, size: tuple[int, int, int]):
     block = block_of(family)
     x = block.units[0](inputs(size[0], 2 * size[1], 2 * size[2], CHANNELS[family]))
+    masks = shrinking_masks(pattern, (x.shape[0], *x.shape[2:]))
+    masks = [torch.ones_like(masks[0]), *masks, torch.zeros_like(masks[0])]
+    weights, left = [], torch.ones(masks[0].shape)
+    for mask, after in itertools.pairwise(masks):
+        weights.append(torch.where(after, left * torch.rand(left.shape), left) * mask)
+        left = left - weights[-1]
     dense, other = DenseRun(x, None), DenseRun(x, None)
-    first = torch.rand(x.shape[0], *x.shape[2:])
     for run in (dense, other):
-        run.add(first)
+        run.add(weights[0])
     perforated = PositionRun(other, block.units[1])
-    for unit, active in zip(block.units[1:], shrinking_masks(pattern, (x.shape[0], *x.shape[2:]))):
-        weight = torch.rand(active.shape) * active
+    for unit, active, weight in zip(block.units[1:], masks[1:], weights[1:]):
         for run in (dense, perforated):
             run.evaluate(unit, active)
             run.add(weight)

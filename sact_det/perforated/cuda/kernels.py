@@ -1,0 +1,311 @@
+"""Residual units at lists of positions: Triton kernels for NVIDIA GPUs.
+
+A feature map lives in rows, [P, C], position = (n * H + y) * W + x, channels last. The lengths of lists stay on the
+device: grids are as large as the map may ask for, and programs beyond the end of their list return at once. Left
+factors are read where they lie, right factors are [columns, depth]; sums over positions have a fixed order.
+
+Tile sizes are chosen by measurement, once per shape and GPU; Triton keeps the choice in its cache ($TRITON_CACHE_DIR).
+With TRITON_INTERPRET=1, set before Triton is first imported, the kernels run on the CPU: slow, for tests.
+
+Shape shorthand in this module:
+    N: images; H, W: feature map, padding included; P = N * H * W; C: channels; w: bottleneck width.
+"""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+INTERPRETED = triton.knobs.runtime.interpret
+_INTERPRETED = tl.constexpr(INTERPRETED)
+
+# Rows and columns of a tile, warps, stages of the software pipeline; the smallest first.
+TILES = (
+    ((32, 16, 1, 1),)
+    if INTERPRETED
+    else (
+        (64, 64, 4, 4),
+        (128, 64, 4, 4),
+        (64, 128, 4, 4),
+        (128, 128, 8, 3),
+        (64, 256, 8, 3),
+        (128, 256, 8, 3),
+    )
+)
+# Of conv3, which also holds state and output.
+LAST_TILES = (
+    TILES
+    if INTERPRETED
+    else (
+        (64, 64, 4, 4),
+        (128, 64, 8, 4),
+        (64, 128, 4, 4),
+        (128, 128, 8, 3),
+    )
+)
+MIN_ROWS = min(rows for rows, *_ in LAST_TILES)
+
+
+def block_depth(itemsize: int) -> int:
+    """How much of the depth of a product is loaded at a time, for right factors of so many bytes a number."""
+    return 16 if INTERPRETED else 128 // itemsize
+
+
+def _fitting(configs: list[triton.Config], arguments: dict[str, Any], **constants: Any) -> list[triton.Config]:
+    """The tiles worth a measurement: the smallest, and what is not wider than the product.
+
+    Without tensor cores ("ieee") large tiles would not fit into registers.
+    """
+    in_tensor_cores = constants["PRECISION"] != "ieee" or arguments["weight"].element_size() < 4
+    return [
+        config
+        for config in configs
+        if config.kwargs["BLOCK_N"] <= max(TILES[0][1], triton.next_power_of_2(constants["COLUMNS"]))
+        and (in_tensor_cores or config.kwargs["BLOCK_M"] * config.kwargs["BLOCK_N"] <= 64 * 128)
+    ]
+
+
+def _tuned(tiles: tuple[tuple[int, int, int, int], ...], changes: tuple[str, ...] = ()) -> Any:
+    """Triton's autotuner for a product; `changes` names the arguments that a launch changes."""
+    return triton.autotune(
+        [triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=s) for m, n, warps, s in tiles],
+        key=["bucket", "DEPTH", "COLUMNS", "PRECISION", *(["ADAPTIVE"] if changes else [])],
+        restore_value=list(changes),
+        prune_configs_by={"early_config_prune": _fitting},
+        cache_results=True,
+    )
+
+
+@triton.jit
+def _relu(x):
+    return tl.where(x < 0, 0.0, x)  # keeps NaN
+
+
+@triton.jit
+def _multiply(left, right, product, PRECISION: tl.constexpr):
+    """product + left @ right."""
+    if _INTERPRETED:  # it would take the bits of bfloat16 for integers
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, product, input_precision=PRECISION)
+
+
+@triton.jit
+def _load_weights(weight, columns, k, depth, first, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr):
+    """A tile [k, columns] of a right factor [COLUMNS, depth]; k counts from `first` to first + DEPTH."""
+    pointers = weight + columns[None, :] * depth + (first + k)[:, None]
+    if EVEN:
+        return tl.load(pointers)
+    else:
+        return tl.load(pointers, mask=(k < DEPTH)[:, None] & (columns < COLUMNS)[None, :], other=0.0)
+
+
+@_tuned(TILES)
+@triton.jit(do_not_specialize=["bucket"])
+def conv1_kernel(
+    state,  # [P, DEPTH]
+    scale,  # float32 [DEPTH], the first norm
+    shift,
+    weight,  # [COLUMNS, DEPTH]
+    bias,  # float32 [COLUMNS]
+    inner,  # [P, COLUMNS]
+    positions,  # int32 list
+    count,  # int32 [1], its length
+    bucket,  # of the map's size
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """inner = relu(relu(scale * state + shift) @ weight.T + bias) at the listed positions."""
+    EVEN: tl.constexpr = DEPTH % BLOCK_K == 0 and COLUMNS % BLOCK_N == 0
+    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    length = tl.load(count)
+    if tile * BLOCK_M >= length:
+        return
+    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows = tl.load(positions + slots, mask=slots < length, other=0).to(tl.int64)
+    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, DEPTH, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        pointers = state + rows[:, None] * DEPTH + k[None, :]
+        if DEPTH % BLOCK_K == 0:
+            x, a, b = tl.load(pointers), tl.load(scale + k), tl.load(shift + k)
+        else:
+            x = tl.load(pointers, mask=(k < DEPTH)[None, :], other=0.0)
+            a = tl.load(scale + k, mask=k < DEPTH, other=0.0)
+            b = tl.load(shift + k, mask=k < DEPTH, other=0.0)
+        x = _relu(x.to(tl.float32) * a[None, :] + b[None, :]).to(weight.dtype.element_ty)
+        right = _load_weights(weight, columns, k, DEPTH, 0, COLUMNS, DEPTH, EVEN)
+        product = _multiply(x, right, product, PRECISION)
+    product = _relu(product + tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :])
+    tl.store(
+        inner + rows[:, None] * COLUMNS + columns[None, :],
+        product.to(inner.dtype.element_ty),
+        mask=(slots < length)[:, None] & (columns < COLUMNS)[None, :],
+    )
+
+
+@_tuned(TILES)
+@triton.jit(do_not_specialize=["bucket", "height", "width"])
+def conv2_kernel(
+    inner,  # [P, DEPTH]; zero at padding
+    weight,  # [COLUMNS, 9 * DEPTH], taps row by row
+    bias,  # float32 [COLUMNS]
+    middle,  # [P, COLUMNS], a row per entry of the list
+    positions,  # int32 list
+    count,  # int32 [1], its length
+    bucket,  # of the map's size
+    height,
+    width,
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """middle = relu(3x3 convolution of inner + bias) at the listed positions; zeros beyond the map."""
+    EVEN: tl.constexpr = DEPTH % BLOCK_K == 0 and COLUMNS % BLOCK_N == 0
+    steps: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
+    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    length = tl.load(count)
+    if tile * BLOCK_M >= length:
+        return
+    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    position = tl.load(positions + slots, mask=slots < length, other=0)
+    x, y = position % width, position // width % height
+    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for step in range(0, 9 * steps):  # one loop, not two: it is pipelined across taps
+        tap = step // steps
+        k = (step % steps) * BLOCK_K + tl.arange(0, BLOCK_K)
+        dy, dx = tap // 3 - 1, tap % 3 - 1
+        inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
+        rows = (position + dy * width + dx).to(tl.int64)
+        pointers = inner + rows[:, None] * DEPTH + k[None, :]
+        if DEPTH % BLOCK_K == 0:
+            left = tl.load(pointers, mask=inside[:, None], other=0.0)
+        else:
+            left = tl.load(pointers, mask=inside[:, None] & (k < DEPTH)[None, :], other=0.0)
+        right = _load_weights(weight, columns, k, 9 * DEPTH, tap * DEPTH, COLUMNS, DEPTH, EVEN)
+        product = _multiply(left, right, product, PRECISION)
+    product = _relu(product + tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :])
+    tl.store(
+        middle + slots.to(tl.int64)[:, None] * COLUMNS + columns[None, :],
+        product.to(middle.dtype.element_ty),
+        mask=(slots < length)[:, None] & (columns < COLUMNS)[None, :],
+    )
+
+
+@triton.jit
+def _add_residual(
+    product,
+    columns,
+    bias,
+    state,
+    output,
+    remaining,
+    partial_sums,
+    position,
+    listed,
+    tile,
+    image_size,
+    ADAPTIVE: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The end of conv3_kernel, for some columns of its tile."""
+    product += tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :]
+    row = position.to(tl.int64)[:, None] * COLUMNS
+    mask = listed[:, None] & (columns < COLUMNS)[None, :]
+    old = tl.load(state + row + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+    new = (old + product).to(state.dtype.element_ty)
+    tl.store(state + row + columns[None, :], new, mask=mask)
+    if ADAPTIVE:
+        change = tl.where(
+            mask, new.to(tl.float32) - old, 0.0
+        )  # as rounded: the output is made of the states there were
+        image = position // image_size
+        first = tl.min(tl.where(listed, image, 2147483647), 0)
+        last = tl.max(tl.where(listed, image, 0), 0)
+        for i in range(first, last + 1):
+            total = tl.sum(tl.where((image == i)[:, None], change, 0.0), 0)
+            slot = (tile + i).to(tl.int64)
+            tl.store(partial_sums + slot * COLUMNS + columns, total, mask=columns < COLUMNS)
+        share = tl.load(remaining + position, mask=listed, other=0.0)
+        before = tl.load(output + row + columns[None, :], mask=mask, other=0.0)
+        tl.store(output + row + columns[None, :], before + share[:, None] * change, mask=mask)
+
+
+@_tuned(LAST_TILES, changes=("state", "output"))
+@triton.jit(do_not_specialize=["bucket", "image_size"])
+def conv3_kernel(
+    middle,  # [P, DEPTH], a row per entry of the list
+    weight,  # [COLUMNS, DEPTH]
+    bias,  # float32 [COLUMNS]
+    state,  # [P, COLUMNS]
+    output,  # float32 [P, COLUMNS]
+    remaining,  # float32 [P]
+    partial_sums,  # float32 [tiles + N - 1, COLUMNS]
+    tile_rows,  # int32 [1]
+    positions,  # int32 list
+    count,  # int32 [1], its length
+    bucket,  # of the map's size
+    image_size,  # H * W
+    ADAPTIVE: tl.constexpr,  # else: the state alone; the arguments between it and `positions` are not used
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """f = middle @ weight.T + bias; state += f and output += remaining * f at the listed positions.
+
+    Sums of f over each tile of the list and image go to partial_sums[tile + image]: where both ascend along a list, no
+    two pairs share a sum. tile_rows says how many entries of the list make a tile.
+    """
+    EVEN: tl.constexpr = DEPTH % BLOCK_K == 0 and COLUMNS % BLOCK_N == 0
+    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    if ADAPTIVE:  # noqa: SIM102 (one is known to the compiler, the other is not)
+        if tl.program_id(0) == 0:
+            tl.store(tile_rows, BLOCK_M)
+    length = tl.load(count)
+    if tile * BLOCK_M >= length:
+        return
+    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    listed = slots < length
+    position = tl.load(positions + slots, mask=listed, other=0)
+    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, DEPTH, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        pointers = middle + slots.to(tl.int64)[:, None] * DEPTH + k[None, :]
+        if DEPTH % BLOCK_K == 0:
+            left = tl.load(pointers, mask=listed[:, None], other=0.0)
+        else:
+            left = tl.load(pointers, mask=listed[:, None] & (k < DEPTH)[None, :], other=0.0)
+        right = _load_weights(weight, columns, k, DEPTH, 0, COLUMNS, DEPTH, EVEN)
+        product = _multiply(left, right, product, PRECISION)
+    if BLOCK_N > 64:  # in halves: a whole tile's state and output would not fit into registers
+        left, right = tl.split(tl.permute(tl.reshape(product, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
+        half = column * BLOCK_N + tl.arange(0, BLOCK_N // 2)
+        _add_residual(
+            *(left, half, bias, state, output, remaining, partial_sums),
+            *(position, listed, tile, image_size, ADAPTIVE, COLUMNS),
+        )
+        half += BLOCK_N // 2
+        _add_residual(
+            *(right, half, bias, state, output, remaining, partial_sums),
+            *(position, listed, tile, image_size, ADAPTIVE, COLUMNS),
+        )
+    else:
+        _add_residual(
+            *(product, columns, bias, state, output, remaining, partial_sums),
+            *(position, listed, tile, image_size, ADAPTIVE, COLUMNS),
+        )
