@@ -12,6 +12,7 @@ import json
 import logging
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 from urllib.parse import quote
@@ -77,7 +78,7 @@ class MapCache:
                 found = content["map"]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             logger.warning("%s: broken, will be made again (%s)", path, error)
             return None
         if found.ndim != 2 or found.dtype != np.float32:
@@ -97,7 +98,7 @@ class MapCache:
         path = self._path(name)
         try:
             with replacing(path) as temporary:
-                np.savez(temporary, map=values.astype(np.float32))
+                np.savez_compressed(temporary, map=values.astype(np.float32))
         except OSError as error:
             raise InputError(f"{path}: the map cannot be written ({error.strerror or error})") from error
 

@@ -24,14 +24,29 @@ def read_image(path: Union[str, Path], color: bool = True) -> np.ndarray:
     Raises:
         InputError: the file is missing, is no image, or is cut short.
     """
-    path = Path(path)
+    pixels = _decoded(Path(path), cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if color else pixels
+
+
+def read_grey_levels(path: Union[str, Path]) -> np.ndarray:
+    """Reads an image as grey levels at the depth it is stored with: uint8, uint16 or float32 [H, W]; as `read_image`.
+
+    Raises:
+        InputError: also if a level is not finite.
+    """
+    levels = _decoded(Path(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if levels.dtype.kind == "f" and not np.isfinite(levels).all():
+        raise InputError(f"{path}: a map must be finite; it holds NaN or infinity")
+    return levels
+
+
+def _decoded(path: Path, mode: int) -> np.ndarray:
     try:
         encoded = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image") from error
     except OSError as error:
         raise InputError(f"{path}: the image cannot be read: {error.strerror}") from error
-    mode = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     pixels = None
     if encoded and not _cut_short(encoded):
         try:
@@ -40,7 +55,7 @@ def read_image(path: Union[str, Path], color: bool = True) -> np.ndarray:
             pixels = None
     if pixels is None:
         raise InputError(f"{path}: not an image that can be read to its end")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if color else pixels
+    return pixels
 
 
 def _cut_short(encoded: bytes) -> bool:

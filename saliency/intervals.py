@@ -32,16 +32,31 @@ def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, resamples: in
     Raises:
         InputError: there are no values, one is not finite, or an argument is out of range.
     """
-    values = np.asarray(values, np.float64).reshape(-1)
+    column = np.asarray(values, np.float64).reshape(-1, 1)
+    return bootstrap_intervals(column, level=level, resamples=resamples, seed=seed)[0]
+
+
+def bootstrap_intervals(
+    values: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> list[Interval]:
+    """`bootstrap_interval` of every column of [n, k]; the same images are drawn for all columns."""
+    values = np.asarray(values, np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an interval needs at least one value, all of them finite")
     if not 0 < level < 1 or resamples < 1:
         raise InputError(f"`level` must lie in (0, 1) and `resamples` be positive; got {level} and {resamples}")
-    rng = np.random.default_rng(seed)
-    rows = max(1, _BATCH // values.size)
+    rng, number = np.random.default_rng(seed), len(values)
+    rows = max(1, _BATCH // number)
     means = [
-        values[rng.integers(values.size, size=(min(rows, resamples - start), values.size))].mean(axis=1)
+        _drawn_counts(rng, min(rows, resamples - start), number) @ values / number
         for start in range(0, resamples, rows)
     ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high), level, values.size)
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    ends = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist())
+    return [Interval(mean, bottom, top, level, number) for mean, bottom, top in ends]
+
+
+def _drawn_counts(rng: np.random.Generator, rows: int, number: int) -> np.ndarray:
+    """How often each of so many images is drawn in each of so many resamples: float64 [rows, number]."""
+    drawn = rng.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
+    return np.bincount(drawn.reshape(-1), minlength=rows * number).reshape(rows, number).astype(np.float64)

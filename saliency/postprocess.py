@@ -1,9 +1,9 @@
 """From a ponder map to a saliency map: blur, resize, min-max, centre baseline; and a softmax for pictures.
 
-    image --(model_input)--> model --> ponder map --blur, resize--> size of the fixation map --min-max--> + m x centre
+    image --(longer_edge)--> model --> ponder map --blur, resize--> size of the fixation map --min-max--> + m x centre
 
-The paper resizes the 1920x1080 images to 320x180 (ImageNet model) or 640x360 (COCO model), and leaves open at which
-scale it blurs. `PostProcessing` states every step.
+The paper resizes the 1920x1080 images to 320x180 (ImageNet model) or 640x360 (COCO model): a longer edge of 320 or 640
+pixels. It leaves open at which scale it blurs. `PostProcessing` states every step.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -82,8 +82,9 @@ class PostProcessing:
     """Every step from a ponder map to a saliency map of the size of the fixation map.
 
     Attributes:
-        model_input: (height, width) that the model sees the images at, or None for their own size. It belongs to the
-            extraction of the maps, which must be given it; kept here so that one record has the whole chain.
+        longer_edge: of the images as the model sees them, in pixels, or None for their own size or where it is unknown.
+            It belongs to the extraction of the maps, which must be given it; kept here so that one record has the whole
+            chain.
         sigma: of the Gaussian blur, in pixels of the *image*, whichever scale it is done at; 0 for none.
         blur_at: "map" blurs the ponder map as it comes from the model, sigma scaled along; "image" first resizes it.
         interpolation: of the resizing: "nearest", "linear" or "cubic".
@@ -94,7 +95,7 @@ class PostProcessing:
         InputError: a value is out of range.
     """
 
-    model_input: Optional[Shape] = None
+    longer_edge: Optional[int] = None
     sigma: float = 0.0
     blur_at: str = "image"
     interpolation: str = "linear"

@@ -4,22 +4,19 @@ A map's cosine transform is taken once, each blur once per sigma, and every mixt
 (saliency/ranks.py). Images are independent and go to several processes.
 """
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Optional, Sequence
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from sact_det.errors import InputError
 from saliency.center import CenterBaseline
 from saliency.dataset import FixationDataset
+from saliency.fixations import DENSITY_SIGMA
 from saliency.intervals import Interval, bootstrap_interval
+from saliency.parallel import each_image
 from saliency.postprocess import PostProcessing, mix
 from saliency.scores import Reference, get_metric
 
@@ -149,6 +146,7 @@ def grid_scores(
     grid: Grid,
     *,
     metric: str = "auc_judd",
+    density_sigma: float = DENSITY_SIGMA,
     processes: int = 1,
     progress: bool = False,
 ) -> GridScores:
@@ -160,27 +158,17 @@ def grid_scores(
         chain: the post-processing; the grid replaces its sigma and multiplier.
         grid: the points.
         metric: a key of METRICS.
-        processes: how many to use; with more than one, the calling script needs `if __name__ == "__main__":`.
-        progress: shows a bar where stderr is a terminal.
+        density_sigma: blur of the fixation density, in pixels of the image.
+        processes, progress: as `each_image`'s.
 
     Raises:
         InputError: a map is missing or bad (its image is named), or an argument is out of range.
     """
     get_metric(metric)
-    if processes < 1:
-        raise InputError(f"`processes` must be at least 1; got {processes}")
-    task = _Task(dataset, maps, chain, grid, metric)
-    with ExitStack() as stack:
-        results: Iterator[np.ndarray]
-        if processes == 1 or len(dataset) == 1:
-            results = map(task, range(len(dataset)))
-        else:
-            executor = ProcessPoolExecutor(min(processes, len(dataset)), _process_context(), _start_worker, (task,))
-            stack.callback(executor.shutdown, cancel_futures=True)
-            results = executor.map(_run_in_worker, range(len(dataset)))
-        shown = tqdm(results, desc=f"grid, {metric}", total=len(dataset), unit="image", disable=None if progress else 1)
-        values = np.stack(list(shown))
-    return GridScores(grid, metric, values)
+    task = _Task(dataset, maps, chain, grid, metric, density_sigma)
+    title = f"grid, {metric}"
+    scores = each_image(task, len(dataset), processes=processes, progress=progress, title=title)
+    return GridScores(grid, metric, np.stack(scores))
 
 
 def tune(
@@ -234,12 +222,14 @@ class _Task:
     chain: PostProcessing
     grid: Grid
     metric: str
+    density_sigma: float
 
     def __call__(self, index: int) -> np.ndarray:
         """float64 [sigmas, multipliers]."""
         image = self.dataset[index]
         try:
-            return self._scores(self.maps(image.name), Reference(self.dataset, index), image.shape)
+            truth = Reference(self.dataset, index, self.density_sigma)
+            return self._scores(self.maps(image.name), truth, image.shape)
         except InputError as error:
             raise InputError(f"{image.name}: {error}") from error
 
@@ -260,26 +250,3 @@ class _Task:
 @lru_cache(maxsize=8)
 def _center_map(center: CenterBaseline, shape: tuple[int, int]) -> np.ndarray:
     return center.map(shape).astype(np.float32)
-
-
-def _process_context() -> multiprocessing.context.BaseContext:
-    """Processes that inherit no threads or locks of this one, and share one import of this module where possible."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-_worker_task: Optional[_Task] = None
-
-
-def _start_worker(task: _Task) -> None:
-    global _worker_task
-    cv2.setNumThreads(1)  # the processes share the cores already
-    _worker_task = task
-
-
-def _run_in_worker(index: int) -> np.ndarray:
-    assert _worker_task is not None
-    return _worker_task(index)

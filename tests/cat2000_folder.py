@@ -7,7 +7,7 @@ import numpy as np
 from scipy.io import savemat
 
 SHAPE = (36, 64)
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "osie_cat2000"
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "osie_cat2000"
 
 
 def write_cat2000_folder(root, categories=("Action", "Social"), numbers=(1, 2, 4, 10), shape=SHAPE, seed=0):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""The whole of it in minutes: makes a data set, trains a plain and a SACT detector, evaluates both, draws pictures.
+"""The whole of it in minutes: makes a data set, trains a plain and a SACT detector, evaluates both, draws pictures, and
+scores ponder maps against made-up fixations.
 
     python tools/demo.py        (or: make demo)
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from sact_det.data.demo import make_demo_dataset
+from sact_det.data.synthetic_fixations import make_synthetic_fixations
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.files import replacing, write_json
 
@@ -25,6 +27,9 @@ OUTPUT = Path("output/demo")  # as in configs/demo
 IMAGE_SIZE = (144, 176)
 MODELS = ("plain", "sact")
 PICTURES = 24
+FIXATIONS = OUTPUT / "synthetic_fixations"
+SALIENCY = {"centre baseline": "stretched", "ponder map": "ponder map", "blurred and with centre": "with centre"}
+SYNTHETIC = "SYNTHETIC fixations (nobody looked)"
 PROGRESS = re.compile(r"eta: (\S+)\s+iter: (\d+)\s+total_loss: (\S+)")
 COLUMNS = {
     "AP": "{AP:.1f}",
@@ -54,7 +59,26 @@ def commands() -> list[tuple[str, list[str]]]:
             "detections beside ponder maps",
             [*draw, "--input", *images, "--output", str(OUTPUT / "pictures"), "MODEL.WEIGHTS", weights],
         ),
+        (
+            "ponder maps against synthetic fixations",
+            [
+                *("tools/evaluate_saliency.py", "--config-file", "configs/demo/sact.yaml", "--title", SYNTHETIC),
+                *("--dataset", str(FIXATIONS), "--output", str(OUTPUT / "synthetic_saliency")),
+                *("--image-size", str(max(IMAGE_SIZE)), "--sigmas", "0", "2", "4", "8", "16", "--density-sigma", "4"),
+                *("--processes", "1", "MODEL.WEIGHTS", weights),
+            ],
+        ),
     ]
+
+
+def making() -> str:
+    """Python that makes the data."""
+    digits = f"make_demo_dataset('{OUTPUT / 'data'}', image_size={IMAGE_SIZE})"
+    return (
+        "from sact_det.data.demo import make_demo_dataset; "
+        "from sact_det.data.synthetic_fixations import make_synthetic_fixations; "
+        f"make_synthetic_fixations('{FIXATIONS}', {digits})"
+    )
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -82,6 +106,17 @@ def read_results(model: str) -> dict[str, Any]:
     return {**numbers, "inside_ratio": numbers["cost_inside"] / numbers["cost_outside"]}
 
 
+def saliency_line() -> str:
+    """What the saliency step found, in one line."""
+    results = json.loads((OUTPUT / "synthetic_saliency/results.json").read_text())
+    found = {row["map"]: row["overall"]["auc_judd"]["mean"] for row in results["rows"]}
+    scores = ", ".join(f"{name} {found[stage]:.3f}" for name, stage in SALIENCY.items())
+    return (
+        f"AUC-Judd on {results['scored_images']} images with SYNTHETIC fixations: {scores}.\n"
+        "The fixations were drawn around the digits: this shows that the pipeline works, and nothing about people."
+    )
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     rows = [["", *results], *([name, *(form.format(**r) for r in results.values())] for name, form in COLUMNS.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -92,11 +127,11 @@ def demo() -> None:
     os.chdir(REPOSITORY)
     steps = commands()
     print("[0] digits on photographs", flush=True)
-    make_demo_dataset(OUTPUT / "data", image_size=IMAGE_SIZE)
+    demo_set = make_demo_dataset(OUTPUT / "data", image_size=IMAGE_SIZE)
+    make_synthetic_fixations(FIXATIONS, demo_set)
     with replacing(OUTPUT / "commands.sh") as temporary:
-        make = f"make_demo_dataset('{OUTPUT / 'data'}', image_size={IMAGE_SIZE})"
         lines = [
-            ["-c", f"from sact_det.data.demo import make_demo_dataset; {make}"],
+            ["-c", making()],
             *(arguments for _, arguments in steps),
         ]
         temporary.write_text("".join(f"python {shlex.join(line)}\n" for line in lines))
@@ -106,6 +141,7 @@ def demo() -> None:
     results = {model: read_results(model) for model in MODELS}
     write_json(OUTPUT / "table.json", results)
     print(f"\n{table(results)}\n\n{results['plain']['images']} validation images; 100% is the plain network.")
+    print(saliency_line())
     print(f"Pictures, table.json and commands.sh (the same by hand) are in {OUTPUT}.")
 
 

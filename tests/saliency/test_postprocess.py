@@ -139,9 +139,9 @@ def test_softmax_is_a_distribution_that_a_low_temperature_sharpens():
 
 
 def test_a_chain_can_be_written_as_json():
-    chain = PostProcessing(model_input=(180, 320), sigma=3)
+    chain = PostProcessing(longer_edge=320, sigma=3)
     content = json.loads(json.dumps(chain.as_dict()))
-    assert content["model_input"] == [180, 320] and content["center"] == {"kind": "stretched", "width": 0.25}
+    assert content["longer_edge"] == 320 and content["center"] == {"kind": "stretched", "width": 0.25}
 
 
 @pytest.mark.parametrize(

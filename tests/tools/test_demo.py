@@ -55,3 +55,23 @@ def test_plain_and_sact_get_the_same_start_and_the_same_steps():
     )
     assert plain.MODEL.WEIGHTS == sact.MODEL.WEIGHTS and plain.SOLVER == sact.SOLVER and plain.INPUT == sact.INPUT
     assert (plain.MODEL.SACT.HALTING, sact.MODEL.SACT.HALTING) == ("none", "sact")
+
+
+def test_the_saliency_step_is_one_that_the_tool_takes_and_calls_its_fixations_synthetic(demo):
+    (arguments,) = (arguments for _, arguments in demo.commands() if "saliency" in arguments[0])
+    tool = load_tool("evaluate_saliency")
+    args = tool.parse_arguments(arguments[1:])
+    tool.check_arguments(args)
+    assert tool.make_settings(args).density_sigma < max(demo.IMAGE_SIZE) / 10 and "SYNTHETIC" in args.title
+    assert "synthetic" in args.dataset and "synthetic" in args.output and args.dataset in demo.making()
+
+
+def test_the_line_on_saliency_says_what_the_evaluation_wrote_and_that_nobody_looked(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "OUTPUT", tmp_path)
+    scores = {"stretched": 0.61, "ponder map": 0.8375, "blurred": 0.85, "with centre": 0.9}
+    rows = [{"map": name, "overall": {"auc_judd": {"mean": score}}} for name, score in scores.items()]
+    (tmp_path / "synthetic_saliency").mkdir()
+    (tmp_path / "synthetic_saliency/results.json").write_text(json.dumps({"scored_images": 40, "rows": rows}))
+    line = demo.saliency_line()
+    assert "on 40 images with SYNTHETIC fixations: centre baseline 0.610, ponder map 0.838, " in line
+    assert "blurred and with centre 0.900." in line and "nothing about people" in line

@@ -1,0 +1,258 @@
+"""The rows of the paper's Table 2: centre baselines, and each model's maps as they are, blurred, and with the centre.
+
+What is tuned (blur, share of the centre) is tuned on other images than those it is scored on: on the first half of
+every category for its second half, as in the paper, or on all other folds. Every row is scored on the same images.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Mapping, Optional, Sequence
+
+import numpy as np
+
+from sact_det.errors import InputError
+from saliency.center import KINDS, CenterBaseline
+from saliency.dataset import FixationDataset
+from saliency.fixations import DENSITY_SIGMA
+from saliency.intervals import Interval, bootstrap_intervals
+from saliency.map_sources import Maps
+from saliency.parallel import each_image
+from saliency.postprocess import PostProcessing
+from saliency.scores import METRICS, Reference, get_metric, score_maps
+from saliency.search import Grid, GridScores, grid_scores
+
+Intervals = dict[str, Interval]  # by metric
+
+CENTER = "centre baseline"
+STAGES = ("ponder map", "blurred", "with centre")  # of a model's maps
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images to tune on and images to score, by their indices; no image is in both."""
+
+    tuned_on: Sequence[int]
+    scored: Sequence[int]
+
+
+def halves(dataset: FixationDataset, skip_bad: bool = False) -> list[Split]:
+    """The paper's protocol, one split: see `FixationDataset.halves`."""
+    index = {image.name: number for number, image in enumerate(dataset)}
+    first, second = dataset.halves(skip_bad)
+    return [Split([index[image.name] for image in first], [index[image.name] for image in second])]
+
+
+def folds(dataset: FixationDataset, number: int) -> list[Split]:
+    """Every image is scored once, with what was tuned on the other folds: see `FixationDataset.folds`."""
+    parts = dataset.folds(number)
+    return [Split(sorted(set(range(len(dataset))) - set(part)), part) for part in parts]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How maps are tuned and scored.
+
+    Attributes:
+        grid: blurs and multipliers to try.
+        center: the baseline that maps are mixed and compared with, also in information gain.
+        tuned_for: the metric that tuning improves, one of `metrics`.
+        metrics: of the rows.
+        density_sigma: blur of the fixation density, in pixels of the image.
+        processes, progress: as `each_image`'s.
+
+    Raises:
+        InputError: a metric is unknown, or the width of the density's blur is out of range.
+    """
+
+    grid: Grid
+    center: CenterBaseline
+    tuned_for: str = "auc_judd"
+    metrics: Sequence[str] = tuple(METRICS)
+    density_sigma: float = DENSITY_SIGMA
+    processes: int = 1
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (self.tuned_for, *self.metrics):
+            get_metric(name)
+        if self.tuned_for not in self.metrics:
+            raise InputError(f"`tuned_for` must be one of the metrics of the rows; got {self.tuned_for!r}")
+        if not 0 < self.density_sigma < np.inf:
+            raise InputError(f"`density_sigma` must be positive; got {self.density_sigma}")
+        if 0 not in self.grid.multipliers:
+            raise InputError("`multipliers` of the grid must hold 0, the map without the centre")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A source of maps under a name; `chain` has its resolutions (sigma, multiplier and centre are replaced)."""
+
+    name: str
+    maps: Maps
+    chain: PostProcessing
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row before it is scored: what becomes of a model's maps, for every split.
+
+    Attributes:
+        model: its name, or CENTER.
+        stage: one of STAGES, or the kind of centre baseline.
+        chains: for every split.
+        notices: on what to be wary of in what was tuned.
+    """
+
+    model: str
+    stage: str
+    chains: Sequence[PostProcessing]
+    notices: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        """ "<model>, <stage>"."""
+        return f"{self.model}, {self.stage}"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A method and its scores: float64 [images, metrics]."""
+
+    method: Method
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Methods scored on the same images.
+
+    Attributes:
+        dataset: all images, of which some were tuned on only.
+        splits, settings, models: what was asked for.
+        indices: of the scored images, ascending.
+        rows: the centre baselines first (that of the settings before the others), then the models' in order.
+    """
+
+    dataset: FixationDataset
+    splits: Sequence[Split]
+    settings: Settings
+    models: Sequence[Model]
+    indices: Sequence[int]
+    rows: Sequence[Row]
+
+    @property
+    def categories(self) -> dict[str, list[int]]:
+        """Rows of `Row.scores` of every category."""
+        found: dict[str, list[int]] = {}
+        for row, index in enumerate(self.indices):
+            found.setdefault(self.dataset[index].category, []).append(row)
+        return found
+
+    @cached_property
+    def intervals(self) -> dict[Optional[str], list[Intervals]]:
+        """For all images (None) and every category: means and bootstrap intervals, row by row."""
+        groups: dict[Optional[str], list[int]] = {None: list(range(len(self.indices)))}
+        groups.update(self.categories)
+        return {name: self._summarized([row.scores[images] for row in self.rows]) for name, images in groups.items()}
+
+    @cached_property
+    def above_center(self) -> list[Intervals]:
+        """Of the difference to the centre baseline on the same images, row by row; over all images."""
+        return self._summarized([row.scores - self.rows[0].scores for row in self.rows])
+
+    def _summarized(self, scores: Sequence[np.ndarray]) -> list[Intervals]:
+        names = self.settings.metrics
+        flat = bootstrap_intervals(np.concatenate(scores, axis=1))
+        return [dict(zip(names, flat[start:])) for start in range(0, len(flat), len(names))]
+
+
+def evaluate(
+    dataset: FixationDataset, models: Sequence[Model], splits: Sequence[Split], settings: Settings
+) -> Evaluation:
+    """Tunes, then scores.
+
+    Args:
+        dataset: the images.
+        models: their names all different; none: only centre baselines are scored.
+        splits: what is tuned on which images, for which images; no image is scored twice.
+        settings: how.
+
+    Raises:
+        InputError: a map is missing or bad (its image is named), two models have one name.
+    """
+    names = [CENTER, *(model.name for model in models)]
+    if len(set(names)) != len(names):
+        raise InputError(f"models need different names, other than {CENTER!r}; got {', '.join(names[1:])}")
+    methods = center_methods(settings.center, len(splits))
+    for model in models:
+        methods += tuned_methods(dataset, model, splits, settings)
+    fold_of = {index: fold for fold, split in enumerate(splits) for index in split.scored}
+    indices = sorted(fold_of)
+    task = _Scoring(dataset, indices, fold_of, {model.name: model.maps for model in models}, methods, settings)
+    scores = each_image(
+        task, len(indices), processes=settings.processes, progress=settings.progress, title="all metrics"
+    )
+    rows = [Row(method, values) for method, values in zip(methods, np.stack(scores, axis=1))]
+    return Evaluation(dataset, splits, settings, models, indices, rows)
+
+
+def center_methods(center: CenterBaseline, splits: int) -> list[Method]:
+    """The given baseline, then the other kinds."""
+    kinds = (center, *(CenterBaseline(kind) for kind in KINDS if kind != center.kind))
+    return [Method(CENTER, one.kind, [PostProcessing(multiplier=np.inf, center=one)] * splits) for one in kinds]
+
+
+def tuned_methods(dataset: FixationDataset, model: Model, splits: Sequence[Split], settings: Settings) -> list[Method]:
+    """A model's maps as they are, at the best blur, and at the best blur and share of the centre."""
+    chain = replace(model.chain, sigma=0.0, multiplier=0.0, center=settings.center)
+    tuned_on = sorted({index for split in splits for index in split.tuned_on})
+    search = grid_scores(
+        dataset.subset(tuned_on),
+        model.maps,
+        chain,
+        settings.grid,
+        metric=settings.tuned_for,
+        density_sigma=settings.density_sigma,
+        processes=settings.processes,
+        progress=settings.progress,
+    )
+    column = settings.grid.multipliers.index(0)
+    alone = GridScores(Grid(settings.grid.sigmas, (0,)), search.metric, search.values[:, :, column : column + 1])
+    methods = [Method(model.name, STAGES[0], [chain] * len(splits))]
+    position = {index: row for row, index in enumerate(tuned_on)}
+    for stage, scores in zip(STAGES[1:], (alone, search)):
+        points = [scores.best([position[index] for index in split.tuned_on]) for split in splits]
+        notices = dict.fromkeys(line for point in points for line in scores.edge_notices(point))
+        chains = [chain.with_values(point.sigma, point.multiplier) for point in points]
+        methods.append(Method(model.name, stage, chains, list(notices)))
+    return methods
+
+
+@dataclass(frozen=True, eq=False)
+class _Scoring:
+    """Scores one image by every method and metric."""
+
+    dataset: FixationDataset
+    indices: Sequence[int]
+    fold_of: Mapping[int, int]
+    maps: Mapping[str, Maps]
+    methods: Sequence[Method]
+    settings: Settings
+
+    def __call__(self, number: int) -> np.ndarray:
+        """float64 [methods, metrics]."""
+        index = self.indices[number]
+        image = self.dataset[index]
+        truth = Reference(self.dataset, index, self.settings.density_sigma, self.settings.center)
+        try:
+            made = {name: maps(image.name) for name, maps in self.maps.items()}
+            chosen = ((method, method.chains[self.fold_of[index]]) for method in self.methods)
+            maps = (saliency_map(chain, made.get(method.model), image.shape) for method, chain in chosen)
+            return score_maps(maps, truth, self.settings.metrics)
+        except InputError as error:
+            raise InputError(f"{image.name}: {error}") from error
+
+
+def saliency_map(chain: PostProcessing, made: Optional[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """float32 [H, W] of `shape`: what a chain makes of a map, or of none (the centre alone)."""
+    return chain.center.map(shape).astype(np.float32) if made is None else chain(made, shape)

@@ -1,0 +1,211 @@
+"""The ponder maps of a trained model for the images of a data set: the one file here that needs torch and Detectron2.
+
+A map has the size of the image as the model sees it: every block's ponder cost enlarged to it by the original's rule,
+and summed (`PonderRecord.map`). Maps are kept (saliency/cache.py) under a fingerprint of the weights, the model's
+config and that size, and under a digest of the image; what has been made is not made again.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence, Union
+
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
+
+# isort: split
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.engine import launch
+from detectron2.utils import comm
+from torch import Tensor
+from torch.multiprocessing import ProcessExitedException
+
+from sact_det.classification.predictor import load_classifier
+from sact_det.classification.preprocessing import whole_image
+from sact_det.detection.predictor import Predictor
+from sact_det.errors import InputError, one_line
+from sact_det.files import file_sha256
+from saliency.cache import MapCache
+from saliency.dataset import FixationDataset, FixationImage
+
+# Longer edge that a model sees an image at, in pixels: of CAT2000's 1920x1080 it makes the paper's 320x180 and 640x360.
+LONGER_EDGE = {"SACTClassifier": 320, "SACTGeneralizedRCNN": 640}
+
+_RULE = 1  # raised with every change that alters the maps
+_INDIFFERENT = ("WEIGHTS", "DEVICE", "EXECUTION")  # keys of MODEL; the maps do not depend on them beyond rounding
+
+
+class PonderModel:
+    """A trained SACT model as a function from images to ponder maps.
+
+    A classifier's images are resized as for its pictures (legacy bilinear), a detector's as in its evaluation (Pillow's
+    bilinear), both to `longer_edge`, keeping the aspect. Of a detector only the extractor runs.
+
+    Args:
+        cfg: from `sact_det.tasks.load_config`; MODEL.WEIGHTS names a file with the whole model.
+        longer_edge: in pixels.
+
+    Raises:
+        InputError: the model does not halt by position, or its weights are missing, broken or do not fit.
+    """
+
+    def __init__(self, cfg: CfgNode, longer_edge: int):
+        check_halts_by_position(cfg)
+        self._longer_edge = longer_edge
+        self._is_classifier = cfg.MODEL.META_ARCHITECTURE == "SACTClassifier"
+        self._is_bgr = cfg.INPUT.FORMAT == "BGR"
+        self._model: Any = load_classifier(cfg) if self._is_classifier else Predictor(cfg).model
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The ponder map, float32 [h, w], of an image uint8 RGB [H, W, 3]; max(h, w) is the longer edge."""
+        item = {"image": self._input(image)}
+        size = (item["image"].shape[1], item["image"].shape[2])
+        if self._is_classifier:
+            record = self._model.classify(self._model.preprocess([item])).ponder
+        else:
+            images = self._model.preprocess_image([item])
+            _, record = self._model.backbone.extract(images.tensor, images.image_sizes)
+        return record.detached(torch.device("cpu")).image(0).map(size)[0].numpy()
+
+    def _input(self, image: np.ndarray) -> Tensor:
+        if self._is_classifier:
+            return whole_image(image, self._longer_edge)
+        height, width = image.shape[:2]
+        new_height, new_width = (
+            max(round(side * self._longer_edge / max(height, width)), 1) for side in (height, width)
+        )
+        resized = T.ResizeTransform(height, width, new_height, new_width).apply_image(image)
+        channels = resized[..., ::-1] if self._is_bgr else resized
+        return torch.from_numpy(np.ascontiguousarray(channels.transpose(2, 0, 1)))
+
+
+class ExtractedMaps:
+    """The maps of a data set's images in a cache; called with an image's name. Can be sent to other processes."""
+
+    def __init__(self, cache: MapCache, keys: Mapping[str, str]):
+        self._cache, self._keys = cache, keys
+
+    def __call__(self, name: str) -> np.ndarray:
+        """The map, float32 [h, w]. Raises InputError if it is not there."""
+        return self._cache(self._keys[name])
+
+
+def check_halts_by_position(cfg: CfgNode) -> None:
+    """Raises InputError if the ponder map of the config's network has one value everywhere."""
+    if cfg.MODEL.SACT.HALTING != "sact":
+        raise InputError(
+            f"MODEL.SACT.HALTING must be 'sact' for ponder maps to differ from place to place; "
+            f"got {cfg.MODEL.SACT.HALTING!r}"
+        )
+
+
+def fingerprint(cfg: CfgNode, longer_edge: int) -> dict[str, Any]:
+    """What the maps of a model depend on, beside the image. Raises InputError if there is no such weight file."""
+    weights = cfg.MODEL.WEIGHTS
+    if not weights:
+        raise InputError("MODEL.WEIGHTS is empty: name trained weights")
+    if not Path(weights).is_file():
+        raise InputError(f"{weights}: no such weight file")
+    return {
+        "rule": _RULE,
+        "longer_edge": longer_edge,
+        "weights_sha256": file_sha256(weights),
+        "model": _as_json(cfg.MODEL),
+        "format": cfg.INPUT.FORMAT,
+    }
+
+
+def extract_maps(
+    cfg: CfgNode,
+    dataset: FixationDataset,
+    folder: Union[str, Path],
+    longer_edge: Optional[int] = None,
+    *,
+    processes: int = 1,
+    progress: bool = False,
+) -> ExtractedMaps:
+    """The ponder maps of all images; makes those that the cache lacks.
+
+    Args:
+        cfg: of the model, see `PonderModel`.
+        dataset: the images.
+        folder: of the cache.
+        longer_edge: of the images as the model sees them, in pixels; default: LONGER_EDGE's.
+        processes: that share the images (Detectron2's launch): one for each GPU, or without any on the CPU. The maps do
+            not depend on it. With more than one, the calling script needs `if __name__ == "__main__":`.
+        progress: shows a bar where stderr is a terminal.
+
+    Raises:
+        InputError: the model cannot be used, an image cannot be read, the cache cannot be written, or there are fewer
+            GPUs than processes.
+    """
+    check_halts_by_position(cfg)
+    longer_edge = LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE] if longer_edge is None else longer_edge
+    cache = MapCache(folder, fingerprint(cfg, longer_edge))
+    images = {_key(image): image for image in dataset}
+    missing = [images[key] for key in cache.missing(list(images))]
+    processes = min(processes, max(len(missing), 1))
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise InputError(f"{processes} processes need as many GPUs; this machine has {torch.cuda.device_count()}")
+    if missing and processes == 1:
+        _extract(cfg, longer_edge, missing, cache, progress)
+    elif missing:
+        _extract_in_processes(processes, cfg, longer_edge, missing, cache, progress)
+    return ExtractedMaps(cache, {image.name: key for key, image in images.items()})
+
+
+def _extract(cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache, progress: bool) -> None:
+    by_key = {_key(image): image for image in images}
+    model = PonderModel(cfg, longer_edge)
+    cache.fill(list(by_key), lambda key: model(by_key[key].pixels()), progress)
+
+
+def _extract_in_processes(processes: int, *job: Any) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
+    with tempfile.TemporaryDirectory() as folder:
+        problem = Path(folder) / "problem"
+        try:
+            launch(_extract_share, processes, dist_url="auto", args=(problem, *job))
+        except ProcessExitedException as error:
+            raise InputError(problem.read_text() if problem.exists() else f"extraction: {one_line(error)}") from error
+
+
+def _extract_share(
+    problem: Path, cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache, progress: bool
+) -> None:
+    """Every n-th image, in one of n processes. What is wrong with the input goes to `problem`: one of them says it."""
+    rank = comm.get_rank()
+    try:
+        _extract(cfg, longer_edge, images[rank :: comm.get_world_size()], cache, progress and rank == 0)
+    except (InputError, OSError) as error:
+        problem.write_text(one_line(error))
+        sys.exit(1)
+    comm.synchronize()
+
+
+def _key(image: FixationImage) -> str:
+    """The name and a digest of the content: another data set may use the same names."""
+    if isinstance(image.source, Path):
+        try:
+            digest = file_sha256(image.source)
+        except OSError as error:
+            raise InputError(f"{image.source}: the image cannot be read: {error.strerror}") from error
+    else:
+        digest = _array_sha256(image.source)
+    return f"{image.name}-{digest[:16]}"
+
+
+def _array_sha256(pixels: np.ndarray) -> str:
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def _as_json(value: Any) -> Any:
+    """Config nodes as plain dicts without what is indifferent, tuples as lists."""
+    if isinstance(value, dict):  # a node is one
+        return {key: _as_json(entry) for key, entry in value.items() if key not in _INDIFFERENT}
+    return [_as_json(entry) for entry in value] if isinstance(value, (list, tuple)) else value

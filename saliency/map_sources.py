@@ -1,0 +1,157 @@
+"""Maps that exist already: a folder of files, a ponder file; and what becomes of any map where an image is padding.
+
+A source of maps is called with the name of an image and returns its map, float [h, w], of any size.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Mapping, Sequence, Union
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from sact_det.errors import InputError, one_line
+from saliency.dataset import FixationDataset
+from saliency.images import IMAGE_SUFFIXES, padding_mask, read_grey_levels
+
+if TYPE_CHECKING:
+    from sact_det.ponder_file import PonderFile
+
+Maps = Callable[[str], np.ndarray]
+
+ARRAY_SUFFIX = ".npy"
+
+
+class MapFolder:
+    """Maps as files FOLDER/<name of the image>.<suffix>: images, whose grey levels count (8 or 16 bits), or .npy.
+
+    Args:
+        folder: of the files; an image of CAT2000 is called <Category>/<NNN>.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+
+    def __init__(self, folder: Union[str, Path]):
+        self._folder = Path(folder)
+        if not self._folder.is_dir():
+            raise InputError(f"{folder}: no such folder of maps")
+
+    def __call__(self, name: str) -> np.ndarray:
+        """The map, float [h, w]. Raises InputError if there is none, or two, or it cannot be read."""
+        candidates = [self._folder / f"{name}{suffix}" for suffix in (ARRAY_SUFFIX, *IMAGE_SUFFIXES)]
+        found = [path for path in candidates if path.is_file()]
+        if len(found) != 1:
+            problem = f"also {found[1].name}: which is the map?" if found else "no such map (.npy or an image)"
+            raise InputError(f"{found[0] if found else candidates[0].with_suffix('')}: {problem}")
+        (path,) = found
+        if path.suffix != ARRAY_SUFFIX:
+            return read_grey_levels(path).astype(np.float32)
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: not an array that can be read: {one_line(error)}") from error
+        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+            raise InputError(f"{path}: a map must be finite numbers [H, W]; got {values.dtype} {list(values.shape)}")
+        return values
+
+
+class PonderFileMaps:
+    """The ponder maps of an HDF5 file (sact_det/ponder_file.py), each at the size of the image that the network saw.
+
+    A map belongs to the image whose name its own ends with: ".../Stimuli/Action/001.jpg" to "Action/001".
+
+    Args:
+        path: of the file.
+        names: of the images that are wanted.
+
+    Raises:
+        InputError: the file cannot be read, the network does not halt by position, or two maps fit one image.
+    """
+
+    def __init__(self, path: Union[str, Path], names: Sequence[str]):
+        self._path = str(path)
+        file = _open_ponder_file(self._path)
+        if file.halting != "sact":
+            kind = "of a plain network" if file.halting == "none" else "of ACT, which halts whole images"
+            raise InputError(f"{path}: {kind}: it has no ponder maps")
+        wanted = set(names)
+        depths = {name.count("/") + 1 for name in wanted}
+        self._index: dict[str, int] = {}
+        for index, stored in enumerate(file.names):
+            own = Path(stored)
+            parts = (own.with_suffix("") if own.suffix.lower() in IMAGE_SUFFIXES else own).parts
+            for name in {"/".join(parts[-depth:]) for depth in depths} & wanted:
+                if name in self._index:
+                    both = f"{file.names[self._index[name]]}, {stored}"
+                    raise InputError(f"{path}: two maps fit the image {name!r}: {both}")
+                self._index[name] = index
+
+    def __call__(self, name: str) -> np.ndarray:
+        """The map, float32 [h, w]. Raises InputError if there is none or it cannot be read."""
+        if name not in self._index:
+            raise InputError(f"{self._path}: no map of the image {name!r}")
+        file = _open_ponder_file(self._path)
+        index = self._index[name]
+        ponder_map = file.record(index).map(file.image(index).shape[:2])[0].numpy()
+        if not np.isfinite(ponder_map).all():
+            raise InputError(f"{self._path}: the map of {name!r} holds NaN or infinity")
+        return ponder_map
+
+
+@lru_cache(maxsize=4)
+def _open_ponder_file(path: str) -> "PonderFile":
+    from sact_det.ponder_file import PonderFile  # late: it imports torch, which nothing else here needs
+
+    return PonderFile(path)
+
+
+class PaddingMasked:
+    """Maps whose values in the grey bars of an image (saliency/images.py) are the lowest of the map's others.
+
+    Args:
+        maps: source of the maps.
+        dataset: the images.
+    """
+
+    def __init__(self, maps: Maps, dataset: FixationDataset):
+        self._maps = maps
+        self._images = {image.name: image for image in dataset}
+
+    def __call__(self, name: str) -> np.ndarray:
+        """The map, float [h, w]. Raises InputError as the source does, or if the image cannot be read."""
+        values = self._maps(name)
+        mask = padding_mask(self._images[name].pixels())
+        if mask.all() or not mask.any():
+            return values
+        size = (values.shape[1], values.shape[0])
+        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+        return np.where(mask, values[~mask].min(initial=values.max()), values)
+
+
+def with_all_maps(
+    dataset: FixationDataset, sources: Mapping[str, Maps], *, skip_bad: bool = False, progress: bool = False
+) -> FixationDataset:
+    """Sees whether every source has a map of every image, so that all are scored on the same images.
+
+    Args:
+        dataset: the images.
+        sources: by name.
+        skip_bad: leaves out an image that lacks a map, and lists it; otherwise it is an error.
+        progress: shows a bar where stderr is a terminal.
+
+    Raises:
+        InputError: a map is missing or broken; no image is left.
+    """
+    kept, skipped = [], list(dataset.skipped)
+    for image in tqdm(dataset, desc="maps, looked at", unit="image", disable=None if progress else True):
+        try:
+            for source in sources.values():
+                source(image.name)
+            kept.append(image)
+        except InputError as error:
+            if not skip_bad:
+                raise
+            skipped.append(str(error))
+    return FixationDataset(dataset.name, kept, skipped)
