@@ -19,14 +19,16 @@ from sact_det.resnet_v2 import Stem
 
 logger = logging.getLogger(__name__)
 
-# "auto" perforates a unit where it would evaluate at most this share of the positions. A guess, not measured yet.
-AUTO_SHARE = 0.8
+# In PyTorch, "auto" perforates a unit where it would evaluate at most this share of the positions. Measured on a CPU in
+# training (docs/PERFORMANCE.md): with all positions active, perforated takes about as long as dense.
+AUTO_SHARE = 0.9
 
 
 def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Optional[Run]:
     """A run that evaluates the whole block, its first unit included, at x; None if only PyTorch can do that."""
     reason = why_not_triton(block, x) if x.is_cuda else why_not_rows(block, x)
     if reason is None:
+        _log_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
         return (TritonRun if x.is_cuda else RowsRun)(block, x, valid_in, valid)
     _log_once(f"Blocks run in PyTorch, without kernels of their own: {reason}")
     return None

@@ -1,15 +1,19 @@
 """The perforated runs compute what the dense run computes."""
 
 import itertools
+from functools import partial
 from typing import Optional
 
 import pytest
 import torch
 from small_networks import enliven, images
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from sact_det.block import AdaptiveBlock, DenseRun
 from sact_det.norm import BatchNorm2d, freeze_norms
+from sact_det.perforated.active_set import ActiveSet
+from sact_det.perforated.gather_gemm import READS, residual
 from sact_det.perforated.run import PositionRun
 from sact_det.resnet_cifar import ResNetCifarSpec
 from sact_det.resnet_v2 import ResNetV2Spec
@@ -187,3 +191,59 @@ def test_auto_perforates_only_where_enough_positions_have_halted():
     run.add(torch.full((1, 8, 8), 0.5))
     assert isinstance(block._continue(run, 1, few), PositionRun)
     assert block._continue(run, 1, most) is run
+
+
+@pytest.mark.parametrize("family", ["imagenet", "cifar"])
+@pytest.mark.parametrize("pattern", ["random", "corners", "single"])
+def test_gradients_of_a_residual_pass_gradcheck(family: str, pattern: str):
+    unit = block_of(family).units[1].double()
+    freeze_norms(unit)
+    active = shrinking_masks(pattern, (2, 4, 5))[1]
+    active_set = ActiveSet(active, None, READS[type(unit)])
+    generator = torch.Generator().manual_seed(5)
+    channels = unit.conv1.in_channels
+    rows = torch.randn(len(active_set.rings[-1]), channels, generator=generator, dtype=torch.float64)
+    weights = [unit.conv1.weight, unit.conv2.weight]
+
+    def evaluate(rows: Tensor, *_: Tensor) -> Tensor:
+        return residual(unit, rows, active_set)
+
+    inputs = (rows.requires_grad_(), *(weight.requires_grad_() for weight in weights))
+    assert torch.autograd.gradcheck(evaluate, inputs, fast_mode=True)
+
+
+def training_step(block: AdaptiveBlock, x: Tensor, recompute: bool = False) -> dict[str, Tensor]:
+    """Gradients of a loss of the features and the ponder cost."""
+    block.zero_grad()
+    x = x.clone().requires_grad_()
+    run = partial(checkpoint, block, use_reentrant=False) if recompute else block
+    features, ponder = run(x)
+    (features.float().square().mean() + 0.1 * ponder.ponder_cost.mean()).backward()
+    assert x.grad is not None
+    return {"x": x.grad, **{name: p.grad for name, p in block.named_parameters() if p.grad is not None}}
+
+
+@pytest.mark.parametrize("execution", ["dense", "perforated"])
+def test_activation_checkpointing_gives_the_same_gradients(execution: str):
+    block = block_of("imagenet", norm="FrozenBN", halting_norm="FrozenBN").train()
+    block.set_execution(execution)
+    x = inputs(2, 20, 14, 16)
+    plain, recomputed = training_step(block, x), training_step(block, x, recompute=True)
+    assert plain.keys() == recomputed.keys() and any("local_conv" in name for name in plain)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_under_amp_gradients_are_those_of_the_dense_run_to_the_precision_of_bfloat16():
+    block = block_of("imagenet", norm="FrozenBN", halting_norm="FrozenBN").train()
+    x = inputs(2, 20, 14, 16)
+    gradients = {}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for execution in ("dense", "perforated"):
+            block.set_execution(execution)
+            gradients[execution] = training_step(block, x)
+    block.set_execution("dense")
+    exact = training_step(block, x)
+    for name, gradient in exact.items():
+        dense, perforated = ((gradients[e][name] - gradient).norm() for e in ("dense", "perforated"))
+        assert perforated < 2 * dense + 1e-3 * gradient.norm(), name
