@@ -1,6 +1,7 @@
 # make demo   installs what is missing and runs the demo        (output in output/demo/)
 # make test   installs what is missing and runs the tests
 # make lint   ruff and mypy
+# make bench  installs the rivals and runs the short benchmark  (numbers in output/benchmark.json)
 # make setup  installs only. DETECTRON2=git takes Detectron2 from upstream's repository instead of the package index.
 #
 # Everything goes to .venv; PYTHON chooses the interpreter it is made with (3.10-3.13).
@@ -11,8 +12,9 @@ DETECTRON2 ?= index
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
+BENCH := $(VENV)/.bench
 
-.PHONY: demo test lint format setup clean detectron2-index detectron2-git
+.PHONY: demo test lint bench format setup clean detectron2-index detectron2-git
 
 demo: setup
 	$(PY) tools/demo.py
@@ -24,6 +26,9 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+bench: $(BENCH)
+	$(PY) tools/benchmark.py short --json output/benchmark.json
 
 format: setup
 	$(PY) -m ruff check --fix .
@@ -38,6 +43,10 @@ $(READY): requirements.lock setup.py
 	$(PIP) install -r requirements.lock
 	$(PY) -c 'import detectron2' 2>/dev/null || $(MAKE) --no-print-directory detectron2-$(DETECTRON2)
 	$(PIP) install --no-build-isolation --no-deps -e .
+	touch $@
+
+$(BENCH): requirements-bench.lock $(READY)
+	$(PIP) install --no-deps -r requirements-bench.lock
 	touch $@
 
 # The wheel also carries a top-level package `tools`, which has no place in site-packages.

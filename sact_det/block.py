@@ -239,8 +239,8 @@ class AdaptiveBlock(nn.Module):
             if index > 0:
                 total = total + unit.flops(dense, dense, evaluated, dilated)
             if unit.halting is not None:
-                total = total + unit.halting.flops(evaluated, active.flatten(1).any(1))
-            if not self.training and not run.bounded and not bool(active.any()):
+                total = total + unit.halting.flops(evaluated, evaluated > 0)
+            if not self.training and not run.bounded and not bool(evaluated.any()):
                 distribution.append(torch.zeros_like(state.remainder))
                 continue
             if index > 0:

@@ -52,6 +52,32 @@ class Evaluation(ctypes.Structure):
     ]
 
 
+class Halting(ctypes.Structure):
+    """struct Halting of rows.cpp."""
+
+    _fields_ = [
+        ("channels", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("taps", "bias", "pooled")),
+        ("constant", ctypes.c_float),
+    ]
+
+
+class Scoring(ctypes.Structure):
+    """struct Scoring of rows.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width")),
+        ("state", ctypes.c_void_p),
+        ("reads", ctypes.c_void_p),
+        ("num_reads", ctypes.c_int64),
+        ("actives", ctypes.c_void_p),
+        ("num_actives", ctypes.c_int64),
+        ("sums", ctypes.c_void_p),
+        ("sum_parts", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("counts", "products", "image_logits", "scores")),
+    ]
+
+
 class Stem(ctypes.Structure):
     """struct Stem of rows.cpp."""
 
@@ -86,8 +112,7 @@ _SIGNATURES = {
         _INT64,
         [_POINTER, _POINTER, _INT64, _INT64, _INT64, _POINTER, ctypes.POINTER(_INT64), _POINTER],
     ),
-    "multiply_taps": (None, [_POINTER, _INT64, _POINTER, _INT64, _POINTER, _POINTER, _POINTER, _INT]),
-    "add_taps": (None, [_POINTER, _POINTER, _INT64, _INT64, _INT64, _POINTER]),
+    "evaluate_halting": (None, [ctypes.POINTER(Halting), ctypes.POINTER(Scoring), _INT]),
 }
 
 

@@ -39,15 +39,16 @@ class PackedUnit:
 
 @dataclass(frozen=True, eq=False)
 class PackedHalting:
-    """A folded halting branch, its local part for rows.cpp.
+    """A folded halting branch for rows.cpp.
 
-    Attributes: as of FoldedHalting; taps and bias packed.
+    Attributes:
+        struct: with the addresses of `tensors`.
+        products_size: floats of the products of one position.
     """
 
-    taps: Tensor
-    bias: Tensor
-    pooled: Tensor
-    constant: Tensor
+    struct: library.Halting
+    tensors: tuple[Tensor, ...]
+    products_size: int
 
 
 def pack_unit(unit: BottleneckUnit) -> PackedUnit:
@@ -76,8 +77,9 @@ def pack_halting(branch: SpatialHalting) -> PackedHalting:
     """Folds and packs a halting branch."""
     folded = fold_halting(branch)
     lanes = library.load_library().lanes()
-    bias = F.pad(folded.bias, (0, -len(folded.bias) % lanes))
-    return PackedHalting(_packed(folded.taps), bias, folded.pooled, folded.constant)
+    tensors = _packed(folded.taps), F.pad(folded.bias, (0, -len(folded.bias) % lanes)), folded.pooled.contiguous()
+    struct = library.Halting(len(folded.pooled), *(tensor.data_ptr() for tensor in tensors), float(folded.constant))
+    return PackedHalting(struct, tensors, len(tensors[1]))
 
 
 @dataclass(frozen=True, eq=False)

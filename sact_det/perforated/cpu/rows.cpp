@@ -10,10 +10,9 @@
 // it needs to be, in whole vectors.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
 
 #include <omp.h>
 
@@ -29,7 +28,7 @@ constexpr int LANES = 4, TILE_ROWS = 6, TILE_VECTORS = 4;
 constexpr int LANES = 4, TILE_ROWS = 4, TILE_VECTORS = 2;
 #endif
 constexpr int PANEL = LANES * TILE_VECTORS;
-constexpr int BLOCK_ROWS = 96;  // rows that share a panel while it is in the cache
+constexpr int BLOCK_ROWS = 192;  // rows that share a panel while it is in the cache
 static_assert(BLOCK_ROWS % TILE_ROWS == 0, "a block holds whole tiles");
 constexpr int MAX_SEGMENTS = 10;  // nine taps and a shortcut
 
@@ -374,37 +373,71 @@ int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t ima
     return around;
 }
 
-// The nine products of a 3x3 convolution to one channel, per position: [., whole_vectors(9)].
-void multiply_taps(const float* rows, int64_t channels, const int64_t* positions, int64_t count, const float* packed,
-                   const float* bias, float* products, int threads) {
-    const int64_t size = whole_vectors(9);
-#pragma omp parallel num_threads(threads)
-    for_blocks(count, omp_get_thread_num(), omp_get_num_threads(), [&](int64_t first, int block) {
-        Left left;
-        left.segments = 1;
-        left.lengths[0] = channels;
-        float* targets[BLOCK_ROWS];
-        for (int r = 0; r < block; r++) {
-            left.rows[0][r] = rows + positions[first + r] * channels;
-            targets[r] = products + positions[first + r] * size;
-        }
-        multiply(left, block, packed, 9, Taps{{bias, size, false, targets}, left, block, channels});
-    });
-}
+// A halting branch with its norms folded away.
+struct Halting {
+    int64_t channels;
+    const float *taps, *bias;  // nine columns of depth `channels`, and what each adds
+    const float *pooled;       // [channels], of the global mean
+    float constant;
+};
 
-// Adds the products of multiply_taps that belong to each position: sums [.].
-void add_taps(const float* products, const int64_t* positions, int64_t count, int64_t height, int64_t width,
-              float* sums) {
+// h^l of a state at the positions of `actives`, zero elsewhere; `reads` are those and their neighbours.
+struct Scoring {
+    int64_t images, height, width;
+    const float* state;       // rows
+    const int64_t* reads;
+    int64_t num_reads;
+    const int64_t* actives;
+    int64_t num_actives;
+    const double* sums;       // [sum_parts, images, channels], of the state over each image's own positions
+    int64_t sum_parts;
+    const int64_t* counts;    // [images], how many those are
+    float* products;          // [., whole_vectors(9)]; zero wherever there is no position
+    float* image_logits;      // [images], room to work
+    float* scores;            // [images, height, width], zero
+};
+
+void evaluate_halting(const Halting* halting_at, const Scoring* at, int threads) {
+    const Halting halting = *halting_at;
+    const Scoring to = *at;
     const int64_t size = whole_vectors(9);
-    for (int64_t i = 0; i < count; i++) {
-        const Place place = locate(positions[i], height, width);
-        float sum = 0;
-        for (int tap = 0; tap < 9; tap++) {
-            const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
-            if (0 <= y && y < height && 0 <= x && x < width)
-                sum += products[((place.image * height + y) * width + x) * size + tap];
+
+#pragma omp parallel num_threads(threads)
+    {
+        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+#pragma omp for schedule(static) nowait
+        for (int64_t image = 0; image < to.images; image++) {
+            double logit = 0;
+            for (int64_t part = 0; part < to.sum_parts; part++) {
+                const double* sum = to.sums + (part * to.images + image) * halting.channels;
+                for (int64_t c = 0; c < halting.channels; c++) logit += sum[c] * halting.pooled[c];
+            }
+            to.image_logits[image] = static_cast<float>(logit / to.counts[image] + halting.constant);
         }
-        sums[positions[i]] = sum;
+        for_blocks(to.num_reads, thread, team, [&](int64_t first, int block) {
+            Left left;
+            left.segments = 1;
+            left.lengths[0] = halting.channels;
+            float* targets[BLOCK_ROWS];
+            for (int r = 0; r < block; r++) {
+                left.rows[0][r] = to.state + to.reads[first + r] * halting.channels;
+                targets[r] = to.products + to.reads[first + r] * size;
+            }
+            multiply(left, block, halting.taps, 9, Taps{{halting.bias, size, false, targets}, left, block, halting.channels});
+        });
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < to.num_actives; i++) {
+            const int64_t position = to.actives[i];
+            const Place place = locate(position, to.height, to.width);
+            float logit = to.image_logits[place.image];
+            for (int tap = 0; tap < 9; tap++) {
+                const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
+                if (0 <= y && y < to.height && 0 <= x && x < to.width)
+                    logit += to.products[((place.image * to.height + y) * to.width + x) * size + tap];
+            }
+            to.scores[position] = 1 / (1 + std::exp(-logit));
+        }
     }
 }
 

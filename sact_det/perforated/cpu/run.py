@@ -147,29 +147,34 @@ class RowsRun(Run):
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
         assert self._sums is not None
-        pooled = (self._sums.sum(0) / self._counts[:, None]).float()
         if isinstance(branch, ImageHalting):
+            pooled = (self._sums.sum(0) / self._counts[:, None]).float()
             return branch.scores(pooled[:, :, None, None])[:, None, None]
         packed = self._packed.branches[branch]
-        products = workspace.take("products", self._positions, len(packed.bias))
+        number, height, width = self._shape
+        products = workspace.take("products", self._positions, packed.products_size)
         if self._padded:
             products.zero_()
-        self._library.multiply_taps(
-            self._state.data_ptr(),
-            self._state.shape[1],
-            self._reads.data_ptr(),
-            len(self._reads),
-            packed.taps.data_ptr(),
-            packed.bias.data_ptr(),
-            products.data_ptr(),
-            self._threads,
+        image_logits, scores = torch.empty(number), torch.zeros(self._shape)
+        scoring = library.Scoring(
+            images=number,
+            height=height,
+            width=width,
+            state=self._state.data_ptr(),
+            reads=self._reads.data_ptr(),
+            num_reads=len(self._reads),
+            actives=self._actives.data_ptr(),
+            num_actives=len(self._actives),
+            sums=self._sums.data_ptr(),
+            sum_parts=self._threads,
+            counts=self._counts.data_ptr(),
+            products=products.data_ptr(),
+            image_logits=image_logits.data_ptr(),
+            scores=scores.data_ptr(),
         )
-        logits = torch.zeros(self._shape)
-        self._library.add_taps(
-            products.data_ptr(), self._actives.data_ptr(), len(self._actives), *self._shape[1:], logits.data_ptr()
-        )
+        self._library.evaluate_halting(packed.struct, scoring, self._threads)
         workspace.give_back("products", products)
-        return torch.sigmoid(logits + torch.addmv(packed.constant, pooled, packed.pooled)[:, None, None])
+        return scores
 
     def add(self, weight: Tensor) -> None:
         """See Run."""

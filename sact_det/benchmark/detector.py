@@ -1,0 +1,181 @@
+"""A whole detector, end to end, and the shares of extractor, region proposals and box head."""
+
+import copy
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Callable, Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from sact_det.benchmark.networks import AdaptivePart, DensePart, dense_part, folded
+from sact_det.benchmark.parts import Disagreement
+from sact_det.benchmark.report import Entry, Table
+from sact_det.benchmark.rivals import Rival, build_rivals
+from sact_det.benchmark.setting import Setting, relative_difference
+from sact_det.benchmark.timing import Candidate, synchronize
+from sact_det.benchmark.trained import detector_part
+from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.detection.roi_heads import Block4Head
+from sact_det.padding import Sizes
+from sact_det.ponder import PonderRecord
+
+PARTS = ("extractor", "proposals", "box head")
+
+
+class DenseBackbone(Backbone):
+    """A rival in the place of the extractor."""
+
+    def __init__(self, rival: Rival, norm: nn.Module):
+        super().__init__()
+        self._rival = rival
+        self.res4_norm = norm
+
+    def extract(self, images: Tensor, sizes: Optional[Sizes] = None) -> tuple[dict[str, Tensor], PonderRecord]:
+        """SACTBackbone.extract for images without padding; the record is empty."""
+        x = self._rival.forward(self._rival.convert(images)).to(images.device, torch.float32)
+        return {"res4": x, "res4_relu": F.relu(self.res4_norm(x))}, PonderRecord({}, torch.zeros(len(x)))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Detectron2's interface."""
+        return self.extract(images)[0]
+
+
+class DenseHead(nn.Module):
+    """Block 4 as a plain one, in the form in which PyTorch is fastest."""
+
+    def __init__(self, head: Block4Head):
+        super().__init__()
+        part = folded(DensePart(head.block4.units))
+        self.part = part.to(memory_format=torch.channels_last)
+        self.postnorm = copy.deepcopy(head.postnorm)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """See Block4Head."""
+        return F.relu(self.postnorm(self.part(regions.contiguous(memory_format=torch.channels_last))))
+
+
+class TimedDetector:
+    """A detector that says how long the stretches of its inference take.
+
+    Args:
+        model: whose proposal generator and box head are watched.
+        device: waited for at the end of every stretch.
+    """
+
+    def __init__(self, model: SACTGeneralizedRCNN, device: torch.device):
+        self.model = model
+        self._device = device
+        self._laps: dict[str, float] = {}
+        self._last = 0.0
+        model.proposal_generator.register_forward_pre_hook(lambda *_: self._lap("extractor"))
+        model.proposal_generator.register_forward_hook(lambda *_: self._lap("proposals"))
+        model.roi_heads.register_forward_hook(lambda *_: self._lap("box head"))
+
+    def run(self, images: Sequence[Tensor], setting: Setting, postprocess: bool) -> dict[str, float]:
+        """Detects in one image [3, H, W] after the other. Returns the seconds of each of PARTS."""
+        self._laps = dict.fromkeys(PARTS, 0.0)
+        for image in images:
+            self._last = time.perf_counter()
+            with setting.autocast():
+                self.model.inference([{"image": image}], do_postprocess=postprocess)
+        return self._laps
+
+    def _lap(self, part: str) -> None:
+        synchronize(self._device)
+        now = time.perf_counter()
+        self._laps[part] += now - self._last
+        self._last = now
+
+
+def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival) -> SACTGeneralizedRCNN:
+    """A copy of a detector with a rival as extractor and block 4 plain."""
+    detector = copy.deepcopy(detector)
+    detector.backbone = DenseBackbone(rival, detector.backbone.res4_norm)
+    detector.roi_heads.res5 = DenseHead(detector.roi_heads.res5)
+    return detector
+
+
+def steer(
+    detector: SACTGeneralizedRCNN, part: AdaptivePart, execution: str, depths: Optional[Sequence[Tensor]]
+) -> None:
+    """Sets the execution of extractor and box head, and prescribes the extractor's masks, or does not."""
+    part.set_execution(execution)
+    part.prescribe(depths)
+    detector.roi_heads.res5.block4.set_execution(execution)
+
+
+def measure_detector(
+    title: str,
+    detector: SACTGeneralizedRCNN,
+    images: Sequence[Tensor],
+    ratios: Sequence[Optional[float]],
+    setting: Setting,
+) -> Table:
+    """Inference of a detector beside detectors whose extractor is a rival and whose box head is plain.
+
+    FLOPs and their ratios are the extractor's. The rivals are spared the account of FLOPs and the postprocessing.
+
+    Args:
+        title: of the table.
+        detector: in evaluation mode, on the device.
+        images: [3, H, W] of one size, in [0, 255]. A run takes them one after the other.
+        ratios: FLOP ratios to prescribe masks for (those of the first image serve all); None: the masks of the
+            extractor's own branches.
+        setting: see there.
+
+    Raises:
+        InputError: a FLOP ratio is out of reach, or the detector's halting cannot be prescribed.
+        Disagreement: an execution computes other features than the masked dense one.
+    """
+    with torch.no_grad(), setting.activated():
+        part = detector_part(detector)
+        inputs = [detector.preprocess_image([{"image": image}]).tensor for image in images]
+        masks = {
+            ratio: None if ratio is None else part.depths_for_ratio(inputs[0].shape, ratio, setting.seed)[0]
+            for ratio in ratios
+        }
+        rivals, differences, absent = build_rivals(dense_part(part), inputs[0], setting, setting.rivals)
+        entries = [Entry(rival.name, rival=True, difference=differences[rival.name]) for rival in rivals]
+        dense_flops = sum(part.dense_flops(x.shape) for x in inputs)
+        laps: dict[str, list[dict[str, float]]] = {}
+
+        def candidate(name: str, timed: TimedDetector, prepare: Callable[[], None], own: bool) -> Candidate:
+            laps[name] = []
+            return Candidate(name, lambda _: laps[name].append(timed.run(images, setting, own)), prepare)
+
+        candidates = [
+            candidate(rival.name, TimedDetector(rival_detector(detector, rival), setting.device), _nothing, False)
+            for rival in rivals
+        ]
+        timed = TimedDetector(detector, setting.device)
+        for ratio, depths in masks.items():
+            steer(detector, part, "dense", depths)
+            reference = [detector.backbone.extract(x)[0]["res4"] for x in inputs]
+            for execution in setting.executions:
+                name = f"SACT, {execution}" if ratio is None else f"SACT {ratio:g}, {execution}"
+                prepare = partial(steer, detector, part, execution, depths)
+                prepare()
+                with setting.autocast():
+                    outputs = [detector.backbone.extract(x) for x in inputs]
+                difference = max(relative_difference(x["res4"], y) for (x, _), y in zip(outputs, reference))
+                if setting.precision == "fp32" and not difference <= setting.tolerance:
+                    raise Disagreement(f"{name}: features are off by {difference:.1e} of the largest one")
+                flop_ratio = sum(int(record.flops.sum()) for _, record in outputs) / dense_flops
+                entries.append(Entry(name, False, flop_ratio, difference, ratio, execution))
+                candidates.append(candidate(name, timed, prepare, True))
+        times = setting.times(candidates, title)
+    entries = [_with_parts(entry, laps, setting) for entry in entries]
+    return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs))
+
+
+def _with_parts(entry: Entry, laps: dict[str, list[dict[str, float]]], setting: Setting) -> Entry:
+    rounds = laps[entry.name][-setting.rounds :]  # the warm-up stands before them
+    return replace(entry, parts={part: [lap[part] for lap in rounds] for part in PARTS})
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,206 @@
+"""What is timed: a stretch of an adaptive network, and the same units as a plain one."""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sact_det.benchmark.masks import PrescribedBlock, depths_for_ratio, prescribed_flops, smooth_fields
+from sact_det.block import AdaptiveBlock, ResidualUnit
+from sact_det.network_spec import NetworkSpec
+from sact_det.ponder import BlockPonder
+from sact_det.resnet_v2 import BottleneckUnit, Stem
+
+EXTRACTOR_BLOCKS = (1, 2, 3)
+
+
+class AdaptivePart(nn.Module):
+    """Consecutive blocks under SACT, perhaps with the stem before them.
+
+    Args:
+        blocks: of which halting can be prescribed.
+        stem: or None.
+        stride: of the input: 1 for images.
+    """
+
+    blocks: Sequence[PrescribedBlock]
+
+    def __init__(self, blocks: Sequence[AdaptiveBlock], stem: Optional[Stem] = None, stride: int = 1):
+        super().__init__()
+        self.stem = stem
+        self.stride = stride
+        self.blocks = nn.ModuleList([PrescribedBlock(block) for block in blocks])  # type: ignore[assignment]
+
+    def set_execution(self, execution: str) -> None:
+        """See AdaptiveBlock.set_execution."""
+        for part in (self.stem, *self.blocks):
+            if part is not None:
+                part.set_execution(execution)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[BlockPonder]]:
+        """x: [N, C, H, W], images or a feature map. Returns the features and each block's account."""
+        x = x if self.stem is None else self.stem(x)
+        ponders = []
+        for block in self.blocks:
+            x, ponder = block(x)
+            ponders.append(ponder)
+        return x, ponders
+
+    def map_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """(height, width) of each block's input, and of the last one's output, for an input of `size`."""
+        sizes = [size if self.stem is None else _strided(size, self.stem.stride)]
+        for block in self.blocks:
+            sizes.append(_strided(sizes[-1], block.units[0].stride))
+        return sizes
+
+    def stem_flops(self, shape: Sequence[int]) -> int:
+        """Of the root convolution, if there is a stem, for an input of that shape."""
+        if self.stem is None:
+            return 0
+        batch, _, height, width = shape
+        return int(self.stem.flops(None, (height, width), batch, torch.device("cpu")).sum())
+
+    def flops(self, shape: Sequence[int], depths: Sequence[Tensor]) -> int:
+        """FLOPs with prescribed depths, one map [N, H, W] per block, for an input of that shape; nothing is run."""
+        sizes = self.map_sizes((shape[2], shape[3]))
+        parts = [prescribed_flops(block, own, size) for block, own, size in zip(self.blocks, depths, sizes)]
+        return self.stem_flops(shape) + sum(int(part.sum()) for part in parts)
+
+    def dense_flops(self, shape: Sequence[int]) -> int:
+        """FLOPs of the plain network for an input of that shape."""
+        sizes = self.map_sizes((shape[2], shape[3]))
+        total = self.stem_flops(shape)
+        for block, size_in, size_out in zip(self.blocks, sizes, sizes[1:]):
+            dense_in, dense_out = (torch.tensor([shape[0] * math.prod(size)]) for size in (size_in, size_out))
+            total += int(block.units[0].flops(dense_in, dense_out))
+            total += sum(int(unit.flops(dense_out, dense_out)) for unit in block.units[1:])
+        return total
+
+    def least_ratio(self, shape: Sequence[int]) -> float:
+        """The share of FLOPs that remains where every position halts behind the first unit of its block."""
+        sizes = self.map_sizes((shape[2], shape[3]))[1:]
+        depths = [torch.ones(shape[0], *size, dtype=torch.int64) for size in sizes]
+        return self.flops(shape, depths) / self.dense_flops(shape)
+
+    def depths_for_ratio(self, shape: Sequence[int], ratio: float, seed: int) -> tuple[list[Tensor], float]:
+        """Smooth depth maps with which an input takes that share of the plain network's FLOPs.
+
+        Args:
+            shape: of the input, [N, C, H, W].
+            ratio: the share.
+            seed: of the maps.
+
+        Returns:
+            one map per block, int64 [N, h, w] on the CPU; the share that they reach.
+
+        Raises:
+            InputError: the share is out of reach.
+        """
+        fields = smooth_fields(shape[0], (shape[2] * self.stride, shape[3] * self.stride), seed)
+        sizes, dense = self.map_sizes((shape[2], shape[3]))[1:], self.dense_flops(shape)
+        units = [len(block.units) for block in self.blocks]
+        return depths_for_ratio(fields, sizes, units, lambda depths: self.flops(shape, depths) / dense, ratio)
+
+    def prescribe(self, depths: Optional[Sequence[Tensor]]) -> None:
+        """One depth map per block (PrescribedBlock.prescribe), or None: as the branches say."""
+        device = next(self.parameters()).device
+        for index, block in enumerate(self.blocks):
+            block.prescribe(None if depths is None else depths[index].to(device))
+
+
+class DensePart(nn.Module):
+    """The units of a network one after the other: no halting, no account.
+
+    Args:
+        units: copied without their halting branches.
+        stem: copied, or None.
+    """
+
+    units: Sequence[ResidualUnit]
+
+    def __init__(self, units: Sequence[ResidualUnit], stem: Optional[nn.Module] = None):
+        super().__init__()
+        self.stem = copy.deepcopy(stem)
+        if isinstance(self.stem, Stem):
+            self.stem.set_execution("dense")
+        self.units = nn.ModuleList([copy.deepcopy(unit) for unit in units])  # type: ignore[assignment]
+        for unit in self.units:
+            unit.halting = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [N, C, H, W] -> features."""
+        if self.stem is not None:
+            x = self.stem(x)
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+
+def dense_part(part: AdaptivePart) -> DensePart:
+    """The plain network of the same weights."""
+    return DensePart([unit for block in part.blocks for unit in block.units], part.stem)
+
+
+class _Nothing(nn.Module):
+    """In the place of a norm that has been folded into the convolution before it."""
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        return x
+
+
+def folded(part: DensePart) -> DensePart:
+    """A copy with norms folded into the convolutions before them: the second and the third norm of every unit.
+
+    The first one stands before a ReLU and behind an addition; no convolution can take it.
+    """
+    part = copy.deepcopy(part).eval()
+    for unit in part.units:
+        assert isinstance(unit, BottleneckUnit)
+        for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
+            setattr(unit, conv, fuse_conv_bn_eval(getattr(unit, conv), getattr(unit, norm)))
+            setattr(unit, norm, _Nothing())
+    return part
+
+
+@dataclass(frozen=True)
+class PartSettings:
+    """A part with fresh weights, for whoever builds it.
+
+    Attributes:
+        spec: of the network.
+        block: which one, counted from 1; 0: the extractor, stem and blocks 1-3.
+        seed: of the weights.
+    """
+
+    spec: NetworkSpec
+    block: int = 0
+    seed: int = 0
+
+    @property
+    def stride(self) -> int:
+        """Of the part's input."""
+        return Stem.stride * 2 ** max(self.block - 2, 0) if self.block else 1
+
+    def build(self) -> AdaptivePart:
+        """In evaluation mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            if self.block:
+                return AdaptivePart([self.spec.build_block(self.block)], stride=self.stride).eval()
+            stem = self.spec.build_stem()
+            assert isinstance(stem, Stem)
+            return AdaptivePart([self.spec.build_block(index) for index in EXTRACTOR_BLOCKS], stem).eval()
+
+    def input_shape(self, batch: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Of the part's input for images of `size`."""
+        if self.block == 0:
+            return batch, 3, *size
+        return batch, self.spec.out_channels(self.block - 1), *_strided(size, self.stride)
+
+
+def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    return -(-size[0] // stride), -(-size[1] // stride)

@@ -1,0 +1,212 @@
+"""The fastest ways to run the plain network: PyTorch in several forms, ONNX Runtime, OpenVINO.
+
+All compute the same function with the same weights, on as many threads as PyTorch has; that is checked before anything
+is timed.
+"""
+
+import copy
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Sequence, Union
+
+import torch
+from torch import Tensor
+
+from sact_det.benchmark.networks import DensePart, folded
+from sact_det.benchmark.setting import Setting, relative_difference
+
+INSTALL = "not installed; pip install 'sact_det[bench]'"
+ONNX_OPSET = 17
+
+
+class Unavailable(Exception):
+    """A rival cannot take part; the message says why."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A way to run the plain network.
+
+    Attributes:
+        name: a key of RIVALS.
+        convert: brings an input, [N, C, H, W], into the form that `forward` likes best.
+        forward: of converted inputs -> features [N, D, h, w].
+    """
+
+    name: str
+    convert: Callable[[Tensor], Any]
+    forward: Callable[[Any], Tensor]
+
+
+def _in_torch(part: DensePart, setting: Setting, layout: torch.memory_format, name: str, compiled: str = "") -> Rival:
+    part = part.to(setting.device, setting.half or torch.float32, memory_format=layout)  # type: ignore[call-overload]
+    forward: Callable[[Tensor], Tensor] = part
+    if compiled:
+        forward = torch.compile(part, fullgraph=True, dynamic=False, mode=compiled)
+
+    def convert(x: Tensor) -> Tensor:
+        return x.to(setting.device, setting.half or torch.float32).contiguous(memory_format=layout)
+
+    return Rival(name, convert, forward)
+
+
+def eager(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """PyTorch as it comes, NCHW."""
+    return _in_torch(copy.deepcopy(part), setting, torch.contiguous_format, "eager")
+
+
+def channels_last(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """PyTorch, channels last."""
+    return _in_torch(copy.deepcopy(part), setting, torch.channels_last, "channels-last")
+
+
+def folded_norms(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """PyTorch, channels last, norms folded into convolutions where that is possible."""
+    return _in_torch(folded(part), setting, torch.channels_last, "folded")
+
+
+def compiled(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """torch.compile of the folded network."""
+    return _in_torch(folded(part), setting, torch.channels_last, "compile", "default")
+
+
+def compiled_with_graphs(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """torch.compile of the folded network, launched as a CUDA graph."""
+    if setting.device.type != "cuda":
+        raise Unavailable("for CUDA only")
+    return _in_torch(folded(part), setting, torch.channels_last, "compile-graphs", "reduce-overhead")
+
+
+def onnxruntime(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """ONNX Runtime's CPU or CUDA provider."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.onnx"
+        check_onnxruntime(setting)
+        export_onnx(part, x, path)
+        return load_onnxruntime(path, setting)
+
+
+def check_onnxruntime(setting: Setting) -> None:
+    """Raises Unavailable where it cannot run."""
+    if setting.device.type == "cuda":
+        raise Unavailable("inputs and outputs would pass through the host's memory")
+    if setting.half is not None:
+        raise Unavailable(f"computes float32 only on a CPU, not {setting.precision}")
+    try:
+        import onnx  # noqa: F401  (the export needs it)
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(INSTALL) from error
+
+
+def load_onnxruntime(path: Union[str, Path], setting: Setting) -> Rival:
+    """From an exported file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow the others
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def forward(x: Any) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: x})[0])
+
+    return Rival("onnxruntime", lambda x: x.contiguous().numpy(), forward)
+
+
+def openvino(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """OpenVINO's CPU plugin."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.onnx"
+        check_openvino(setting)
+        export_onnx(part, x, path)
+        return load_openvino(path, setting)
+
+
+def check_openvino(setting: Setting) -> None:
+    """Raises Unavailable where it cannot run."""
+    if setting.device.type != "cpu":
+        raise Unavailable("for CPUs only")
+    try:
+        import onnx  # noqa: F401  (the export needs it)
+        import openvino  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(INSTALL) from error
+
+
+def load_openvino(path: Union[str, Path], setting: Setting) -> Rival:
+    """From an exported file."""
+    import openvino
+
+    precision = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[setting.precision]
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+        "INFERENCE_PRECISION_HINT": precision,  # the default is bfloat16 where the processor has it
+    }
+    request = openvino.compile_model(str(path), "CPU", options).create_infer_request()
+
+    def forward(x: Any) -> Tensor:
+        # Inputs are read and outputs handed over in place.
+        return torch.from_numpy(request.infer([x], share_inputs=True, share_outputs=True)[0])
+
+    return Rival("openvino", lambda x: x.contiguous().numpy(), forward)
+
+
+RIVALS: dict[str, Callable[[DensePart, Tensor, Setting], Rival]] = {
+    "eager": eager,
+    "channels-last": channels_last,
+    "folded": folded_norms,
+    "compile": compiled,
+    "compile-graphs": compiled_with_graphs,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+}
+
+
+def export_onnx(part: DensePart, x: Tensor, path: Union[str, Path]) -> None:
+    """Writes the folded network, for inputs of x's shape, as ONNX."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of this exporter, that there is another; of tracing, that shapes are fixed
+        model = folded(part).cpu()
+        inputs = (x.detach().cpu().contiguous(),)
+        torch.onnx.export(model, inputs, str(path), dynamo=False, opset_version=ONNX_OPSET)
+
+
+def build_rivals(
+    part: DensePart, x: Tensor, setting: Setting, names: Sequence[str]
+) -> tuple[list[Rival], dict[str, float], dict[str, str]]:
+    """The rivals that can run and agree with PyTorch's own result at x.
+
+    Args:
+        part: the plain network, float32, on the CPU or the device.
+        x: [N, C, H, W].
+        setting: device and precision.
+        names: keys of RIVALS.
+
+    Returns:
+        the rivals; by name their relative differences from PyTorch in float32; and by name why others do not take part.
+    """
+    built, differences, absent = [], {}, {}
+    with torch.no_grad():
+        reference = copy.deepcopy(part).to(setting.device)(x.to(setting.device))
+        for name in names:
+            setting.note(f"Preparing {name}")
+            try:
+                rival = RIVALS[name](part, x, setting)
+                difference = relative_difference(rival.forward(rival.convert(x)).to(setting.device), reference)
+            except Unavailable as reason:
+                absent[name] = str(reason)
+                continue
+            if not difference <= setting.tolerance:
+                absent[name] = f"computes something else: off by {difference:.1e} of the largest output"
+                continue
+            built.append(rival)
+            differences[name] = difference
+    return built, differences, absent

@@ -1,0 +1,109 @@
+"""What holds for a whole measurement: device, precision, threads, and who takes part."""
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Optional, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sact_det.benchmark.timing import Candidate, interleaved_times
+
+CPU = torch.device("cpu")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Largest difference between outputs, relative to the largest output, in what still counts as the same computation.
+TOLERANCES = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """See the head of this module.
+
+    Attributes:
+        device: where everything runs.
+        precision: one of PRECISIONS.
+        rounds, warmup: timed and untimed rounds.
+        seed: of weights, inputs and masks.
+        rivals: keys of RIVALS (rivals.py).
+        executions: of EXECUTIONS (block.py).
+        progress: whether stderr shows what is going on, with a bar where it is a terminal.
+    """
+
+    device: torch.device = CPU
+    precision: str = "fp32"
+    rounds: int = 7
+    warmup: int = 1
+    seed: int = 0
+    rivals: Sequence[str] = ()
+    executions: Sequence[str] = ("dense", "perforated", "auto")
+    progress: bool = False
+
+    @property
+    def half(self) -> Optional[torch.dtype]:
+        """The 16-bit type of the precision, or None."""
+        return _HALF.get(self.precision)
+
+    @property
+    def tolerance(self) -> float:
+        """See TOLERANCES."""
+        return TOLERANCES[self.precision]
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """What networks of ours run under: they keep float32 weights."""
+        if self.half is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.half)
+
+    @contextlib.contextmanager
+    def activated(self) -> Iterator[None]:
+        """float32 products as the precision says: TF32 on CUDA or not, whatever the defaults are."""
+        if self.device.type != "cuda":
+            yield
+            return
+        settings = _float32_settings()
+        before = [getattr(owner, name) for owner, name, _, _ in settings]
+        benchmark = torch.backends.cudnn.benchmark
+        for owner, name, exact, fast in settings:
+            setattr(owner, name, fast if self.precision == "tf32" else exact)
+        torch.backends.cudnn.benchmark = True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+            for (owner, name, _, _), value in zip(settings, before):
+                setattr(owner, name, value)
+
+    def random(self, *shape: int) -> Tensor:
+        """Gaussian noise of the seed, float32, channels last, on the device."""
+        noise = torch.randn(*shape, generator=torch.Generator().manual_seed(self.seed))
+        return noise.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def note(self, line: str) -> None:
+        """Says what is going on."""
+        if self.progress:
+            sys.stderr.write(f"{line}\n")
+
+    def times(self, candidates: Sequence[Candidate], title: str) -> dict[str, list[float]]:
+        """interleaved_times of the candidates."""
+        total = (self.rounds + self.warmup) * len(candidates)
+        self.note(f"{title}: {len(candidates)} candidates, {self.warmup} + {self.rounds} rounds")
+        with tqdm(total=total, leave=False, disable=not (self.progress and sys.stderr.isatty())) as bar:
+            tick: Callable[[], Any] = bar.update
+            return interleaved_times(candidates, self.rounds, self.warmup, self.device, tick)
+
+
+def _float32_settings() -> list[tuple[Any, str, Any, Any]]:
+    """What decides over TF32: owner, attribute, its value without and with."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9 and later; mixing in the older names is an error there
+        return [(owner, "fp32_precision", "ieee", "tf32") for owner in (matmul, cudnn.conv)]  # type: ignore[attr-defined]
+    return [(owner, "allow_tf32", False, True) for owner in (matmul, cudnn)]
+
+
+def relative_difference(x: Tensor, reference: Tensor) -> float:
+    """The largest absolute difference, relative to the largest absolute value of the reference."""
+    x, reference = x.detach().float(), reference.detach().float()
+    return float((x - reference).abs().max() / reference.abs().max().clamp(min=torch.finfo(torch.float32).tiny))

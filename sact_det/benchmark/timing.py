@@ -1,0 +1,111 @@
+"""Candidates that take turns, so that other load on the machine meets all of them, and what their times say."""
+
+import contextlib
+import gc
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to be timed.
+
+    Attributes:
+        name: unlike all others.
+        run: what is timed. It is given what `prepare` returns.
+        prepare: called before every run, untimed.
+    """
+
+    name: str
+    run: Callable[[Any], Any]
+    prepare: Callable[[], Any] = lambda: None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    median: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of at least one value; between two values, their mean by distance (numpy's default)."""
+        lower, median, upper = np.percentile(values, (25, 50, 75))
+        return cls(float(median), float(lower), float(upper))
+
+
+def synchronize(device: Optional[torch.device]) -> None:
+    """Waits until the device has done all it was asked for."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """No collection falls into a timed run; what there is now is collected first."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def interleaved_times(
+    candidates: Sequence[Candidate],
+    rounds: int,
+    warmup: int = 1,
+    device: Optional[torch.device] = None,
+    tick: Optional[Callable[[], Any]] = None,
+) -> dict[str, list[float]]:
+    """Wall time of every candidate in every round.
+
+    In a round every candidate runs once; each round starts with another one.
+
+    Args:
+        candidates: what to time.
+        rounds: at least 1.
+        warmup: untimed rounds before.
+        device: waited for at both ends of a run; None: the CPU.
+        tick: called after every run.
+
+    Returns:
+        name -> seconds, one number per round.
+    """
+    times: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    if len(times) != len(candidates):
+        raise ValueError(f"`candidates` must differ in name; got {[candidate.name for candidate in candidates]}")
+    with without_garbage_collection():
+        for number in range(-warmup, rounds):
+            first = number % len(candidates)
+            for candidate in (*candidates[first:], *candidates[:first]):
+                prepared = candidate.prepare()
+                synchronize(device)
+                start = time.perf_counter()
+                candidate.run(prepared)
+                synchronize(device)
+                seconds = time.perf_counter() - start
+                del prepared
+                if number >= 0:
+                    times[candidate.name].append(seconds)
+                if tick is not None:
+                    tick()
+    return times
+
+
+def fastest(times: Mapping[str, Sequence[float]], names: Sequence[str]) -> Optional[str]:
+    """The one of `names` with the smallest median; None if there are no names."""
+    return min(names, key=lambda name: Spread.of(times[name]).median, default=None)
+
+
+def ratios(times: Sequence[float], base: Sequence[float]) -> Spread:
+    """Of the quotients within a round: what slows a whole round down cancels out."""
+    return Spread.of([own / other for own, other in zip(times, base, strict=True)])

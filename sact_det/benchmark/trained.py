@@ -1,0 +1,105 @@
+"""Networks of configs, with their weights, and photographs of one size for them."""
+
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from sact_det.benchmark.networks import AdaptivePart
+from sact_det.block import AdaptiveBlock
+from sact_det.classification.predictor import load_classifier
+from sact_det.data.image_files import find_images, read_checked
+from sact_det.detection.checkpoint import DetectorCheckpointer
+from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.errors import InputError
+from sact_det.resnet_v2 import Stem
+
+
+def load_detector(cfg: CfgNode) -> SACTGeneralizedRCNN:
+    """The detector of a config in evaluation mode; with fresh weights if MODEL.WEIGHTS is empty.
+
+    Raises:
+        InputError: the config is of something else, or its weights cannot be used.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != "SACTGeneralizedRCNN":
+        raise InputError(f"MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(max(cfg.SEED, 0))
+        model = build_model(cfg)
+    if cfg.MODEL.WEIGHTS:
+        DetectorCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
+    return model.eval()
+
+
+def detector_part(detector: SACTGeneralizedRCNN) -> AdaptivePart:
+    """The detector's extractor. From now on it is the detector that this part steers.
+
+    Raises:
+        InputError: its halting cannot be prescribed.
+    """
+    backbone = detector.backbone
+    _check_halting(backbone.spec.halting, backbone.spec.tile)
+    part = AdaptivePart(list(backbone.blocks.values()), backbone.stem).eval()
+    backbone.block1, backbone.block2, backbone.block3 = part.blocks
+    return part
+
+
+def trained_extractor(cfg: CfgNode) -> AdaptivePart:
+    """Stem and blocks 1-3 of a config's trained network, detector or classifier.
+
+    Raises:
+        InputError: there are no weights, they cannot be used, or the network is not a SACT bottleneck ResNet.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
+    if cfg.MODEL.META_ARCHITECTURE == "SACTGeneralizedRCNN":
+        return detector_part(load_detector(cfg))
+    model = load_classifier(cfg)
+    if not isinstance(model.stem, Stem):
+        raise InputError(f"MODEL.CLASSIFIER.FAMILY must be imagenet; got {cfg.MODEL.CLASSIFIER.FAMILY}")
+    _check_halting(model.spec.halting, model.spec.tile)
+    blocks: list[AdaptiveBlock] = [model.get_submodule(name) for name in model.block_names[:3]]  # type: ignore[misc]
+    return AdaptivePart(blocks, model.stem).eval()
+
+
+def _check_halting(halting: str, tile: int) -> None:
+    if halting != "sact" or tile != 1:
+        raise InputError(f"MODEL.SACT.HALTING must be sact, with TILE 1; got {halting} with {tile}")
+
+
+def photographs(inputs: Sequence[str], size: tuple[int, int], channels: str, most: int) -> list[Tensor]:
+    """Image files, folders and globs as pictures of one size: scaled to cover it, cut in the middle.
+
+    Args:
+        inputs: see find_images.
+        size: height and width.
+        channels: order, "RGB" or "BGR".
+        most: so many of the files, evenly spread.
+
+    Returns:
+        float32 [3, H, W] each, in [0, 255].
+
+    Raises:
+        InputError: an input cannot be used.
+    """
+    files = find_images(inputs)
+    if len(files) > most:
+        files = [files[index * len(files) // most] for index in range(most)]
+    return [_covering(torch.tensor(read_checked(file, channels)).permute(2, 0, 1).float(), size) for file in files]
+
+
+def _covering(image: Tensor, size: tuple[int, int]) -> Tensor:
+    factor = max(wanted / side for wanted, side in zip(size, image.shape[1:]))
+    scaled = [max(wanted, round(side * factor)) for wanted, side in zip(size, image.shape[1:])]
+    image = F.interpolate(image[None], scaled, mode="bilinear", antialias=True)[0]
+    top, left = ((side - wanted) // 2 for side, wanted in zip(scaled, size))
+    return image[:, top : top + size[0], left : left + size[1]].contiguous()
+
+
+def normalised(image: Tensor, cfg: CfgNode, device: torch.device) -> Tensor:
+    """[3, H, W] as the config's network sees it: [1, 3, H, W], channels last."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    return ((image - mean) / std)[None].to(device).contiguous(memory_format=torch.channels_last)
