@@ -48,7 +48,7 @@ class Evaluation(ctypes.Structure):
         ("num_reads", ctypes.c_int64),
         ("writes", ctypes.c_void_p),
         ("num_writes", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("shortcut", "state", "output", "remaining", "sums", "scratch")),
+        *((name, ctypes.c_void_p) for name in ("shortcut", "state", "output", "begun", "remaining", "sums", "scratch")),
     ]
 
 
@@ -112,6 +112,7 @@ _SIGNATURES = {
         _INT64,
         [_POINTER, _POINTER, _INT64, _INT64, _INT64, _POINTER, ctypes.POINTER(_INT64), _POINTER],
     ),
+    "copy_rows": (None, [_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT]),
     "evaluate_halting": (None, [ctypes.POINTER(Halting), ctypes.POINTER(Scoring), _INT]),
 }
 

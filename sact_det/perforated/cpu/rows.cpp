@@ -5,11 +5,12 @@
 // left factor through a table of row pointers, one per position and tap of the convolution ("implicit" or "indirect"
 // GEMM), and a pointer beyond the map leads to a row of zeros.
 //
-// Threads take contiguous shares of a list, so results do not depend on timing; sums over positions are kept per
-// thread. The right factors are packed in panels of PANEL columns, [panel][k][column]; the last panel is as wide as
-// it needs to be, in whole vectors.
+// Threads take blocks of a list as they come. A position's result does not depend on which thread computes it; sums
+// over positions are kept per thread in double precision, and depend on it in their last bits. The right factors are
+// packed in panels of PANEL columns, [panel][k][column]; the last panel is as wide as it needs to be, in whole vectors.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -165,15 +166,28 @@ void normalize_row(const float* x, const float* scale, const float* shift, int64
     }
 }
 
-// The share of `count` rows that a thread takes, in blocks of at most BLOCK_ROWS: work(first, rows).
-template <class Work>
-void for_blocks(int64_t count, int thread, int threads, const Work& work) {
-    const int64_t tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
-    const int64_t begin = tiles * thread / threads * TILE_ROWS;
-    const int64_t end = std::min(count, tiles * (thread + 1) / threads * TILE_ROWS);
-    for (int64_t first = begin; first < end; first += BLOCK_ROWS)
-        work(first, static_cast<int>(std::min<int64_t>(BLOCK_ROWS, end - first)));
-}
+// Rows in blocks of at most BLOCK_ROWS, small enough that every thread gets some; threads take one after the other, so
+// that one that is held up does not hold up the rest.
+class Blocks {
+public:
+    Blocks(int64_t count, int threads) : count(count) {
+        const int64_t wanted = (count + 8 * threads - 1) / (8 * threads);
+        const int64_t tiles = std::clamp<int64_t>((wanted + TILE_ROWS - 1) / TILE_ROWS, 4, BLOCK_ROWS / TILE_ROWS);
+        size = tiles * TILE_ROWS;
+    }
+
+    // work(first, rows) for every block that this thread gets.
+    template <class Work>
+    void take(const Work& work) {
+        for (int64_t first; (first = next.fetch_add(size)) < count;)
+            work(first, static_cast<int>(std::min(size, count - first)));
+    }
+
+private:
+    const int64_t count;
+    int64_t size;
+    std::atomic<int64_t> next{0};
+};
 
 }  // namespace
 
@@ -200,9 +214,10 @@ struct Evaluation {
     int64_t num_writes;
     const float* shortcut;   // rows to which the residual is added, or null
     float* state;            // rows of the result; may be `shortcut`
-    float* output;           // rows, or null; += remaining * residual, or = state where `remaining` is null
-    const float* remaining;  // [output positions] or null
-    double* sums;            // [threads, images, out_channels] or null; += residual, or state where `remaining` is null
+    float* output;           // rows, or null; += remaining * residual
+    const float* begun;      // the rows that this is added to: `output`, or `shortcut` where there is no output so far
+    const float* remaining;  // [output positions], where there is an output
+    double* sums;            // [threads, images, out_channels] or null; += residual, or state where there is no output
     float* scratch;          // [threads, scratch_size(unit)]
 };
 
@@ -235,7 +250,7 @@ struct Residual {
             const int64_t place = positions[first + r] * unit.out_channels + column;
             for (int v = 0; v < vectors; v++) {
                 __builtin_prefetch(to.state + place + v * LANES, 1);
-                if (to.remaining) __builtin_prefetch(to.output + place + v * LANES, 1);
+                if (to.output) __builtin_prefetch(to.output + place + v * LANES, 1);
             }
         }
     }
@@ -247,13 +262,13 @@ struct Residual {
         for (int r = 0; r < count; r++) {
             const int64_t position = positions[first + r], place = position * unit.out_channels + column;
             const Vector residual = product[r * step] + bias;
+            if (to.output) {  // before the state, which may be `begun`
+                const Vector before = load_part(to.begun + place, width);
+                store_part(to.output + place, before + to.remaining[position] * residual, width);
+            }
             const Vector state = to.shortcut ? load_part(to.shortcut + place, width) + residual : residual;
             store_part(to.state + place, state, width);
-            if (to.output) {
-                float* at = to.output + place;
-                store_part(at, to.remaining ? load_part(at, width) + to.remaining[position] * residual : state, width);
-            }
-            const Vector change = to.remaining ? residual : state;
+            const Vector change = to.output ? residual : state;
             if (one_sum)
                 sum += change;
             else if (sums)
@@ -282,10 +297,11 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
     const Evaluation to = *at;
     const int64_t inner_size = whole_vectors(unit.width);
     const float* zeros = to.inner + to.images * to.in_height * to.in_width * inner_size;  // the row behind the last
+    Blocks read_blocks(to.num_reads, threads), write_blocks(to.num_writes, threads);
 
 #pragma omp parallel num_threads(threads)
     {
-        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+        const int thread = omp_get_thread_num();
         float* normalized = to.scratch + thread * scratch_size(&unit);
         float* middle = normalized + BLOCK_ROWS * unit.in_channels;
         float* one_sum = middle + BLOCK_ROWS * inner_size;
@@ -295,7 +311,7 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
 
         left.segments = 1;
         left.lengths[0] = unit.in_channels;
-        for_blocks(to.num_reads, thread, team, [&](int64_t first, int rows) {
+        read_blocks.take([&](int64_t first, int rows) {
             for (int r = 0; r < rows; r++) {
                 const int64_t position = to.reads[first + r];
                 float* row = normalized + r * unit.in_channels;
@@ -307,7 +323,7 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
             multiply(left, rows, unit.conv1, unit.width, Store{unit.bias1, unit.width, true, targets});
         });
 #pragma omp barrier
-        for_blocks(to.num_writes, thread, team, [&](int64_t first, int rows) {
+        write_blocks.take([&](int64_t first, int rows) {
             Place places[BLOCK_ROWS];
             left.segments = 9;
             std::fill_n(left.lengths, 9, unit.width);
@@ -373,6 +389,13 @@ int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t ima
     return around;
 }
 
+// Copies the rows at some positions.
+void copy_rows(const float* from, int64_t channels, const int64_t* positions, int64_t count, float* to, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; i++)
+        std::memcpy(to + positions[i] * channels, from + positions[i] * channels, channels * sizeof(float));
+}
+
 // A halting branch with its norms folded away.
 struct Halting {
     int64_t channels;
@@ -401,10 +424,10 @@ void evaluate_halting(const Halting* halting_at, const Scoring* at, int threads)
     const Halting halting = *halting_at;
     const Scoring to = *at;
     const int64_t size = whole_vectors(9);
+    Blocks blocks(to.num_reads, threads);
 
 #pragma omp parallel num_threads(threads)
     {
-        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
 #pragma omp for schedule(static) nowait
         for (int64_t image = 0; image < to.images; image++) {
             double logit = 0;
@@ -414,7 +437,7 @@ void evaluate_halting(const Halting* halting_at, const Scoring* at, int threads)
             }
             to.image_logits[image] = static_cast<float>(logit / to.counts[image] + halting.constant);
         }
-        for_blocks(to.num_reads, thread, team, [&](int64_t first, int block) {
+        blocks.take([&](int64_t first, int block) {
             Left left;
             left.segments = 1;
             left.lengths[0] = halting.channels;

@@ -77,6 +77,7 @@ class RowsRun(Run):
         self._adaptive = block.halting != "none"
         make = torch.zeros if self._padded else torch.empty
         self._output = make(self._positions, channels)  # of a plain block: its state
+        self._begun = False  # up to the second unit, the output is the state and is not written
         self._state = workspace.take("state", self._positions, channels) if self._adaptive else self._output
         if self._padded:
             self._state.zero_()
@@ -90,7 +91,7 @@ class RowsRun(Run):
             reads = self._lists(exists, exists)[0]
         rows = x.permute(0, 2, 3, 1).contiguous()
         shortcut = None if packed.struct.projects else rows
-        self._evaluate(packed, rows, size, reads, shortcut, None)
+        self._evaluate(packed, rows, size, reads, shortcut)
 
     def _lists(self, active: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
         """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
@@ -108,7 +109,7 @@ class RowsRun(Run):
         size: tuple[int, ...],
         reads: Tensor,
         shortcut: Optional[Tensor],
-        remaining: Optional[Tensor],
+        output: Optional[Tensor] = None,
     ) -> None:
         number, height, width = self._shape
         inner = workspace.take("inner", number * math.prod(size) + 1, packed.inner_size)
@@ -128,8 +129,9 @@ class RowsRun(Run):
             num_writes=len(self._actives),
             shortcut=_address(shortcut),
             state=self._state.data_ptr(),
-            output=self._output.data_ptr() if self._adaptive else None,
-            remaining=_address(remaining),
+            output=_address(output),
+            begun=(self._output if self._begun else self._state).data_ptr(),
+            remaining=self._remaining.data_ptr(),
             sums=_address(self._sums),
             scratch=scratch.data_ptr(),
         )
@@ -140,9 +142,25 @@ class RowsRun(Run):
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run; `active` only ever shrinks."""
         if active is not None:
+            if not self._begun:
+                self._copy_halted(active)
             self._actives, self._reads = self._lists(active & self._exists, self._exists)
-        size = self._shape[1:]
-        self._evaluate(self._packed.units[unit], self._state, size, self._reads, self._state, self._remaining)
+        output = self._output if self._adaptive else None
+        self._evaluate(self._packed.units[unit], self._state, self._shape[1:], self._reads, self._state, output)
+        self._begun = True
+
+    def _copy_halted(self, active: Tensor) -> None:
+        """The output of positions that evaluate the first unit only."""
+        halted = self._exists & ~active
+        positions = self._lists(halted, halted)[0]
+        self._library.copy_rows(
+            self._state.data_ptr(),
+            self._state.shape[1],
+            positions.data_ptr(),
+            len(positions),
+            self._output.data_ptr(),
+            self._threads,
+        )
 
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
@@ -183,6 +201,8 @@ class RowsRun(Run):
     def result(self) -> Tensor:
         """See Run."""
         if self._adaptive:
+            if not self._begun:
+                self._output.copy_(self._state)
             workspace.give_back("state", self._state)
         return self._output.view(*self._shape, -1).permute(0, 3, 1, 2)
 
