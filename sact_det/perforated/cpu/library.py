@@ -48,7 +48,7 @@ class Evaluation(ctypes.Structure):
         ("num_reads", ctypes.c_int64),
         ("writes", ctypes.c_void_p),
         ("num_writes", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("shortcut", "state", "output", "begun", "remaining", "sums", "scratch")),
+        *((name, ctypes.c_void_p) for name in ("shortcut", "state", "output", "moved", "remaining", "sums", "scratch")),
     ]
 
 
@@ -67,8 +67,7 @@ class Scoring(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("images", "height", "width")),
-        ("state", ctypes.c_void_p),
-        ("reads", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("state", "unmoved", "moved", "reads")),
         ("num_reads", ctypes.c_int64),
         ("actives", ctypes.c_void_p),
         ("num_actives", ctypes.c_int64),
@@ -112,7 +111,6 @@ _SIGNATURES = {
         _INT64,
         [_POINTER, _POINTER, _INT64, _INT64, _INT64, _POINTER, ctypes.POINTER(_INT64), _POINTER],
     ),
-    "copy_rows": (None, [_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT]),
     "evaluate_halting": (None, [ctypes.POINTER(Halting), ctypes.POINTER(Scoring), _INT]),
 }
 

@@ -215,7 +215,7 @@ struct Evaluation {
     const float* shortcut;   // rows to which the residual is added, or null
     float* state;            // rows of the result; may be `shortcut`
     float* output;           // rows, or null; += remaining * residual
-    const float* begun;      // the rows that this is added to: `output`, or `shortcut` where there is no output so far
+    const uint8_t* moved;    // [output positions] or null; where it does not hold, `x` is to be read in `output`
     const float* remaining;  // [output positions], where there is an output
     double* sums;            // [threads, images, out_channels] or null; += residual, or state where there is no output
     float* scratch;          // [threads, scratch_size(unit)]
@@ -262,12 +262,12 @@ struct Residual {
         for (int r = 0; r < count; r++) {
             const int64_t position = positions[first + r], place = position * unit.out_channels + column;
             const Vector residual = product[r * step] + bias;
-            if (to.output) {  // before the state, which may be `begun`
-                const Vector before = load_part(to.begun + place, width);
-                store_part(to.output + place, before + to.remaining[position] * residual, width);
-            }
             const Vector state = to.shortcut ? load_part(to.shortcut + place, width) + residual : residual;
             store_part(to.state + place, state, width);
+            if (to.output) {
+                float* output = to.output + place;
+                store_part(output, load_part(output, width) + to.remaining[position] * residual, width);
+            }
             const Vector change = to.output ? residual : state;
             if (one_sum)
                 sum += change;
@@ -298,6 +298,9 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
     const int64_t inner_size = whole_vectors(unit.width);
     const float* zeros = to.inner + to.images * to.in_height * to.in_width * inner_size;  // the row behind the last
     Blocks read_blocks(to.num_reads, threads), write_blocks(to.num_writes, threads);
+    const auto source = [&](int64_t position) {
+        return (to.moved && !to.moved[position] ? to.output : to.x) + position * unit.in_channels;
+    };
 
 #pragma omp parallel num_threads(threads)
     {
@@ -315,8 +318,8 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
             for (int r = 0; r < rows; r++) {
                 const int64_t position = to.reads[first + r];
                 float* row = normalized + r * unit.in_channels;
-                if (r + 1 < rows) prefetch(to.x + to.reads[first + r + 1] * unit.in_channels, unit.in_channels);
-                normalize_row(to.x + position * unit.in_channels, unit.scale, unit.shift, unit.in_channels, row);
+                if (r + 1 < rows) prefetch(source(to.reads[first + r + 1]), unit.in_channels);
+                normalize_row(source(position), unit.scale, unit.shift, unit.in_channels, row);
                 left.rows[0][r] = row;
                 targets[r] = to.inner + position * inner_size;
             }
@@ -389,13 +392,6 @@ int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t ima
     return around;
 }
 
-// Copies the rows at some positions.
-void copy_rows(const float* from, int64_t channels, const int64_t* positions, int64_t count, float* to, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++)
-        std::memcpy(to + positions[i] * channels, from + positions[i] * channels, channels * sizeof(float));
-}
-
 // A halting branch with its norms folded away.
 struct Halting {
     int64_t channels;
@@ -408,6 +404,8 @@ struct Halting {
 struct Scoring {
     int64_t images, height, width;
     const float* state;       // rows
+    const float* unmoved;     // rows of the state where `moved` does not hold
+    const uint8_t* moved;     // [images, height, width] or null
     const int64_t* reads;
     int64_t num_reads;
     const int64_t* actives;
@@ -443,8 +441,9 @@ void evaluate_halting(const Halting* halting_at, const Scoring* at, int threads)
             left.lengths[0] = halting.channels;
             float* targets[BLOCK_ROWS];
             for (int r = 0; r < block; r++) {
-                left.rows[0][r] = to.state + to.reads[first + r] * halting.channels;
-                targets[r] = to.products + to.reads[first + r] * size;
+                const int64_t position = to.reads[first + r];
+                left.rows[0][r] = (to.moved && !to.moved[position] ? to.unmoved : to.state) + position * halting.channels;
+                targets[r] = to.products + position * size;
             }
             multiply(left, block, halting.taps, 9, Taps{{halting.bias, size, false, targets}, left, block, halting.channels});
         });

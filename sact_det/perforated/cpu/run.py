@@ -74,15 +74,14 @@ class RowsRun(Run):
         self._counts = self._exists.sum((1, 2))
         self._actives, self._reads = self._lists(self._exists, self._exists)
 
-        self._adaptive = block.halting != "none"
+        adaptive = block.halting != "none"
         make = torch.zeros if self._padded else torch.empty
-        self._output = make(self._positions, channels)  # of a plain block: its state
-        self._begun = False  # up to the second unit, the output is the state and is not written
-        self._state = workspace.take("state", self._positions, channels) if self._adaptive else self._output
-        if self._padded:
-            self._state.zero_()
+        # The first unit writes the output, which is the state, too. From the second one on, the positions that are
+        # evaluated, `moved`, have a state of their own; no row is ever copied. A plain block has nothing but its state.
+        self._output = self._state = make(self._positions, channels)
+        self._moved: Optional[Tensor] = None
         self._remaining = torch.ones(self._shape)
-        self._sums = torch.zeros(self._threads, len(x), channels, dtype=torch.float64) if self._adaptive else None
+        self._sums = torch.zeros(self._threads, len(x), channels, dtype=torch.float64) if adaptive else None
 
         size = (x.shape[2], x.shape[3])
         reads = self._reads
@@ -91,7 +90,7 @@ class RowsRun(Run):
             reads = self._lists(exists, exists)[0]
         rows = x.permute(0, 2, 3, 1).contiguous()
         shortcut = None if packed.struct.projects else rows
-        self._evaluate(packed, rows, size, reads, shortcut)
+        self._evaluate(packed, rows, size, reads, shortcut, None)
 
     def _lists(self, active: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
         """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
@@ -109,7 +108,7 @@ class RowsRun(Run):
         size: tuple[int, ...],
         reads: Tensor,
         shortcut: Optional[Tensor],
-        output: Optional[Tensor] = None,
+        output: Optional[Tensor],
     ) -> None:
         number, height, width = self._shape
         inner = workspace.take("inner", number * math.prod(size) + 1, packed.inner_size)
@@ -130,7 +129,7 @@ class RowsRun(Run):
             shortcut=_address(shortcut),
             state=self._state.data_ptr(),
             output=_address(output),
-            begun=(self._output if self._begun else self._state).data_ptr(),
+            moved=_address(self._moved),
             remaining=self._remaining.data_ptr(),
             sums=_address(self._sums),
             scratch=scratch.data_ptr(),
@@ -141,26 +140,17 @@ class RowsRun(Run):
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run; `active` only ever shrinks."""
-        if active is not None:
-            if not self._begun:
-                self._copy_halted(active)
-            self._actives, self._reads = self._lists(active & self._exists, self._exists)
-        output = self._output if self._adaptive else None
-        self._evaluate(self._packed.units[unit], self._state, self._shape[1:], self._reads, self._state, output)
-        self._begun = True
-
-    def _copy_halted(self, active: Tensor) -> None:
-        """The output of positions that evaluate the first unit only."""
-        halted = self._exists & ~active
-        positions = self._lists(halted, halted)[0]
-        self._library.copy_rows(
-            self._state.data_ptr(),
-            self._state.shape[1],
-            positions.data_ptr(),
-            len(positions),
-            self._output.data_ptr(),
-            self._threads,
-        )
+        x, size = self._state, self._shape[1:]
+        if active is None:
+            self._evaluate(self._packed.units[unit], x, size, self._reads, x, None)
+            return
+        active = active & self._exists
+        self._actives, self._reads = self._lists(active, self._exists)
+        if x is self._output:
+            self._state = workspace.take("state", *x.shape)
+        self._evaluate(self._packed.units[unit], x, size, self._reads, x, self._output)
+        if self._moved is None:
+            self._moved = active
 
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
@@ -179,6 +169,8 @@ class RowsRun(Run):
             height=height,
             width=width,
             state=self._state.data_ptr(),
+            unmoved=self._output.data_ptr(),
+            moved=_address(self._moved),
             reads=self._reads.data_ptr(),
             num_reads=len(self._reads),
             actives=self._actives.data_ptr(),
@@ -200,9 +192,7 @@ class RowsRun(Run):
 
     def result(self) -> Tensor:
         """See Run."""
-        if self._adaptive:
-            if not self._begun:
-                self._output.copy_(self._state)
+        if self._state is not self._output:
             workspace.give_back("state", self._state)
         return self._output.view(*self._shape, -1).permute(0, 3, 1, 2)
 
