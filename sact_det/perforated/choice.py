@@ -9,9 +9,9 @@ from torch import Tensor
 from sact_det.block import AdaptiveBlock, DenseRun, ResidualUnit, Run
 from sact_det.norm import depends_on_batch
 from sact_det.padding import Sizes
+from sact_det.perforated.cpu.conditions import why_not_here
 from sact_det.perforated.cpu.run import RowsRun, why_not_rows
 from sact_det.perforated.cpu.stem import evaluate_stem
-from sact_det.perforated.cpu.stem import why_not_rows as why_not_stem
 from sact_det.perforated.cuda.run import TritonRun, why_not_triton
 from sact_det.perforated.gather_gemm import READS
 from sact_det.perforated.run import ImageRun, PositionRun
@@ -36,7 +36,7 @@ def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid
 
 def run_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Optional[Tensor]:
     """Output of the stem at x, or None if only PyTorch can compute it."""
-    return None if why_not_stem(stem, x) else evaluate_stem(stem, x, sizes)
+    return None if why_not_here(stem, x) else evaluate_stem(stem, x, sizes)
 
 
 def continue_run(block: AdaptiveBlock, run: Run, index: int, active: Tensor) -> Run:

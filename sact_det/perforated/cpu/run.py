@@ -23,6 +23,7 @@ from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, linear
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
+from sact_det.perforated.cpu.conditions import why_not_here
 from sact_det.perforated.cpu.packed import PackedUnit, pack_block
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.resnet_v2 import BottleneckUnit
@@ -30,12 +31,6 @@ from sact_det.resnet_v2 import BottleneckUnit
 
 def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     """Why a RowsRun cannot evaluate the block at x, or None if it can."""
-    if x.device.type != "cpu":
-        return f"they are for CPUs, not for {x.device.type}"
-    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return "they compute in float32 only"
-    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters())):
-        return "they carry no gradients"
     if block.training and block.halting != "none":
         return "they are for inference"
     for unit in block.units:
@@ -49,7 +44,7 @@ def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
                 return "there are none for halting branches with an activation"
             if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
                 return "norms that learn from the batch need PyTorch"
-    return library.why_unavailable()
+    return why_not_here(block, x)
 
 
 class RowsRun(Run):

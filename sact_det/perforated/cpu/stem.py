@@ -12,17 +12,6 @@ from sact_det.perforated.cpu.workspace import workspace
 from sact_det.resnet_v2 import Stem
 
 
-def why_not_rows(stem: Stem, x: Tensor) -> Optional[str]:
-    """Why `evaluate_stem` cannot evaluate the stem at x, or None if it can."""
-    if x.device.type != "cpu":
-        return f"it is for CPUs, not for {x.device.type}"
-    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return "it computes in float32 only"
-    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in stem.parameters())):
-        return "it carries no gradients"
-    return library.why_unavailable()
-
-
 def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     """See Stem.forward; the result is channels last."""
     kernels, threads = library.load_library(), torch.get_num_threads()

@@ -1,0 +1,19 @@
+"""What the kernels for CPUs ask for, whatever they evaluate."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from sact_det.perforated.cpu import library
+
+
+def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
+    """Why the kernels cannot evaluate a module's part of a network at x, or None if nothing speaks against it."""
+    if x.device.type != "cpu":
+        return f"they are for CPUs, not for {x.device.type}"
+    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return "they compute in float32 only"
+    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
+        return "they carry no gradients"
+    return library.why_unavailable()
