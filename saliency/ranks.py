@@ -79,19 +79,20 @@ def _by_sorting(values: np.ndarray, thresholds: np.ndarray, heights: np.ndarray)
 
 def _table_sum(values: np.ndarray, binning: "_Binning", table: np.ndarray) -> tuple[int, np.ndarray]:
     """The sum of the values' entries in the table, and the values that it leaves undecided."""
-    buffer = np.empty((1, _CHUNK), np.uint16)
+    bins, steps = np.empty((2, 1, _CHUNK), np.uint16)
+    is_undecided = np.empty(_CHUNK, bool)
     total, undecided = 0, []
     for start in range(0, values.size, _CHUNK):
         chunk = values[start : start + _CHUNK]
-        steps = _looked_up(binning.bins(chunk, buffer[:, : chunk.size]), table)
-        total += int(cv2.sumElems(steps)[0])  # exact: a double, and the sum of a chunk is at most 2**32
-        undecided.append(chunk[np.flatnonzero(steps[0] == _UNDECIDED)])
+        here = _looked_up(binning.bins(chunk, bins[:, : chunk.size]), table, steps[:, : chunk.size])
+        total += int(cv2.sumElems(here)[0])  # exact: a double, and the sum of a chunk is at most 2**32
+        undecided.append(chunk[np.flatnonzero(np.equal(here[0], _UNDECIDED, out=is_undecided[: chunk.size]))])
     return total, np.concatenate(undecided)
 
 
-def _looked_up(bins: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """table[bins], uint16 [1, n]."""
-    return cv2.LUT(bins, table) if _LOOKS_UP_16_BITS else table.take(bins)
+def _looked_up(bins: np.ndarray, table: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """table[bins], uint16 [1, n], written to `out`."""
+    return cv2.LUT(bins, table, dst=out) if _LOOKS_UP_16_BITS else table.take(bins, out=out, mode="clip")
 
 
 class _Binning:
