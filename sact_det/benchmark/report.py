@@ -159,13 +159,14 @@ class MemoryTable:
         }
 
     def markdown(self) -> str:
-        """As Table.markdown."""
+        """As Table.markdown; no ratio to a network so small that memory at hand was enough."""
+        dense = 0 if self.dense is None else self._taken(self.dense)
         cells = [
             [
                 _emphasised(name, name == self.dense),
                 f"{(peak['before'] - peak['empty']) / 2**20:.0f}",
                 f"{self._taken(name) / 2**20:.0f}",
-                "" if self.dense is None else f"{self._taken(name) / self._taken(self.dense):.3f}",
+                f"{self._taken(name) / dense:.3f}" if dense > 0 else "",
             ]
             for name, peak in self.peaks.items()
         ]

@@ -261,6 +261,12 @@ def test_memory_is_measured_of_inference_and_training(tool, tmp_path, monkeypatc
         assert all(2**20 < row["empty"] <= row["peak"] >= row["before"] for row in table["rows"])
 
 
+def test_networks_that_take_no_memory_have_no_ratio():
+    peaks = {"eager": {"empty": 5, "before": 5, "peak": 5}, "SACT 1, auto": {"empty": 5, "before": 5, "peak": 7}}
+    rows = MemoryTable("Peak memory", (1, 3, 4, 4), peaks, ["eager"]).markdown().splitlines()[-2:]
+    assert [row.split("|")[-2].strip() for row in rows] == ["", ""]
+
+
 def test_a_child_measures_the_features_and_its_failure_is_reported():
     spec = asdict(ResNetV2Spec(units=(1, 1, 1, 1), base_channels=4))
     job = memory.Job(spec, size=(600, 800), batch=1, training=False, rival="eager")
