@@ -44,6 +44,9 @@ def add_sact_config(cfg: CN) -> None:
     # Padding of the stem's pooling: "same" (TensorFlow's) or "symmetric" (PyTorch's). timm weights need "symmetric".
     cfg.MODEL.SACT.STEM_POOL = "same"
 
+    # The halting branches learn at so many times the learning rate of everything else.
+    cfg.SOLVER.HALTING_LR_FACTOR = 1.0
+
     # FLOPs are reported in percent of a plain network (BASE_CHANNELS wide) with these units: of the whole network for a
     # classifier, of the extractor (blocks 1-3) for a detector. The default is ResNet-101's extractor.
     cfg.MODEL.SACT.REFERENCE_UNITS = (3, 4, 23)

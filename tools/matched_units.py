@@ -5,7 +5,8 @@
         MODEL.WEIGHTS output/sact/model_final.pth DATASETS.TEST "('imagenet_val',)"
 
 measures the mean units per block on DATASETS.TEST, rounds them, and writes to OUTPUT the plain network's weights (the
-first units of each block), its config.yaml, and the measurement (inference/, units.json). To train it:
+first units of each block, of the adaptive network or of another one), its config.yaml, and the measurement (inference/,
+units.json). To train it:
 
     python tools/train_net.py --config-file output/matched/config.yaml
 """
@@ -21,7 +22,7 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError, errors_to_exit_code, one_line
 from sact_det.files import replacing, write_json
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.matched_units import first_units, matched_units
@@ -34,6 +35,12 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="of the trained ACT or SACT network")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the plain network; must not hold one")
+    parser.add_argument(
+        "--initialize-from",
+        metavar="FILE",
+        help="weights of the full plain network whose first units the shorter one starts with (default: MODEL.WEIGHTS, "
+        "the adaptive network's)",
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
     return parser.parse_args(argv)
 
@@ -48,15 +55,18 @@ def measure(cfg: CfgNode) -> dict[str, float]:
     return {key.removesuffix("_units"): value for key, value in numbers.items() if key.endswith("_units")}
 
 
-def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], output: Path) -> tuple[int, ...]:
-    """Writes weights, config and measurement; returns the units per block."""
+def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], full: str, output: Path) -> tuple[int, ...]:
+    """Writes weights (the first units of the file `full`), config and measurement; returns the units per block."""
     # A detector's block 4 works on regions, not images: it is not measured, and stays.
     units = matched_units(list(mean_units.values())) + tuple(cfg.MODEL.SACT.UNITS[len(mean_units) :])
-    state_dict, metadata = load_weights(cfg.MODEL.WEIGHTS)
+    state_dict, metadata = load_weights(full)
     weights = output / "weights.pth"
-    source = f"the first units of {cfg.MODEL.WEIGHTS}"
-    described = {**metadata, "units": units, "halting": "none", "source": source}
-    save_weights(weights, first_units(state_dict, units), described)
+    described = {**metadata, "units": units, "halting": "none", "source": f"the first units of {full}"}
+    try:
+        kept = first_units(state_dict, units)
+    except ValueError as error:
+        raise InputError(f"{full}: {one_line(error)}") from error
+    save_weights(weights, kept, described)
     plain = cfg.clone()
     plain.defrost()
     plain.MODEL.WEIGHTS = str(weights)
@@ -78,8 +88,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"DATASETS.TEST must name the one data set to measure on; got {cfg.DATASETS.TEST}")
     if (output / "config.yaml").exists():
         raise InputError(f"--output {output}: already holds a config.yaml; choose another folder")
+    full = args.initialize_from or cfg.MODEL.WEIGHTS
+    load_weights(full)  # what cannot be read is said before the measurement
     mean_units = measure(cfg)
-    units = write_plain_network(cfg, mean_units, output)
+    units = write_plain_network(cfg, mean_units, full, output)
     logger.info("Mean units: %s", ", ".join(f"{name} {mean:.2f}" for name, mean in mean_units.items()))
     logger.info("The plain network with units %s is in %s", units, output)
 

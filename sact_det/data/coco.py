@@ -48,7 +48,7 @@ def register_coco_datasets(cfg: CfgNode) -> None:
 
 
 def _register(name: str, json_file: str, image_root: str) -> None:
-    categories = sorted(_read(json_file)["categories"], key=lambda category: category["id"])
+    categories = sorted(read_coco(json_file)["categories"], key=lambda category: category["id"])
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)  # labelled images have none
@@ -62,7 +62,7 @@ def _register(name: str, json_file: str, image_root: str) -> None:
     )
 
 
-def _read(json_file: str) -> dict[str, Any]:
+def read_coco(json_file: str) -> dict[str, Any]:
     """The annotation file, with the keys of COCO format. Raises InputError."""
     try:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, A
         InputError: an entry lacks what it needs or shares its id; an annotation refers to no image or category or has
             no valid bbox; an image file is missing.
     """
-    content = _read(json_file)
+    content = read_coco(json_file)
     images = _by_id(json_file, content, "images", file_name=str, height=int, width=int)
     category_ids = {category["id"] for category in content["categories"]}
     for image in images.values():

@@ -8,6 +8,7 @@ from typing import Any, Optional
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.nn.parallel import DistributedDataParallel
@@ -76,6 +77,28 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Detectron2's SGD, its learning rate times SOLVER.HALTING_LR_FACTOR in halting branches."""
+        solver = cfg.SOLVER
+        parameters = get_default_optimizer_params(
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+            lr_factor_func=lambda name: solver.HALTING_LR_FACTOR if ".halting." in name else 1.0,
+        )
+        optimizer = torch.optim.SGD(
+            parameters,
+            solver.BASE_LR,
+            momentum=solver.MOMENTUM,
+            nesterov=solver.NESTEROV,
+            weight_decay=solver.WEIGHT_DECAY,
+            foreach=True,
+        )
+        return maybe_add_gradient_clipping(cfg, optimizer)
 
     def build_hooks(self) -> list[Optional[HookBase]]:
         """DefaultTrainer's hooks, and the seeding of every step where SEED >= 0."""

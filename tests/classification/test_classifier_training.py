@@ -273,3 +273,14 @@ def test_a_training_learns_colours(data, tmp_path):
     ClassifierCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
     results = ClassificationTrainer.test(cfg, model)
     assert results["classification"]["accuracy"] > 0.9
+
+
+def test_halting_branches_learn_at_their_own_rate(data, tmp_path):
+    cfg = config(data, "SOLVER.BASE_LR", 0.5, "SOLVER.HALTING_LR_FACTOR", 8.0, "OUTPUT_DIR", tmp_path)
+    model = build_model(cfg)
+    optimizer = ClassificationTrainer.build_optimizer(cfg, model)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {name: rates.pop(id(p)) for name, p in model.named_parameters() if p.requires_grad}
+    assert not rates
+    assert {rate for name, rate in found.items() if ".halting." in name} == {4.0}
+    assert {rate for name, rate in found.items() if ".halting." not in name} == {0.5}

@@ -60,6 +60,29 @@ def test_the_plain_network_evaluates_and_its_first_units_are_those_of_the_adapti
     assert tuple(metadata["units"]) == units and metadata["halting"] == "none"
 
 
+def test_the_plain_network_may_start_from_the_first_units_of_another_one(written, overrides, tmp_path):
+    full = ["MODEL.SACT.UNITS", "(3, 3, 3, 2)", "MODEL.SACT.HALTING", "none"]
+    other = write_lively_weights(tmp_path / "full.pth", load_config(TINY, full), seed=1)
+    tool.main(
+        ["--config-file", TINY, "--output", str(tmp_path / "new"), "--initialize-from", str(other), *overrides]
+    )
+    plain, source = (load_weights(path) for path in (tmp_path / "new" / "weights.pth", other))
+    assert plain.state_dict and all(torch.equal(value, source.state_dict[n]) for n, value in plain.state_dict.items())
+    assert plain.metadata["units"] == load_weights(written / "weights.pth").metadata["units"]
+    assert str(other) in plain.metadata["source"]
+
+
+def test_another_network_with_too_few_units_is_refused(overrides, tmp_path, capsys):
+    short = ["MODEL.SACT.UNITS", "(1, 1, 1, 1)", "MODEL.SACT.HALTING", "none"]
+    other = write_lively_weights(tmp_path / "short.pth", load_config(TINY, short))
+    with pytest.raises(SystemExit):
+        tool.main(
+            ["--config-file", TINY, "--output", str(tmp_path / "new"), "--initialize-from", str(other), *overrides]
+        )
+    assert f"{other}: `units` asks for" in capsys.readouterr().err
+    assert not (tmp_path / "new" / "config.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -1,0 +1,41 @@
+#!/usr/bin/env python
+"""Annotations in COCO format with supercategories as classes: COCO's 80 classes become 12.
+
+    python tools/coco_supercategories.py datasets/coco510/annotations/instances_train.json \
+        output/coco510_supercategories/train.json
+"""
+
+import argparse
+from pathlib import Path
+from typing import Optional, Sequence
+
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
+
+# isort: split
+from sact_det.data.supercategories import merge_supercategories
+from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.files import write_json
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("annotations", help="json in COCO format whose categories name supercategories")
+    parser.add_argument("output", help="json to write")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    if Path(args.output).resolve() == Path(args.annotations).resolve():
+        raise InputError(f"{args.output}: would replace the annotations it is made from; choose another name")
+    merged = merge_supercategories(args.annotations)
+    write_json(args.output, merged)
+    print(f"{args.output}: {len(merged['annotations'])} annotations in {len(merged['categories'])} classes")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    with errors_to_exit_code():
+        run(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    main()
