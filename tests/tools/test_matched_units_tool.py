@@ -63,9 +63,7 @@ def test_the_plain_network_evaluates_and_its_first_units_are_those_of_the_adapti
 def test_the_plain_network_may_start_from_the_first_units_of_another_one(written, overrides, tmp_path):
     full = ["MODEL.SACT.UNITS", "(3, 3, 3, 2)", "MODEL.SACT.HALTING", "none"]
     other = write_lively_weights(tmp_path / "full.pth", load_config(TINY, full), seed=1)
-    tool.main(
-        ["--config-file", TINY, "--output", str(tmp_path / "new"), "--initialize-from", str(other), *overrides]
-    )
+    tool.main(["--config-file", TINY, "--output", str(tmp_path / "new"), "--initialize-from", str(other), *overrides])
     plain, source = (load_weights(path) for path in (tmp_path / "new" / "weights.pth", other))
     assert plain.state_dict and all(torch.equal(value, source.state_dict[n]) for n, value in plain.state_dict.items())
     assert plain.metadata["units"] == load_weights(written / "weights.pth").metadata["units"]
