@@ -1,0 +1,1 @@
+"""Finished trainings as the rows of a results table, and their plots."""

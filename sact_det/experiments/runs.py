@@ -1,0 +1,116 @@
+"""What the folder of a finished training says: settings, results, and the units of every block as it went on."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Sequence, Union
+
+import yaml
+
+from sact_det.errors import InputError, one_line
+from sact_det.files import file_sha256
+
+_KEYS = {
+    "halting": "MODEL.SACT.HALTING",
+    "tau": "MODEL.SACT.TAU",
+    "units": "MODEL.SACT.UNITS",
+    "start": "MODEL.WEIGHTS",
+    "seed": "SEED",
+    "steps": "SOLVER.MAX_ITER",
+    "images_per_step": "SOLVER.IMS_PER_BATCH",
+}
+
+
+def read_run(folder: Union[str, Path]) -> dict[str, Any]:
+    """A run in plain data, from what tools/train_net.py left in its OUTPUT_DIR.
+
+    Returns:
+        halting, tau, units, start, seed, steps, images_per_step: of its config;
+        seconds_per_step: median over the log's lines;
+        dataset, results: of its evaluation, by evaluator, e.g. {"bbox": {...}, "ponder": {...}};
+        course: [{"step": 19, "loss": 1.2, "flops_percent": 98.1, "block1": 3.0, ...}, ...], units per block and FLOPs
+            over training images;
+        weights_sha256: of model_final.pth.
+
+    Raises:
+        InputError: the folder lacks a file, or the training or its evaluation is not finished.
+    """
+    folder = Path(folder)
+    config = _parsed(folder / "config.yaml", yaml.safe_load)
+    run = {name: _value(config, key, folder) for name, key in _KEYS.items()}
+    evaluated = _parsed(folder / "inference" / "results.json", json.loads)
+    if not isinstance(evaluated, dict) or len(evaluated) != 1:
+        raise InputError(f"{folder}/inference/results.json: expected the results of one data set")
+    ((dataset, results),) = evaluated.items()
+    lines = [_parsed_line(folder / "metrics.json", line) for line in _text(folder / "metrics.json").splitlines()]
+    steps = [line for line in lines if "total_loss" in line]
+    if not (folder / "model_final.pth").is_file() or not steps:
+        raise InputError(f"{folder}: the training is not finished; go on with tools/train_net.py --resume")
+    times = sorted(line["time"] for line in steps if "time" in line)
+    return {
+        **run,
+        "seconds_per_step": times[len(times) // 2] if times else None,
+        "dataset": dataset,
+        "results": results,
+        "course": [_course(line) for line in steps],
+        "weights_sha256": file_sha256(folder / "model_final.pth"),
+    }
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation over runs; the deviation of one run is NaN.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("`values`: a mean needs at least one")
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, math.nan
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _course(line: dict[str, Any]) -> dict[str, Any]:
+    blocks = {
+        key.removeprefix("sact/").removesuffix("_units"): value for key, value in line.items() if key.endswith("_units")
+    }
+    return {
+        "step": line["iteration"],
+        "loss": line["total_loss"],
+        "flops_percent": line.get("sact/flops_percent"),
+        **dict(sorted(blocks.items())),
+    }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected the OUTPUT_DIR of a finished training") from error
+
+
+def _parsed(path: Path, parse: Any) -> Any:
+    text = _text(path)
+    try:
+        return parse(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
+
+
+def _parsed_line(path: Path, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not a line of metrics: {line[:80]}")
+    return value
+
+
+def _value(config: Any, key: str, folder: Path) -> Any:
+    for part in key.split("."):
+        if not isinstance(config, dict) or part not in config:
+            raise InputError(f"{folder}/config.yaml: has no {key}")
+        config = config[part]
+    return config

@@ -1,0 +1,79 @@
+"""Rows of runs as a table in Markdown: means over seeds, and how far the seeds lie apart."""
+
+import math
+from typing import Any, NamedTuple, Sequence
+
+from sact_det.errors import InputError
+from sact_det.experiments.runs import mean_and_deviation
+
+
+class Column(NamedTuple):
+    """A number of every run.
+
+    Attributes:
+        title: heading.
+        evaluator, key: where it stands in the run's results.
+        factor: what it is multiplied by.
+        digits: after the point.
+    """
+
+    title: str
+    evaluator: str
+    key: str
+    factor: float = 1.0
+    digits: int = 2
+
+
+COLUMNS = {
+    "bbox": (
+        Column("AP", "bbox", "AP"),
+        Column("AP50", "bbox", "AP50"),
+        Column("FLOPs (%)", "ponder", "flops_percent", digits=1),
+        Column("± over images", "ponder", "flops_percent_std", digits=1),
+    ),
+    "classification": (
+        Column("accuracy (%)", "classification", "accuracy", 100),
+        Column("recall@5 (%)", "classification", "recall_at_5", 100),
+        Column("FLOPs (%)", "classification", "flops_percent", digits=1),
+        Column("± over images", "classification", "flops_percent_std", digits=1),
+    ),
+}
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> Sequence[Column]:
+    """The columns for rows of collect_results.py. Raises InputError if they are of neither kind."""
+    for evaluator, columns in COLUMNS.items():
+        if all(evaluator in run["results"] for row in rows for run in row["runs"]):
+            return columns
+    raise InputError(f"the results must all be of one of these kinds: {', '.join(COLUMNS)}")
+
+
+def values(row: dict[str, Any], column: Column) -> list[float]:
+    """A column's number for every run of a row."""
+    return [column.factor * run["results"][column.evaluator][column.key] for run in row["runs"]]
+
+
+def results_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a line per row, mean ± sample deviation over its runs, units per block, runs and images."""
+    columns = columns_of(rows)
+    heads = ["network", *(column.title for column in columns), "units per block", "steps", "seeds", "images"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [_cell(*mean_and_deviation(values(row, column)), column.digits) for column in columns]
+        counts = row["runs"][0]["results"][columns[-1].evaluator]
+        lines.append(
+            f"| {row['name']} | {' | '.join(cells)} | {_units(row, columns[-1].evaluator)} "
+            f"| {row['runs'][0]['steps']} | {len(row['runs'])} | {counts['images']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(mean: float, deviation: float, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if math.isnan(deviation) else f" ± {deviation:.{digits}f}")
+
+
+def _units(row: dict[str, Any], evaluator: str) -> str:
+    """Mean over runs, e.g. "2.8, 3.1, 4.3"."""
+    keys = sorted(key for key in row["runs"][0]["results"][evaluator] if key.endswith("_units"))
+    means = (mean_and_deviation(values(row, Column("", evaluator, key)))[0] for key in keys)
+    return ", ".join(f"{mean:.2f}" for mean in means)

@@ -1,0 +1,73 @@
+#!/usr/bin/env python
+"""Gathers finished trainings into one json and prints their table: means and deviations over seeds.
+
+    python tools/collect_results.py --output docs/results/bccd.json --title "BCCD, 72 test photographs" \
+        --row "ResNet-50" output/bccd_plain_R_50_C4/seed_* \
+        --row "SACT, tau 0.005" output/bccd_sact_R_50_C4_tau_0.005/seed_*
+
+Every row is a network, every folder after its name the OUTPUT_DIR of one training of it. tools/plot_results.py draws
+what is in the json.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import torch
+
+from sact_det.benchmark.machine import describe_machine
+from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.experiments.runs import read_run
+from sact_det.experiments.table import results_table
+from sact_det.files import write_json
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, metavar="JSON", help="file to write; replaced if it exists")
+    parser.add_argument("--title", required=True, help="what the results are of")
+    parser.add_argument(
+        "--row",
+        nargs="+",
+        action="append",
+        required=True,
+        metavar=("NAME", "DIR"),
+        help="a network and the folders of its trainings; once for every row",
+    )
+    return parser.parse_args(argv)
+
+
+def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The content of the json."""
+    gathered: list[dict[str, Any]] = []
+    for name, *folders in rows:
+        if not folders:
+            raise InputError(f"--row {name!r}: names no folder")
+        runs = [{"folder": folder, **read_run(folder)} for folder in folders]
+        gathered.append({"name": name, "runs": sorted(runs, key=lambda run: run["seed"])})
+    datasets = {run["dataset"] for row in gathered for run in row["runs"]}
+    if len(datasets) > 1:
+        raise InputError(f"--row: evaluated on different data sets ({', '.join(sorted(datasets))})")
+    if len({row["name"] for row in gathered}) < len(gathered):
+        raise InputError("--row: every row needs a name of its own")
+    return {
+        "title": title,
+        "dataset": datasets.pop(),
+        "machine": describe_machine(torch.device("cpu")),
+        "rows": gathered,
+    }
+
+
+def run(args: argparse.Namespace) -> None:
+    results = collect(args.title, args.row)
+    write_json(Path(args.output), results)
+    print(results_table(results["rows"]))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    with errors_to_exit_code():
+        run(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    main()
