@@ -1,6 +1,6 @@
 """A folder of pictures whose names sort by ponder cost, with a contact sheet and the numbers; a set on one scale."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Protocol, Sequence, Union
 
@@ -76,6 +76,25 @@ class StoredImages(PonderedImages):
                 title="image",
                 numbers={"height": pixels.shape[0], "width": pixels.shape[1], **record.numbers()},
             )
+
+
+def without_photograph(image: np.ndarray) -> np.ndarray:
+    """White, uint8 [H, W, 3], in the place of an image whose licence forbids showing it."""
+    return np.full_like(image, 255)
+
+
+class WithoutPhotographs(PonderedImages):
+    """Images in whose place white is shown; their maps stay."""
+
+    def __init__(self, images: PonderedImages):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[PonderedImage]:
+        for item in self._images:
+            yield replace(item, image=without_photograph(item.image))
 
 
 class PictureFolder:

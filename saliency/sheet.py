@@ -32,7 +32,7 @@ def ranked(scores: np.ndarray, higher_is_better: bool, per_group: int = PER_GROU
     return {name: group.tolist() for name, group in groups.items() if len(group)}
 
 
-def draw_sheet(evaluation: Evaluation, model: Model, title: str) -> np.ndarray:
+def draw_sheet(evaluation: Evaluation, model: Model, title: str, photographs: bool = True) -> np.ndarray:
     """The sheet of a model, uint8 RGB, ranked by the metric tuned for.
 
     The maps with centre are ranked and shown as post-processed, or the blurred ones where nothing of the map is left
@@ -42,6 +42,7 @@ def draw_sheet(evaluation: Evaluation, model: Model, title: str) -> np.ndarray:
         evaluation: of that model, among others.
         model: as it was given to `evaluate`.
         title: of the sheet.
+        photographs: whether the images themselves are shown; their licence may forbid it.
 
     Raises:
         InputError: an image or a map can no longer be read.
@@ -57,7 +58,7 @@ def draw_sheet(evaluation: Evaluation, model: Model, title: str) -> np.ndarray:
     tiles, captions = [], []
     for group, number in shown:
         index = evaluation.indices[number]
-        tiles.append(_tiles(evaluation, model, index, row.method.chains[fold_of[index]]))
+        tiles.append(_tiles(evaluation, model, index, row.method.chains[fold_of[index]], photographs))
         values = ", ".join(f"{one.method.stage} {one.scores[number, column]:.3f}" for one in own)
         center = evaluation.rows[0].scores[number, column]
         name = printable(evaluation.dataset[index].name)
@@ -67,14 +68,18 @@ def draw_sheet(evaluation: Evaluation, model: Model, title: str) -> np.ndarray:
     return _page(heading, tiles, captions)
 
 
-def _tiles(evaluation: Evaluation, model: Model, index: int, chain: PostProcessing) -> list[np.ndarray]:
+def _tiles(
+    evaluation: Evaluation, model: Model, index: int, chain: PostProcessing, photographs: bool
+) -> list[np.ndarray]:
     image = evaluation.dataset[index]
     made = model.maps(image.name)
     finished = saliency_map(chain, made, image.shape)
     maps = (image.fixations.density(evaluation.settings.density_sigma), made, finished, softmax(min_max(finished)))
     size = (_WIDTH, max(1, round(_WIDTH * image.shape[0] / image.shape[1])))
-    pixels = cv2.resize(np.ascontiguousarray(image.pixels()), size, interpolation=cv2.INTER_AREA)
-    return [pixels, *(_colored(values, size[::-1]) for values in maps)]
+    tiles = [_colored(values, size[::-1]) for values in maps]
+    if photographs:
+        tiles.insert(0, cv2.resize(np.ascontiguousarray(image.pixels()), size, interpolation=cv2.INTER_AREA))
+    return tiles
 
 
 def _colored(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -90,10 +95,11 @@ def _colored(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _page(heading: str, rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
     line, gap = 2 * _SIZE, _SIZE
     heights = [len(row[0]) for row in rows]
-    width = gap + len(COLUMNS) * (_WIDTH + gap)
+    columns = COLUMNS[-len(rows[0]) :]
+    width = gap + len(columns) * (_WIDTH + gap)
     page = Canvas(width, gap + 2 * line + sum(height + line + gap // 2 for height in heights) + gap)
     page.text(gap, gap + line / 2, shortened(heading, round(1.2 * _SIZE), width - 2 * gap), round(1.2 * _SIZE))
-    for column, name in enumerate(COLUMNS):
+    for column, name in enumerate(columns):
         page.text(gap + column * (_WIDTH + gap) + _WIDTH / 2, gap + 1.5 * line, name, _SIZE, "center")
     y = gap + 2 * line
     for row, height, caption in zip(rows, heights, captions):

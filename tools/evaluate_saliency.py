@@ -139,6 +139,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="that score (default: every core)"
     )
     running.add_argument("--no-sheet", action="store_true", help="leaves out the pictures")
+    running.add_argument("--no-photographs", action="store_true", help="pictures without the images, for publication")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
     return parser.parse_args(argv)
 
@@ -217,7 +218,7 @@ def make_models(args: argparse.Namespace, networks: dict[str, Any], dataset: Fix
     return models + [Model(name, maps, chain) for name, maps in stored]
 
 
-def save_sheets(evaluation: Evaluation, folder: Path, title: str) -> None:
+def save_sheets(evaluation: Evaluation, folder: Path, title: str, photographs: bool) -> None:
     used: set[str] = set()
     for model in evaluation.models:
         stem = re.sub(r"[^\w.+-]+", "_", model.name)
@@ -225,7 +226,7 @@ def save_sheets(evaluation: Evaluation, folder: Path, title: str) -> None:
             stem += "_"
         used.add(stem.casefold())
         with replacing(folder / f"sheet_{stem}.png") as temporary:
-            Image.fromarray(draw_sheet(evaluation, model, title)).save(temporary)
+            Image.fromarray(draw_sheet(evaluation, model, title, photographs)).save(temporary)
 
 
 def about(args: argparse.Namespace, networks: dict[str, Any], statistics: str) -> dict[str, Any]:
@@ -259,7 +260,7 @@ def run(args: argparse.Namespace) -> None:
     title = args.title or Path(args.dataset).resolve().stem
     table = write_report(folder, evaluation, title, about(args, networks, Statistics.of(dataset).line()))
     if not args.no_sheet:
-        save_sheets(evaluation, folder, title)
+        save_sheets(evaluation, folder, title, not args.no_photographs)
     for line in dataset.skipped:
         logger.warning("left out: %s", line)
     logger.info("In %s:\n%s", folder, table)

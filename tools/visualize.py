@@ -45,9 +45,11 @@ from sact_det.picture_folder import (
     PictureFolder,
     PonderedImages,
     StoredImages,
+    WithoutPhotographs,
     block_costs,
     draw_on_one_scale,
     titled,
+    without_photograph,
 )
 from sact_det.ponder_file import PonderFile
 from sact_det.tasks import load_config
@@ -79,6 +81,9 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help=f"least score of a detector's box (default: {DEFAULT_CONFIDENCE})",
     )
     parser.add_argument("--no-sheet", action="store_true", help="leaves out the contact sheet")
+    parser.add_argument(
+        "--no-photographs", action="store_true", help="shows white instead of the images, for publication: boxes stay"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
     return parser.parse_args(argv)
 
@@ -122,6 +127,8 @@ def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[P
     sheet = None if args.no_sheet else ContactSheet()
     rows: list[dict[str, Any]] = []
     for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), detected(cfg, paths)):
+        if args.no_photographs:
+            image = without_photograph(image)
         pixels = draw_detector_picture(image, prediction, names, per_block=args.per_block, overlay=args.overlay)
         cost = prediction.numbers["mean_ponder_cost"]
         rows.append({"file": str(path), "picture": folder.save(stem, cost, pixels), **prediction.numbers})
@@ -140,6 +147,7 @@ def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[A
     folder = PictureFolder(args.output)
     sheet = None if args.no_sheet else ContactSheet()
     options = {"per_block": args.per_block, "overlay": args.overlay, "sheet": sheet}
+    images = WithoutPhotographs(images) if args.no_photographs else images
     limits, rows = draw_on_one_scale(images, distinct_stems(names), folder, **options)
     if sheet is not None:
         folder.save_sheet(sheet)

@@ -124,6 +124,19 @@ def test_the_numbers_are_the_models(run, weights):
         assert row["flops_percent"] == pytest.approx(100 * row["flops"] / dense)
 
 
+def test_without_photographs_boxes_are_drawn_on_white(run, photos, weights, tmp_path):
+    _, rows = run
+    image = photos / "large.JPG"
+    row = next(row for row in rows if row["file"] == str(image))
+    options = ["--no-photographs", "--confidence-threshold", "0.2"]
+    tool.main(arguments([image], tmp_path, *options, *weights))
+    cfg = load_config(TINY, [*weights, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"])
+    prediction = Predictor(cfg)(read_checked(image, "RGB"))
+    assert len(prediction.instances) > 0
+    white = np.full((400, 500, 3), 255, dtype=np.uint8)
+    assert place(read(tmp_path / row["picture"]), draw_detections(white, prediction.instances, class_names(cfg)))
+
+
 def test_maps_are_drawn_at_the_size_of_the_image_itself(run, weights):
     output, rows = run
     predictor = Predictor(load_config(TINY, weights))

@@ -211,6 +211,12 @@ def test_the_sheet_shows_every_column_of_every_image(found):
     assert pictures == len(COLUMNS)
 
 
+def test_the_sheet_without_photographs_lacks_them_and_nothing_else(found):
+    whole, maps = (draw_sheet(found, MODELS[0], "Noise", photographs=shown) for shown in (True, False))
+    assert whole.shape[0] == maps.shape[0] and whole.shape[1] - maps.shape[1] == 254
+    assert np.array_equal(whole[80:160, 14 + 254 : 14 + 2 * 254], maps[80:160, 14 : 14 + 254])
+
+
 def test_the_sheet_shows_the_blurred_map_where_the_centre_alone_is_best(dataset):
     def post_processed(grid):
         settings = Settings(grid, CenterBaseline(), metrics=("auc_judd",))
