@@ -1,7 +1,7 @@
-"""rows.cpp as a library: compiled for this processor on first use, and kept.
+"""The C++ sources of this folder as a library: compiled for this processor on first use, and kept.
 
 The library lies in $SACT_DET_CACHE (default $XDG_CACHE_HOME/sact_det or ~/.cache/sact_det), under a name made from the
-source, the compiler and the processor. It knows nothing of Python or torch: plain C calls with plain pointers.
+sources, the compiler and the processor. It knows nothing of Python or torch: plain C calls with plain pointers.
 """
 
 import ctypes
@@ -18,7 +18,9 @@ from typing import Optional
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("rows.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = sorted(FOLDER.glob("*.cpp"))
+HEADERS = sorted(FOLDER.glob("*.h"))
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
 
@@ -123,7 +125,7 @@ def load_library() -> ctypes.CDLL:
         LibraryUnavailable: there is no compiler, or it fails.
     """
     compiler = _compiler()
-    identity = "\0".join((SOURCE.read_text(), _version(compiler), *FLAGS, _processor()))
+    identity = "\0".join((*(path.read_text() for path in SOURCES + HEADERS), _version(compiler), *FLAGS, _processor()))
     name = f"rows-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     try:
         path = _cache_folder() / name
@@ -174,7 +176,7 @@ def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         done = subprocess.run(
-            [compiler, *FLAGS, str(SOURCE), "-o", str(made)], capture_output=True, text=True, check=False
+            [compiler, *FLAGS, *map(str, SOURCES), "-o", str(made)], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]

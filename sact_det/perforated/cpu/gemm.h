@@ -1,0 +1,187 @@
+// Matrix products whose left factor is read through row pointers, float32, on a CPU: what the kernels share.
+//
+// A matrix product reads its left factor through a table of row pointers, one per position and tap of the convolution
+// ("implicit" or "indirect" GEMM). The right factors are packed in panels of PANEL columns, [panel][k][column]; the last
+// panel is as wide as it needs to be, in whole vectors.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, TILE_ROWS = 6, TILE_VECTORS = 4;
+#elif defined(__AVX__)
+constexpr int LANES = 8, TILE_ROWS = 6, TILE_VECTORS = 2;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, TILE_ROWS = 6, TILE_VECTORS = 4;
+#else
+constexpr int LANES = 4, TILE_ROWS = 4, TILE_VECTORS = 2;
+#endif
+constexpr int PANEL = LANES * TILE_VECTORS;
+constexpr int BLOCK_ROWS = 192;  // rows that share a panel while it is in the cache
+static_assert(BLOCK_ROWS % TILE_ROWS == 0, "a block holds whole tiles");
+constexpr int MAX_SEGMENTS = 10;  // nine taps and a shortcut
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
+inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+inline Vector relu(Vector v) { return v < 0 ? Vector{} : v; }  // keeps NaN
+
+inline Vector larger(Vector a, Vector b) { return (a > b) | (a != a) ? a : b; }  // NaN wins
+
+// What the rows of a left factor consist of: segments of consecutive floats, each at its own place.
+struct Left {
+    int64_t segments = 0;
+    int64_t lengths[MAX_SEGMENTS];
+    const float* rows[MAX_SEGMENTS][BLOCK_ROWS];
+};
+
+// TILE_ROWS rows of the left factor, from `first` on, times a panel of VECTORS vectors: product [TILE_ROWS][VECTORS].
+// Not inlined, so that the compiler keeps all sums in registers.
+template <int VECTORS>
+__attribute__((noinline)) void multiply_tile(const Left& left, int first, const float* panel, Vector* product) {
+    Vector sum[TILE_ROWS][VECTORS];
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) sum[r][v] = Vector{};
+    for (int64_t s = 0; s < left.segments; s++) {
+        const float* row[TILE_ROWS];
+#pragma GCC unroll 8
+        for (int r = 0; r < TILE_ROWS; r++) row[r] = left.rows[s][first + r];
+        const int64_t length = left.lengths[s];
+        for (int64_t k = 0; k < length; k++, panel += VECTORS * LANES) {
+            Vector right[VECTORS];
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) right[v] = load(panel + v * LANES);
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) __builtin_prefetch(panel + 16 * VECTORS * LANES + v * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < TILE_ROWS; r++) {
+                const float x = row[r][k];
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; v++) sum[r][v] += x * right[v];
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) product[r * VECTORS + v] = sum[r][v];
+}
+
+template <int VECTORS, class Finish>
+void multiply_panel(const Left& left, int rows, const float* panel, int64_t start, const Finish& finish) {
+    Vector product[TILE_ROWS * VECTORS];
+    for (int first = 0; first < rows; first += TILE_ROWS) {
+        const int count = std::min(TILE_ROWS, rows - first);
+        finish.expect(first, count, start, VECTORS);
+        multiply_tile<VECTORS>(left, first, panel, product);
+        for (int v = 0; v < VECTORS; v++) finish(first, count, start + v * LANES, product + v, VECTORS);
+    }
+}
+
+// For every tile and every vector of columns: finish(first row, rows, column, Vector*, distance between rows' Vectors),
+// preceded by finish.expect(first row, rows, column, vectors), which may prefetch.
+template <class Finish>
+void multiply(Left& left, int rows, const float* packed, int64_t columns, const Finish& finish) {
+    int64_t depth = 0;
+    for (int64_t s = 0; s < left.segments; s++) {
+        depth += left.lengths[s];
+        for (int r = rows; r % TILE_ROWS != 0; r++) left.rows[s][r] = left.rows[s][rows - 1];  // computed, not used
+    }
+    for (int64_t start = 0; start < columns; start += PANEL, packed += depth * PANEL) {
+        switch ((std::min<int64_t>(columns - start, PANEL) + LANES - 1) / LANES) {
+            case 4: multiply_panel<TILE_VECTORS>(left, rows, packed, start, finish); break;
+            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, packed, start, finish); break;
+            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, packed, start, finish); break;
+            case 1: multiply_panel<1>(left, rows, packed, start, finish); break;
+        }
+    }
+}
+
+int64_t whole_vectors(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
+
+void store_part(float* p, Vector v, int64_t count) {
+    if (count >= LANES) return store(p, v);
+    std::memcpy(p, &v, count * sizeof(float));
+}
+
+Vector load_part(const float* p, int64_t count) {
+    if (count >= LANES) return load(p);
+    Vector v{};
+    std::memcpy(&v, p, count * sizeof(float));
+    return v;
+}
+
+// product + bias, rectified or not, to rows of their own.
+struct Store {
+    const float* bias;
+    int64_t columns;
+    bool rectify;
+    float* const* rows;
+
+    void expect(int, int, int64_t, int) const {}
+    void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
+        const Vector b = load_part(bias + column, columns - column);
+        for (int r = 0; r < count; r++) {
+            const Vector v = product[r * step] + b;
+            store(rows[first + r] + column, rectify ? relu(v) : v);
+        }
+    }
+};
+
+struct Place {
+    int64_t image, y, x;
+};
+
+Place locate(int64_t position, int64_t height, int64_t width) {
+    const int64_t row = position / width;
+    return {row / height, row % height, position % width};
+}
+
+void prefetch(const float* row, int64_t count) {
+    for (int64_t c = 0; c < count; c += 64 / sizeof(float)) __builtin_prefetch(row + c);
+}
+
+// relu(scale * x + shift) of one row.
+void normalize_row(const float* x, const float* scale, const float* shift, int64_t channels, float* to) {
+    int64_t c = 0;
+    for (; c + LANES <= channels; c += LANES) store(to + c, relu(load(x + c) * load(scale + c) + load(shift + c)));
+    for (; c < channels; c++) {
+        const float y = x[c] * scale[c] + shift[c];
+        to[c] = y < 0 ? 0 : y;
+    }
+}
+
+// Rows in blocks of at most BLOCK_ROWS, small enough that every thread gets some; threads take one after the other, so
+// that one that is held up does not hold up the rest.
+class Blocks {
+public:
+    Blocks(int64_t count, int threads) : count(count) {
+        const int64_t wanted = (count + 8 * threads - 1) / (8 * threads);
+        const int64_t tiles = std::clamp<int64_t>((wanted + TILE_ROWS - 1) / TILE_ROWS, 4, BLOCK_ROWS / TILE_ROWS);
+        size = tiles * TILE_ROWS;
+    }
+
+    // work(first, rows) for every block that this thread gets.
+    template <class Work>
+    void take(const Work& work) {
+        for (int64_t first; (first = next.fetch_add(size)) < count;)
+            work(first, static_cast<int>(std::min(size, count - first)));
+    }
+
+private:
+    const int64_t count;
+    int64_t size;
+    std::atomic<int64_t> next{0};
+};
+
+}  // namespace
