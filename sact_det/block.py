@@ -9,8 +9,8 @@ from typing import Optional, Protocol, Sequence
 import torch
 from torch import Tensor, nn
 
-from sact_det.flops import active_positions
-from sact_det.halting import DEFAULT_EPS, halting_step, share_in_tiles, start_halting
+from sact_det.halting import DEFAULT_EPS, share_in_tiles
+from sact_det.halting_process import HaltingProcess
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import BlockPonder
 from sact_det.weight_cache import WeightCache
@@ -95,6 +95,10 @@ class Run(Protocol):
     """
 
     bounded: bool = False
+
+    def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
+        """What halts the positions of this run, and of any that takes over; arguments as of HaltingProcess."""
+        return HaltingProcess(exists, num_units, eps, per_image)
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1]; a plain block: None)."""
@@ -230,33 +234,31 @@ class AdaptiveBlock(nn.Module):
     ) -> tuple[Tensor, BlockPonder]:
         """Algorithm 2 (1 for ACT) from the first unit's output on."""
         per_image = self.halting == "act"
-        state = start_halting(torch.ones_like(exists[:, :1, :1]) if per_image else exists)
-        distribution = []
+        process = run.start_halting(exists, len(self.units), self.eps, per_image)
         for index, unit in enumerate(self.units):
-            active = state.active
-            evaluated, dilated = active_positions(active, exists)
-            # Counted before the stop: what counts dense does so in every unit, whatever else is in the batch.
+            if not self.training and not run.bounded and not process.any_active():
+                break
+            if index > 0:
+                run = self._continue(run, index, process.active)
+                run.evaluate(unit, process.active)
+            h = None
+            if unit.halting is not None:
+                h = share_in_tiles(run.scores(unit.halting), self.tile, None if sizes is None else exists)
+            p = process.step(h)
+            run.add(p * exists if per_image else p)
+        outcome = process.outcome()
+        # Units that nobody evaluated count, too: what counts dense does so whatever else is in the batch.
+        for index, unit in enumerate(self.units):
+            evaluated, dilated = outcome.evaluated[:, index], outcome.dilated[:, index]
             if index > 0:
                 total = total + unit.flops(dense, dense, evaluated, dilated)
             if unit.halting is not None:
                 total = total + unit.halting.flops(evaluated, evaluated > 0)
-            if not self.training and not run.bounded and not bool(evaluated.any()):
-                distribution.append(torch.zeros_like(state.remainder))
-                continue
-            if index > 0:
-                run = self._continue(run, index, active)
-                run.evaluate(unit, active)
-            h = None
-            if unit.halting is not None:
-                h = share_in_tiles(run.scores(unit.halting), self.tile, None if sizes is None else exists)
-            p, state = halting_step(state, h, self.eps)
-            run.add(p * exists if per_image else p)
-            distribution.append(p.detach())
         ponder = BlockPonder(
-            ponder_cost=state.ponder_cost,
-            num_units=state.num_units,
+            ponder_cost=outcome.ponder_cost,
+            num_units=outcome.num_units,
             flops=total,
-            halting_distribution=torch.stack(distribution, 1),
+            halting_distribution=outcome.distribution,
             sizes=None if per_image else sizes,
         )
         return run.result(), ponder

@@ -17,6 +17,7 @@ from torch import Tensor
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.errors import InputError
 from sact_det.flops import active_positions
+from sact_det.halting_process import HaltingProcess
 
 KNOT_DISTANCE = 100  # pixels of the image between the knots of a smooth field: about the size of things in photographs
 DEPTH_SPREAD = 0.3  # standard deviation of the depth over positions, in units of L, before it is cut at 1 and L
@@ -35,6 +36,10 @@ class PrescribedRun(Run):
         self.run = run
         self._scores = scores
         self._unit = 0
+
+    def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
+        """See Run."""
+        return self.run.start_halting(exists, num_units, eps, per_image)
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run."""
