@@ -104,7 +104,10 @@ class Run(Protocol):
         """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1]; a plain block: None)."""
 
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """h^l of the state, float32 [N, H, W] (ACT: [N, 1, 1]); anything where no longer active."""
+        """h^l of the state, float32 [N, H, W] (ACT: [N, 1, 1]); anything finite where no longer active.
+
+        The branch is that of the unit evaluated last.
+        """
 
     def add(self, weight: Tensor) -> None:
         """Adds the state, weighted by p^l, float32 [N, H, W], to the output; in the end the weights sum to 1."""

@@ -171,11 +171,15 @@ public:
         size = tiles * TILE_ROWS;
     }
 
+    int64_t number() const { return number_for(count); }
+    int64_t number_for(int64_t rows) const { return (rows + size - 1) / size; }  // blocks that hold the first rows
+    int64_t first(int64_t block) const { return block * size; }
+    int rows(int64_t block) const { return static_cast<int>(std::min(size, count - block * size)); }
+
     // work(first, rows) for every block that this thread gets.
     template <class Work>
     void take(const Work& work) {
-        for (int64_t first; (first = next.fetch_add(size)) < count;)
-            work(first, static_cast<int>(std::min(size, count - first)));
+        for (int64_t block; (block = next.fetch_add(1)) < number();) work(first(block), rows(block));
     }
 
 private:

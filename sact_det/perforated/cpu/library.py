@@ -39,6 +39,16 @@ class Unit(ctypes.Structure):
     ]
 
 
+class Halting(ctypes.Structure):
+    """struct Halting of rows.cpp."""
+
+    _fields_ = [
+        ("channels", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("taps", "bias", "pooled")),
+        ("constant", ctypes.c_float),
+    ]
+
+
 class Evaluation(ctypes.Structure):
     """struct Evaluation of rows.cpp."""
 
@@ -51,36 +61,23 @@ class Evaluation(ctypes.Structure):
         ("writes", ctypes.c_void_p),
         ("num_writes", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("shortcut", "state", "output", "moved", "remaining", "sums", "scratch")),
-    ]
-
-
-class Halting(ctypes.Structure):
-    """struct Halting of rows.cpp."""
-
-    _fields_ = [
-        ("channels", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("taps", "bias", "pooled")),
-        ("constant", ctypes.c_float),
-    ]
-
-
-class Scoring(ctypes.Structure):
-    """struct Scoring of rows.cpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "height", "width")),
-        *((name, ctypes.c_void_p) for name in ("state", "unmoved", "moved", "reads")),
-        ("num_reads", ctypes.c_int64),
-        ("actives", ctypes.c_void_p),
-        ("num_actives", ctypes.c_int64),
-        ("sums", ctypes.c_void_p),
-        ("sum_parts", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("counts", "products", "image_logits", "scores")),
     ]
 
 
+class Process(ctypes.Structure):
+    """struct Process of halting.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "units")),
+        ("threshold", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("exists", "cumulative", "remainder", "ponder_cost", "num_units")),
+        *((name, ctypes.c_void_p) for name in ("active", "distribution", "evaluated", "dilated")),
+    ]
+
+
 class Stem(ctypes.Structure):
-    """struct Stem of rows.cpp."""
+    """struct Stem of stem.cpp."""
 
     _fields_ = [
         ("channels", ctypes.c_int64),
@@ -91,7 +88,7 @@ class Stem(ctypes.Structure):
 
 
 class Images(ctypes.Structure):
-    """struct Images of rows.cpp."""
+    """struct Images of stem.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("images", "height", "width")),
@@ -106,14 +103,18 @@ _SIGNATURES = {
     "lanes": (_INT64, []),
     "panel": (_INT64, []),
     "scratch_size": (_INT64, [ctypes.POINTER(Unit)]),
-    "evaluate_unit": (None, [ctypes.POINTER(Unit), ctypes.POINTER(Evaluation), _INT]),
+    "evaluate_unit": (
+        None,
+        [ctypes.POINTER(Unit), ctypes.POINTER(Halting), ctypes.POINTER(Evaluation), _INT],
+    ),
     "stem_scratch_size": (_INT64, [ctypes.POINTER(Stem), _INT64]),
     "evaluate_stem": (None, [ctypes.POINTER(Stem), ctypes.POINTER(Images), _INT]),
     "list_positions": (
         _INT64,
         [_POINTER, _POINTER, _INT64, _INT64, _INT64, _POINTER, ctypes.POINTER(_INT64), _POINTER],
     ),
-    "evaluate_halting": (None, [ctypes.POINTER(Halting), ctypes.POINTER(Scoring), _INT]),
+    "count_positions": (_INT64, [ctypes.POINTER(Process), _INT64]),
+    "halting_step": (_INT64, [ctypes.POINTER(Process), _INT64, _POINTER]),
 }
 
 

@@ -9,7 +9,13 @@
 
 #include <omp.h>
 
+#include <thread>
+#include <vector>
+
 #include "gemm.h"
+#ifndef LAG
+#define LAG 4
+#endif
 
 extern "C" {
 
@@ -23,7 +29,15 @@ struct Unit {
     int64_t projects;            // whether there is such a shortcut
 };
 
-// Where it is evaluated.
+// A halting branch with its norms folded away.
+struct Halting {
+    int64_t channels;
+    const float *taps, *bias;  // nine columns of depth `channels`, and what each adds
+    const float *pooled;       // [channels], of the global mean
+    float constant;
+};
+
+// Where a unit is evaluated, and scored by the branch behind it.
 struct Evaluation {
     int64_t images, in_height, in_width, out_height, out_width;
     const float* x;          // rows at input resolution, [., in_channels]
@@ -39,21 +53,59 @@ struct Evaluation {
     const float* remaining;  // [output positions], where there is an output
     double* sums;            // [threads, images, out_channels] or null; += residual, or state where there is no output
     float* scratch;          // [threads, scratch_size(unit)]
+    const int64_t* counts;   // [images], positions of each image; from here on, for branches only
+    float* products;         // [output positions, whole_vectors(9)]; zero wherever there is no position
+    float* image_logits;     // [images], room to work
+    float* scores;           // [output positions], h^l at `writes`; the rest is left alone
 };
 
 }  // extern "C"
 
 namespace {
 
-// Store, while the next tile's rows are on their way.
-struct Taps : Store {
-    const Left& left;
-    int count;
-    int64_t channels;
-
-    void expect(int first, int, int64_t, int) const {
-        for (int r = first + TILE_ROWS; r < std::min(first + 2 * TILE_ROWS, count); r++) prefetch(left.rows[0][r], channels);
+// What threads do: blocks of reads and of writes in one order, so that a block of writes comes soon behind the blocks of
+// reads that it needs, while those are in the cache. A thread takes the next block when it is done with one; nobody waits
+// for all to have read.
+class Schedule {
+public:
+    // needed(position): up to which input position a write there reads; ascending.
+    template <class Needed>
+    Schedule(const Evaluation& to, int threads, int64_t lag, const Needed& needed)
+        : reads(to.num_reads, threads), writes(to.num_writes, threads), needs(writes.number()), done(reads.number()) {
+        order.reserve(reads.number() + writes.number());
+        int64_t read = 0;
+        for (int64_t block = 0; block < writes.number(); block++) {
+            const int64_t last = to.writes[writes.first(block) + writes.rows(block) - 1];
+            const int64_t count = std::upper_bound(to.reads, to.reads + to.num_reads, needed(last)) - to.reads;
+            needs[block] = reads.number_for(count);
+            for (; read < std::min(needs[block] + lag, reads.number()); read++) order.push_back(read);
+            order.push_back(~block);
+        }
+        for (; read < reads.number(); read++) order.push_back(read);
     }
+
+    // read(first, rows) and write(first, rows) for every block that this thread gets.
+    template <class Read, class Write>
+    void take(const Read& read, const Write& write) {
+        int64_t seen = 0;  // blocks of reads known to be done
+        for (size_t ticket; (ticket = next.fetch_add(1)) < order.size();) {
+            const int64_t block = order[ticket];
+            if (block >= 0) {
+                read(reads.first(block), reads.rows(block));
+                done[block].store(true, std::memory_order_release);
+            } else {
+                for (; seen < needs[~block]; seen++)
+                    while (!done[seen].load(std::memory_order_acquire)) std::this_thread::yield();
+                write(writes.first(~block), writes.rows(~block));
+            }
+        }
+    }
+
+private:
+    const Blocks reads, writes;
+    std::vector<int64_t> order, needs;  // a block of reads, or ~ a block of writes; the blocks of reads each of those needs
+    std::vector<std::atomic<bool>> done;
+    std::atomic<size_t> next{0};
 };
 
 // Adds the residual to the state and, weighted, to the output.
@@ -102,6 +154,18 @@ struct Residual {
     }
 };
 
+// h^l at a position, once all products are there.
+void score(const Evaluation& to, int64_t position) {
+    const Place place = locate(position, to.out_height, to.out_width);
+    float logit = to.image_logits[place.image];
+    for (int tap = 0; tap < 9; tap++) {
+        const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
+        if (0 <= y && y < to.out_height && 0 <= x && x < to.out_width)
+            logit += to.products[((place.image * to.out_height + y) * to.out_width + x) * whole_vectors(9) + tap];
+    }
+    to.scores[position] = 1 / (1 + std::exp(-logit));
+}
+
 }  // namespace
 
 extern "C" {
@@ -112,15 +176,20 @@ int64_t scratch_size(const Unit* unit) {
     return BLOCK_ROWS * (unit->in_channels + whole_vectors(unit->width)) + whole_vectors(unit->out_channels);
 }
 
-void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
+// One unit; branch may be null.
+void evaluate_unit(const Unit* unit_at, const Halting* branch, const Evaluation* at, int threads) {
     const Unit unit = *unit_at;
     const Evaluation to = *at;
-    const int64_t inner_size = whole_vectors(unit.width);
+    const int64_t inner_size = whole_vectors(unit.width), products_size = whole_vectors(9);
     const float* zeros = to.inner + to.images * to.in_height * to.in_width * inner_size;  // the row behind the last
-    Blocks read_blocks(to.num_reads, threads), write_blocks(to.num_writes, threads);
     const auto source = [&](int64_t position) {
         return (to.moved && !to.moved[position] ? to.output : to.x) + position * unit.in_channels;
     };
+    Schedule schedule(to, threads, LAG, [&](int64_t position) {
+        const Place place = locate(position, to.out_height, to.out_width);
+        const int64_t y = std::min(place.y * unit.stride + unit.dilation, to.in_height - 1);
+        return (place.image * to.in_height + y + 1) * to.in_width - 1;
+    });
 
 #pragma omp parallel num_threads(threads)
     {
@@ -132,9 +201,15 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
         float* targets[BLOCK_ROWS];
         Left left;
 
-        left.segments = 1;
-        left.lengths[0] = unit.in_channels;
-        read_blocks.take([&](int64_t first, int rows) {
+        // What the branch's taps make of left.rows[0].
+        const auto multiply_taps = [&](int rows) {
+            left.segments = 1;
+            left.lengths[0] = branch->channels;
+            multiply(left, rows, branch->taps, 9, Store{branch->bias, products_size, false, targets});
+        };
+        const auto read = [&](int64_t first, int rows) {
+            left.segments = 1;
+            left.lengths[0] = unit.in_channels;
             for (int r = 0; r < rows; r++) {
                 const int64_t position = to.reads[first + r];
                 float* row = normalized + r * unit.in_channels;
@@ -144,9 +219,21 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
                 targets[r] = to.inner + position * inner_size;
             }
             multiply(left, rows, unit.conv1, unit.width, Store{unit.bias1, unit.width, true, targets});
-        });
-#pragma omp barrier
-        write_blocks.take([&](int64_t first, int rows) {
+            if (!branch || !to.output) return;
+            int halted = 0;  // read for their neighbours' sake: their state is final
+            const int64_t* write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
+            for (int r = 0; r < rows; r++) {
+                const int64_t position = to.reads[first + r];
+                if (write != to.writes + to.num_writes && *write == position) {
+                    write++;
+                    continue;
+                }
+                left.rows[0][halted] = source(position);
+                targets[halted++] = to.products + position * products_size;
+            }
+            multiply_taps(halted);
+        };
+        const auto write = [&](int64_t first, int rows) {
             Place places[BLOCK_ROWS];
             left.segments = 9;
             std::fill_n(left.lengths, 9, unit.width);
@@ -183,7 +270,30 @@ void evaluate_unit(const Unit* unit_at, const Evaluation* at, int threads) {
                 double* sum = sums + places[0].image * unit.out_channels;
                 for (int64_t c = 0; c < unit.out_channels; c++) sum[c] += one_sum[c];
             }
-        });
+            if (!branch) return;
+            for (int r = 0; r < rows; r++) {
+                const int64_t position = to.writes[first + r];
+                left.rows[0][r] = to.state + position * branch->channels;
+                targets[r] = to.products + position * products_size;
+            }
+            multiply_taps(rows);
+        };
+        schedule.take(read, write);
+
+        if (branch) {
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (int64_t image = 0; image < to.images; image++) {
+                double logit = 0;
+                for (int part = 0; part < threads; part++) {
+                    const double* sum = to.sums + (part * to.images + image) * branch->channels;
+                    for (int64_t c = 0; c < branch->channels; c++) logit += sum[c] * branch->pooled[c];
+                }
+                to.image_logits[image] = static_cast<float>(logit / to.counts[image] + branch->constant);
+            }
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < to.num_writes; i++) score(to, to.writes[i]);
+        }
     }
 }
 
@@ -210,172 +320,6 @@ int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t ima
     }
     *num_active = found;
     return around;
-}
-
-// A halting branch with its norms folded away.
-struct Halting {
-    int64_t channels;
-    const float *taps, *bias;  // nine columns of depth `channels`, and what each adds
-    const float *pooled;       // [channels], of the global mean
-    float constant;
-};
-
-// h^l of a state at the positions of `actives`, zero elsewhere; `reads` are those and their neighbours.
-struct Scoring {
-    int64_t images, height, width;
-    const float* state;       // rows
-    const float* unmoved;     // rows of the state where `moved` does not hold
-    const uint8_t* moved;     // [images, height, width] or null
-    const int64_t* reads;
-    int64_t num_reads;
-    const int64_t* actives;
-    int64_t num_actives;
-    const double* sums;       // [sum_parts, images, channels], of the state over each image's own positions
-    int64_t sum_parts;
-    const int64_t* counts;    // [images], how many those are
-    float* products;          // [., whole_vectors(9)]; zero wherever there is no position
-    float* image_logits;      // [images], room to work
-    float* scores;            // [images, height, width], zero
-};
-
-void evaluate_halting(const Halting* halting_at, const Scoring* at, int threads) {
-    const Halting halting = *halting_at;
-    const Scoring to = *at;
-    const int64_t size = whole_vectors(9);
-    Blocks blocks(to.num_reads, threads);
-
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for schedule(static) nowait
-        for (int64_t image = 0; image < to.images; image++) {
-            double logit = 0;
-            for (int64_t part = 0; part < to.sum_parts; part++) {
-                const double* sum = to.sums + (part * to.images + image) * halting.channels;
-                for (int64_t c = 0; c < halting.channels; c++) logit += sum[c] * halting.pooled[c];
-            }
-            to.image_logits[image] = static_cast<float>(logit / to.counts[image] + halting.constant);
-        }
-        blocks.take([&](int64_t first, int block) {
-            Left left;
-            left.segments = 1;
-            left.lengths[0] = halting.channels;
-            float* targets[BLOCK_ROWS];
-            for (int r = 0; r < block; r++) {
-                const int64_t position = to.reads[first + r];
-                left.rows[0][r] = (to.moved && !to.moved[position] ? to.unmoved : to.state) + position * halting.channels;
-                targets[r] = to.products + position * size;
-            }
-            multiply(left, block, halting.taps, 9, Taps{{halting.bias, size, false, targets}, left, block, halting.channels});
-        });
-#pragma omp barrier
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < to.num_actives; i++) {
-            const int64_t position = to.actives[i];
-            const Place place = locate(position, to.height, to.width);
-            float logit = to.image_logits[place.image];
-            for (int tap = 0; tap < 9; tap++) {
-                const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
-                if (0 <= y && y < to.height && 0 <= x && x < to.width)
-                    logit += to.products[((place.image * to.height + y) * to.width + x) * size + tap];
-            }
-            to.scores[position] = 1 / (1 + std::exp(-logit));
-        }
-    }
-}
-
-// The stem: convolution 7x7 of stride 2 to PANEL-packed channels, and pooling 3x3 of stride 2.
-struct Stem {
-    int64_t channels;
-    const float *conv, *bias;  // depth 7 * 7 * 3: rows, columns, colours
-    int64_t same;              // pooling padded as TensorFlow's SAME, or by 1 all around
-};
-
-struct Images {
-    int64_t images, height, width;
-    const float* pixels;          // three colours
-    int64_t stride_image, stride_colour, stride_y, stride_x;
-    const int64_t* sizes;         // [images, 2], each image's own height and width
-    float* colours;               // [images, height + 6, width + 6, 3], for the images with a border of zeros
-    float* rows;                  // [images, ceil(height / 4), ceil(width / 4), channels], zero where there is no image
-    float* scratch;               // [threads, stem_scratch_size]
-};
-
-int64_t stem_scratch_size(const Stem* stem, int64_t width) {
-    return 3 * ((width + 1) / 2) * whole_vectors(stem->channels);
-}
-
-void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
-    const Stem stem = *stem_at;
-    const Images to = *at;
-    const int64_t border = 3, taps = 7, size = whole_vectors(stem.channels);
-    const int64_t colours_row = (to.width + 2 * border) * 3, colours_image = (to.height + 2 * border) * colours_row;
-    const int64_t out_height = (to.height + 3) / 4, out_width = (to.width + 3) / 4;
-
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < to.images * (to.height + 2 * border); row++) {
-            const int64_t image = row / (to.height + 2 * border), y = row % (to.height + 2 * border) - border;
-            const int64_t height = to.sizes[2 * image], width = to.sizes[2 * image + 1];
-            float* colours = to.colours + row * colours_row;
-            std::fill_n(colours, colours_row, 0.0f);
-            if (y < 0 || y >= height) continue;
-            for (int64_t colour = 0; colour < 3; colour++) {
-                const float* pixel = to.pixels + image * to.stride_image + colour * to.stride_colour + y * to.stride_y;
-                for (int64_t x = 0; x < width; x++) colours[(x + border) * 3 + colour] = pixel[x * to.stride_x];
-            }
-        }
-        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
-        float* ring = to.scratch + thread * stem_scratch_size(&stem, to.width);  // three rows of the convolution
-        int64_t held[3] = {-1, -1, -1}, held_image = -1;
-        Left left;
-        left.segments = taps;
-        std::fill_n(left.lengths, taps, taps * 3);
-        const int64_t begin = to.images * out_height * thread / team, end = to.images * out_height * (thread + 1) / team;
-        for (int64_t out_row = begin; out_row < end; out_row++) {
-            const int64_t image = out_row / out_height, out_y = out_row % out_height;
-            const int64_t height = (to.sizes[2 * image] + 1) / 2, width = (to.sizes[2 * image + 1] + 1) / 2;
-            const int64_t above = stem.same ? height % 2 : 1, before = stem.same ? width % 2 : 1;
-            float* out = to.rows + out_row * out_width * stem.channels;
-            if (out_y >= (height + 1) / 2) {
-                std::fill_n(out, out_width * stem.channels, 0.0f);
-                continue;
-            }
-            if (image != held_image) std::fill_n(held, 3, -1), held_image = image;
-            const int64_t first_y = std::max<int64_t>(2 * out_y - above, 0);
-            const int64_t last_y = std::min<int64_t>(2 * out_y - above + 2, height - 1);
-            for (int64_t y = first_y; y <= last_y; y++) {
-                if (held[y % 3] == y) continue;
-                held[y % 3] = y;
-                float* line = ring + y % 3 * ((to.width + 1) / 2) * size;
-                for (int64_t x = 0; x < width; x += BLOCK_ROWS) {
-                    const int count = static_cast<int>(std::min<int64_t>(BLOCK_ROWS, width - x));
-                    float* targets[BLOCK_ROWS];
-                    for (int r = 0; r < count; r++) {
-                        const float* window = to.colours + image * colours_image + 2 * y * colours_row + 2 * (x + r) * 3;
-                        for (int tap = 0; tap < taps; tap++) left.rows[tap][r] = window + tap * colours_row;
-                        targets[r] = line + (x + r) * size;
-                    }
-                    multiply(left, count, stem.conv, stem.channels, Store{stem.bias, stem.channels, false, targets});
-                }
-            }
-            for (int64_t out_x = 0; out_x < out_width; out_x++, out += stem.channels) {
-                if (out_x >= (width + 1) / 2) {
-                    std::fill_n(out, stem.channels, 0.0f);
-                    continue;
-                }
-                const int64_t first_x = std::max<int64_t>(2 * out_x - before, 0);
-                const int64_t last_x = std::min<int64_t>(2 * out_x - before + 2, width - 1);
-                for (int64_t c = 0; c < stem.channels; c += LANES) {
-                    Vector best = load(ring + (first_y % 3 * ((to.width + 1) / 2) + first_x) * size + c);
-                    for (int64_t y = first_y; y <= last_y; y++)
-                        for (int64_t x = first_x; x <= last_x; x++)
-                            best = larger(best, load(ring + (y % 3 * ((to.width + 1) / 2) + x) * size + c));
-                    store_part(out + c, best, stem.channels - c);
-                }
-            }
-        }
-    }
 }
 
 }  // extern "C"

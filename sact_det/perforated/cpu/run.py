@@ -21,9 +21,11 @@ from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, linear
+from sact_det.halting_process import HaltingProcess
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
 from sact_det.perforated.cpu.conditions import why_not_here
+from sact_det.perforated.cpu.halting import RowsHalting
 from sact_det.perforated.cpu.packed import PackedUnit, pack_block
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.resnet_v2 import BottleneckUnit
@@ -60,135 +62,143 @@ class RowsRun(Run):
         self._library = library.load_library()
         self._threads = torch.get_num_threads()
         self._packed = block.weight_cache.get(block, pack_block)
-        packed = self._packed.units[block.units[0]]
+        first = block.units[0]
+        packed = self._packed.units[first]
         stride, channels = packed.struct.stride, packed.struct.out_channels
-        self._shape = (len(x), -(-x.shape[2] // stride), -(-x.shape[3] // stride))
-        self._positions = math.prod(self._shape)
-        self._padded = valid is not None
+        number, _, *size = x.shape
+        self._shape = (number, -(-size[0] // stride), -(-size[1] // stride))
         self._exists = torch.ones(self._shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
         self._counts = self._exists.sum((1, 2))
-        self._actives, self._reads = self._lists(self._exists, self._exists)
-
-        adaptive = block.halting != "none"
-        make = torch.zeros if self._padded else torch.empty
+        positions = math.prod(self._shape)
+        self._make = torch.zeros if valid is not None else torch.empty
         # The first unit writes the output, which is the state, too. From the second one on, the positions that are
         # evaluated, `moved`, have a state of their own; no row is ever copied. A plain block has nothing but its state.
-        self._output = self._state = make(self._positions, channels)
+        self._output = self._state = self._make(positions, channels)
         self._moved: Optional[Tensor] = None
         self._remaining = torch.ones(self._shape)
-        self._sums = torch.zeros(self._threads, len(x), channels, dtype=torch.float64) if adaptive else None
+        self._halting: Optional[RowsHalting] = None
+        self._sums = None
+        if block.halting != "none":
+            self._sums = torch.zeros(self._threads, number, channels, dtype=torch.float64)
+        self._scores: Optional[Tensor] = None
+        self._image_logits = torch.empty(number)
+        self._lists = torch.empty(2, positions, dtype=torch.int64)  # active positions, and what a 3x3 convolution reads
+        self._taken: dict[str, Tensor] = {}
 
-        size = (x.shape[2], x.shape[3])
-        reads = self._reads
-        if size != self._shape[1:]:
-            exists = torch.ones(len(x), *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
-            reads = self._lists(exists, exists)[0]
         rows = x.permute(0, 2, 3, 1).contiguous()
-        shortcut = None if packed.struct.projects else rows
-        self._evaluate(packed, rows, size, reads, shortcut, None)
-
-    def _lists(self, active: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
-        """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
-        actives, reads = torch.empty(2, active.numel(), dtype=torch.int64)
-        count = ctypes.c_int64()
-        around = self._library.list_positions(
-            active.data_ptr(), exists.data_ptr(), *active.shape, actives.data_ptr(), count, reads.data_ptr()
-        )
-        return actives[: count.value], reads[:around]
-
-    def _evaluate(
-        self,
-        packed: PackedUnit,
-        x: Tensor,
-        size: tuple[int, ...],
-        reads: Tensor,
-        shortcut: Optional[Tensor],
-        output: Optional[Tensor],
-    ) -> None:
-        number, height, width = self._shape
-        inner = workspace.take("inner", number * math.prod(size) + 1, packed.inner_size)
-        (inner if self._padded else inner[-1]).zero_()
-        scratch = workspace.take("scratch", self._threads, packed.scratch_size)
-        evaluation = library.Evaluation(
+        self._evaluation = library.Evaluation(
             images=number,
-            in_height=size[0],
-            in_width=size[1],
-            out_height=height,
-            out_width=width,
-            x=x.data_ptr(),
-            inner=inner.data_ptr(),
-            reads=reads.data_ptr(),
-            num_reads=len(reads),
-            writes=self._actives.data_ptr(),
-            num_writes=len(self._actives),
-            shortcut=_address(shortcut),
+            out_height=self._shape[1],
+            out_width=self._shape[2],
+            writes=self._lists[0].data_ptr(),
             state=self._state.data_ptr(),
-            output=_address(output),
-            moved=_address(self._moved),
             remaining=self._remaining.data_ptr(),
             sums=_address(self._sums),
-            scratch=scratch.data_ptr(),
+            counts=self._counts.data_ptr(),
+            image_logits=self._image_logits.data_ptr(),
         )
-        self._library.evaluate_unit(packed.struct, evaluation, self._threads)
-        workspace.give_back("inner", inner)
-        workspace.give_back("scratch", scratch)
+        self._read_at(tuple(size), packed)
+        self._list(self._exists)
+        around = self._evaluation.num_reads
+        if tuple(size) != self._shape[1:]:
+            exists = torch.ones(number, *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+            reads = torch.empty(2, exists.numel(), dtype=torch.int64)
+            self._evaluation.reads = reads.data_ptr()
+            self._evaluation.num_reads = self._listed(exists, exists, reads)[0]
+        self._evaluation.x = rows.data_ptr()
+        self._evaluation.shortcut = None if packed.struct.projects else rows.data_ptr()
+        self._evaluate(first)
+        if len(block.units) > 1:
+            self._read_at(self._shape[1:], self._packed.units[block.units[1]])
+            self._evaluation.num_reads = around
+            self._evaluation.x = self._evaluation.shortcut = self._state.data_ptr()
+
+    def _take(self, name: str, *shape: int) -> Tensor:
+        """Memory for this run, in the place of what it had under that name."""
+        if name in self._taken:
+            workspace.give_back(name, self._taken[name])
+        memory = self._taken[name] = workspace.take(name, *shape)
+        if self._make is torch.zeros:
+            memory.zero_()  # nothing is written where there is no position
+        return memory
+
+    def _read_at(self, size: tuple[int, ...], packed: PackedUnit) -> None:
+        """Prepares for units that read a map of (height, width) `size`."""
+        to = self._evaluation
+        to.in_height, to.in_width = size
+        inner = self._take("inner", to.images * math.prod(size) + 1, packed.inner_size)
+        inner[-1].zero_()
+        to.inner, to.reads = inner.data_ptr(), self._lists[1].data_ptr()
+        to.scratch = self._take("scratch", self._threads, packed.scratch_size).data_ptr()
+
+    def _list(self, active: Tensor) -> None:
+        """Lists the positions of the coming unit. active: bool [N, H, W], False at padding."""
+        to = self._evaluation
+        to.num_writes, to.num_reads = self._listed(active, self._exists, self._lists)
+
+    def _listed(self, active: Tensor, exists: Tensor, lists: Tensor) -> tuple[int, int]:
+        """Fills both lists, int64 and ascending, and says how long they are."""
+        count = ctypes.c_int64()
+        around = self._library.list_positions(
+            active.data_ptr(), exists.data_ptr(), *active.shape, lists[0].data_ptr(), count, lists[1].data_ptr()
+        )
+        return count.value, around
+
+    def _evaluate(self, unit: ResidualUnit) -> None:
+        to, branch = self._evaluation, None
+        self._scores = None
+        if isinstance(unit.halting, SpatialHalting):
+            packed = self._packed.branches[unit.halting]
+            branch = packed.struct
+            self._scores = torch.zeros(self._shape)
+            to.scores = self._scores.data_ptr()
+            if to.products is None:
+                to.products = self._take("products", self._exists.numel(), packed.products_size).data_ptr()
+        self._library.evaluate_unit(self._packed.units[unit].struct, branch, to, self._threads)
+
+    def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
+        """See Run."""
+        if per_image:
+            return HaltingProcess(exists, num_units, eps, per_image)
+        self._halting = RowsHalting(exists.contiguous(), num_units, eps)
+        self._remaining = self._halting.remainder
+        self._evaluation.remaining = self._remaining.data_ptr()
+        return self._halting
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run; `active` only ever shrinks."""
-        x, size = self._state, self._shape[1:]
+        to = self._evaluation
         if active is None:
-            self._evaluate(self._packed.units[unit], x, size, self._reads, x, None)
+            self._evaluate(unit)
             return
-        active = active & self._exists
-        self._actives, self._reads = self._lists(active, self._exists)
-        if x is self._output:
-            self._state = workspace.take("state", *x.shape)
-        self._evaluate(self._packed.units[unit], x, size, self._reads, x, self._output)
+        active = active if active.shape == self._shape else active & self._exists
+        self._list(active)
+        if self._state is self._output:
+            self._state = self._take("state", *self._output.shape)
+            to.state, to.output = self._state.data_ptr(), self._output.data_ptr()
+        self._evaluate(unit)
         if self._moved is None:
-            self._moved = active
+            self._moved = active.clone()
+            to.x, to.shortcut, to.moved = to.state, to.state, self._moved.data_ptr()
 
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See Run."""
+        """See Run; the branch must be that of the last unit."""
         assert self._sums is not None
         if isinstance(branch, ImageHalting):
             pooled = (self._sums.sum(0) / self._counts[:, None]).float()
             return branch.scores(pooled[:, :, None, None])[:, None, None]
-        packed = self._packed.branches[branch]
-        number, height, width = self._shape
-        products = workspace.take("products", self._positions, packed.products_size)
-        if self._padded:
-            products.zero_()
-        image_logits, scores = torch.empty(number), torch.zeros(self._shape)
-        scoring = library.Scoring(
-            images=number,
-            height=height,
-            width=width,
-            state=self._state.data_ptr(),
-            unmoved=self._output.data_ptr(),
-            moved=_address(self._moved),
-            reads=self._reads.data_ptr(),
-            num_reads=len(self._reads),
-            actives=self._actives.data_ptr(),
-            num_actives=len(self._actives),
-            sums=self._sums.data_ptr(),
-            sum_parts=self._threads,
-            counts=self._counts.data_ptr(),
-            products=products.data_ptr(),
-            image_logits=image_logits.data_ptr(),
-            scores=scores.data_ptr(),
-        )
-        self._library.evaluate_halting(packed.struct, scoring, self._threads)
-        workspace.give_back("products", products)
-        return scores
+        assert self._scores is not None
+        return self._scores
 
     def add(self, weight: Tensor) -> None:
         """See Run."""
-        self._remaining -= weight
+        if self._halting is None:  # or else it keeps what is open of a position
+            self._remaining -= weight
 
     def result(self) -> Tensor:
         """See Run."""
-        if self._state is not self._output:
-            workspace.give_back("state", self._state)
+        for name, memory in self._taken.items():
+            workspace.give_back(name, memory)
         return self._output.view(*self._shape, -1).permute(0, 3, 1, 2)
 
 

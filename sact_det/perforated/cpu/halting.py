@@ -1,0 +1,68 @@
+"""The halting process of SACT on a CPU: all of a unit's arithmetic in one pass over the positions (halting.cpp)."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from sact_det.halting_process import HaltingOutcome, HaltingProcess
+from sact_det.perforated.cpu import library
+
+
+class RowsHalting(HaltingProcess):
+    """See HaltingProcess; nothing carries a gradient, and the bits are the same.
+
+    Args: as of HaltingProcess.
+
+    Attributes:
+        remainder: R so far, float32 [N, H, W]; where a position goes on, the share of its output that is open.
+    """
+
+    def __init__(self, exists: Tensor, num_units: int, eps: float):
+        number, height, width = exists.shape
+        self._library = library.load_library()
+        self._active = exists.clone()
+        self._distribution = torch.zeros(number, num_units, height, width)
+        cumulative, self._ponder_cost = torch.zeros(2, *exists.shape)
+        self.remainder = torch.ones(exists.shape)
+        self._units = torch.zeros(exists.shape, dtype=torch.int64)
+        self._counts = torch.zeros(2, number, num_units, dtype=torch.int64)
+        self._kept = exists, cumulative
+        self._process = library.Process(
+            images=number,
+            height=height,
+            width=width,
+            units=num_units,
+            threshold=1.0 - eps,
+            exists=exists.data_ptr(),
+            cumulative=cumulative.data_ptr(),
+            remainder=self.remainder.data_ptr(),
+            ponder_cost=self._ponder_cost.data_ptr(),
+            num_units=self._units.data_ptr(),
+            active=self._active.data_ptr(),
+            distribution=self._distribution.data_ptr(),
+            evaluated=self._counts[0].data_ptr(),
+            dilated=self._counts[1].data_ptr(),
+        )
+        self._unit = 0
+        self._left = self._library.count_positions(self._process, 0)
+
+    @property
+    def active(self) -> Tensor:
+        """See HaltingProcess; written in place."""
+        return self._active
+
+    def any_active(self) -> bool:
+        """See HaltingProcess."""
+        return self._left > 0
+
+    def step(self, h: Optional[Tensor]) -> Tensor:
+        """See HaltingProcess."""
+        h = None if h is None else h.contiguous()
+        self._left = self._library.halting_step(self._process, self._unit, None if h is None else h.data_ptr())
+        self._unit += 1
+        return self._distribution[:, self._unit - 1]
+
+    def outcome(self) -> HaltingOutcome:
+        """See HaltingProcess."""
+        return HaltingOutcome(self._ponder_cost, self._units, self._distribution, *self._counts)
