@@ -174,6 +174,7 @@ public:
     int64_t number() const { return number_for(count); }
     int64_t number_for(int64_t rows) const { return (rows + size - 1) / size; }  // blocks that hold the first rows
     int64_t first(int64_t block) const { return block * size; }
+    int64_t block_of(int64_t row) const { return row / size; }
     int rows(int64_t block) const { return static_cast<int>(std::min(size, count - block * size)); }
 
     // work(first, rows) for every block that this thread gets.

@@ -13,9 +13,6 @@
 #include <vector>
 
 #include "gemm.h"
-#ifndef LAG
-#define LAG 4
-#endif
 
 extern "C" {
 
@@ -63,49 +60,49 @@ struct Evaluation {
 
 namespace {
 
-// What threads do: blocks of reads and of writes in one order, so that a block of writes comes soon behind the blocks of
-// reads that it needs, while those are in the cache. A thread takes the next block when it is done with one; nobody waits
-// for all to have read.
-class Schedule {
+// Which blocks of reads are done, so that a block of writes waits for those that it needs and not for all threads.
+class Progress {
 public:
-    // needed(position): up to which input position a write there reads; ascending.
-    template <class Needed>
-    Schedule(const Evaluation& to, int threads, int64_t lag, const Needed& needed)
-        : reads(to.num_reads, threads), writes(to.num_writes, threads), needs(writes.number()), done(reads.number()) {
-        order.reserve(reads.number() + writes.number());
-        int64_t read = 0;
-        for (int64_t block = 0; block < writes.number(); block++) {
-            const int64_t last = to.writes[writes.first(block) + writes.rows(block) - 1];
-            const int64_t count = std::upper_bound(to.reads, to.reads + to.num_reads, needed(last)) - to.reads;
-            needs[block] = reads.number_for(count);
-            for (; read < std::min(needs[block] + lag, reads.number()); read++) order.push_back(read);
-            order.push_back(~block);
-        }
-        for (; read < reads.number(); read++) order.push_back(read);
-    }
+    explicit Progress(int64_t blocks) : done(blocks) {}
 
-    // read(first, rows) and write(first, rows) for every block that this thread gets.
-    template <class Read, class Write>
-    void take(const Read& read, const Write& write) {
-        int64_t seen = 0;  // blocks of reads known to be done
-        for (size_t ticket; (ticket = next.fetch_add(1)) < order.size();) {
-            const int64_t block = order[ticket];
-            if (block >= 0) {
-                read(reads.first(block), reads.rows(block));
-                done[block].store(true, std::memory_order_release);
-            } else {
-                for (; seen < needs[~block]; seen++)
-                    while (!done[seen].load(std::memory_order_acquire)) std::this_thread::yield();
-                write(writes.first(~block), writes.rows(~block));
-            }
+    void finish(int64_t block) { done[block].store(true, std::memory_order_release); }
+
+    // Until the blocks before `end` are done. Threads take blocks in order: somebody is at work on each of them.
+    void wait(int64_t end) {
+        for (int64_t block = known.load(std::memory_order_acquire); block < end; block++) {
+            while (!done[block].load(std::memory_order_acquire)) std::this_thread::yield();
+            known.store(block + 1, std::memory_order_release);
         }
     }
 
 private:
-    const Blocks reads, writes;
-    std::vector<int64_t> order, needs;  // a block of reads, or ~ a block of writes; the blocks of reads each of those needs
     std::vector<std::atomic<bool>> done;
-    std::atomic<size_t> next{0};
+    std::atomic<int64_t> known{0};  // all blocks before this one are done
+};
+
+// Rows that a product reads normalized: made a tile at a time, while the next tile's are on their way.
+struct Normalized {
+    const float *scale, *shift;
+    int64_t channels;
+    int count;
+    const float* const* from;  // [count]
+    float* to;                 // [count, channels]
+
+    void make(int first, int rows) const {
+        for (int r = first; r < first + rows; r++) {
+            normalize_row(from[r], scale, shift, channels, to + r * channels);
+            if (r + TILE_ROWS < count) prefetch(from[r + TILE_ROWS], channels);
+        }
+    }
+};
+
+// Store, of rows that are normalized for it.
+struct StoreNormalized : Store {
+    const Normalized& normalized;
+
+    void expect(int first, int rows, int64_t column, int) const {
+        if (column == 0) normalized.make(first, rows);
+    }
 };
 
 // Adds the residual to the state and, weighted, to the output.
@@ -116,8 +113,10 @@ struct Residual {
     const Place* places;
     double* sums;    // [images, out_channels] or null
     float* one_sum;  // [whole_vectors(out_channels)] if all rows belong to one image, else null
+    const Normalized* normalized;  // of a projecting shortcut, or null
 
     void expect(int first, int count, int64_t column, int vectors) const {
+        if (normalized && column == 0) normalized->make(first, count);
         for (int r = 0; r < count; r++) {
             const int64_t place = positions[first + r] * unit.out_channels + column;
             for (int v = 0; v < vectors; v++) {
@@ -185,11 +184,15 @@ void evaluate_unit(const Unit* unit_at, const Halting* branch, const Evaluation*
     const auto source = [&](int64_t position) {
         return (to.moved && !to.moved[position] ? to.output : to.x) + position * unit.in_channels;
     };
-    Schedule schedule(to, threads, LAG, [&](int64_t position) {
+    Blocks reads(to.num_reads, threads), writes(to.num_writes, threads);
+    Progress progress(reads.number());
+    // Blocks of reads that hold whatever output positions up to `position` read.
+    const auto needed = [&](int64_t position) {
         const Place place = locate(position, to.out_height, to.out_width);
         const int64_t y = std::min(place.y * unit.stride + unit.dilation, to.in_height - 1);
-        return (place.image * to.in_height + y + 1) * to.in_width - 1;
-    });
+        const int64_t beyond = (place.image * to.in_height + y + 1) * to.in_width;
+        return reads.number_for(std::lower_bound(to.reads, to.reads + to.num_reads, beyond) - to.reads);
+    };
 
 #pragma omp parallel num_threads(threads)
     {
@@ -199,6 +202,7 @@ void evaluate_unit(const Unit* unit_at, const Halting* branch, const Evaluation*
         float* one_sum = middle + BLOCK_ROWS * inner_size;
         double* sums = to.sums ? to.sums + thread * to.images * unit.out_channels : nullptr;
         float* targets[BLOCK_ROWS];
+        const float* sources[BLOCK_ROWS];
         Left left;
 
         // What the branch's taps make of left.rows[0].
@@ -212,13 +216,13 @@ void evaluate_unit(const Unit* unit_at, const Halting* branch, const Evaluation*
             left.lengths[0] = unit.in_channels;
             for (int r = 0; r < rows; r++) {
                 const int64_t position = to.reads[first + r];
-                float* row = normalized + r * unit.in_channels;
-                if (r + 1 < rows) prefetch(source(to.reads[first + r + 1]), unit.in_channels);
-                normalize_row(source(position), unit.scale, unit.shift, unit.in_channels, row);
-                left.rows[0][r] = row;
+                sources[r] = source(position);
+                left.rows[0][r] = normalized + r * unit.in_channels;
                 targets[r] = to.inner + position * inner_size;
             }
-            multiply(left, rows, unit.conv1, unit.width, Store{unit.bias1, unit.width, true, targets});
+            const Normalized preactivation{unit.scale, unit.shift, unit.in_channels, rows, sources, normalized};
+            const Store store{unit.bias1, unit.width, true, targets};
+            multiply(left, rows, unit.conv1, unit.width, StoreNormalized{store, preactivation});
             if (!branch || !to.output) return;
             int halted = 0;  // read for their neighbours' sake: their state is final
             const int64_t* write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
@@ -258,12 +262,13 @@ void evaluate_unit(const Unit* unit_at, const Halting* branch, const Evaluation*
                 if (!unit.projects) continue;
                 const Place& place = places[r];
                 const int64_t row = place.image * to.in_height + place.y * unit.stride;
-                const float* x = to.x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
+                sources[r] = to.x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
                 left.rows[1][r] = normalized + r * unit.in_channels;
-                normalize_row(x, unit.scale, unit.shift, unit.in_channels, normalized + r * unit.in_channels);
             }
+            const Normalized preactivation{unit.scale, unit.shift, unit.in_channels, rows, sources, normalized};
             const bool one_image = places[0].image == places[rows - 1].image;
-            Residual residual{unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr};
+            Residual residual{unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr,
+                              unit.projects ? &preactivation : nullptr};
             if (residual.one_sum) std::fill_n(one_sum, whole_vectors(unit.out_channels), 0.0f);
             multiply(left, rows, unit.conv3, unit.out_channels, residual);
             if (residual.one_sum) {
@@ -278,7 +283,14 @@ void evaluate_unit(const Unit* unit_at, const Halting* branch, const Evaluation*
             }
             multiply_taps(rows);
         };
-        schedule.take(read, write);
+        reads.take([&](int64_t first, int rows) {
+            read(first, rows);
+            progress.finish(reads.block_of(first));
+        });
+        writes.take([&](int64_t first, int rows) {
+            progress.wait(needed(to.writes[first + rows - 1]));
+            write(first, rows);
+        });
 
         if (branch) {
 #pragma omp barrier
