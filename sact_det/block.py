@@ -251,9 +251,8 @@ class AdaptiveBlock(nn.Module):
             run.add(p * exists if per_image else p)
         outcome = process.outcome()
         # Units that nobody evaluated count, too: what counts dense does so whatever else is in the batch.
-        for index, unit in enumerate(self.units):
-            evaluated, dilated = outcome.evaluated[:, index], outcome.dilated[:, index]
-            if index > 0:
+        for unit, evaluated, dilated in zip(self.units, outcome.evaluated.unbind(1), outcome.dilated.unbind(1)):
+            if unit is not self.units[0]:
                 total = total + unit.flops(dense, dense, evaluated, dilated)
             if unit.halting is not None:
                 total = total + unit.halting.flops(evaluated, evaluated > 0)

@@ -47,7 +47,7 @@ def continue_run(block: AdaptiveBlock, run: Run, index: int, active: Tensor) -> 
         index: of the next unit, counted from 0.
         active: bool [N, H, W] (ACT: [N, 1, 1]).
     """
-    if not isinstance(run, DenseRun) or isinstance(run, ImageRun):
+    if type(run) is not DenseRun:  # an ImageRun is one, too
         return run
     units = block.units[index:]
     reason = next(filter(None, map(_obstacle, units)), None)

@@ -88,21 +88,34 @@ void multiply_panel(const Left& left, int rows, const float* panel, int64_t star
     }
 }
 
+int64_t panels(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
+
+// One of several equal parts of the panels of a product; nothing but full panels is split.
+struct Share {
+    int part = 0, parts = 1;
+
+    int64_t first_column(int64_t columns) const { return panels(columns) * part / parts * PANEL; }
+    int64_t end_column(int64_t columns) const {
+        return std::min(columns, panels(columns) * (part + 1) / parts * PANEL);
+    }
+};
+
 // For every tile and every vector of columns: finish(first row, rows, column, Vector*, distance between rows' Vectors),
 // preceded by finish.expect(first row, rows, column, vectors), which may prefetch.
 template <class Finish>
-void multiply(Left& left, int rows, const float* packed, int64_t columns, const Finish& finish) {
+void multiply(Left& left, int rows, const float* packed, int64_t columns, const Finish& finish, Share share = {}) {
     int64_t depth = 0;
     for (int64_t s = 0; s < left.segments; s++) {
         depth += left.lengths[s];
         for (int r = rows; r % TILE_ROWS != 0; r++) left.rows[s][r] = left.rows[s][rows - 1];  // computed, not used
     }
-    for (int64_t start = 0; start < columns; start += PANEL, packed += depth * PANEL) {
+    for (int64_t start = share.first_column(columns); start < share.end_column(columns); start += PANEL) {
+        const float* panel = packed + start * depth;
         switch ((std::min<int64_t>(columns - start, PANEL) + LANES - 1) / LANES) {
-            case 4: multiply_panel<TILE_VECTORS>(left, rows, packed, start, finish); break;
-            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, packed, start, finish); break;
-            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, packed, start, finish); break;
-            case 1: multiply_panel<1>(left, rows, packed, start, finish); break;
+            case 4: multiply_panel<TILE_VECTORS>(left, rows, panel, start, finish); break;
+            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, panel, start, finish); break;
+            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, panel, start, finish); break;
+            case 1: multiply_panel<1>(left, rows, panel, start, finish); break;
         }
     }
 }

@@ -56,9 +56,13 @@ struct Evaluation {
     float* scores;           // [output positions], h^l at `writes`; the rest is left alone
 };
 
+int64_t scratch_size(const Unit* unit);
+
 }  // extern "C"
 
 namespace {
+
+constexpr int64_t FEW = 2 * BLOCK_ROWS;  // reads up to which threads share positions instead of dealing them out
 
 // Which blocks of reads are done, so that a block of writes waits for those that it needs and not for all threads.
 class Progress {
@@ -82,16 +86,17 @@ private:
 
 // Rows that a product reads normalized: made a tile at a time, while the next tile's are on their way.
 struct Normalized {
-    const float *scale, *shift;
-    int64_t channels;
+    const Unit& unit;
     int count;
     const float* const* from;  // [count]
-    float* to;                 // [count, channels]
+    float* to;                 // [count, in_channels]
+    int64_t first_column;      // of the product
 
-    void make(int first, int rows) const {
+    void expect(int first, int rows, int64_t column, int) const {
+        if (column != first_column) return;
         for (int r = first; r < first + rows; r++) {
-            normalize_row(from[r], scale, shift, channels, to + r * channels);
-            if (r + TILE_ROWS < count) prefetch(from[r + TILE_ROWS], channels);
+            normalize_row(from[r], unit.scale, unit.shift, unit.in_channels, to + r * unit.in_channels);
+            if (r + TILE_ROWS < count) prefetch(from[r + TILE_ROWS], unit.in_channels);
         }
     }
 };
@@ -100,8 +105,8 @@ struct Normalized {
 struct StoreNormalized : Store {
     const Normalized& normalized;
 
-    void expect(int first, int rows, int64_t column, int) const {
-        if (column == 0) normalized.make(first, rows);
+    void expect(int first, int rows, int64_t column, int vectors) const {
+        normalized.expect(first, rows, column, vectors);
     }
 };
 
@@ -116,7 +121,7 @@ struct Residual {
     const Normalized* normalized;  // of a projecting shortcut, or null
 
     void expect(int first, int count, int64_t column, int vectors) const {
-        if (normalized && column == 0) normalized->make(first, count);
+        if (normalized) normalized->expect(first, count, column, vectors);
         for (int r = 0; r < count; r++) {
             const int64_t place = positions[first + r] * unit.out_channels + column;
             for (int v = 0; v < vectors; v++) {
@@ -165,6 +170,199 @@ void score(const Evaluation& to, int64_t position) {
     to.scores[position] = 1 / (1 + std::exp(-logit));
 }
 
+// One thread at work on a unit.
+class Worker {
+public:
+    Worker(const Unit& unit, const Halting* branch, const Evaluation& to, int thread)
+        : unit(unit), branch(branch), to(to), inner_size(whole_vectors(unit.width)),
+          zeros(to.inner + to.images * to.in_height * to.in_width * inner_size),  // the row behind the last
+          normalized(to.scratch + thread * scratch_size(&unit)),
+          one_sum(normalized + BLOCK_ROWS * (unit.in_channels + inner_size)),
+          sums(to.sums ? to.sums + thread * to.images * unit.out_channels : nullptr) {}
+
+    // Room for what conv2 makes of a block of writes.
+    float* middle() const { return normalized + BLOCK_ROWS * unit.in_channels; }
+
+    // conv1 at some of the reads, a share of the columns.
+    void read(int64_t first, int rows, Share share) {
+        left.segments = 1;
+        left.lengths[0] = unit.in_channels;
+        for (int r = 0; r < rows; r++) {
+            const int64_t position = to.reads[first + r];
+            sources[r] = source(position);
+            left.rows[0][r] = normalized + r * unit.in_channels;
+            targets[r] = to.inner + position * inner_size;
+        }
+        const Normalized preactivation{unit, rows, sources, normalized, share.first_column(unit.width)};
+        const StoreNormalized store{{unit.bias1, unit.width, true, targets}, preactivation};
+        multiply(left, rows, unit.conv1, unit.width, store, share);
+    }
+
+    // conv2 at some of the writes, a share of the columns.
+    void convolve(int64_t first, int rows, float* middle, Share share) {
+        left.segments = 9;
+        std::fill_n(left.lengths, 9, unit.width);
+        for (int r = 0; r < rows; r++) {
+            const Place place = locate(to.writes[first + r], to.out_height, to.out_width);
+            for (int tap = 0; tap < 9; tap++) {
+                const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
+                const int64_t x = place.x * unit.stride + (tap % 3 - 1) * unit.dilation;
+                const bool inside = 0 <= y && y < to.in_height && 0 <= x && x < to.in_width;
+                const int64_t position = (place.image * to.in_height + y) * to.in_width + x;
+                left.rows[tap][r] = inside ? to.inner + position * inner_size : zeros;
+            }
+            targets[r] = middle + r * inner_size;
+        }
+        multiply(left, rows, unit.conv2, unit.width, Store{unit.bias2, unit.width, true, targets}, share);
+    }
+
+    // conv3 and what becomes of it at some of the writes, a share of the columns.
+    void write(int64_t first, int rows, const float* middle, Share share) {
+        left.segments = unit.projects ? 2 : 1;
+        left.lengths[0] = unit.width;
+        left.lengths[1] = unit.in_channels;
+        Place places[BLOCK_ROWS];
+        for (int r = 0; r < rows; r++) {
+            const Place place = places[r] = locate(to.writes[first + r], to.out_height, to.out_width);
+            left.rows[0][r] = middle + r * inner_size;
+            if (!unit.projects) continue;
+            const int64_t row = place.image * to.in_height + place.y * unit.stride;
+            sources[r] = to.x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
+            left.rows[1][r] = normalized + r * unit.in_channels;
+        }
+        const Normalized preactivation{unit, rows, sources, normalized, share.first_column(unit.out_channels)};
+        const bool one_image = places[0].image == places[rows - 1].image;
+        const Residual residual{unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr,
+                                unit.projects ? &preactivation : nullptr};
+        if (residual.one_sum) std::fill_n(one_sum, whole_vectors(unit.out_channels), 0.0f);
+        multiply(left, rows, unit.conv3, unit.out_channels, residual, share);
+        if (residual.one_sum) {
+            double* sum = sums + places[0].image * unit.out_channels;
+            for (int64_t c = 0; c < unit.out_channels; c++) sum[c] += one_sum[c];
+        }
+    }
+
+    // Products with the branch's taps at those of some reads that are not written: their state is final.
+    void multiply_halted(int64_t first, int rows) {
+        if (!branch || !to.output) return;
+        const int64_t *write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
+        int halted = 0;
+        for (int r = 0; r < rows; r++) {
+            const int64_t position = to.reads[first + r];
+            if (write != to.writes + to.num_writes && *write == position)
+                write++;
+            else
+                add_tapped(halted++, position, source(position));
+        }
+        multiply_taps(halted);
+    }
+
+    // The same at some of the writes, behind `write`.
+    void multiply_written(int64_t first, int rows) {
+        if (!branch) return;
+        for (int r = 0; r < rows; r++) {
+            const int64_t position = to.writes[first + r];
+            add_tapped(r, position, to.state + position * unit.out_channels);
+        }
+        multiply_taps(rows);
+    }
+
+private:
+    const float* source(int64_t position) const {
+        return (to.moved && !to.moved[position] ? to.output : to.x) + position * unit.in_channels;
+    }
+
+    void add_tapped(int r, int64_t position, const float* row) {
+        left.rows[0][r] = row;
+        targets[r] = to.products + position * whole_vectors(9);
+    }
+
+    void multiply_taps(int rows) {
+        left.segments = 1;
+        left.lengths[0] = branch->channels;
+        multiply(left, rows, branch->taps, 9, Store{branch->bias, whole_vectors(9), false, targets});
+    }
+
+    const Unit& unit;
+    const Halting* branch;
+    const Evaluation& to;
+    const int64_t inner_size;
+    const float* zeros;
+    float *normalized, *one_sum;
+    double* sums;
+    float* targets[BLOCK_ROWS];
+    const float* sources[BLOCK_ROWS];
+    Left left;
+};
+
+// Every thread takes blocks of positions.
+class Apart {
+public:
+    Apart(const Unit& unit, const Evaluation& to, int threads)
+        : unit(unit), to(to), reads(to.num_reads, threads), writes(to.num_writes, threads), progress(reads.number()) {}
+
+    void work(Worker& worker) {
+        reads.take([&](int64_t first, int rows) {
+            worker.read(first, rows, {});
+            worker.multiply_halted(first, rows);
+            progress.finish(reads.block_of(first));
+        });
+        writes.take([&](int64_t first, int rows) {
+            progress.wait(needed(to.writes[first + rows - 1]));
+            worker.convolve(first, rows, worker.middle(), {});
+            worker.write(first, rows, worker.middle(), {});
+            worker.multiply_written(first, rows);
+        });
+    }
+
+private:
+    // Blocks of reads that hold what output positions up to `position` read.
+    int64_t needed(int64_t position) const {
+        const Place place = locate(position, to.out_height, to.out_width);
+        const int64_t y = std::min(place.y * unit.stride + unit.dilation, to.in_height - 1);
+        const int64_t beyond = (place.image * to.in_height + y + 1) * to.in_width;
+        return reads.number_for(std::lower_bound(to.reads, to.reads + to.num_reads, beyond) - to.reads);
+    }
+
+    const Unit& unit;
+    const Evaluation& to;
+    Blocks reads, writes;
+    Progress progress;
+};
+
+// All threads work at the same positions, each on its columns: few positions are done before the weights are fetched, and
+// so each weight is fetched by one thread only.
+class Together {
+public:
+    Together(const Evaluation& to, int threads) : to(to), threads(threads), reads(to.num_reads, threads), writes(to.num_writes, threads) {}
+
+    static bool pays(const Unit& unit, const Evaluation& to, int threads) {
+        return to.num_reads <= FEW && threads > 1 && threads <= panels(unit.width);
+    }
+
+    // middle: shared.
+    void work(Worker& worker, float* middle, int thread) {
+        const Share share{thread, threads};
+        for (int64_t first = 0; first < to.num_reads; first += BLOCK_ROWS)
+            worker.read(first, static_cast<int>(std::min<int64_t>(BLOCK_ROWS, to.num_reads - first)), share);
+        for (int64_t first = 0; first < to.num_writes; first += BLOCK_ROWS) {
+            const int rows = static_cast<int>(std::min<int64_t>(BLOCK_ROWS, to.num_writes - first));
+#pragma omp barrier
+            worker.convolve(first, rows, middle, share);
+#pragma omp barrier
+            worker.write(first, rows, middle, share);
+        }
+        reads.take([&](int64_t first, int rows) { worker.multiply_halted(first, rows); });
+#pragma omp barrier
+        writes.take([&](int64_t first, int rows) { worker.multiply_written(first, rows); });
+    }
+
+private:
+    const Evaluation& to;
+    const int threads;
+    Blocks reads, writes;
+};
+
 }  // namespace
 
 extern "C" {
@@ -176,122 +374,21 @@ int64_t scratch_size(const Unit* unit) {
 }
 
 // One unit; branch may be null.
-void evaluate_unit(const Unit* unit_at, const Halting* branch, const Evaluation* at, int threads) {
-    const Unit unit = *unit_at;
+void evaluate_unit(const Unit* unit, const Halting* branch, const Evaluation* at, int threads) {
     const Evaluation to = *at;
-    const int64_t inner_size = whole_vectors(unit.width), products_size = whole_vectors(9);
-    const float* zeros = to.inner + to.images * to.in_height * to.in_width * inner_size;  // the row behind the last
-    const auto source = [&](int64_t position) {
-        return (to.moved && !to.moved[position] ? to.output : to.x) + position * unit.in_channels;
-    };
-    Blocks reads(to.num_reads, threads), writes(to.num_writes, threads);
-    Progress progress(reads.number());
-    // Blocks of reads that hold whatever output positions up to `position` read.
-    const auto needed = [&](int64_t position) {
-        const Place place = locate(position, to.out_height, to.out_width);
-        const int64_t y = std::min(place.y * unit.stride + unit.dilation, to.in_height - 1);
-        const int64_t beyond = (place.image * to.in_height + y + 1) * to.in_width;
-        return reads.number_for(std::lower_bound(to.reads, to.reads + to.num_reads, beyond) - to.reads);
-    };
+    const bool together = Together::pays(*unit, to, threads);
+    Apart apart(*unit, to, threads);
+    Together shared(to, threads);
+    float* middle = to.scratch + BLOCK_ROWS * unit->in_channels;
 
 #pragma omp parallel num_threads(threads)
     {
         const int thread = omp_get_thread_num();
-        float* normalized = to.scratch + thread * scratch_size(&unit);
-        float* middle = normalized + BLOCK_ROWS * unit.in_channels;
-        float* one_sum = middle + BLOCK_ROWS * inner_size;
-        double* sums = to.sums ? to.sums + thread * to.images * unit.out_channels : nullptr;
-        float* targets[BLOCK_ROWS];
-        const float* sources[BLOCK_ROWS];
-        Left left;
-
-        // What the branch's taps make of left.rows[0].
-        const auto multiply_taps = [&](int rows) {
-            left.segments = 1;
-            left.lengths[0] = branch->channels;
-            multiply(left, rows, branch->taps, 9, Store{branch->bias, products_size, false, targets});
-        };
-        const auto read = [&](int64_t first, int rows) {
-            left.segments = 1;
-            left.lengths[0] = unit.in_channels;
-            for (int r = 0; r < rows; r++) {
-                const int64_t position = to.reads[first + r];
-                sources[r] = source(position);
-                left.rows[0][r] = normalized + r * unit.in_channels;
-                targets[r] = to.inner + position * inner_size;
-            }
-            const Normalized preactivation{unit.scale, unit.shift, unit.in_channels, rows, sources, normalized};
-            const Store store{unit.bias1, unit.width, true, targets};
-            multiply(left, rows, unit.conv1, unit.width, StoreNormalized{store, preactivation});
-            if (!branch || !to.output) return;
-            int halted = 0;  // read for their neighbours' sake: their state is final
-            const int64_t* write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
-            for (int r = 0; r < rows; r++) {
-                const int64_t position = to.reads[first + r];
-                if (write != to.writes + to.num_writes && *write == position) {
-                    write++;
-                    continue;
-                }
-                left.rows[0][halted] = source(position);
-                targets[halted++] = to.products + position * products_size;
-            }
-            multiply_taps(halted);
-        };
-        const auto write = [&](int64_t first, int rows) {
-            Place places[BLOCK_ROWS];
-            left.segments = 9;
-            std::fill_n(left.lengths, 9, unit.width);
-            for (int r = 0; r < rows; r++) {
-                const Place place = places[r] = locate(to.writes[first + r], to.out_height, to.out_width);
-                for (int tap = 0; tap < 9; tap++) {
-                    const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
-                    const int64_t x = place.x * unit.stride + (tap % 3 - 1) * unit.dilation;
-                    const bool inside = 0 <= y && y < to.in_height && 0 <= x && x < to.in_width;
-                    const int64_t position = (place.image * to.in_height + y) * to.in_width + x;
-                    left.rows[tap][r] = inside ? to.inner + position * inner_size : zeros;
-                }
-                targets[r] = middle + r * inner_size;
-            }
-            multiply(left, rows, unit.conv2, unit.width, Store{unit.bias2, unit.width, true, targets});
-
-            left.segments = unit.projects ? 2 : 1;
-            left.lengths[0] = unit.width;
-            left.lengths[1] = unit.in_channels;
-            for (int r = 0; r < rows; r++) {
-                left.rows[0][r] = middle + r * inner_size;
-                if (!unit.projects) continue;
-                const Place& place = places[r];
-                const int64_t row = place.image * to.in_height + place.y * unit.stride;
-                sources[r] = to.x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
-                left.rows[1][r] = normalized + r * unit.in_channels;
-            }
-            const Normalized preactivation{unit.scale, unit.shift, unit.in_channels, rows, sources, normalized};
-            const bool one_image = places[0].image == places[rows - 1].image;
-            Residual residual{unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr,
-                              unit.projects ? &preactivation : nullptr};
-            if (residual.one_sum) std::fill_n(one_sum, whole_vectors(unit.out_channels), 0.0f);
-            multiply(left, rows, unit.conv3, unit.out_channels, residual);
-            if (residual.one_sum) {
-                double* sum = sums + places[0].image * unit.out_channels;
-                for (int64_t c = 0; c < unit.out_channels; c++) sum[c] += one_sum[c];
-            }
-            if (!branch) return;
-            for (int r = 0; r < rows; r++) {
-                const int64_t position = to.writes[first + r];
-                left.rows[0][r] = to.state + position * branch->channels;
-                targets[r] = to.products + position * products_size;
-            }
-            multiply_taps(rows);
-        };
-        reads.take([&](int64_t first, int rows) {
-            read(first, rows);
-            progress.finish(reads.block_of(first));
-        });
-        writes.take([&](int64_t first, int rows) {
-            progress.wait(needed(to.writes[first + rows - 1]));
-            write(first, rows);
-        });
-
+        Worker worker(*unit, branch, to, thread);
+        if (together)
+            shared.work(worker, middle, thread);
+        else
+            apart.work(worker);
         if (branch) {
 #pragma omp barrier
 #pragma omp for schedule(static)
