@@ -48,25 +48,28 @@ int64_t count_positions(const Process* process_at, int64_t unit) {
 int64_t halting_step(const Process* process_at, int64_t unit, const float* scores) {
     const Process to = *process_at;
     const int64_t size = to.height * to.width;
+    const float threshold = to.threshold;
+    const bool last = scores == nullptr;
     for (int64_t image = 0; image < to.images; image++) {
         const int64_t start = image * size;
-        const float* h = scores ? scores + start : nullptr;
+        const float* h = scores ? scores + start : to.remainder + start;  // the latter is not used
         float* __restrict p = to.distribution + (image * to.units + unit) * size;
         float* __restrict cumulative = to.cumulative + start;
         float* __restrict remainder = to.remainder + start;
         float* __restrict ponder_cost = to.ponder_cost + start;
         int64_t* __restrict num_units = to.num_units + start;
         uint8_t* __restrict active = to.active + start;
+        for (int64_t i = 0; i < size; i++) num_units[i] += active[i];
         for (int64_t i = 0; i < size; i++) {
-            const bool evaluated = active[i];
-            const float own = h ? h[i] : 1.0f, sum = evaluated ? cumulative[i] + own : cumulative[i];
-            const bool halts = evaluated & (sum >= to.threshold), continues = evaluated & !halts;
-            const float open = remainder[i], spent = halts ? open : 0.0f;
+            const int32_t evaluated = active[i];
+            const float score = h[i], own = last ? 1.0f : score;
+            const float before = cumulative[i], after = before + own, sum = evaluated ? after : before;
+            const int32_t halts = evaluated & (sum >= threshold), continues = evaluated & ~halts;
+            const float open = remainder[i], less = open - own, spent = halts ? open : 0.0f;
             p[i] = continues ? own : spent;
             cumulative[i] = sum;
-            remainder[i] = continues ? open - own : open;
-            ponder_cost[i] = ponder_cost[i] + (evaluated ? 1.0f : 0.0f) + spent;
-            num_units[i] += evaluated;
+            remainder[i] = continues ? less : open;
+            ponder_cost[i] = ponder_cost[i] + static_cast<float>(evaluated) + spent;
             active[i] = continues;
         }
     }
