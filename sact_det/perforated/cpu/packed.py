@@ -77,7 +77,7 @@ def pack_halting(branch: SpatialHalting) -> PackedHalting:
     """Folds and packs a halting branch."""
     folded = fold_halting(branch)
     lanes = library.load_library().lanes()
-    tensors = _packed(folded.taps), F.pad(folded.bias, (0, -len(folded.bias) % lanes)), folded.pooled.contiguous()
+    tensors = folded.taps.contiguous(), F.pad(folded.bias, (0, -len(folded.bias) % lanes)), folded.pooled.contiguous()
     struct = library.Halting(len(folded.pooled), *(tensor.data_ptr() for tensor in tensors), float(folded.constant))
     return PackedHalting(struct, tensors, len(tensors[1]))
 
