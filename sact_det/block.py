@@ -4,7 +4,7 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; L: residual units of the block.
 """
 
-from typing import Optional, Protocol, Sequence
+from typing import Callable, Optional, Protocol, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,17 @@ def check_halting(halting: str, eps: float, tile: int) -> None:
 
 
 class HaltingBranch(nn.Module):
-    """H^l: scores the output of a unit (eq. 4)."""
+    """H^l: scores the output of a unit (eq. 4).
+
+    Its parameters stay as they are when a module is cast to 16 bits: scores are computed in float32.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HaltingBranch":
+        def keep_precision(t: Tensor) -> Tensor:
+            changed = fn(t)
+            return t.to(changed.device) if changed.dtype in (torch.float16, torch.bfloat16) else changed
+
+        return super()._apply(keep_precision, recurse)
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x: [N, C, H, W] -> h^l in (0, 1), float32 [N, H, W] or, one per image, [N, 1, 1]."""

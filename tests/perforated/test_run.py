@@ -1,5 +1,6 @@
 """The perforated runs compute what the dense run computes."""
 
+import copy
 import itertools
 from functools import partial
 from typing import Optional
@@ -247,3 +248,52 @@ def test_under_amp_gradients_are_those_of_the_dense_run_to_the_precision_of_bflo
     for name, gradient in exact.items():
         dense, perforated = ((gradients[e][name] - gradient).norm() for e in ("dense", "perforated"))
         assert perforated < 2 * dense + 1e-3 * gradient.norm(), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["imagenet", "cifar"])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_inference_in_bfloat16_is_as_near_to_float32_as_the_dense_run(family: str, autocast: bool):
+    block = block_of(family).eval()
+    x = block.units[0](inputs(2, 16, 18, CHANNELS[family]))
+    half, x_half = (block, x) if autocast else (copy.deepcopy(block).bfloat16(), x.bfloat16())
+    masks = shrinking_masks("random", (2, 8, 9))
+    exact, dense, start = DenseRun(x, None), DenseRun(x_half, None), DenseRun(x_half, None)
+    for each in (exact, dense, start):
+        each.add(torch.where(masks[0], 0.2, 1.0))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        perforated = PositionRun(start, half.units[1])
+        for unit, half_unit, active, after in zip(block.units[1:], half.units[1:], masks, [*masks[1:], masks[0] & False]):
+            weight = torch.where(after, 0.2, exact.remaining) * active
+            with torch.autocast("cpu", enabled=False):
+                exact.evaluate(unit, active)
+            dense.evaluate(half_unit, active)
+            perforated.evaluate(half_unit, active)
+            if unit.halting is not None:
+                expected, actual = exact.scores(unit.halting)[active], perforated.scores(half_unit.halting)[active]
+                assert actual.dtype == torch.float32
+                torch.testing.assert_close(actual, expected, rtol=0, atol=0.1)
+            for each in (exact, dense, perforated):
+                each.add(weight)
+    reference = exact.result()
+    error, dense_error = (
+        float((run.result().float() - reference).norm() / reference.norm()) for run in (perforated, dense)
+    )
+    assert error < 0.02 and error < 1.5 * dense_error
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("execution", ["dense", "perforated", "auto"])
+@pytest.mark.parametrize("halting", ["none", "act", "sact"])
+def test_a_block_cast_to_bfloat16_halts_by_float32_scores(halting: str, execution: str):
+    block = block_of("imagenet", halting).eval()
+    x = inputs(2, 16, 18, CHANNELS["imagenet"])
+    expected, ponder = block(x)
+    block.bfloat16().set_execution(execution)
+    features, half_ponder = block(x.bfloat16())
+    assert features.dtype == torch.bfloat16 and half_ponder.ponder_cost.dtype == torch.float32
+    assert (half_ponder.num_units - ponder.num_units).abs().float().mean() <= 0.5
+    for unit in block.units[:-1]:
+        if unit.halting is not None:
+            assert {parameter.dtype for parameter in unit.halting.parameters()} == {torch.float32}
+    assert block.units[0].conv1.weight.dtype == torch.bfloat16
