@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sact_det.halting import DEFAULT_EPS, share_in_tiles
-from sact_det.halting_process import HaltingProcess
+from sact_det.halting_process import HaltingProcess, TensorHalting
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import BlockPonder
 from sact_det.weight_cache import WeightCache
@@ -107,8 +107,8 @@ class Run(Protocol):
     bounded: bool = False
 
     def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
-        """What halts the positions of this run, and of any that takes over; arguments as of HaltingProcess."""
-        return HaltingProcess(exists, num_units, eps, per_image)
+        """What halts the positions of this run, and of any that takes over; arguments as of TensorHalting."""
+        return TensorHalting(exists, num_units, eps, per_image)
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1]; a plain block: None)."""
@@ -261,8 +261,9 @@ class AdaptiveBlock(nn.Module):
             run.add(p * exists if per_image else p)
         outcome = process.outcome()
         # Units that nobody evaluated count, too: what counts dense does so whatever else is in the batch.
-        for unit, evaluated, dilated in zip(self.units, outcome.evaluated.unbind(1), outcome.dilated.unbind(1)):
-            if unit is not self.units[0]:
+        counts = zip(outcome.evaluated.unbind(1), outcome.dilated.unbind(1))
+        for index, (unit, (evaluated, dilated)) in enumerate(zip(self.units, counts)):
+            if index > 0:
                 total = total + unit.flops(dense, dense, evaluated, dilated)
             if unit.halting is not None:
                 total = total + unit.halting.flops(evaluated, evaluated > 0)
@@ -287,7 +288,7 @@ class AdaptiveBlock(nn.Module):
 
     def _continue(self, run: Run, index: int, active: Tensor) -> Run:
         """The run that evaluates unit `index`: the present one, or a perforated one that takes over from it."""
-        if self.execution == "dense":
+        if self.execution == "dense" or type(run) is not DenseRun:
             return run
         from sact_det.perforated.choice import continue_run  # late, as above
 

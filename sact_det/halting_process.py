@@ -5,7 +5,7 @@ Shape shorthand in this module:
 """
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Protocol
 
 import torch
 from torch import Tensor
@@ -31,8 +31,29 @@ class HaltingOutcome:
     dilated: Tensor
 
 
-class HaltingProcess:
-    """Algorithm 2 (1 for ACT) from unit to unit, as tensor arithmetic.
+class HaltingProcess(Protocol):
+    """Algorithm 2 (1 for ACT) from unit to unit."""
+
+    @property
+    def active(self) -> Tensor:
+        """bool [N, H, W] (ACT: [N, 1, 1]): what evaluates the next unit; valid until the next step."""
+
+    def any_active(self) -> bool:
+        """Whether anything does; may wait for a GPU."""
+
+    def step(self, h: Optional[Tensor]) -> Tensor:
+        """p^l, float32, of one unit after the other.
+
+        Args:
+            h: halting scores h^l, float32, of the shape of `active`; None for the last unit.
+        """
+
+    def outcome(self) -> HaltingOutcome:
+        """What was done; units behind the last step were not evaluated."""
+
+
+class TensorHalting(HaltingProcess):
+    """The process as tensor arithmetic, on any device, with gradients.
 
     Args:
         exists: bool [N, H, W], False at padding.
@@ -51,19 +72,15 @@ class HaltingProcess:
 
     @property
     def active(self) -> Tensor:
-        """bool [N, H, W] (ACT: [N, 1, 1]): what evaluates the next unit."""
+        """See HaltingProcess."""
         return self._state.active
 
     def any_active(self) -> bool:
-        """Whether anything does; waits for a GPU."""
+        """See HaltingProcess."""
         return bool(self._counts[-1][0].any())
 
     def step(self, h: Optional[Tensor]) -> Tensor:
-        """p^l, float32, of one unit after the other.
-
-        Args:
-            h: halting scores h^l, float32, of the shape of `active`; None for the last unit.
-        """
+        """See HaltingProcess."""
         p, self._state = halting_step(self._state, h, self._eps)
         self._distribution.append(p.detach())
         if len(self._distribution) < self._num_units:
@@ -71,7 +88,7 @@ class HaltingProcess:
         return p
 
     def outcome(self) -> HaltingOutcome:
-        """What was done; units behind the last step were not evaluated."""
+        """See HaltingProcess."""
         idle = self._num_units - len(self._distribution)
         counts = (*self._counts, *[(torch.zeros_like(self._counts[0][0]),) * 2] * idle)[: self._num_units]
         evaluated, dilated = (torch.stack(parts, 1) for parts in zip(*counts))

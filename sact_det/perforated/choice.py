@@ -39,7 +39,7 @@ def run_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Optional[Tensor]:
     return None if why_not_here(stem, x) else evaluate_stem(stem, x, sizes)
 
 
-def continue_run(block: AdaptiveBlock, run: Run, index: int, active: Tensor) -> Run:
+def continue_run(block: AdaptiveBlock, run: DenseRun, index: int, active: Tensor) -> Run:
     """The run to evaluate unit `index` with: `run` itself, or a perforated one in its place.
 
     Args:
@@ -47,8 +47,6 @@ def continue_run(block: AdaptiveBlock, run: Run, index: int, active: Tensor) -> 
         index: of the next unit, counted from 0.
         active: bool [N, H, W] (ACT: [N, 1, 1]).
     """
-    if type(run) is not DenseRun:  # an ImageRun is one, too
-        return run
     units = block.units[index:]
     reason = next(filter(None, map(_obstacle, units)), None)
     if reason is not None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sact_det.halting_process import HaltingProcess
+from sact_det.halting_process import TensorHalting
 from sact_det.perforated.cpu import library
 from sact_det.perforated.cpu.halting import RowsHalting
 
@@ -36,7 +36,7 @@ def test_every_bit_is_the_same(kind: str, shape: tuple[int, int, int], padded: b
     if padded:
         exists[0, shape[1] // 2 + 1 :] = False
         exists[-1, :, shape[2] // 2 + 1 :] = False
-    reference, own = HaltingProcess(exists, UNITS, 0.01), RowsHalting(exists, UNITS, 0.01)
+    reference, own = TensorHalting(exists, UNITS, 0.01), RowsHalting(exists, UNITS, 0.01)
     for h in (*scores(shape, kind), None):
         assert own.any_active() == reference.any_active()
         if not own.any_active():

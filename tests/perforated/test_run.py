@@ -263,7 +263,8 @@ def test_inference_in_bfloat16_is_as_near_to_float32_as_the_dense_run(family: st
         each.add(torch.where(masks[0], 0.2, 1.0))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         perforated = PositionRun(start, half.units[1])
-        for unit, half_unit, active, after in zip(block.units[1:], half.units[1:], masks, [*masks[1:], masks[0] & False]):
+        later = [*masks[1:], masks[0] & False]
+        for unit, half_unit, active, after in zip(block.units[1:], half.units[1:], masks, later):
             weight = torch.where(after, 0.2, exact.remaining) * active
             with torch.autocast("cpu", enabled=False):
                 exact.evaluate(unit, active)
@@ -288,7 +289,7 @@ def test_inference_in_bfloat16_is_as_near_to_float32_as_the_dense_run(family: st
 def test_a_block_cast_to_bfloat16_halts_by_float32_scores(halting: str, execution: str):
     block = block_of("imagenet", halting).eval()
     x = inputs(2, 16, 18, CHANNELS["imagenet"])
-    expected, ponder = block(x)
+    _, ponder = block(x)
     block.bfloat16().set_execution(execution)
     features, half_ponder = block(x.bfloat16())
     assert features.dtype == torch.bfloat16 and half_ponder.ponder_cost.dtype == torch.float32

@@ -12,7 +12,7 @@ from sact_det.perforated.cpu import library
 class RowsHalting(HaltingProcess):
     """See HaltingProcess; nothing carries a gradient, and the bits are the same.
 
-    Args: as of HaltingProcess.
+    Args: as of TensorHalting.
 
     Attributes:
         remainder: R so far, float32 [N, H, W]; where a position goes on, the share of its output that is open.

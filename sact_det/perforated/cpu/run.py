@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, linear
-from sact_det.halting_process import HaltingProcess
+from sact_det.halting_process import HaltingProcess, TensorHalting
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
 from sact_det.perforated.cpu.conditions import why_not_here
@@ -159,7 +159,7 @@ class RowsRun(Run):
     def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
         """See Run."""
         if per_image:
-            return HaltingProcess(exists, num_units, eps, per_image)
+            return TensorHalting(exists, num_units, eps, per_image)
         self._halting = RowsHalting(exists.contiguous(), num_units, eps)
         self._remaining = self._halting.remainder
         self._evaluation.remaining = self._remaining.data_ptr()
