@@ -75,7 +75,11 @@ PATTERNS = ("full", "empty", "random", "corners", "border", "single", "one image
 @pytest.mark.parametrize("index", [1, 2])
 def test_scores_and_output_are_those_of_the_dense_run(pattern: str, size: tuple[int, int, int], index: int):
     block = block_of(index=index)
-    dense, rows, active = both_runs(block, inputs(block, *size))
+    compare_runs(block, *both_runs(block, inputs(block, *size)), pattern)
+
+
+def compare_runs(block: AdaptiveBlock, dense: Run, rows: Run, active: Tensor, pattern: str) -> None:
+    """Halts positions by a pattern and compares scores and outputs."""
     left = torch.ones(active.shape)
     for unit_index, unit in enumerate(block.units):
         if unit_index > 0:
@@ -169,6 +173,20 @@ def test_results_do_not_depend_on_threads():
         torch.set_num_threads(threads)
     torch.testing.assert_close(outputs[0][0], outputs[1][0], rtol=1e-5, atol=1e-6)
     assert torch.equal(outputs[0][1].num_units, outputs[1][1].num_units)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 4, 6), (1, 36, 40), (2, 36, 40)])
+def test_few_positions_of_wide_units_whose_columns_threads_share(threads: int, size: tuple[int, int, int]):
+    """Units of width 128 have two panels of columns: two threads share them, three do not."""
+    block = block_of(base_channels=64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        compare_runs(block, *both_runs(block, inputs(block, *size)), "random")
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()
