@@ -4,6 +4,7 @@ import logging
 from functools import lru_cache
 from typing import Optional
 
+import torch
 from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, DenseRun, ResidualUnit, Run
@@ -12,6 +13,7 @@ from sact_det.padding import Sizes
 from sact_det.perforated.cpu.conditions import why_not_here
 from sact_det.perforated.cpu.run import RowsRun, why_not_rows
 from sact_det.perforated.cpu.stem import evaluate_stem
+from sact_det.perforated.cpu.training import TrainingRun, why_not_training
 from sact_det.perforated.cuda.run import TritonRun, why_not_triton
 from sact_det.perforated.gather_gemm import READS
 from sact_det.perforated.run import ImageRun, PositionRun
@@ -30,6 +32,11 @@ def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid
     if reason is None:
         _log_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
         return (TritonRun if x.is_cuda else RowsRun)(block, x, valid_in, valid)
+    if not x.is_cuda and torch.is_grad_enabled():
+        reason = why_not_training(block, x)
+        if reason is None:
+            _log_once("Blocks run in C++ kernels on cpu, backward passes included.")
+            return TrainingRun(block, x, valid_in, valid)
     _log_once(f"Blocks run in PyTorch, without kernels of their own: {reason}")
     return None
 

@@ -8,12 +8,17 @@ from torch import Tensor, nn
 from sact_det.perforated.cpu import library
 
 
-def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
-    """Why the kernels cannot evaluate a module's part of a network at x, or None if nothing speaks against it."""
+def why_not_on(x: Tensor) -> Optional[str]:
+    """Why no kernel can read x, or None."""
     if x.device.type != "cpu":
         return f"they are for CPUs, not for {x.device.type}"
     if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return "they compute in float32 only"
+    return library.why_unavailable()
+
+
+def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
+    """Why the kernels for inference cannot evaluate a module's part of a network at x, or None."""
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
-    return library.why_unavailable()
+    return why_not_on(x)

@@ -1,0 +1,377 @@
+// The backward pass of a residual unit in training.
+//
+// A unit computes x' = x + f(x) and adds r f(x) to the block's output and f(x) to the sums over each image, so that the
+// gradient of f at an active position is that of x', plus r times the output's, plus the sums'. It is never written to
+// memory as a whole: whoever needs it adds the three up again. Gradients of weights are products over positions
+// (weight_gradient.h); what flows back through the 3x3 convolution is gathered, not scattered. So every float has one
+// thread that computes it in one order, whatever the number of threads.
+
+#include <omp.h>
+
+#include "training.h"
+#include "weight_gradient.h"
+
+extern "C" {
+
+// Gradients may be null where there are none, and where none are wanted.
+struct BackwardPass {
+    const float* x;              // as in the forward pass, like all up to `remaining`
+    const int32_t* x_rows;
+    const float* inner;
+    const float* middle;
+    const float* state;          // or null behind the last unit: then the gradient of f comes from `grad_output` alone
+    const float* remaining;      // or null: 1
+    const float* grad_state;     // [output positions, out_channels]
+    const float* grad_output;    // [output positions, out_channels]
+    const float* grad_sums;      // [images, out_channels]
+    float* grad_x;               // [input positions, in_channels]; what comes through f is added; may be grad_state
+    float* grad_remaining;       // [output positions], written where active
+    float* grad_conv1;           // [width, in_channels]
+    float* grad_conv2;           // [width, 9, width]
+    float* grad_conv3;           // [width + 1, out_channels], transposed; the last row is the bias's
+    float* grad_shortcut;        // [in_channels, out_channels], transposed
+    float* grad_inner;           // [num_reads, whole_vectors(width)], room to work
+    float* grad_middle;          // [num_writes + 1, whole_vectors(width)], room to work, or null: nothing needs it
+    int32_t* taps;               // [num_writes, 9], room to work
+    float* scratch;              // [threads, backward_scratch_size(unit)]
+};
+
+int64_t backward_scratch_size(const TrainedUnit* unit) {
+    const int64_t rows = std::max(unit->width, unit->in_channels);
+    return std::max(BLOCK_ROWS * unit->out_channels, WeightGradient::scratch_size(rows) + unit->in_channels);
+}
+
+}  // extern "C"
+
+namespace {
+
+// The gradient of f at output positions.
+struct ResidualGradient {
+    const Sites& sites;
+    const BackwardPass& pass;
+    int64_t channels;
+
+    const float* sums(int64_t position) const {
+        if (!pass.grad_sums) return nullptr;
+        return pass.grad_sums + position / (sites.out_height * sites.out_width) * channels;
+    }
+
+    float remaining(int64_t position) const { return pass.remaining ? pass.remaining[position] : 1.0f; }
+
+    // Columns from `column` on.
+    void part(int64_t position, int64_t column, int vectors, float weight, float* to) const {
+        const float* image = sums(position);
+        const int64_t place = position * channels + column;
+        for (int v = 0; v < vectors; v++) {
+            const int64_t c = v * LANES, width = channels - column - c;
+            Vector sum{};
+            if (pass.grad_state) sum += load_part(pass.grad_state + place + c, width);
+            if (pass.grad_output) sum += weight * load_part(pass.grad_output + place + c, width);
+            if (image) sum += load_part(image + column + c, width);
+            store(to + c, sum);
+        }
+    }
+
+    void row(int64_t position, float weight, float* to) const {
+        int64_t c = 0;
+        for (; c + LANES <= channels; c += LANES) part(position, c, 1, weight, to + c);
+        if (c == channels) return;
+        Vector last;
+        part(position, c, 1, weight, reinterpret_cast<float*>(&last));
+        store_part(to + c, last, channels - c);
+    }
+};
+
+float total(Vector v) {
+    float sum = 0;
+    for (int c = 0; c < LANES; c++) sum += v[c];
+    return sum;
+}
+
+// <a, b - c>; c may be null.
+float dot(const float* a, const float* b, const float* c, int64_t count) {
+    Vector sum{};
+    for (int64_t k = 0; k < count; k += LANES) {
+        const Vector right = load_part(b + k, count - k);
+        sum += load_part(a + k, count - k) * (c ? right - load_part(c + k, count - k) : right);
+    }
+    return total(sum);
+}
+
+// The product where a rectified value is positive, else 0; to rows of their own.
+struct Unrectify {
+    const float* rectified;  // of the first row
+    int64_t size;            // floats of a row
+    float* to;
+    const float* weights;    // of the rows, or null
+    float* dots;             // [rows] or null; += <product, rectified>
+
+    void expect(int, int, int64_t, int) const {}
+    void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
+        for (int r = 0; r < count; r++) {
+            const int64_t place = (first + r) * size + column;
+            const Vector value = load(rectified + place);
+            const Vector gradient = value <= 0 ? Vector{} : product[r * step];
+            store(to + place, weights ? weights[first + r] * gradient : gradient);
+            if (dots) dots[first + r] += total(gradient * value);
+        }
+    }
+};
+
+// The product through the pre-activation, added to rows.
+struct Unnormalize {
+    const TrainedUnit& unit;
+    const float* const* x;
+    float* const* to;
+
+    void expect(int first, int count, int64_t column, int vectors) const {
+        for (int r = 0; r < count; r++)
+            for (int v = 0; v < vectors; v++) {
+                __builtin_prefetch(x[first + r] + column + v * LANES);
+                __builtin_prefetch(to[first + r] + column + v * LANES, 1);
+            }
+    }
+    void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
+        const int64_t width = unit.in_channels - column;
+        const Vector scale = load_part(unit.scale + column, width), shift = load_part(unit.shift + column, width);
+        for (int r = 0; r < count; r++) {
+            const Vector value = load_part(x[first + r] + column, width) * scale + shift;
+            const Vector gradient = value <= 0 ? Vector{} : product[r * step] * scale;
+            float* target = to[first + r] + column;
+            store_part(target, load_part(target, width) + gradient, width);
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const BackwardPass* pass_at, int threads) {
+    const TrainedUnit unit = *unit_at;
+    const Sites sites = *sites_at;
+    const BackwardPass pass = *pass_at;
+    const int64_t size = whole_vectors(unit.width), channels = unit.out_channels;
+    const int32_t* state_rows = unit.projects ? sites.write_rows : sites.read_rows;
+    const ResidualGradient gradient{sites, pass, channels};
+    const bool last = !pass.state;
+    const float* no_row = nullptr;
+    if (pass.grad_middle) {
+        std::fill_n(pass.grad_middle + sites.num_writes * size, size, 0.0f);
+        no_row = pass.grad_middle + sites.num_writes * size;
+    }
+    const auto source = [&](int64_t position) { return row_of(pass.x, pass.x_rows, position, unit.in_channels); };
+
+    Blocks middle_blocks(sites.num_writes, threads), inner_blocks(sites.num_reads, threads);
+    Blocks x_blocks(sites.num_reads, threads), shortcut_blocks(sites.num_writes, threads);
+    WeightGradient conv3(pass.grad_conv3, nullptr, sites.num_writes, unit.width, 1, channels, threads, true);
+    WeightGradient shortcut(pass.grad_shortcut, nullptr, sites.num_writes, unit.in_channels, 1, channels, threads);
+    WeightGradient conv2(pass.grad_conv2, unit.scale2, sites.num_writes, unit.width, 9, unit.width, threads);
+    WeightGradient conv1(pass.grad_conv1, unit.scale1, sites.num_reads, unit.width, 1, unit.in_channels, threads);
+
+#pragma omp parallel num_threads(threads)
+    {
+        float* scratch = pass.scratch + omp_get_thread_num() * backward_scratch_size(&unit);
+        Left left;
+        const float* sources[BLOCK_ROWS];
+        float* targets[BLOCK_ROWS];
+
+        // Of `middle`, of `remaining`, and where the taps of every position are.
+        middle_blocks.take([&](int64_t first, int rows) {
+            float weights[BLOCK_ROWS], dots[BLOCK_ROWS];
+            left.segments = 1;
+            left.lengths[0] = channels;
+            for (int r = 0; r < rows; r++) {
+                const int64_t position = sites.writes[first + r];
+                const Place place = locate(position, sites.out_height, sites.out_width);
+                for (int tap = 0; tap < 9; tap++) {
+                    const int64_t at = tapped(unit, sites, place, tap);
+                    const int32_t row = at < 0 ? -1 : sites.read_rows[at];
+                    pass.taps[(first + r) * 9 + tap] = row < 0 ? static_cast<int32_t>(sites.num_reads) : row;
+                }
+                weights[r] = gradient.remaining(position);
+                dots[r] = 0;
+                float* row = scratch + r * channels;
+                if (pass.grad_middle) gradient.row(position, last ? 1.0f : weights[r], row);
+                left.rows[0][r] = row;
+                if (!pass.grad_remaining) continue;
+                const float* output = pass.grad_output + position * channels;
+                dots[r] = last ? dot(output, unit.bias3, nullptr, channels)
+                               : dot(output, pass.state + state_rows[position] * channels, source(position), channels);
+            }
+            if (pass.grad_middle)
+                multiply(left, rows, unit.back3, unit.width,
+                         Unrectify{pass.middle + first * size, size, pass.grad_middle + first * size,
+                                   last ? weights : nullptr, last && pass.grad_remaining ? dots : nullptr});
+            if (pass.grad_remaining)
+                for (int r = 0; r < rows; r++) pass.grad_remaining[sites.writes[first + r]] = dots[r];
+        });
+#pragma omp barrier
+        const auto own = [&](int64_t i, int64_t, int64_t column, int vectors, float* to) {
+            const int64_t position = sites.writes[i];
+            gradient.part(position, column, vectors, gradient.remaining(position), to);
+        };
+        const auto normalized_source = [&](int64_t i) {
+            float* row = scratch + WeightGradient::scratch_size(unit.in_channels);
+            const Place place = locate(sites.writes[i], sites.out_height, sites.out_width);
+            normalize_row(source(shortcut_source(unit, sites, place)), unit.scale, unit.shift, unit.in_channels, row);
+            return row;
+        };
+        conv3.take(scratch, [&](int64_t i) { return pass.middle + i * size; }, own);
+        shortcut.take(scratch, normalized_source, own);
+        if (pass.grad_inner)
+            inner_blocks.take([&](int64_t first, int rows) {
+                left.segments = 9;
+                std::fill_n(left.lengths, 9, unit.width);
+                for (int r = 0; r < rows; r++) {
+                    const Place place = locate(sites.reads[first + r], sites.in_height, sites.in_width);
+                    for (int tap = 0; tap < 9; tap++) {
+                        const int64_t position = tapping(unit, sites, place, tap);
+                        const int32_t row = position < 0 ? -1 : sites.write_rows[position];
+                        left.rows[tap][r] = row < 0 ? no_row : pass.grad_middle + row * size;
+                    }
+                }
+                multiply(left, rows, unit.back2, unit.width,
+                         Unrectify{pass.inner + first * size, size, pass.grad_inner + first * size, nullptr, nullptr});
+            });
+#pragma omp barrier
+        conv2.take(
+            scratch, [&](int64_t i) { return pass.grad_middle + i * size; },
+            [&](int64_t i, int64_t tap, int64_t column, int vectors, float* to) {
+                const float* row = pass.inner + pass.taps[i * 9 + tap] * size + column;
+                for (int v = 0; v < vectors; v++) store(to + v * LANES, load(row + v * LANES));
+            });
+        conv1.take(
+            scratch, [&](int64_t i) { return pass.grad_inner + i * size; },
+            [&](int64_t i, int64_t, int64_t column, int vectors, float* to) {
+                const float* x = source(sites.reads[i]) + column;
+                for (int v = 0; v < vectors; v++) {
+                    const int64_t c = v * LANES, width = unit.in_channels - column - c;
+                    store(to + c, relu(load_part(x + c, width) * load_part(unit.scale + column + c, width) +
+                                       load_part(unit.shift + column + c, width)));
+                }
+            });
+        if (pass.grad_x)
+            x_blocks.take([&](int64_t first, int rows) {
+                left.segments = 1;
+                left.lengths[0] = unit.width;
+                for (int r = 0; r < rows; r++) {
+                    const int64_t position = sites.reads[first + r];
+                    left.rows[0][r] = pass.grad_inner + (first + r) * size;
+                    sources[r] = source(position);
+                    targets[r] = pass.grad_x + position * unit.in_channels;
+                }
+                multiply(left, rows, unit.back1, unit.in_channels, Unnormalize{unit, sources, targets});
+            });
+        if (pass.grad_x && unit.projects) {
+#pragma omp barrier
+            shortcut_blocks.take([&](int64_t first, int rows) {
+                left.segments = 1;
+                left.lengths[0] = channels;
+                for (int r = 0; r < rows; r++) {
+                    const int64_t position = sites.writes[first + r];
+                    const Place place = locate(position, sites.out_height, sites.out_width);
+                    const int64_t from = shortcut_source(unit, sites, place);
+                    gradient.row(position, gradient.remaining(position), scratch + r * channels);
+                    left.rows[0][r] = scratch + r * channels;
+                    sources[r] = source(from);
+                    targets[r] = pass.grad_x + from * unit.in_channels;
+                }
+                multiply(left, rows, unit.shortcut, unit.in_channels, Unnormalize{unit, sources, targets});
+            });
+        }
+    }
+}
+
+// A halting branch's local convolution with its norm folded away, C channels to one.
+struct LocalScoring {
+    int64_t channels;
+    const float* taps;      // [9, channels]
+    const float* packed;    // the same as a right factor
+    const float* bias;      // [whole_vectors(9)], what the norm adds at each tap
+    const float* rows;      // of the state, at `reads`
+    float* products;        // [num_reads + 1, whole_vectors(9)], room to work
+    float* logits;          // [output positions]; forward: written where active; backward: its gradient
+    float* grad_rows;       // backward: [output positions, channels] or null; += its gradient
+    float* grad_taps;       // backward: [9, channels] or null
+    float* scratch;         // [threads, local_scratch_size()]
+};
+
+int64_t local_scratch_size() { return WeightGradient::scratch_size(9); }
+
+void local_forward(const LocalScoring* scoring_at, const Sites* sites_at, int threads) {
+    const LocalScoring to = *scoring_at;
+    const Sites sites = *sites_at;
+    const int64_t size = whole_vectors(9);
+    Blocks blocks(sites.num_reads, threads);
+#pragma omp parallel num_threads(threads)
+    {
+        blocks.take([&](int64_t first, int rows) {
+            Left left;
+            left.segments = 1;
+            left.lengths[0] = to.channels;
+            float* targets[BLOCK_ROWS];
+            for (int r = 0; r < rows; r++) {
+                left.rows[0][r] = to.rows + (first + r) * to.channels;
+                targets[r] = to.products + (first + r) * size;
+            }
+            multiply(left, rows, to.packed, 9, Store{to.bias, size, false, targets});
+        });
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < sites.num_writes; i++) {
+            const int64_t position = sites.writes[i];
+            const Place place = locate(position, sites.out_height, sites.out_width);
+            float logit = 0;
+            for (int tap = 0; tap < 9; tap++) {
+                const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
+                if (y < 0 || y >= sites.out_height || x < 0 || x >= sites.out_width) continue;
+                const int32_t row = sites.read_rows[position + (tap / 3 - 1) * sites.out_width + tap % 3 - 1];
+                if (row >= 0) logit += to.products[row * size + tap];
+            }
+            to.logits[position] = logit;
+        }
+    }
+}
+
+// Leaves the gradients of the products in `products`.
+void local_backward(const LocalScoring* scoring_at, const Sites* sites_at, int threads) {
+    const LocalScoring at = *scoring_at;
+    const Sites sites = *sites_at;
+    const int64_t size = whole_vectors(9);
+    WeightGradient taps(at.grad_taps, nullptr, sites.num_reads, 9, 1, at.channels, threads);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < sites.num_reads; i++) {
+            const int64_t position = sites.reads[i];
+            const Place place = locate(position, sites.out_height, sites.out_width);
+            float* products = at.products + i * size;
+            std::fill_n(products, size, 0.0f);
+            for (int tap = 0; tap < 9; tap++) {
+                const int64_t y = place.y - (tap / 3 - 1), x = place.x - (tap % 3 - 1);
+                if (y < 0 || y >= sites.out_height || x < 0 || x >= sites.out_width) continue;
+                const int64_t scored = position - (tap / 3 - 1) * sites.out_width - (tap % 3 - 1);
+                if (sites.write_rows[scored] >= 0) products[tap] = at.logits[scored];
+            }
+            if (!at.grad_rows) continue;
+            float* row = at.grad_rows + position * at.channels;
+            for (int64_t c = 0; c < at.channels; c += LANES) {
+                Vector sum = load_part(row + c, at.channels - c);
+                for (int tap = 0; tap < 9; tap++)
+                    sum += products[tap] * load_part(at.taps + tap * at.channels + c, at.channels - c);
+                store_part(row + c, sum, at.channels - c);
+            }
+        }
+        taps.take(
+            at.scratch + omp_get_thread_num() * local_scratch_size(),
+            [&](int64_t i) { return at.products + i * size; },
+            [&](int64_t i, int64_t, int64_t column, int vectors, float* to) {
+                const float* row = at.rows + i * at.channels + column;
+                for (int v = 0; v < vectors; v++)
+                    store(to + v * LANES, load_part(row + v * LANES, at.channels - column - v * LANES));
+            });
+    }
+}
+
+}  // extern "C"

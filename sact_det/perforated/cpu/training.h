@@ -1,0 +1,66 @@
+// What the forward and the backward pass of a unit in training share.
+//
+// Rows that are kept for the backward pass are compact: a set of positions has a list, ascending, and a table that says
+// where in the list a position stands, -1 for one that does not.
+
+#pragma once
+
+#include "gemm.h"
+
+extern "C" {
+
+// A bottleneck unit whose norms are fixed; those behind convolutions are folded into them. Right factors are packed.
+struct TrainedUnit {
+    int64_t in_channels, width, out_channels, stride, dilation;
+    int64_t projects;             // whether the shortcut is a convolution; else it is the identity
+    const float *scale, *shift;   // [in_channels], the pre-activation
+    const float *bias1, *bias2;   // [width], what the norms add
+    const float *bias3;           // [out_channels], the shortcut's included
+    const float *scale1, *scale2; // [width], what the norms multiply by
+    const float *conv1, *conv2, *conv3;            // forward; as in rows.cpp
+    const float *back1, *back2, *back3, *shortcut;  // transposed: width -> in_channels, 9 * width -> width,
+                                                    // out_channels -> width, out_channels -> in_channels
+};
+
+// Where it is evaluated.
+struct Sites {
+    int64_t images, in_height, in_width, out_height, out_width;
+    const int64_t* reads;       // input positions at which conv1 is needed
+    int64_t num_reads;
+    const int32_t* read_rows;   // [input positions]
+    const int64_t* writes;      // output positions
+    int64_t num_writes;
+    const int32_t* write_rows;  // [output positions]
+};
+
+}  // extern "C"
+
+namespace {
+
+// A position's row; without a table, rows stand where positions do.
+inline const float* row_of(const float* rows, const int32_t* table, int64_t position, int64_t channels) {
+    return rows + (table ? table[position] : position) * channels;
+}
+
+// The input position that tap `tap` of the 3x3 convolution reads for an output position, or -1 beyond the map.
+inline int64_t tapped(const TrainedUnit& unit, const Sites& sites, const Place& place, int tap) {
+    const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
+    const int64_t x = place.x * unit.stride + (tap % 3 - 1) * unit.dilation;
+    if (y < 0 || y >= sites.in_height || x < 0 || x >= sites.in_width) return -1;
+    return (place.image * sites.in_height + y) * sites.in_width + x;
+}
+
+// The other way round: the output position for which tap `tap` reads an input position, or -1.
+inline int64_t tapping(const TrainedUnit& unit, const Sites& sites, const Place& place, int tap) {
+    const int64_t y = place.y - (tap / 3 - 1) * unit.dilation, x = place.x - (tap % 3 - 1) * unit.dilation;
+    if (y < 0 || x < 0 || y % unit.stride || x % unit.stride) return -1;
+    if (y / unit.stride >= sites.out_height || x / unit.stride >= sites.out_width) return -1;
+    return (place.image * sites.out_height + y / unit.stride) * sites.out_width + x / unit.stride;
+}
+
+// The input position that the shortcut reads for an output position.
+inline int64_t shortcut_source(const TrainedUnit& unit, const Sites& sites, const Place& place) {
+    return (place.image * sites.in_height + place.y * unit.stride) * sites.in_width + place.x * unit.stride;
+}
+
+}  // namespace

@@ -1,0 +1,154 @@
+"""The run of a block on a CPU in training: float32, forward and backward in kernels (forward.cpp, backward.cpp).
+
+A unit leaves behind the rows that it read, the two rectified products in its middle, and nothing else. The state is
+never updated in place: a unit writes it anew at the positions that it read, which are the ones that the halting branch
+behind it and the next unit read. The output is summed as in sact_det/perforated/cpu/run.py: residuals, weighted by what
+is still open of a position. Halting state and ponder cost, [N, H, W], are left to PyTorch; for what has [P, C], PyTorch
+knows the order of the passes (training_functions.py).
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
+"""
+
+import ctypes
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.halting_branch import SpatialHalting, linear
+from sact_det.norm import MovingBatchNorm2d, depends_on_batch, norm_affine
+from sact_det.perforated.cpu.conditions import why_not_on
+from sact_det.perforated.cpu.training_calls import Sites, kernels, make_sites
+from sact_det.perforated.cpu.training_functions import UnitCall, UnitFunction
+from sact_det.perforated.cpu.training_scores import LocalFunction, ResultFunction
+from sact_det.resnet_v2 import BottleneckUnit
+
+
+def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
+    """Why a TrainingRun cannot evaluate the block at x, or None if it can."""
+    if block.halting != "sact":
+        return "those for training are for SACT"
+    for index, unit in enumerate(block.units):
+        if type(unit) is not BottleneckUnit:
+            return f"there are none for {type(unit).__name__}"
+        if any(map(_learns, (unit.preact, unit.norm1, unit.norm2))):
+            return "norms that learn need PyTorch: freeze them (NORM FrozenBN)"
+        if index > 0 and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
+            return "units behind the first must keep the shape and must not be dilated"
+        branch = unit.halting
+        if isinstance(branch, SpatialHalting):
+            if branch.activate is not linear:
+                return "there are none for halting branches with an activation"
+            if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
+                return "norms that learn from the batch need PyTorch"
+    if any(parameter.dtype != torch.float32 for parameter in block.parameters()):
+        return "they compute in float32 only"
+    return why_not_on(x)
+
+
+def _learns(norm: torch.nn.Module) -> bool:
+    moves = isinstance(norm, MovingBatchNorm2d) and norm.training
+    return moves or depends_on_batch(norm) or any(parameter.requires_grad for parameter in norm.parameters())
+
+
+@torch.no_grad()
+def fixed_affine(norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift, float32, computed in double precision."""
+    scale, shift = norm_affine(norm, torch.float64)
+    return scale.float(), shift.float()
+
+
+class TrainingRun(Run):
+    """See the head of this module.
+
+    Args:
+        block: its first unit is evaluated here.
+        x: input of the block, [N, C, H, W].
+        valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+    """
+
+    def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
+        self._threads = torch.get_num_threads()
+        self._cache = block.weight_cache
+        unit = block.units[0]
+        assert isinstance(unit, BottleneckUnit)
+        shape = (len(x), -(-x.shape[2] // unit.stride), -(-x.shape[3] // unit.stride))
+        self._exists = torch.ones(shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
+        self._counts = self._exists.sum((1, 2))[:, None]
+        channels = unit.conv3.out_channels
+        # No view of other memory: PyTorch treats those differently where they enter its graph (ResultFunction).
+        self._out = torch.empty((shape[0], channels, *shape[1:]), memory_format=torch.channels_last)
+        if valid is not None:
+            self._out.zero_()
+        # Growth of the sums of squares over all positions, for norms that learn their moving statistics.
+        self._squares: Optional[Tensor] = None
+        if any(isinstance(module, MovingBatchNorm2d) and module.training for module in block.modules()):
+            self._squares = torch.zeros(self._threads, channels, dtype=torch.float64)
+
+        own = self._lists(self._exists)[0]
+        self._sites = make_sites(shape[1:], self._exists, own, own)
+        size, reads = (x.shape[2], x.shape[3]), own
+        if size != shape[1:]:
+            exists = torch.ones(len(x), *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+            reads = self._lists(exists, exists)[0]
+        self._remaining: Optional[Tensor] = None
+        self._state = self._output = self._sums = None
+        self._rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        self._evaluate(unit, make_sites(size, self._exists, reads, own), None, self._sites)
+        self._remaining = torch.ones(shape)
+
+    def _lists(self, active: Tensor, exists: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+        """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
+        exists = self._exists if exists is None else exists
+        actives, reads = torch.empty(active.numel(), dtype=torch.int64), torch.empty(active.numel(), dtype=torch.int64)
+        count = ctypes.c_int64()
+        around = kernels().list_positions(
+            active.data_ptr(), exists.data_ptr(), *active.shape, actives.data_ptr(), count, reads.data_ptr()
+        )
+        return actives[: count.value], reads[:around]
+
+    def _evaluate(self, unit: BottleneckUnit, sites: Sites, x_rows: Optional[Tensor], scored: Sites) -> None:
+        """sites: where the unit is evaluated; scored: at which of them its state is wanted, as `reads`."""
+        norms = [self._cache.get(norm, fixed_affine) for norm in (unit.preact, unit.norm1, unit.norm2)]
+        call = UnitCall(sites, x_rows, tuple(norms), unit.stride, unit.conv2.dilation[0], self._squares, self._threads)
+        rows = None if unit.halting is None else torch.empty(len(scored.reads), unit.conv3.out_channels)
+        shortcut = (None, None) if unit.shortcut is None else (unit.shortcut.weight, unit.shortcut.bias)
+        self._state, self._output, self._sums = UnitFunction.apply(
+            call,
+            *(self._state, self._output, self._sums, self._remaining),
+            *(self._rows, rows, self._out),
+            *(unit.conv1.weight, unit.conv2.weight, unit.conv3.weight, unit.conv3.bias, *shortcut),
+        )
+        self._rows, self._sites = rows, scored
+
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        assert active is not None and isinstance(unit, BottleneckUnit) and self._rows is not None
+        writes, reads = self._lists(active & self._exists)
+        sites = make_sites(tuple(self._exists.shape[1:]), self._exists, reads, writes)
+        self._evaluate(unit, sites, self._sites.read_rows, sites)
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See Run."""
+        assert isinstance(branch, SpatialHalting) and self._sums is not None
+        if self._squares is not None and isinstance(branch.local_norm, MovingBatchNorm2d):
+            total = self._sums.detach().sum(0)
+            branch.local_norm.observe(self._counts.sum().double(), total, self._squares.sum(0))
+        scale, shift = norm_affine(branch.local_norm)
+        weights = branch.local_conv.weight[0].flatten(1)
+        taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights
+        logits, self._state = LocalFunction.apply(self._sites, self._threads, self._state, self._rows, taps, bias)
+        pooled = (self._sums / self._counts).float()[:, :, None, None]
+        image = branch.local_conv.bias + branch.global_logits(pooled)  # type: ignore[operator]
+        return torch.sigmoid(logits + image[:, None, None])
+
+    def add(self, weight: Tensor) -> None:
+        """See Run."""
+        assert self._remaining is not None
+        self._remaining = self._remaining - weight
+
+    def result(self) -> Tensor:
+        """See Run."""
+        return ResultFunction.apply(self._output, self._out)

@@ -1,0 +1,252 @@
+"""The backward passes of units and halting branches, as nodes of PyTorch's graph.
+
+Features do not go through the graph: a forward pass reads and writes rows that PyTorch does not know of, and hands on
+*tokens*, one number each that pretends to be [P, C]. What comes back for a token is the gradient of the features it
+stands for, and that is real. Units and branches form a chain; every token has one reader, so that a gradient can be
+updated in place. Three things are handed on: the state, the output so far (its gradient is the same all along) and the
+sums of the state over each image (as numbers: halting branches read them).
+
+Shape shorthand in this module:
+    N: images; C: channels; w: bottleneck width; H, W: feature map, padding included; P = N * H * W.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sact_det.perforated.cpu.training_calls import (
+    BackwardPass,
+    ForwardPass,
+    Packed,
+    Sites,
+    TrainedUnit,
+    address,
+    kernels,
+    whole_vectors,
+)
+from sact_det.perforated.cpu.workspace import workspace
+
+Affine = tuple[Tensor, Tensor]
+
+
+def token(positions: int, channels: int) -> Tensor:
+    """Stands for features [P, C]."""
+    return torch.empty_strided((positions, channels), (0, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class UnitCall:
+    """What the passes of a unit share beside tensors with gradients.
+
+    Attributes:
+        sites: where the unit is evaluated.
+        x_rows: where a position's row stands in x, int32; None: at the position's own number.
+        norms: scale and shift of the three norms, float32.
+        stride, dilation: of the 3x3 convolution.
+        squares: [threads, C] or None; what the state's squares grow by is added.
+        threads: how many.
+    """
+
+    sites: Sites
+    x_rows: Optional[Tensor]
+    norms: tuple[Affine, Affine, Affine]
+    stride: int
+    dilation: int
+    squares: Optional[Tensor]
+    threads: int
+
+    def unit(self, x: Tensor, conv1: Tensor, conv3: Tensor, bias3: Tensor, projects: bool) -> TrainedUnit:
+        """The structure, without packed weights."""
+        (scale, shift), (scale1, shift1), (scale2, shift2) = self.norms
+        tensors = {"scale": scale, "shift": shift, "scale1": scale1, "bias1": shift1, "scale2": scale2, "bias2": shift2}
+        return TrainedUnit(
+            in_channels=x.shape[1],
+            width=len(conv1),
+            out_channels=len(conv3),
+            stride=self.stride,
+            dilation=self.dilation,
+            projects=projects,
+            bias3=bias3.data_ptr(),
+            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        )
+
+
+class UnitFunction(torch.autograd.Function):
+    """A unit: (state, output, sums, ...) -> (state, output, sums)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        call: UnitCall,
+        state: Optional[Tensor],
+        output: Optional[Tensor],
+        sums: Optional[Tensor],
+        remaining: Optional[Tensor],
+        x: Tensor,
+        rows: Optional[Tensor],
+        out: Tensor,
+        conv1: Tensor,
+        conv2: Tensor,
+        conv3: Tensor,
+        bias3: Tensor,
+        shortcut: Optional[Tensor],
+        shortcut_bias: Optional[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The first unit of a block has a shortcut's weights, perhaps, and neither tokens, sums nor `remaining`.
+
+        Args:
+            call: see UnitCall.
+            state, output: tokens.
+            sums: float64 [N, C].
+            remaining: float32 [N, H, W].
+            x: rows [., C].
+            rows: [., C], written: the state at the positions that were read (first unit: at all); None: not needed.
+            out: [N, C, H, W], channels last, updated: the block's output so far.
+            conv1, conv2, conv3, bias3, shortcut, shortcut_bias: parameters.
+        """
+        sites, threads = call.sites.struct, call.threads
+        width, channels = len(conv1), len(conv3)
+        positions = sites.images * sites.out_height * sites.out_width
+        inner = torch.empty(sites.num_reads + 1, whole_vectors(width))
+        middle = torch.empty(sites.num_writes, whole_vectors(width))
+        added = torch.zeros(threads, sites.images, channels, dtype=torch.float64)
+        if sites.num_writes:
+            bias = bias3 if shortcut_bias is None else bias3 + shortcut_bias
+            with Packed(threads) as packed:
+                unit = call.unit(x, conv1, conv3, bias, shortcut is not None)
+                unit.conv1 = packed.add("conv1", conv1, False, call.norms[1][0])
+                unit.conv2 = packed.add("conv2", conv2, False, call.norms[2][0])
+                both = conv3 if shortcut is None else torch.cat([conv3, shortcut], 1)
+                unit.conv3 = packed.add("conv3", both, False)
+                scratch = workspace.take("scratch", threads, kernels().forward_scratch_size(ctypes.byref(unit)))
+                forward = ForwardPass(
+                    x=x.data_ptr(),
+                    x_rows=address(call.x_rows),
+                    inner=inner.data_ptr(),
+                    middle=middle.data_ptr(),
+                    state=address(rows),
+                    output=out.data_ptr(),
+                    remaining=address(remaining),
+                    sums=added.data_ptr(),
+                    squares=address(call.squares),
+                    scratch=scratch.data_ptr(),
+                )
+                kernels().train_forward(unit, sites, forward, threads)
+                workspace.give_back("scratch", scratch)
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut)
+        new_sums = added.sum(0) if sums is None else sums + added.sum(0)
+        new = token(positions, channels), token(positions, channels), new_sums
+        depends = [index for index, needed in enumerate(ctx.needs_input_grad) if needed]
+        if not set(depends) - {2, 4}:  # neither the state before nor the weights have gradients
+            ctx.mark_non_differentiable(new[0], new[2])
+        return new
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_state: Optional[Tensor], grad_output: Optional[Tensor], grad_sums: Optional[Tensor]
+    ) -> tuple[Optional[Tensor], ...]:
+        """Updates grad_state in place."""
+        if grad_state is None and grad_output is None and grad_sums is None:
+            return (None,) * 14
+        call: UnitCall = ctx.call
+        sites, threads = call.sites.struct, call.threads
+        x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        first = not isinstance(remaining, Tensor)
+        needs_x = needs[5] if first else needs[1]
+        width, channels = len(conv1), len(conv3)
+        grad_remaining = None
+        if needs[4] and grad_output is not None:
+            grad_remaining = torch.zeros(sites.images, sites.out_height, sites.out_width)
+        make = torch.empty if sites.num_writes else torch.zeros
+        grad_conv1 = make(width, x.shape[1]) if needs[8] else None
+        grad_conv2 = make(width, 9, width) if needs[9] else None
+        grad_conv3 = make(width + 1, channels) if any(needs[10:12]) or needs[13] else None
+        grad_shortcut = make(x.shape[1], channels) if needs[12] else None
+        grad_x = None
+        if needs_x and not first:
+            grad_x = torch.zeros(len(call.x_rows), channels) if grad_state is None else grad_state
+        elif needs_x and shortcut is not None:
+            grad_x = torch.zeros_like(x)
+        elif needs_x:
+            grad_x = _gradient_at(call.sites, grad_state, grad_output, grad_sums)
+        through_inner = grad_x is not None or grad_conv1 is not None
+        # Behind the last unit nothing reads the state: its residual's gradient is the output's times `remaining`.
+        through_middle = through_inner or grad_conv2 is not None or (rows is None and grad_remaining is not None)
+        if sites.num_writes:
+            size = middle.shape[1]
+            sums = None if grad_sums is None else grad_sums.float().contiguous()
+            taps = torch.empty(sites.num_writes, 9, dtype=torch.int32)
+            grad_inner = workspace.take("grad_inner", sites.num_reads, size) if through_inner else None
+            grad_middle = workspace.take("grad_middle", sites.num_writes + 1, size) if through_middle else None
+            with Packed(threads) as packed:
+                unit = call.unit(x, conv1, conv3, bias3, shortcut is not None)
+                if through_middle:
+                    unit.back3 = packed.add("conv3", conv3, True)
+                if through_inner:
+                    unit.back2 = packed.add("conv2", conv2, True, call.norms[2][0])
+                if grad_x is not None:
+                    unit.back1 = packed.add("conv1", conv1, True, call.norms[1][0])
+                    if shortcut is not None:
+                        unit.shortcut = packed.add("shortcut", shortcut, True)
+                scratch = workspace.take("scratch", threads, kernels().backward_scratch_size(ctypes.byref(unit)))
+                backward = BackwardPass(
+                    x=x.data_ptr(),
+                    x_rows=address(call.x_rows),
+                    inner=inner.data_ptr(),
+                    middle=middle.data_ptr(),
+                    state=address(rows),
+                    remaining=address(remaining),
+                    grad_state=address(grad_state),
+                    grad_output=address(grad_output),
+                    grad_sums=address(sums),
+                    grad_x=address(grad_x),
+                    grad_remaining=address(grad_remaining),
+                    grad_conv1=address(grad_conv1),
+                    grad_conv2=address(grad_conv2),
+                    grad_conv3=address(grad_conv3),
+                    grad_shortcut=address(grad_shortcut),
+                    grad_inner=address(grad_inner),
+                    grad_middle=address(grad_middle),
+                    taps=taps.data_ptr(),
+                    scratch=scratch.data_ptr(),
+                )
+                kernels().train_backward(unit, sites, backward, threads)
+                workspace.give_back("scratch", scratch)
+            for name, tensor in (("grad_inner", grad_inner), ("grad_middle", grad_middle)):
+                if tensor is not None:
+                    workspace.give_back(name, tensor)
+        bias = None if grad_conv3 is None else grad_conv3[-1]
+        return (
+            None,
+            None if first or not needs[1] else grad_x,
+            grad_output if needs[2] else None,
+            grad_sums if needs[3] else None,
+            grad_remaining,
+            grad_x if first else None,
+            None,
+            None,
+            None if grad_conv1 is None else grad_conv1.view_as(conv1),
+            None if grad_conv2 is None else grad_conv2.view(width, 3, 3, width).permute(0, 3, 1, 2),
+            grad_conv3[:-1].T.contiguous().view_as(conv3) if grad_conv3 is not None and needs[10] else None,
+            bias.clone() if bias is not None and needs[11] else None,
+            None if grad_shortcut is None else grad_shortcut.T.contiguous().view_as(shortcut),
+            bias.clone() if bias is not None and needs[13] else None,
+        )
+
+
+def _gradient_at(sites: Sites, state: Optional[Tensor], output: Optional[Tensor], sums: Optional[Tensor]) -> Tensor:
+    """The gradient of what is state, output and summand at once, [P, C]; zero at padding."""
+    writes, struct = sites.writes, sites.struct
+    parts = [part.index_select(0, writes) for part in (state, output) if part is not None]
+    if sums is not None:
+        parts.append(sums.float().index_select(0, writes // (struct.out_height * struct.out_width)))
+    total = sum(parts[1:], parts[0])
+    return total.new_zeros(len(sites.write_rows), total.shape[1]).index_copy_(0, writes, total)

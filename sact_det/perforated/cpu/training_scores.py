@@ -1,0 +1,110 @@
+"""The other nodes of PyTorch's graph under TrainingRun: the local part of a halting branch, and a block's output."""
+
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sact_det.perforated.cpu.training_calls import LocalScoring, Packed, Sites, address, kernels, whole_vectors
+from sact_det.perforated.cpu.training_functions import token
+from sact_det.perforated.cpu.workspace import workspace
+
+TAPS = 9
+
+
+class LocalFunction(torch.autograd.Function):
+    """The local convolution of a halting branch: (state, taps, bias) -> (logits, state)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, sites: Sites, threads: int, state: Tensor, rows: Tensor, taps: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Norms are in taps and bias.
+
+        Args:
+            sites: of the unit that is scored, at output resolution.
+            threads: how many.
+            state: token.
+            rows: the state at the positions that the branch reads, [., C].
+            taps, bias: float32 [9, C] and [9].
+
+        Returns:
+            Float32 [N, H, W], zero where the unit was not evaluated; and a token.
+        """
+        struct = sites.struct
+        logits = torch.zeros(struct.images, struct.out_height, struct.out_width)
+        if struct.num_writes:
+            products = workspace.take("products", struct.num_reads, whole_vectors(TAPS))
+            padded = F.pad(bias, (0, whole_vectors(TAPS) - TAPS))
+            with Packed(threads) as packed:
+                scoring = LocalScoring(
+                    channels=taps.shape[1],
+                    packed=packed.add("taps", taps[:, :, None, None], False),
+                    bias=padded.data_ptr(),
+                    rows=rows.data_ptr(),
+                    products=products.data_ptr(),
+                    logits=logits.data_ptr(),
+                )
+                kernels().local_forward(scoring, struct, threads)
+            workspace.give_back("products", products)
+        ctx.sites, ctx.threads = sites, threads
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(rows, taps)
+        new = token(*state.shape)
+        if not ctx.needs_input_grad[2]:
+            ctx.mark_non_differentiable(new)
+        return logits, new
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_logits: Optional[Tensor], grad_state: Optional[Tensor]
+    ) -> tuple[Optional[Tensor], ...]:
+        """Updates grad_state in place."""
+        if grad_logits is None:
+            return None, None, grad_state, None, None, None
+        struct, threads = ctx.sites.struct, ctx.threads
+        rows, taps = ctx.saved_tensors
+        needs_state, needs_taps, needs_bias = (ctx.needs_input_grad[index] for index in (2, 4, 5))
+        if not struct.num_writes:
+            zeros = [torch.zeros_like(taps) if needs_taps else None, taps.new_zeros(TAPS) if needs_bias else None]
+            return None, None, grad_state, None, *zeros
+        if needs_state and grad_state is None:
+            grad_state = torch.zeros(grad_logits.numel(), taps.shape[1])
+        grad_logits = grad_logits.contiguous()
+        grad_taps = torch.empty_like(taps) if needs_taps else None
+        products = workspace.take("products", struct.num_reads, whole_vectors(TAPS))
+        scratch = workspace.take("scratch", threads, kernels().local_scratch_size())
+        scoring = LocalScoring(
+            channels=taps.shape[1],
+            taps=taps.data_ptr(),
+            rows=rows.data_ptr(),
+            products=products.data_ptr(),
+            logits=grad_logits.data_ptr(),
+            grad_rows=address(grad_state) if needs_state else None,
+            grad_taps=address(grad_taps),
+            scratch=scratch.data_ptr(),
+        )
+        kernels().local_backward(scoring, struct, threads)
+        grad_bias = products[:, :TAPS].sum(0) if needs_bias else None
+        workspace.give_back("products", products)
+        workspace.give_back("scratch", scratch)
+        return None, None, grad_state if needs_state else None, None, grad_taps, grad_bias
+
+
+class ResultFunction(torch.autograd.Function):
+    """The output of a block, for its token."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, features: Tensor) -> Tensor:  # type: ignore[override]
+        """output: token; features: [N, C, H, W], rows in memory; it becomes part of the graph."""
+        ctx.mark_dirty(features)
+        return features
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """In rows."""
+        return gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1]), None
