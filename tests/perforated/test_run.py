@@ -1,4 +1,4 @@
-"""The perforated runs compute what the dense run computes."""
+"""The perforated runs in PyTorch compute what the dense run computes."""
 
 import copy
 import itertools
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from sact_det.block import AdaptiveBlock, DenseRun
 from sact_det.norm import BatchNorm2d, freeze_norms
 from sact_det.perforated.active_set import ActiveSet
+from sact_det.perforated.cpu import library
 from sact_det.perforated.gather_gemm import READS, residual
 from sact_det.perforated.run import PositionRun
 from sact_det.resnet_cifar import ResNetCifarSpec
@@ -21,6 +22,11 @@ from sact_det.resnet_v2 import ResNetV2Spec
 
 UNITS = 5
 CHANNELS = {"imagenet": 16, "cifar": 4}  # that block 2 reads
+
+
+@pytest.fixture(autouse=True)
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "why_unavailable", lambda: "none here")
 
 
 def block_of(family: str, halting: str = "sact", **fields: object) -> AdaptiveBlock:

@@ -95,7 +95,7 @@ class TrainingRun(Run):
             reads = self._lists(exists, exists)[0]
         self._remaining: Optional[Tensor] = None
         self._state = self._output = self._sums = None
-        self._rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        self._rows: Optional[Tensor] = x.permute(0, 2, 3, 1).contiguous().view(-1, x.shape[1])
         self._evaluate(unit, make_sites(size, self._exists, reads, own), None, self._sites)
         self._remaining = torch.ones(shape)
 
@@ -126,8 +126,9 @@ class TrainingRun(Run):
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run; `active` only ever shrinks."""
         assert active is not None and isinstance(unit, BottleneckUnit) and self._rows is not None
-        writes, reads = self._lists(active & self._exists)
-        sites = make_sites(tuple(self._exists.shape[1:]), self._exists, reads, writes)
+        writes, reads = self._lists((active & self._exists).contiguous())
+        _, height, width = self._exists.shape
+        sites = make_sites((height, width), self._exists, reads, writes)
         self._evaluate(unit, sites, self._sites.read_rows, sites)
 
     def scores(self, branch: HaltingBranch) -> Tensor:
@@ -141,13 +142,13 @@ class TrainingRun(Run):
         taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights
         logits, self._state = LocalFunction.apply(self._sites, self._threads, self._state, self._rows, taps, bias)
         pooled = (self._sums / self._counts).float()[:, :, None, None]
-        image = branch.local_conv.bias + branch.global_logits(pooled)  # type: ignore[operator]
+        image = branch.local_conv.bias + branch.global_logits(pooled)
         return torch.sigmoid(logits + image[:, None, None])
 
     def add(self, weight: Tensor) -> None:
         """See Run."""
         assert self._remaining is not None
-        self._remaining = self._remaining - weight
+        self._remaining = (self._remaining - weight).contiguous()
 
     def result(self) -> Tensor:
         """See Run."""

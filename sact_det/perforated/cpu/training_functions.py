@@ -53,7 +53,7 @@ class UnitCall:
 
     sites: Sites
     x_rows: Optional[Tensor]
-    norms: tuple[Affine, Affine, Affine]
+    norms: tuple[Affine, ...]
     stride: int
     dilation: int
     squares: Optional[Tensor]
@@ -79,7 +79,7 @@ class UnitFunction(torch.autograd.Function):
     """A unit: (state, output, sums, ...) -> (state, output, sums)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         call: UnitCall,
         state: Optional[Tensor],
@@ -149,7 +149,7 @@ class UnitFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad_state: Optional[Tensor], grad_output: Optional[Tensor], grad_sums: Optional[Tensor]
     ) -> tuple[Optional[Tensor], ...]:
         """Updates grad_state in place."""
@@ -172,7 +172,7 @@ class UnitFunction(torch.autograd.Function):
         grad_shortcut = make(x.shape[1], channels) if needs[12] else None
         grad_x = None
         if needs_x and not first:
-            grad_x = torch.zeros(len(call.x_rows), channels) if grad_state is None else grad_state
+            grad_x = torch.zeros(len(call.sites.write_rows), channels) if grad_state is None else grad_state
         elif needs_x and shortcut is not None:
             grad_x = torch.zeros_like(x)
         elif needs_x:

@@ -18,7 +18,7 @@ class LocalFunction(torch.autograd.Function):
     """The local convolution of a halting branch: (state, taps, bias) -> (logits, state)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, sites: Sites, threads: int, state: Tensor, rows: Tensor, taps: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Norms are in taps and bias.
@@ -59,9 +59,7 @@ class LocalFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, grad_logits: Optional[Tensor], grad_state: Optional[Tensor]
-    ) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, grad_logits: Optional[Tensor], grad_state: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
         """Updates grad_state in place."""
         if grad_logits is None:
             return None, None, grad_state, None, None, None
@@ -98,13 +96,13 @@ class ResultFunction(torch.autograd.Function):
     """The output of a block, for its token."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, features: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, output: Tensor, features: Tensor) -> Tensor:
         """output: token; features: [N, C, H, W], rows in memory; it becomes part of the graph."""
         ctx.mark_dirty(features)
         return features
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """In rows."""
-        return gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1]), None
+        return gradient.permute(0, 2, 3, 1).contiguous().view(-1, gradient.shape[1]), None
