@@ -24,12 +24,15 @@ struct BackwardPass {
     const float* grad_state;     // [output positions, out_channels]
     const float* grad_output;    // [output positions, out_channels]
     const float* grad_sums;      // [images, out_channels]
-    float* grad_x;               // [input positions, in_channels]; what comes through f is added; may be grad_state
+    float* grad_x;               // [input positions, in_channels]; may be grad_state
+    int64_t adds;                // whether what comes through f is added to it where it is read, or written
     float* grad_remaining;       // [output positions], written where active
     float* grad_conv1;           // [width, in_channels]
     float* grad_conv2;           // [width, 9, width]
-    float* grad_conv3;           // [width + 1, out_channels], transposed; the last row is the bias's
-    float* grad_shortcut;        // [in_channels, out_channels], transposed
+    float* grad_conv3;           // [out_channels, width]
+    float* grad_shortcut;        // [out_channels, in_channels]
+    float* turned_conv3;         // [width + 1, out_channels]: transposed; the last row is the bias's
+    float* turned_shortcut;      // [in_channels, out_channels]: transposed
     float* grad_inner;           // [num_reads, whole_vectors(width)], room to work
     float* grad_middle;          // [num_writes + 1, whole_vectors(width)], room to work, or null: nothing needs it
     int32_t* taps;               // [num_writes, 9], room to work
@@ -82,6 +85,16 @@ struct ResidualGradient {
     }
 };
 
+// [rows, columns] to [columns, rows], by the threads of a team; either may be null.
+void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
+    if (!from || !to) return;
+#pragma omp for schedule(static) nowait
+    for (int64_t start = 0; start < columns; start += LANES)
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t column = start; column < std::min<int64_t>(start + LANES, columns); column++)
+                to[column * rows + row] = from[row * columns + column];
+}
+
 float total(Vector v) {
     float sum = 0;
     for (int c = 0; c < LANES; c++) sum += v[c];
@@ -123,6 +136,7 @@ struct Unnormalize {
     const TrainedUnit& unit;
     const float* const* x;
     float* const* to;
+    bool adds;
 
     void expect(int first, int count, int64_t column, int vectors) const {
         for (int r = 0; r < count; r++)
@@ -138,7 +152,7 @@ struct Unnormalize {
             const Vector value = load_part(x[first + r] + column, width) * scale + shift;
             const Vector gradient = value <= 0 ? Vector{} : product[r * step] * scale;
             float* target = to[first + r] + column;
-            store_part(target, load_part(target, width) + gradient, width);
+            store_part(target, adds ? load_part(target, width) + gradient : gradient, width);
         }
     }
 };
@@ -164,8 +178,8 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
 
     Blocks middle_blocks(sites.num_writes, threads), inner_blocks(sites.num_reads, threads);
     Blocks x_blocks(sites.num_reads, threads), shortcut_blocks(sites.num_writes, threads);
-    WeightGradient conv3(pass.grad_conv3, nullptr, sites.num_writes, unit.width, 1, channels, threads, true);
-    WeightGradient shortcut(pass.grad_shortcut, nullptr, sites.num_writes, unit.in_channels, 1, channels, threads);
+    WeightGradient conv3(pass.turned_conv3, nullptr, sites.num_writes, unit.width, 1, channels, threads, true);
+    WeightGradient shortcut(pass.turned_shortcut, nullptr, sites.num_writes, unit.in_channels, 1, channels, threads);
     WeightGradient conv2(pass.grad_conv2, unit.scale2, sites.num_writes, unit.width, 9, unit.width, threads);
     WeightGradient conv1(pass.grad_conv1, unit.scale1, sites.num_reads, unit.width, 1, unit.in_channels, threads);
 
@@ -173,6 +187,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
     {
         float* scratch = pass.scratch + omp_get_thread_num() * backward_scratch_size(&unit);
         Left left;
+        left.zeros = no_row;
         const float* sources[BLOCK_ROWS];
         float* targets[BLOCK_ROWS];
 
@@ -235,6 +250,8 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
                          Unrectify{pass.inner + first * size, size, pass.grad_inner + first * size, nullptr, nullptr});
             });
 #pragma omp barrier
+        transpose(pass.turned_conv3, unit.width, channels, pass.grad_conv3);
+        transpose(pass.turned_shortcut, unit.in_channels, channels, pass.grad_shortcut);
         conv2.take(
             scratch, [&](int64_t i) { return pass.grad_middle + i * size; },
             [&](int64_t i, int64_t tap, int64_t column, int vectors, float* to) {
@@ -261,7 +278,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
                     sources[r] = source(position);
                     targets[r] = pass.grad_x + position * unit.in_channels;
                 }
-                multiply(left, rows, unit.back1, unit.in_channels, Unnormalize{unit, sources, targets});
+                multiply(left, rows, unit.back1, unit.in_channels, Unnormalize{unit, sources, targets, pass.adds != 0});
             });
         if (pass.grad_x && unit.projects) {
 #pragma omp barrier
@@ -277,7 +294,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
                     sources[r] = source(from);
                     targets[r] = pass.grad_x + from * unit.in_channels;
                 }
-                multiply(left, rows, unit.shortcut, unit.in_channels, Unnormalize{unit, sources, targets});
+                multiply(left, rows, unit.shortcut, unit.in_channels, Unnormalize{unit, sources, targets, true});
             });
         }
     }

@@ -133,6 +133,7 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
         float* targets[BLOCK_ROWS];
         Left left;
 
+        left.zeros = zeros;
         left.segments = 1;
         left.lengths[0] = unit.in_channels;
         read_blocks.take([&](int64_t first, int rows) {

@@ -41,6 +41,7 @@ struct Left {
     int64_t segments = 0;
     int64_t lengths[MAX_SEGMENTS];
     const float* rows[MAX_SEGMENTS][BLOCK_ROWS];
+    const float* zeros = nullptr;  // a row of zeros that others may be; what they are multiplied by is skipped
 };
 
 // TILE_ROWS rows of the left factor, from `first` on, times a panel of VECTORS vectors: product [TILE_ROWS][VECTORS].
@@ -57,6 +58,13 @@ __attribute__((noinline)) void multiply_tile(const Left& left, int first, const 
 #pragma GCC unroll 8
         for (int r = 0; r < TILE_ROWS; r++) row[r] = left.rows[s][first + r];
         const int64_t length = left.lengths[s];
+        bool any = !left.zeros;
+#pragma GCC unroll 8
+        for (int r = 0; r < TILE_ROWS; r++) any |= row[r] != left.zeros;
+        if (!any) {
+            panel += length * VECTORS * LANES;
+            continue;
+        }
         for (int64_t k = 0; k < length; k++, panel += VECTORS * LANES) {
             Vector right[VECTORS];
 #pragma GCC unroll 8

@@ -60,6 +60,13 @@ def fixed_affine(norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
     return scale.float(), shift.float()
 
 
+def _by_phase(positions: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Sorted by y and x modulo the stride: neighbours in the list are then read by the same taps of the convolution."""
+    y, x = positions // size[1] % size[0], positions % size[1]
+    phase = y % stride * stride + x % stride
+    return torch.cat([positions[phase == value] for value in range(stride**2)])
+
+
 class TrainingRun(Run):
     """See the head of this module.
 
@@ -92,7 +99,7 @@ class TrainingRun(Run):
         size, reads = (x.shape[2], x.shape[3]), own
         if size != shape[1:]:
             exists = torch.ones(len(x), *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
-            reads = self._lists(exists, exists)[0]
+            reads = _by_phase(self._lists(exists, exists)[0], size, unit.stride)
         self._remaining: Optional[Tensor] = None
         self._state = self._output = self._sums = None
         self._rows: Optional[Tensor] = x.permute(0, 2, 3, 1).contiguous().view(-1, x.shape[1])

@@ -53,11 +53,13 @@ class ForwardPass(ctypes.Structure):
 class BackwardPass(ctypes.Structure):
     """struct BackwardPass of backward.cpp."""
 
-    _fields_ = _addresses(
-        *("x", "x_rows", "inner", "middle", "state", "remaining", "grad_state", "grad_output", "grad_sums"),
-        *("grad_x", "grad_remaining", "grad_conv1", "grad_conv2", "grad_conv3", "grad_shortcut"),
-        *("grad_inner", "grad_middle", "taps", "scratch"),
-    )
+    _fields_ = [
+        *_addresses("x", "x_rows", "inner", "middle", "state", "remaining", "grad_state", "grad_output", "grad_sums"),
+        *_addresses("grad_x"),
+        ("adds", ctypes.c_int64),
+        *_addresses("grad_remaining", "grad_conv1", "grad_conv2", "grad_conv3", "grad_shortcut"),
+        *_addresses("turned_conv3", "turned_shortcut", "grad_inner", "grad_middle", "taps", "scratch"),
+    ]
 
 
 class LocalScoring(ctypes.Structure):
@@ -153,8 +155,8 @@ def _tabulate(positions: Tensor, number: int) -> Tensor:
     return table
 
 
-class Packed:
-    """Right factors, in memory that is used again; for the time of a `with`.
+class Borrowed:
+    """Memory that is used again and again, for the time of a `with`; packed weights among it.
 
     Args:
         threads: to pack with.
@@ -164,21 +166,20 @@ class Packed:
         self._threads = threads
         self._taken: dict[str, Tensor] = {}
 
-    def __enter__(self) -> "Packed":
+    def __enter__(self) -> "Borrowed":
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, tensor in self._taken.items():
             workspace.give_back(name, tensor)
 
-    def add(
-        self,
-        name: str,
-        conv: Tensor,
-        transposed: bool,
-        scale: Optional[Tensor] = None,
-    ) -> int:
-        """Packs a convolution's weight [K, C, k, k], times scale [K]; returns the address.
+    def take(self, name: str, *shape: int) -> Tensor:
+        """See Workspace.take; each name once."""
+        self._taken[name] = workspace.take(name, *shape)
+        return self._taken[name]
+
+    def pack(self, name: str, conv: Tensor, scale: Optional[Tensor] = None, transposed: bool = False) -> int:
+        """A convolution's weight [K, C, k, k], times scale [K], as a right factor; returns its address.
 
         Columns are the output channels, or, transposed, the input channels.
         """
@@ -191,6 +192,6 @@ class Packed:
         columns, depth = (channels_in, channels_out) if transposed else (channels_out, channels_in)
         steps = (step_in, step_tap, step_out) if transposed else (step_out, step_tap, step_in)
         factors = (None, address(scale)) if transposed else (address(scale), None)
-        target = self._taken[name] = workspace.take(name, taps * depth, whole_vectors(columns))
-        kernels().pack(target.data_ptr(), conv.data_ptr(), columns, taps, depth, *steps, *factors, self._threads)
-        return target.data_ptr()
+        target = self.take(name, taps * depth, whole_vectors(columns)).data_ptr()
+        kernels().pack(target, conv.data_ptr(), columns, taps, depth, *steps, *factors, self._threads)
+        return target

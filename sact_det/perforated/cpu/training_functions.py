@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from sact_det.perforated.cpu.training_calls import (
     BackwardPass,
+    Borrowed,
     ForwardPass,
-    Packed,
     Sites,
     TrainedUnit,
     address,
@@ -36,6 +36,11 @@ Affine = tuple[Tensor, Tensor]
 def token(positions: int, channels: int) -> Tensor:
     """Stands for features [P, C]."""
     return torch.empty_strided((positions, channels), (0, 0))
+
+
+def zero_gradient(positions: int, channels: int) -> Tensor:
+    """Of a state, [P, C]; the first unit of the block gives the memory back."""
+    return workspace.take("grad_state", positions, channels).zero_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +121,12 @@ class UnitFunction(torch.autograd.Function):
         added = torch.zeros(threads, sites.images, channels, dtype=torch.float64)
         if sites.num_writes:
             bias = bias3 if shortcut_bias is None else bias3 + shortcut_bias
-            with Packed(threads) as packed:
+            with Borrowed(threads) as memory:
                 unit = call.unit(x, conv1, conv3, bias, shortcut is not None)
-                unit.conv1 = packed.add("conv1", conv1, False, call.norms[1][0])
-                unit.conv2 = packed.add("conv2", conv2, False, call.norms[2][0])
-                both = conv3 if shortcut is None else torch.cat([conv3, shortcut], 1)
-                unit.conv3 = packed.add("conv3", both, False)
-                scratch = workspace.take("scratch", threads, kernels().forward_scratch_size(ctypes.byref(unit)))
+                unit.conv1 = memory.pack("conv1", conv1, call.norms[1][0])
+                unit.conv2 = memory.pack("conv2", conv2, call.norms[2][0])
+                unit.conv3 = memory.pack("conv3", conv3 if shortcut is None else torch.cat([conv3, shortcut], 1))
+                scratch = memory.take("scratch", threads, kernels().forward_scratch_size(ctypes.byref(unit)))
                 forward = ForwardPass(
                     x=x.data_ptr(),
                     x_rows=address(call.x_rows),
@@ -136,7 +140,6 @@ class UnitFunction(torch.autograd.Function):
                     scratch=scratch.data_ptr(),
                 )
                 kernels().train_forward(unit, sites, forward, threads)
-                workspace.give_back("scratch", scratch)
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut)
@@ -156,47 +159,55 @@ class UnitFunction(torch.autograd.Function):
         if grad_state is None and grad_output is None and grad_sums is None:
             return (None,) * 14
         call: UnitCall = ctx.call
-        sites, threads = call.sites.struct, call.threads
         x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        first = not isinstance(remaining, Tensor)
-        needs_x = needs[5] if first else needs[1]
+        needs, sites = ctx.needs_input_grad, call.sites
+        first = remaining is None
         width, channels = len(conv1), len(conv3)
-        grad_remaining = None
-        if needs[4] and grad_output is not None:
-            grad_remaining = torch.zeros(sites.images, sites.out_height, sites.out_width)
-        make = torch.empty if sites.num_writes else torch.zeros
+
+        make = torch.empty if sites.struct.num_writes else torch.zeros
+        grad_remaining = None if grad_output is None or not needs[4] else torch.zeros(remaining.shape)
         grad_conv1 = make(width, x.shape[1]) if needs[8] else None
         grad_conv2 = make(width, 9, width) if needs[9] else None
-        grad_conv3 = make(width + 1, channels) if any(needs[10:12]) or needs[13] else None
-        grad_shortcut = make(x.shape[1], channels) if needs[12] else None
-        grad_x = None
-        if needs_x and not first:
-            grad_x = torch.zeros(len(call.sites.write_rows), channels) if grad_state is None else grad_state
-        elif needs_x and shortcut is not None:
-            grad_x = torch.zeros_like(x)
-        elif needs_x:
-            grad_x = _gradient_at(call.sites, grad_state, grad_output, grad_sums)
-        through_inner = grad_x is not None or grad_conv1 is not None
-        # Behind the last unit nothing reads the state: its residual's gradient is the output's times `remaining`.
-        through_middle = through_inner or grad_conv2 is not None or (rows is None and grad_remaining is not None)
-        if sites.num_writes:
+        grad_conv3 = make(channels, width) if needs[10] else None
+        grad_bias3 = make(channels) if needs[11] or needs[13] else None
+        grad_shortcut = make(channels, x.shape[1]) if needs[12] else None
+        if not first:
+            grad_x = grad_state
+            if needs[1] and grad_state is None and sites.struct.num_writes:
+                grad_x = zero_gradient(len(sites.write_rows), channels)
+        elif not needs[5]:
+            grad_x = None
+        elif shortcut is None:
+            grad_x = _gradient_at(sites, grad_state, grad_output, grad_sums)
+        else:
+            grad_x = (torch.empty_like if sites.struct.num_reads == len(x) else torch.zeros_like)(x)
+
+        if sites.struct.num_writes:
+            needs_x = needs[5] if first else needs[1]
+            through_inner = needs_x or grad_conv1 is not None
+            # Behind the last unit nothing reads the state: its residual's gradient is the output's times `remaining`.
+            through_middle = through_inner or grad_conv2 is not None or (rows is None and grad_remaining is not None)
+            through_conv3 = grad_conv3 is not None or grad_bias3 is not None
             size = middle.shape[1]
             sums = None if grad_sums is None else grad_sums.float().contiguous()
-            taps = torch.empty(sites.num_writes, 9, dtype=torch.int32)
-            grad_inner = workspace.take("grad_inner", sites.num_reads, size) if through_inner else None
-            grad_middle = workspace.take("grad_middle", sites.num_writes + 1, size) if through_middle else None
-            with Packed(threads) as packed:
+            with Borrowed(call.threads) as memory:
                 unit = call.unit(x, conv1, conv3, bias3, shortcut is not None)
                 if through_middle:
-                    unit.back3 = packed.add("conv3", conv3, True)
+                    unit.back3 = memory.pack("conv3", conv3, transposed=True)
                 if through_inner:
-                    unit.back2 = packed.add("conv2", conv2, True, call.norms[2][0])
-                if grad_x is not None:
-                    unit.back1 = packed.add("conv1", conv1, True, call.norms[1][0])
-                    if shortcut is not None:
-                        unit.shortcut = packed.add("shortcut", shortcut, True)
-                scratch = workspace.take("scratch", threads, kernels().backward_scratch_size(ctypes.byref(unit)))
+                    unit.back2 = memory.pack("conv2", conv2, call.norms[2][0], transposed=True)
+                if needs_x:
+                    unit.back1 = memory.pack("conv1", conv1, call.norms[1][0], transposed=True)
+                if needs_x and shortcut is not None:
+                    unit.shortcut = memory.pack("shortcut", shortcut, transposed=True)
+
+                def room(name: str, needed: bool, *shape: int) -> Optional[Tensor]:
+                    return memory.take(name, *shape) if needed else None
+
+                turned_conv3 = room("turned_conv3", through_conv3, width + 1, channels)
+                turned_shortcut = room("turned_shortcut", grad_shortcut is not None, x.shape[1], channels)
+                grad_inner = room("grad_inner", through_inner, sites.struct.num_reads, size)
+                grad_middle = room("grad_middle", through_middle, sites.struct.num_writes + 1, size)
                 backward = BackwardPass(
                     x=x.data_ptr(),
                     x_rows=address(call.x_rows),
@@ -207,26 +218,30 @@ class UnitFunction(torch.autograd.Function):
                     grad_state=address(grad_state),
                     grad_output=address(grad_output),
                     grad_sums=address(sums),
-                    grad_x=address(grad_x),
+                    grad_x=address(grad_x) if needs_x else None,
+                    adds=not first or shortcut is None,
                     grad_remaining=address(grad_remaining),
                     grad_conv1=address(grad_conv1),
                     grad_conv2=address(grad_conv2),
                     grad_conv3=address(grad_conv3),
                     grad_shortcut=address(grad_shortcut),
+                    turned_conv3=address(turned_conv3),
+                    turned_shortcut=address(turned_shortcut),
                     grad_inner=address(grad_inner),
                     grad_middle=address(grad_middle),
-                    taps=taps.data_ptr(),
-                    scratch=scratch.data_ptr(),
+                    taps=memory.take("taps_of_writes", sites.struct.num_writes, 9).data_ptr(),
+                    scratch=memory.take(
+                        "scratch", call.threads, kernels().backward_scratch_size(ctypes.byref(unit))
+                    ).data_ptr(),
                 )
-                kernels().train_backward(unit, sites, backward, threads)
-                workspace.give_back("scratch", scratch)
-            for name, tensor in (("grad_inner", grad_inner), ("grad_middle", grad_middle)):
-                if tensor is not None:
-                    workspace.give_back(name, tensor)
-        bias = None if grad_conv3 is None else grad_conv3[-1]
+                kernels().train_backward(unit, sites.struct, backward, call.threads)
+                if grad_bias3 is not None and turned_conv3 is not None:
+                    grad_bias3.copy_(turned_conv3[-1])
+        if first and grad_state is not None:
+            workspace.give_back("grad_state", grad_state)
         return (
             None,
-            None if first or not needs[1] else grad_x,
+            None if first else grad_x,
             grad_output if needs[2] else None,
             grad_sums if needs[3] else None,
             grad_remaining,
@@ -235,10 +250,10 @@ class UnitFunction(torch.autograd.Function):
             None,
             None if grad_conv1 is None else grad_conv1.view_as(conv1),
             None if grad_conv2 is None else grad_conv2.view(width, 3, 3, width).permute(0, 3, 1, 2),
-            grad_conv3[:-1].T.contiguous().view_as(conv3) if grad_conv3 is not None and needs[10] else None,
-            bias.clone() if bias is not None and needs[11] else None,
-            None if grad_shortcut is None else grad_shortcut.T.contiguous().view_as(shortcut),
-            bias.clone() if bias is not None and needs[13] else None,
+            None if grad_conv3 is None else grad_conv3.view_as(conv3),
+            grad_bias3 if needs[11] else None,
+            None if grad_shortcut is None else grad_shortcut.view_as(shortcut),
+            grad_bias3.clone() if grad_bias3 is not None and needs[13] else None,
         )
 
 

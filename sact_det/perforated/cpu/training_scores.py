@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sact_det.perforated.cpu.training_calls import LocalScoring, Packed, Sites, address, kernels, whole_vectors
-from sact_det.perforated.cpu.training_functions import token
-from sact_det.perforated.cpu.workspace import workspace
+from sact_det.perforated.cpu.training_calls import Borrowed, LocalScoring, Sites, address, kernels, whole_vectors
+from sact_det.perforated.cpu.training_functions import token, zero_gradient
 
 TAPS = 9
 
@@ -36,19 +35,17 @@ class LocalFunction(torch.autograd.Function):
         struct = sites.struct
         logits = torch.zeros(struct.images, struct.out_height, struct.out_width)
         if struct.num_writes:
-            products = workspace.take("products", struct.num_reads, whole_vectors(TAPS))
             padded = F.pad(bias, (0, whole_vectors(TAPS) - TAPS))
-            with Packed(threads) as packed:
+            with Borrowed(threads) as memory:
                 scoring = LocalScoring(
                     channels=taps.shape[1],
-                    packed=packed.add("taps", taps[:, :, None, None], False),
+                    packed=memory.pack("taps", taps[:, :, None, None]),
                     bias=padded.data_ptr(),
                     rows=rows.data_ptr(),
-                    products=products.data_ptr(),
+                    products=memory.take("products", struct.num_reads, whole_vectors(TAPS)).data_ptr(),
                     logits=logits.data_ptr(),
                 )
                 kernels().local_forward(scoring, struct, threads)
-            workspace.give_back("products", products)
         ctx.sites, ctx.threads = sites, threads
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, taps)
@@ -70,25 +67,23 @@ class LocalFunction(torch.autograd.Function):
             zeros = [torch.zeros_like(taps) if needs_taps else None, taps.new_zeros(TAPS) if needs_bias else None]
             return None, None, grad_state, None, *zeros
         if needs_state and grad_state is None:
-            grad_state = torch.zeros(grad_logits.numel(), taps.shape[1])
+            grad_state = zero_gradient(grad_logits.numel(), taps.shape[1])
         grad_logits = grad_logits.contiguous()
         grad_taps = torch.empty_like(taps) if needs_taps else None
-        products = workspace.take("products", struct.num_reads, whole_vectors(TAPS))
-        scratch = workspace.take("scratch", threads, kernels().local_scratch_size())
-        scoring = LocalScoring(
-            channels=taps.shape[1],
-            taps=taps.data_ptr(),
-            rows=rows.data_ptr(),
-            products=products.data_ptr(),
-            logits=grad_logits.data_ptr(),
-            grad_rows=address(grad_state) if needs_state else None,
-            grad_taps=address(grad_taps),
-            scratch=scratch.data_ptr(),
-        )
-        kernels().local_backward(scoring, struct, threads)
-        grad_bias = products[:, :TAPS].sum(0) if needs_bias else None
-        workspace.give_back("products", products)
-        workspace.give_back("scratch", scratch)
+        with Borrowed(threads) as memory:
+            products = memory.take("products", struct.num_reads, whole_vectors(TAPS))
+            scoring = LocalScoring(
+                channels=taps.shape[1],
+                taps=taps.data_ptr(),
+                rows=rows.data_ptr(),
+                products=products.data_ptr(),
+                logits=grad_logits.data_ptr(),
+                grad_rows=address(grad_state) if needs_state else None,
+                grad_taps=address(grad_taps),
+                scratch=memory.take("scratch", threads, kernels().local_scratch_size()).data_ptr(),
+            )
+            kernels().local_backward(scoring, struct, threads)
+            grad_bias = products[:, :TAPS].sum(0) if needs_bias else None
         return None, None, grad_state if needs_state else None, None, grad_taps, grad_bias
 
 
