@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sact_det.block import EXECUTIONS, HaltingBranch, ResidualUnit, check_choice
-from sact_det.convolution import init_conv, pad_same
+from sact_det.convolution import init_conv
 from sact_det.flops import bottleneck_unit_flops, conv_flops
 from sact_det.network_spec import NetworkSpec, are_positive_integers
 from sact_det.norm import Norm
@@ -28,8 +28,8 @@ UNITS_BY_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200:
 
 
 def same_max_pool(x: Tensor) -> Tensor:
-    """3x3 max pooling of stride 2, TensorFlow SAME."""
-    return F.max_pool2d(pad_same(x, value=float("-inf")), 3, 2)
+    """3x3 max pooling of stride 2, as pad_same (convolution.py) pads: a window that reaches beyond the end is cut."""
+    return F.max_pool2d(x, 3, 2, (x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
 
 
 def symmetric_max_pool(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Shape shorthand in this module:
 """
 
 import ctypes
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -43,14 +43,14 @@ def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
                 return "there are none for halting branches with an activation"
             if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
                 return "norms that learn from the batch need PyTorch"
-    if any(parameter.dtype != torch.float32 for parameter in block.parameters()):
-        return "they compute in float32 only"
+        if unit.conv1.weight.dtype != torch.float32:
+            return "they compute in float32 only"
     return why_not_on(x)
 
 
-def _learns(norm: torch.nn.Module) -> bool:
+def _learns(norm: Any) -> bool:
     moves = isinstance(norm, MovingBatchNorm2d) and norm.training
-    return moves or depends_on_batch(norm) or any(parameter.requires_grad for parameter in norm.parameters())
+    return moves or depends_on_batch(norm) or norm.weight.requires_grad or norm.bias.requires_grad
 
 
 @torch.no_grad()
@@ -91,7 +91,8 @@ class TrainingRun(Run):
             self._out.zero_()
         # Growth of the sums of squares over all positions, for norms that learn their moving statistics.
         self._squares: Optional[Tensor] = None
-        if any(isinstance(module, MovingBatchNorm2d) and module.training for module in block.modules()):
+        norms = (unit.halting.local_norm for unit in block.units if isinstance(unit.halting, SpatialHalting))
+        if any(isinstance(norm, MovingBatchNorm2d) and norm.training for norm in norms):
             self._squares = torch.zeros(self._threads, channels, dtype=torch.float64)
 
         own = self._lists(self._exists)[0]
@@ -141,10 +142,11 @@ class TrainingRun(Run):
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
         assert isinstance(branch, SpatialHalting) and self._sums is not None
-        if self._squares is not None and isinstance(branch.local_norm, MovingBatchNorm2d):
+        norm = branch.local_norm
+        if self._squares is not None and isinstance(norm, MovingBatchNorm2d) and norm.training:
             total = self._sums.detach().sum(0)
-            branch.local_norm.observe(self._counts.sum().double(), total, self._squares.sum(0))
-        scale, shift = norm_affine(branch.local_norm)
+            norm.observe(self._counts.sum().double(), total, self._squares.sum(0))
+        scale, shift = norm_affine(norm)
         weights = branch.local_conv.weight[0].flatten(1)
         taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights
         logits, self._state = LocalFunction.apply(self._sites, self._threads, self._state, self._rows, taps, bias)

@@ -100,6 +100,7 @@ def address(tensor: Optional[Tensor]) -> Optional[int]:
     return None if tensor is None else tensor.data_ptr()
 
 
+@functools.lru_cache(maxsize=None)
 def whole_vectors(columns: int) -> int:
     """See gemm.h."""
     lanes = kernels().lanes()
@@ -178,6 +179,11 @@ class Borrowed:
         self._taken[name] = workspace.take(name, *shape)
         return self._taken[name]
 
+    def room(self, name: str, size: int) -> int:
+        """The address of so many floats; each name once."""
+        self._taken[name] = workspace.take_flat(name, size)
+        return self._taken[name].data_ptr()
+
     def pack(self, name: str, conv: Tensor, scale: Optional[Tensor] = None, transposed: bool = False) -> int:
         """A convolution's weight [K, C, k, k], times scale [K], as a right factor; returns its address.
 
@@ -192,6 +198,6 @@ class Borrowed:
         columns, depth = (channels_in, channels_out) if transposed else (channels_out, channels_in)
         steps = (step_in, step_tap, step_out) if transposed else (step_out, step_tap, step_in)
         factors = (None, address(scale)) if transposed else (address(scale), None)
-        target = self.take(name, taps * depth, whole_vectors(columns)).data_ptr()
+        target = self.room(name, taps * depth * whole_vectors(columns))
         kernels().pack(target, conv.data_ptr(), columns, taps, depth, *steps, *factors, self._threads)
         return target

@@ -11,6 +11,7 @@ Shape shorthand in this module:
 """
 
 import ctypes
+import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -31,6 +32,7 @@ from sact_det.perforated.cpu.training_calls import (
 from sact_det.perforated.cpu.workspace import workspace
 
 Affine = tuple[Tensor, Tensor]
+TAPS = 9
 
 
 def token(positions: int, channels: int) -> Tensor:
@@ -126,7 +128,7 @@ class UnitFunction(torch.autograd.Function):
                 unit.conv1 = memory.pack("conv1", conv1, call.norms[1][0])
                 unit.conv2 = memory.pack("conv2", conv2, call.norms[2][0])
                 unit.conv3 = memory.pack("conv3", conv3 if shortcut is None else torch.cat([conv3, shortcut], 1))
-                scratch = memory.take("scratch", threads, kernels().forward_scratch_size(ctypes.byref(unit)))
+                scratch_size = kernels().forward_scratch_size(ctypes.byref(unit))
                 forward = ForwardPass(
                     x=x.data_ptr(),
                     x_rows=address(call.x_rows),
@@ -137,7 +139,7 @@ class UnitFunction(torch.autograd.Function):
                     remaining=address(remaining),
                     sums=added.data_ptr(),
                     squares=address(call.squares),
-                    scratch=scratch.data_ptr(),
+                    scratch=memory.room("scratch", threads * scratch_size),
                 )
                 kernels().train_forward(unit, sites, forward, threads)
         ctx.call = call
@@ -167,7 +169,7 @@ class UnitFunction(torch.autograd.Function):
         make = torch.empty if sites.struct.num_writes else torch.zeros
         grad_remaining = None if grad_output is None or not needs[4] else torch.zeros(remaining.shape)
         grad_conv1 = make(width, x.shape[1]) if needs[8] else None
-        grad_conv2 = make(width, 9, width) if needs[9] else None
+        grad_conv2 = make(width, TAPS, width) if needs[9] else None
         grad_conv3 = make(channels, width) if needs[10] else None
         grad_bias3 = make(channels) if needs[11] or needs[13] else None
         grad_shortcut = make(channels, x.shape[1]) if needs[12] else None
@@ -201,13 +203,12 @@ class UnitFunction(torch.autograd.Function):
                 if needs_x and shortcut is not None:
                     unit.shortcut = memory.pack("shortcut", shortcut, transposed=True)
 
-                def room(name: str, needed: bool, *shape: int) -> Optional[Tensor]:
-                    return memory.take(name, *shape) if needed else None
+                turned_conv3 = memory.take("turned_conv3", width + 1, channels) if through_conv3 else None
+                scratch_size = kernels().backward_scratch_size(ctypes.byref(unit))
 
-                turned_conv3 = room("turned_conv3", through_conv3, width + 1, channels)
-                turned_shortcut = room("turned_shortcut", grad_shortcut is not None, x.shape[1], channels)
-                grad_inner = room("grad_inner", through_inner, sites.struct.num_reads, size)
-                grad_middle = room("grad_middle", through_middle, sites.struct.num_writes + 1, size)
+                def room(name: str, needed: bool, *shape: int) -> Optional[int]:
+                    return memory.room(name, math.prod(shape)) if needed else None
+
                 backward = BackwardPass(
                     x=x.data_ptr(),
                     x_rows=address(call.x_rows),
@@ -226,13 +227,11 @@ class UnitFunction(torch.autograd.Function):
                     grad_conv3=address(grad_conv3),
                     grad_shortcut=address(grad_shortcut),
                     turned_conv3=address(turned_conv3),
-                    turned_shortcut=address(turned_shortcut),
-                    grad_inner=address(grad_inner),
-                    grad_middle=address(grad_middle),
-                    taps=memory.take("taps_of_writes", sites.struct.num_writes, 9).data_ptr(),
-                    scratch=memory.take(
-                        "scratch", call.threads, kernels().backward_scratch_size(ctypes.byref(unit))
-                    ).data_ptr(),
+                    turned_shortcut=room("turned_shortcut", grad_shortcut is not None, x.shape[1], channels),
+                    grad_inner=room("grad_inner", through_inner, sites.struct.num_reads, size),
+                    grad_middle=room("grad_middle", through_middle, sites.struct.num_writes + 1, size),
+                    taps=memory.room("taps_of_writes", sites.struct.num_writes * TAPS),
+                    scratch=memory.room("scratch", call.threads * scratch_size),
                 )
                 kernels().train_backward(unit, sites.struct, backward, call.threads)
                 if grad_bias3 is not None and turned_conv3 is not None:

@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sact_det.perforated.cpu.training_calls import Borrowed, LocalScoring, Sites, address, kernels, whole_vectors
-from sact_det.perforated.cpu.training_functions import token, zero_gradient
-
-TAPS = 9
+from sact_det.perforated.cpu.training_functions import TAPS, token, zero_gradient
 
 
 class LocalFunction(torch.autograd.Function):
@@ -42,7 +40,7 @@ class LocalFunction(torch.autograd.Function):
                     packed=memory.pack("taps", taps[:, :, None, None]),
                     bias=padded.data_ptr(),
                     rows=rows.data_ptr(),
-                    products=memory.take("products", struct.num_reads, whole_vectors(TAPS)).data_ptr(),
+                    products=memory.room("products", struct.num_reads * whole_vectors(TAPS)),
                     logits=logits.data_ptr(),
                 )
                 kernels().local_forward(scoring, struct, threads)
@@ -80,7 +78,7 @@ class LocalFunction(torch.autograd.Function):
                 logits=grad_logits.data_ptr(),
                 grad_rows=address(grad_state) if needs_state else None,
                 grad_taps=address(grad_taps),
-                scratch=memory.take("scratch", threads, kernels().local_scratch_size()).data_ptr(),
+                scratch=memory.room("scratch", threads * kernels().local_scratch_size()),
             )
             kernels().local_backward(scoring, struct, threads)
             grad_bias = products[:, :TAPS].sum(0) if needs_bias else None

@@ -45,7 +45,7 @@ public:
                    bool sums = false)
         : to(to), scale(scale), count(count), own_rows(rows), rows(rows + sums), length(length), columns(segments * length),
           panels((length + PANEL - 1) / PANEL), all_panels(segments * panels),
-          group(std::clamp<int64_t>(all_panels / (2 * threads), 1, 8)) {}
+          group(std::clamp<int64_t>(all_panels / threads, 1, 8)) {}
 
     // Floats of scratch per thread.
     static int64_t scratch_size(int64_t rows) { return SLICE * (rows + 1 + TILE_ROWS + PANEL); }

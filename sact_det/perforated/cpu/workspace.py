@@ -16,10 +16,14 @@ class Workspace(threading.local):
     def take(self, name: str, *shape: int) -> Tensor:
         """An uninitialised float32 tensor that belongs to the caller until given back."""
         size = math.prod(shape)
+        return self.take_flat(name, size)[:size].view(shape)
+
+    def take_flat(self, name: str, size: int) -> Tensor:
+        """As `take`, in one dimension and perhaps longer."""
         memory = self._free.pop(name, None)
-        if memory is None or len(memory) < size:
+        if memory is None or memory.numel() < size:
             memory = torch.empty(size)
-        return memory[:size].view(shape)
+        return memory
 
     def give_back(self, name: str, tensor: Tensor) -> None:
         """Returns what was taken under a name."""
