@@ -8,6 +8,7 @@
 
 #include <omp.h>
 
+#include "factors.h"
 #include "training.h"
 #include "weight_gradient.h"
 
@@ -161,7 +162,8 @@ struct Unnormalize {
 
 extern "C" {
 
-void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const BackwardPass* pass_at, int threads) {
+void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const BackwardPass* pass_at, const Factors* factors,
+                    int threads) {
     const TrainedUnit unit = *unit_at;
     const Sites sites = *sites_at;
     const BackwardPass pass = *pass_at;
@@ -186,6 +188,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
 #pragma omp parallel num_threads(threads)
     {
         float* scratch = pass.scratch + omp_get_thread_num() * backward_scratch_size(&unit);
+        pack(*factors);
         Left left;
         left.zeros = no_row;
         const float* sources[BLOCK_ROWS];
@@ -316,13 +319,14 @@ struct LocalScoring {
 
 int64_t local_scratch_size() { return WeightGradient::scratch_size(9); }
 
-void local_forward(const LocalScoring* scoring_at, const Sites* sites_at, int threads) {
+void local_forward(const LocalScoring* scoring_at, const Sites* sites_at, const Factors* factors, int threads) {
     const LocalScoring to = *scoring_at;
     const Sites sites = *sites_at;
     const int64_t size = whole_vectors(9);
     Blocks blocks(sites.num_reads, threads);
 #pragma omp parallel num_threads(threads)
     {
+        pack(*factors);
         blocks.take([&](int64_t first, int rows) {
             Left left;
             left.segments = 1;

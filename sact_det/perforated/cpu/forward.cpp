@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "factors.h"
 #include "training.h"
 
 extern "C" {
@@ -21,38 +22,6 @@ struct ForwardPass {
 
 int64_t forward_scratch_size(const TrainedUnit* unit) {
     return BLOCK_ROWS * unit->in_channels + 2 * whole_vectors(unit->out_channels);
-}
-
-// [columns, outer * inner] to panels: factor (column, i, j) at from[column * step + i * outer_step + j * inner_step],
-// times by_column[column], times by_inner[j], each of which may be null.
-void pack(float* to, const float* from, int64_t columns, int64_t outer, int64_t inner, int64_t step, int64_t outer_step,
-          int64_t inner_step, const float* by_column, const float* by_inner, int threads) {
-    constexpr int64_t SLICE = 16;
-    const int64_t depth = outer * inner, panels = (columns + PANEL - 1) / PANEL, slices = (inner + SLICE - 1) / SLICE;
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
-    for (int64_t panel = 0; panel < panels; panel++)
-        for (int64_t part = 0; part < outer * slices; part++) {
-            const int64_t start = panel * PANEL, real = std::min<int64_t>(columns - start, PANEL);
-            const int64_t size = whole_vectors(real), i = part / slices, first = part % slices * SLICE;
-            const int64_t end = std::min(inner, first + SLICE);
-            const float* source = from + start * step + i * outer_step;
-            float* target = to + start * depth + i * inner * size;
-            if (step == 1) {
-                for (int64_t j = first; j < end; j++) {
-                    const float factor = by_inner ? by_inner[j] : 1.0f;
-                    for (int64_t c = 0; c < real; c++) target[j * size + c] = source[c + j * inner_step] * factor;
-                }
-            } else {
-                for (int64_t c = 0; c < real; c++)
-                    for (int64_t j = first; j < end; j++)
-                        target[j * size + c] = source[c * step + j * inner_step] * (by_inner ? by_inner[j] : 1.0f);
-            }
-            for (int64_t j = first; j < end; j++) {
-                if (by_column)
-                    for (int64_t c = 0; c < real; c++) target[j * size + c] *= by_column[start + c];
-                std::fill(target + j * size + real, target + (j + 1) * size, 0.0f);
-            }
-        }
 }
 
 // For a list of positions, where each stands in it; -1 elsewhere.
@@ -112,7 +81,8 @@ struct Addition {
 
 extern "C" {
 
-void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const ForwardPass* pass_at, int threads) {
+void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const ForwardPass* pass_at, const Factors* factors,
+                   int threads) {
     const TrainedUnit unit = *unit_at;
     const Sites sites = *sites_at;
     const ForwardPass to = *pass_at;
@@ -133,6 +103,7 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
         float* targets[BLOCK_ROWS];
         Left left;
 
+        pack(*factors);
         left.zeros = zeros;
         left.segments = 1;
         left.lengths[0] = unit.in_channels;

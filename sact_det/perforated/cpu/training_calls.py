@@ -42,6 +42,22 @@ class SitesStruct(ctypes.Structure):
     ]
 
 
+class Factor(ctypes.Structure):
+    """struct Factor of factors.h."""
+
+    _fields_ = [
+        *_addresses("to", "source"),
+        *((name, ctypes.c_int64) for name in ("columns", "outer", "inner", "step", "outer_step", "inner_step")),
+        *_addresses("by_column", "by_inner"),
+    ]
+
+
+class Factors(ctypes.Structure):
+    """struct Factors of factors.h."""
+
+    _fields_ = [("factors", ctypes.POINTER(Factor)), ("count", ctypes.c_int64)]
+
+
 class ForwardPass(ctypes.Structure):
     """struct ForwardPass of forward.cpp."""
 
@@ -76,11 +92,10 @@ _SIGNATURES = {
     "forward_scratch_size": (_INT64, [ctypes.POINTER(TrainedUnit)]),
     "backward_scratch_size": (_INT64, [ctypes.POINTER(TrainedUnit)]),
     "local_scratch_size": (_INT64, []),
-    "pack": (None, [_POINTER, _POINTER, *[_INT64] * 6, _POINTER, _POINTER, _INT]),
     "tabulate": (None, [_POINTER, _INT64, _POINTER, _INT64]),
-    "train_forward": (None, [*map(ctypes.POINTER, (TrainedUnit, SitesStruct, ForwardPass)), _INT]),
-    "train_backward": (None, [*map(ctypes.POINTER, (TrainedUnit, SitesStruct, BackwardPass)), _INT]),
-    "local_forward": (None, [*map(ctypes.POINTER, (LocalScoring, SitesStruct)), _INT]),
+    "train_forward": (None, [*map(ctypes.POINTER, (TrainedUnit, SitesStruct, ForwardPass, Factors)), _INT]),
+    "train_backward": (None, [*map(ctypes.POINTER, (TrainedUnit, SitesStruct, BackwardPass, Factors)), _INT]),
+    "local_forward": (None, [*map(ctypes.POINTER, (LocalScoring, SitesStruct, Factors)), _INT]),
     "local_backward": (None, [*map(ctypes.POINTER, (LocalScoring, SitesStruct)), _INT]),
 }
 
@@ -157,15 +172,12 @@ def _tabulate(positions: Tensor, number: int) -> Tensor:
 
 
 class Borrowed:
-    """Memory that is used again and again, for the time of a `with`; packed weights among it.
+    """Memory that is used again and again, for the time of a `with`; room for packed weights among it."""
 
-    Args:
-        threads: to pack with.
-    """
-
-    def __init__(self, threads: int):
-        self._threads = threads
+    def __init__(self) -> None:
         self._taken: dict[str, Tensor] = {}
+        self._factors: list[Factor] = []
+        self._sources: list[Tensor] = []
 
     def __enter__(self) -> "Borrowed":
         return self
@@ -185,7 +197,7 @@ class Borrowed:
         return self._taken[name].data_ptr()
 
     def pack(self, name: str, conv: Tensor, scale: Optional[Tensor] = None, transposed: bool = False) -> int:
-        """A convolution's weight [K, C, k, k], times scale [K], as a right factor; returns its address.
+        """Has a kernel pack a convolution's weight [K, C, k, k], times scale [K]; returns the address of the result.
 
         Columns are the output channels, or, transposed, the input channels.
         """
@@ -199,5 +211,10 @@ class Borrowed:
         steps = (step_in, step_tap, step_out) if transposed else (step_out, step_tap, step_in)
         factors = (None, address(scale)) if transposed else (address(scale), None)
         target = self.room(name, taps * depth * whole_vectors(columns))
-        kernels().pack(target, conv.data_ptr(), columns, taps, depth, *steps, *factors, self._threads)
+        self._factors.append(Factor(target, conv.data_ptr(), columns, taps, depth, *steps, *factors))
+        self._sources.append(conv)
         return target
+
+    def factors(self) -> Factors:
+        """What a kernel has to pack."""
+        return Factors((Factor * len(self._factors))(*self._factors), len(self._factors))

@@ -123,7 +123,7 @@ class UnitFunction(torch.autograd.Function):
         added = torch.zeros(threads, sites.images, channels, dtype=torch.float64)
         if sites.num_writes:
             bias = bias3 if shortcut_bias is None else bias3 + shortcut_bias
-            with Borrowed(threads) as memory:
+            with Borrowed() as memory:
                 unit = call.unit(x, conv1, conv3, bias, shortcut is not None)
                 unit.conv1 = memory.pack("conv1", conv1, call.norms[1][0])
                 unit.conv2 = memory.pack("conv2", conv2, call.norms[2][0])
@@ -141,7 +141,7 @@ class UnitFunction(torch.autograd.Function):
                     squares=address(call.squares),
                     scratch=memory.room("scratch", threads * scratch_size),
                 )
-                kernels().train_forward(unit, sites, forward, threads)
+                kernels().train_forward(unit, sites, forward, memory.factors(), threads)
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut)
@@ -192,7 +192,7 @@ class UnitFunction(torch.autograd.Function):
             through_conv3 = grad_conv3 is not None or grad_bias3 is not None
             size = middle.shape[1]
             sums = None if grad_sums is None else grad_sums.float().contiguous()
-            with Borrowed(call.threads) as memory:
+            with Borrowed() as memory:
                 unit = call.unit(x, conv1, conv3, bias3, shortcut is not None)
                 if through_middle:
                     unit.back3 = memory.pack("conv3", conv3, transposed=True)
@@ -233,7 +233,7 @@ class UnitFunction(torch.autograd.Function):
                     taps=memory.room("taps_of_writes", sites.struct.num_writes * TAPS),
                     scratch=memory.room("scratch", call.threads * scratch_size),
                 )
-                kernels().train_backward(unit, sites.struct, backward, call.threads)
+                kernels().train_backward(unit, sites.struct, backward, memory.factors(), call.threads)
                 if grad_bias3 is not None and turned_conv3 is not None:
                     grad_bias3.copy_(turned_conv3[-1])
         if first and grad_state is not None:

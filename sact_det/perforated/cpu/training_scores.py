@@ -34,7 +34,7 @@ class LocalFunction(torch.autograd.Function):
         logits = torch.zeros(struct.images, struct.out_height, struct.out_width)
         if struct.num_writes:
             padded = F.pad(bias, (0, whole_vectors(TAPS) - TAPS))
-            with Borrowed(threads) as memory:
+            with Borrowed() as memory:
                 scoring = LocalScoring(
                     channels=taps.shape[1],
                     packed=memory.pack("taps", taps[:, :, None, None]),
@@ -43,7 +43,7 @@ class LocalFunction(torch.autograd.Function):
                     products=memory.room("products", struct.num_reads * whole_vectors(TAPS)),
                     logits=logits.data_ptr(),
                 )
-                kernels().local_forward(scoring, struct, threads)
+                kernels().local_forward(scoring, struct, memory.factors(), threads)
         ctx.sites, ctx.threads = sites, threads
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, taps)
@@ -68,7 +68,7 @@ class LocalFunction(torch.autograd.Function):
             grad_state = zero_gradient(grad_logits.numel(), taps.shape[1])
         grad_logits = grad_logits.contiguous()
         grad_taps = torch.empty_like(taps) if needs_taps else None
-        with Borrowed(threads) as memory:
+        with Borrowed() as memory:
             products = memory.take("products", struct.num_reads, whole_vectors(TAPS))
             scoring = LocalScoring(
                 channels=taps.shape[1],
