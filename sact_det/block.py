@@ -166,8 +166,9 @@ class AdaptiveBlock(nn.Module):
 
     Execution "dense" is the reference: batch statistics see what they saw in the original program. "perforated"
     computes the active positions only (of all units but the first), where no norm depends on the batch: in evaluation,
-    and in training with frozen norms. "auto" perforates a unit where that is faster. Inference on a CPU in float32 runs
-    in kernels of our own under both (sact_det/perforated/cpu), plain blocks too.
+    and in training with frozen norms. "auto" perforates a unit where that is faster. In float32 on a CPU, inference
+    and training with frozen norms run in kernels of our own under both (sact_det/perforated/cpu); inference of plain
+    blocks too.
 
     In evaluation a block stops as soon as every position has halted; in training all units run, so that their norms and
     every process see the same graph.

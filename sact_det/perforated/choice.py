@@ -22,7 +22,7 @@ from sact_det.resnet_v2 import Stem
 logger = logging.getLogger(__name__)
 
 # In PyTorch, "auto" perforates a unit where it would evaluate at most this share of the positions. Measured on a CPU in
-# training (docs/PERFORMANCE.md): with all positions active, perforated takes about as long as dense.
+# training: with all positions active, perforated takes about as long as dense.
 AUTO_SHARE = 0.9
 
 
@@ -33,7 +33,7 @@ def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid
         _log_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
         return (TritonRun if x.is_cuda else RowsRun)(block, x, valid_in, valid)
     if not x.is_cuda and torch.is_grad_enabled():
-        reason = why_not_training(block, x)
+        reason = why_not_training(block, x)  # the one above was that it is no inference
         if reason is None:
             _log_once("Blocks run in C++ kernels on cpu, backward passes included.")
             return TrainingRun(block, x, valid_in, valid)
