@@ -27,7 +27,7 @@ class Workspace(threading.local):
 
     def give_back(self, name: str, tensor: Tensor) -> None:
         """Returns what was taken under a name."""
-        self._free[name] = tensor._base if tensor._base is not None else tensor
+        self._free[name] = (tensor if tensor._base is None else tensor._base).view(-1)
 
 
 workspace = Workspace()
