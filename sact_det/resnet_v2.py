@@ -29,7 +29,8 @@ UNITS_BY_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200:
 
 def same_max_pool(x: Tensor) -> Tensor:
     """3x3 max pooling of stride 2, as pad_same (convolution.py) pads: a window that reaches beyond the end is cut."""
-    return F.max_pool2d(x, 3, 2, (x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
+    height, width = (int(side) for side in x.shape[2:])  # numbers, for exporters that trace
+    return F.max_pool2d(x, 3, 2, (height % 2, width % 2), ceil_mode=True)
 
 
 def symmetric_max_pool(x: Tensor) -> Tensor:
