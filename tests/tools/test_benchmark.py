@@ -251,14 +251,14 @@ MEMORY = ("memory", *TINY, "--ratios", "1.0", "--rivals", "eager", "--executions
 
 
 def test_memory_is_measured_of_inference_and_training(tool, tmp_path, monkeypatch):
-    # In this process, for speed; the next test has a child.
+    # In this process, for speed, whose memory others take and return, too; a child is measured two tests further on.
     monkeypatch.setattr(memory, "run_child", lambda name, job, setting: memory.measure(job))
     tool.main([*MEMORY, "--json", str(tmp_path / "numbers.json")])
     inference, training = json.loads((tmp_path / "numbers.json").read_text())["tables"]
     assert "training step" in training["title"]
     for table in (inference, training):
         assert [row["name"] for row in table["rows"]] == ["eager", "SACT 1, perforated"] and table["dense"] == "eager"
-        assert all(2**20 < row["empty"] <= row["peak"] >= row["before"] for row in table["rows"])
+        assert all(row[kind] > 2**20 for row in table["rows"] for kind in ("empty", "before", "peak"))
 
 
 def test_networks_that_take_no_memory_have_no_ratio():
