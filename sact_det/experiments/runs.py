@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any, Sequence, Union
 
@@ -46,10 +47,10 @@ def read_run(folder: Union[str, Path]) -> dict[str, Any]:
     steps = [line for line in lines if "total_loss" in line]
     if not (folder / "model_final.pth").is_file() or not steps:
         raise InputError(f"{folder}: the training is not finished; go on with tools/train_net.py --resume")
-    times = sorted(line["time"] for line in steps if "time" in line)
+    times = [line["time"] for line in steps if "time" in line]
     return {
         **run,
-        "seconds_per_step": times[len(times) // 2] if times else None,
+        "seconds_per_step": statistics.median(times) if times else None,
         "dataset": dataset,
         "results": results,
         "course": [_course(line) for line in steps],
@@ -65,10 +66,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """
     if not values:
         raise ValueError("`values`: a mean needs at least one")
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def _course(line: dict[str, Any]) -> dict[str, Any]:
