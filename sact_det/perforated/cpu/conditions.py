@@ -5,7 +5,11 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from sact_det.block import ResidualUnit
+from sact_det.halting_branch import SpatialHalting, linear
+from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
+from sact_det.resnet_v2 import BottleneckUnit
 
 
 def why_not_on(x: Tensor) -> Optional[str]:
@@ -22,3 +26,16 @@ def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
     return why_not_on(x)
+
+
+def why_not_unit(unit: ResidualUnit) -> Optional[str]:
+    """Why the kernels cannot evaluate units of this kind or their halting branches, or None."""
+    if type(unit) is not BottleneckUnit:
+        return f"there are none for {type(unit).__name__}"
+    branch = unit.halting
+    if isinstance(branch, SpatialHalting):
+        if branch.activate is not linear:
+            return "there are none for halting branches with an activation"
+        if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
+            return "norms that learn from the batch need PyTorch"
+    return None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sact_det.halting_process import HaltingOutcome, HaltingProcess
-from sact_det.perforated.cpu import library
+from sact_det.perforated.cpu import calls
 
 
 class RowsHalting(HaltingProcess):
@@ -20,7 +20,7 @@ class RowsHalting(HaltingProcess):
 
     def __init__(self, exists: Tensor, num_units: int, eps: float):
         number, height, width = exists.shape
-        self._library = library.load_library()
+        self._kernels = calls.kernels()
         self._active = exists.clone()
         self._distribution = torch.zeros(number, num_units, height, width)
         cumulative, self._ponder_cost = torch.zeros(2, *exists.shape)
@@ -28,7 +28,7 @@ class RowsHalting(HaltingProcess):
         self._units = torch.zeros(exists.shape, dtype=torch.int64)
         self._counts = torch.zeros(2, number, num_units, dtype=torch.int64)
         self._kept = exists, cumulative
-        self._process = library.Process(
+        self._process = calls.Process(
             images=number,
             height=height,
             width=width,
@@ -45,7 +45,7 @@ class RowsHalting(HaltingProcess):
             dilated=self._counts[1].data_ptr(),
         )
         self._unit = 0
-        self._left = self._library.count_positions(self._process, 0)
+        self._left = self._kernels.count_positions(self._process, 0)
 
     @property
     def active(self) -> Tensor:
@@ -59,7 +59,7 @@ class RowsHalting(HaltingProcess):
     def step(self, h: Optional[Tensor]) -> Tensor:
         """See HaltingProcess."""
         h = None if h is None else h.contiguous()
-        self._left = self._library.halting_step(self._process, self._unit, None if h is None else h.data_ptr())
+        self._left = self._kernels.halting_step(self._process, self._unit, None if h is None else h.data_ptr())
         self._unit += 1
         return self._distribution[:, self._unit - 1]
 

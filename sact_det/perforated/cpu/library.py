@@ -29,98 +29,9 @@ class LibraryUnavailable(Exception):
     """The library cannot be had; the message says why."""
 
 
-class Unit(ctypes.Structure):
-    """struct Unit of rows.cpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("in_channels", "width", "out_channels", "stride", "dilation")),
-        *((name, ctypes.c_void_p) for name in ("scale", "shift", "conv1", "bias1", "conv2", "bias2", "conv3", "bias3")),
-        ("projects", ctypes.c_int64),
-    ]
-
-
-class Halting(ctypes.Structure):
-    """struct Halting of rows.cpp."""
-
-    _fields_ = [
-        ("channels", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("taps", "bias", "pooled")),
-        ("constant", ctypes.c_float),
-    ]
-
-
-class Evaluation(ctypes.Structure):
-    """struct Evaluation of rows.cpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "in_height", "in_width", "out_height", "out_width")),
-        ("x", ctypes.c_void_p),
-        ("inner", ctypes.c_void_p),
-        ("reads", ctypes.c_void_p),
-        ("num_reads", ctypes.c_int64),
-        ("writes", ctypes.c_void_p),
-        ("num_writes", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("shortcut", "state", "output", "moved", "remaining", "sums", "scratch")),
-        *((name, ctypes.c_void_p) for name in ("counts", "products", "image_logits", "scores")),
-    ]
-
-
-class Process(ctypes.Structure):
-    """struct Process of halting.cpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "height", "width", "units")),
-        ("threshold", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("exists", "cumulative", "remainder", "ponder_cost", "num_units")),
-        *((name, ctypes.c_void_p) for name in ("active", "distribution", "evaluated", "dilated")),
-    ]
-
-
-class Stem(ctypes.Structure):
-    """struct Stem of stem.cpp."""
-
-    _fields_ = [
-        ("channels", ctypes.c_int64),
-        ("conv", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("same", ctypes.c_int64),
-    ]
-
-
-class Images(ctypes.Structure):
-    """struct Images of stem.cpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "height", "width")),
-        ("pixels", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("stride_image", "stride_colour", "stride_y", "stride_x")),
-        *((name, ctypes.c_void_p) for name in ("sizes", "colours", "rows", "scratch")),
-    ]
-
-
-_POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_SIGNATURES = {
-    "lanes": (_INT64, []),
-    "panel": (_INT64, []),
-    "scratch_size": (_INT64, [ctypes.POINTER(Unit)]),
-    "evaluate_unit": (
-        None,
-        [ctypes.POINTER(Unit), ctypes.POINTER(Halting), ctypes.POINTER(Evaluation), _INT],
-    ),
-    "stem_scratch_size": (_INT64, [ctypes.POINTER(Stem), _INT64]),
-    "evaluate_stem": (None, [ctypes.POINTER(Stem), ctypes.POINTER(Images), _INT]),
-    "list_positions": (
-        _INT64,
-        [_POINTER, _POINTER, _INT64, _INT64, _INT64, _POINTER, ctypes.POINTER(_INT64), _POINTER],
-    ),
-    "count_positions": (_INT64, [ctypes.POINTER(Process), _INT64]),
-    "halting_step": (_INT64, [ctypes.POINTER(Process), _INT64, _POINTER]),
-}
-
-
 @functools.lru_cache(maxsize=None)
 def load_library() -> ctypes.CDLL:
-    """The library.
+    """The library; calls.py knows its functions.
 
     Raises:
         LibraryUnavailable: there is no compiler, or it fails.
@@ -187,13 +98,9 @@ def _compile(compiler: str, path: Path) -> None:
 
 def _load(path: Path) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path))
     except OSError as error:
         raise LibraryUnavailable(f"{path} cannot be loaded: {error}") from error
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
 
 
 def why_unavailable() -> Optional[str]:

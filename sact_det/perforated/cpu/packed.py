@@ -9,14 +9,14 @@ from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit
 from sact_det.halting_branch import SpatialHalting
-from sact_det.perforated.cpu import library
+from sact_det.perforated.cpu import calls
 from sact_det.perforated.folded import fold_halting, fold_unit
 from sact_det.resnet_v2 import BottleneckUnit, Stem, symmetric_max_pool
 
 
 def _packed(weight: Tensor) -> Tensor:
     """A matrix [columns, depth] in panels, as rows.cpp reads it."""
-    lanes, panel = library.load_library().lanes(), library.load_library().panel()
+    lanes, panel = calls.kernels().lanes(), calls.kernels().panel()
     padded = F.pad(weight, (0, 0, 0, -len(weight) % lanes))
     return torch.cat([part.T.reshape(-1) for part in padded.split(panel)])
 
@@ -31,7 +31,7 @@ class PackedUnit:
         scratch_size: floats of scratch per thread.
     """
 
-    struct: library.Unit
+    struct: calls.Unit
     tensors: dict[str, Tensor]
     inner_size: int
     scratch_size: int
@@ -46,7 +46,7 @@ class PackedHalting:
         products_size: floats of the products of one position.
     """
 
-    struct: library.Halting
+    struct: calls.Halting
     tensors: tuple[Tensor, ...]
     products_size: int
 
@@ -59,7 +59,7 @@ def pack_unit(unit: BottleneckUnit) -> PackedUnit:
         **{name: getattr(folded, name).contiguous() for name in ("scale", "shift", "bias1", "bias2", "bias3")},
         **{name: _packed(getattr(folded, name)) for name in ("conv1", "conv2", "conv3")},
     }
-    struct = library.Unit(
+    struct = calls.Unit(
         in_channels=in_channels,
         width=width,
         out_channels=len(folded.conv3),
@@ -68,17 +68,17 @@ def pack_unit(unit: BottleneckUnit) -> PackedUnit:
         projects=folded.projects,
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
     )
-    lanes = library.load_library().lanes()
-    scratch_size = library.load_library().scratch_size(ctypes.byref(struct))
+    lanes = calls.kernels().lanes()
+    scratch_size = calls.kernels().scratch_size(ctypes.byref(struct))
     return PackedUnit(struct, tensors, -(-width // lanes) * lanes, scratch_size)
 
 
 def pack_halting(branch: SpatialHalting) -> PackedHalting:
     """Folds and packs a halting branch."""
     folded = fold_halting(branch)
-    lanes = library.load_library().lanes()
+    lanes = calls.kernels().lanes()
     tensors = folded.taps.contiguous(), F.pad(folded.bias, (0, -len(folded.bias) % lanes)), folded.pooled.contiguous()
-    struct = library.Halting(len(folded.pooled), *(tensor.data_ptr() for tensor in tensors), float(folded.constant))
+    struct = calls.Halting(len(folded.pooled), *(tensor.data_ptr() for tensor in tensors), float(folded.constant))
     return PackedHalting(struct, tensors, len(tensors[1]))
 
 
@@ -107,7 +107,7 @@ class PackedStem:
         struct: with the addresses of `tensors`.
     """
 
-    struct: library.Stem
+    struct: calls.Stem
     tensors: tuple[Tensor, Tensor]
 
 
@@ -115,9 +115,9 @@ class PackedStem:
 def pack_stem(stem: Stem) -> PackedStem:
     """Packs the root convolution."""
     assert stem.conv.bias is not None
-    lanes = library.load_library().lanes()
+    lanes = calls.kernels().lanes()
     channels = len(stem.conv.bias)
     conv = _packed(stem.conv.weight.permute(0, 2, 3, 1).flatten(1))
     bias = F.pad(stem.conv.bias, (0, -channels % lanes))
-    struct = library.Stem(channels, conv.data_ptr(), bias.data_ptr(), stem.pool is not symmetric_max_pool)
+    struct = calls.Stem(channels, conv.data_ptr(), bias.data_ptr(), stem.pool is not symmetric_max_pool)
     return PackedStem(struct, (conv, bias))

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
-from sact_det.halting_branch import ImageHalting, SpatialHalting, linear
+from sact_det.halting_branch import ImageHalting, SpatialHalting
 from sact_det.halting_process import HaltingProcess, TensorHalting
 from sact_det.norm import depends_on_batch
-from sact_det.perforated.cpu import library
-from sact_det.perforated.cpu.conditions import why_not_here
+from sact_det.perforated.cpu import calls
+from sact_det.perforated.cpu.conditions import why_not_here, why_not_unit
 from sact_det.perforated.cpu.halting import RowsHalting
 from sact_det.perforated.cpu.packed import PackedUnit, pack_block
 from sact_det.perforated.cpu.workspace import workspace
@@ -36,16 +36,12 @@ def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     if block.training and block.halting != "none":
         return "they are for inference"
     for unit in block.units:
-        if type(unit) is not BottleneckUnit:
-            return f"there are none for {type(unit).__name__}"
+        refused = why_not_unit(unit)
+        if refused is not None:
+            return refused
+        assert isinstance(unit, BottleneckUnit)
         if any(map(depends_on_batch, (unit.preact, unit.norm1, unit.norm2))):
             return "norms that learn from the batch need PyTorch"
-        branch = unit.halting
-        if isinstance(branch, SpatialHalting):
-            if branch.activate is not linear:
-                return "there are none for halting branches with an activation"
-            if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
-                return "norms that learn from the batch need PyTorch"
     return why_not_here(block, x)
 
 
@@ -59,7 +55,7 @@ class RowsRun(Run):
     """
 
     def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
-        self._library = library.load_library()
+        self._kernels = calls.kernels()
         self._threads = torch.get_num_threads()
         self._packed = block.weight_cache.get(block, pack_block)
         first = block.units[0]
@@ -86,14 +82,14 @@ class RowsRun(Run):
         self._taken: dict[str, Tensor] = {}
 
         rows = x.permute(0, 2, 3, 1).contiguous()
-        self._evaluation = library.Evaluation(
+        self._evaluation = calls.Evaluation(
             images=number,
             out_height=self._shape[1],
             out_width=self._shape[2],
             writes=self._lists[0].data_ptr(),
             state=self._state.data_ptr(),
             remaining=self._remaining.data_ptr(),
-            sums=_address(self._sums),
+            sums=calls.address(self._sums),
             counts=self._counts.data_ptr(),
             image_logits=self._image_logits.data_ptr(),
         )
@@ -139,7 +135,7 @@ class RowsRun(Run):
     def _listed(self, active: Tensor, exists: Tensor, lists: Tensor) -> tuple[int, int]:
         """Fills both lists, int64 and ascending, and says how long they are."""
         count = ctypes.c_int64()
-        around = self._library.list_positions(
+        around = self._kernels.list_positions(
             active.data_ptr(), exists.data_ptr(), *active.shape, lists[0].data_ptr(), count, lists[1].data_ptr()
         )
         return count.value, around
@@ -154,7 +150,7 @@ class RowsRun(Run):
             to.scores = self._scores.data_ptr()
             if to.products is None:
                 to.products = self._take("products", self._exists.numel(), packed.products_size).data_ptr()
-        self._library.evaluate_unit(self._packed.units[unit].struct, branch, to, self._threads)
+        self._kernels.evaluate_unit(self._packed.units[unit].struct, branch, to, self._threads)
 
     def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
         """See Run."""
@@ -200,7 +196,3 @@ class RowsRun(Run):
         for name, memory in self._taken.items():
             workspace.give_back(name, memory)
         return self._output.view(*self._shape, -1).permute(0, 3, 1, 2)
-
-
-def _address(tensor: Optional[Tensor]) -> Optional[int]:
-    return None if tensor is None else tensor.data_ptr()

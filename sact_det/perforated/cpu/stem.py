@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sact_det.padding import Sizes
-from sact_det.perforated.cpu import library
+from sact_det.perforated.cpu import calls
 from sact_det.perforated.cpu.packed import pack_stem
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.resnet_v2 import Stem
@@ -14,14 +14,14 @@ from sact_det.resnet_v2 import Stem
 
 def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     """See Stem.forward; the result is channels last."""
-    kernels, threads = library.load_library(), torch.get_num_threads()
+    kernels, threads = calls.kernels(), torch.get_num_threads()
     packed = stem.weight_cache.get(stem, pack_stem)
     number, _, height, width = x.shape
     own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64)
     rows = torch.empty(number, -(-height // stem.stride), -(-width // stem.stride), packed.struct.channels)
     colours = workspace.take("colours", number, height + 6, width + 6, 3)
     scratch = workspace.take("scratch", threads, kernels.stem_scratch_size(packed.struct, width))
-    images = library.Images(
+    images = calls.Images(
         number,
         height,
         width,

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
-from sact_det.halting_branch import SpatialHalting, linear
+from sact_det.halting_branch import SpatialHalting
 from sact_det.norm import MovingBatchNorm2d, depends_on_batch, norm_affine
-from sact_det.perforated.cpu.conditions import why_not_on
-from sact_det.perforated.cpu.training_calls import Sites, kernels, make_sites
+from sact_det.perforated.cpu.calls import kernels
+from sact_det.perforated.cpu.conditions import why_not_on, why_not_unit
+from sact_det.perforated.cpu.sites import Sites, make_sites
 from sact_det.perforated.cpu.training_functions import UnitCall, UnitFunction
 from sact_det.perforated.cpu.training_scores import LocalFunction, ResultFunction
 from sact_det.resnet_v2 import BottleneckUnit
@@ -31,18 +32,14 @@ def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     if block.halting != "sact":
         return "those for training are for SACT"
     for index, unit in enumerate(block.units):
-        if type(unit) is not BottleneckUnit:
-            return f"there are none for {type(unit).__name__}"
+        refused = why_not_unit(unit)
+        if refused is not None:
+            return refused
+        assert isinstance(unit, BottleneckUnit)
         if any(map(_learns, (unit.preact, unit.norm1, unit.norm2))):
             return "norms that learn need PyTorch: freeze them (NORM FrozenBN)"
         if index > 0 and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
             return "units behind the first must keep the shape and must not be dilated"
-        branch = unit.halting
-        if isinstance(branch, SpatialHalting):
-            if branch.activate is not linear:
-                return "there are none for halting branches with an activation"
-            if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
-                return "norms that learn from the batch need PyTorch"
         if unit.conv1.weight.dtype != torch.float32:
             return "they compute in float32 only"
     return why_not_on(x)

@@ -19,16 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sact_det.perforated.cpu.training_calls import (
-    BackwardPass,
-    Borrowed,
-    ForwardPass,
-    Sites,
-    TrainedUnit,
-    address,
-    kernels,
-    whole_vectors,
-)
+from sact_det.perforated.cpu.borrowed import Borrowed
+from sact_det.perforated.cpu.calls import BackwardPass, ForwardPass, TrainedUnit, address, kernels, whole_vectors
+from sact_det.perforated.cpu.sites import Sites
 from sact_det.perforated.cpu.workspace import workspace
 
 Affine = tuple[Tensor, Tensor]

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sact_det.perforated.cpu.training_calls import Borrowed, LocalScoring, Sites, address, kernels, whole_vectors
+from sact_det.perforated.cpu.borrowed import Borrowed
+from sact_det.perforated.cpu.calls import LocalScoring, address, kernels, whole_vectors
+from sact_det.perforated.cpu.sites import Sites
 from sact_det.perforated.cpu.training_functions import TAPS, token, zero_gradient
 
 
