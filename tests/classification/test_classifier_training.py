@@ -2,16 +2,16 @@
 
 import json
 import logging
-import os
 import signal
-from pathlib import Path
 
 import pytest
+import short_trainings
 import torch
-from detectron2.engine import HookBase, launch
+from detectron2.engine import launch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from labelled_folders import write_class_folders
+from short_trainings import final_weights, fresh_parts
 from tiny_classifier import config
 from torch import multiprocessing
 
@@ -22,32 +22,10 @@ from sact_det.errors import InputError
 from sact_det.weights.weight_file import load_weights, save_weights
 
 
-class Kill(HookBase):
-    """Kills the process without warning after a step."""
-
-    def __init__(self, iteration):
-        self.iteration = iteration
-
-    def after_step(self):
-        if self.trainer.iter == self.iteration:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def train(data, output, options=(), family="imagenet", resume=False, kill_at=None):
-    torch.set_num_threads(1)
+def train(data, output, options=(), family="imagenet", **how):
     cfg = config(data, "DATASETS.TEST", "()", "OUTPUT_DIR", output, *options, family=family)
-    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
-    torch.manual_seed(0)  # fresh weights are the same in every process and run
-    trainer = ClassificationTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    if kill_at is not None:
-        trainer.register_hooks([Kill(kill_at)])
-    trainer.train()
+    short_trainings.train(ClassificationTrainer, cfg, **how)
     comm.synchronize()
-
-
-def final_weights(output):
-    return torch.load(Path(output) / "model_final.pth", weights_only=True)["model"]
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +144,6 @@ def load(path, *overrides, evaluate=False, family="imagenet"):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ClassifierCheckpointer(model, evaluate=evaluate).load(str(path))
     return before, model.state_dict()
-
-
-def fresh_parts(caplog):
-    (message,) = [r.getMessage() for r in caplog.records if "Starting fresh" in r.getMessage()]
-    return message.partition("for them: ")[2].split(", ")
 
 
 @pytest.fixture

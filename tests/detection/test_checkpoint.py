@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
+from short_trainings import fresh_parts
 from torch import nn
 
 import sact_det.detection  # noqa: F401
@@ -53,11 +54,6 @@ def load(path, *overrides, evaluate=False):
     model = detector(*overrides)
     DetectorCheckpointer(model, evaluate=evaluate).load(str(path))
     return model.state_dict()
-
-
-def fresh_parts(caplog):
-    (message,) = [r.getMessage() for r in caplog.records if "Starting fresh" in r.getMessage()]
-    return message.partition("for them: ")[2].split(", ")
 
 
 @pytest.fixture

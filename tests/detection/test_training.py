@@ -1,14 +1,15 @@
 """Runs of the real trainer: repeatable when killed and resumed, and when split over processes."""
 
-import os
 import signal
 from pathlib import Path
 
 import pytest
+import short_trainings
 import torch
 from coco_folder import write_coco_folder
-from detectron2.engine import HookBase, launch
+from detectron2.engine import launch
 from detectron2.utils import comm
+from short_trainings import final_weights
 from torch import multiprocessing
 
 import sact_det.detection  # noqa: F401
@@ -28,31 +29,8 @@ def overrides(folder, output, *more):
     ]
 
 
-class Kill(HookBase):
-    """Kills the process without warning after a step."""
-
-    def __init__(self, iteration):
-        self.iteration = iteration
-
-    def after_step(self):
-        if self.trainer.iter == self.iteration:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def train(options, resume=False, kill_at=None):
-    torch.set_num_threads(1)
-    cfg = load_config(TINY, options)
-    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
-    torch.manual_seed(0)  # fresh weights are the same in every process and run
-    trainer = DetectionTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    if kill_at is not None:
-        trainer.register_hooks([Kill(kill_at)])
-    trainer.train()
-
-
-def final_weights(output):
-    return torch.load(Path(output) / "model_final.pth", weights_only=True)["model"]
+def train(options, **how):
+    short_trainings.train(DetectionTrainer, load_config(TINY, options), **how)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from command_lines import load_tool
+from command_lines import error_line, load_tool
 from labelled_folders import SIZES, encoded, noise_image, write_class_folders
 from lively_weights import write_lively_weights
 
@@ -93,18 +93,9 @@ def test_an_image_size_keeps_the_aspect_and_any_data_set_of_the_config_will_do(d
     check(tmp_path / "x.h5", data, data / "wide", images)
 
 
-def error_line(capsys, argv):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        tool.main(argv)
-    err = capsys.readouterr().err
-    assert end.value.code == 1 and err.startswith("error: ") and err.count("\n") == 1
-    return err.removeprefix("error: ").rstrip("\n")
-
-
 def test_images_of_different_sizes_are_refused_with_what_to_do(data, tmp_path, capsys):
     (tmp_path / "x.h5").write_text("precious")
-    line = error_line(capsys, arguments(data, tmp_path / "x.h5", "--image-size", "64"))
+    line = error_line(capsys, tool.main, arguments(data, tmp_path / "x.h5", "--image-size", "64"))
     assert line.startswith(f"{data / 'mixed/apple/1.png'}: 64x48 pixels, the images before it have 48x64")
     assert SIZES[:2] == ((60, 80), (80, 60)) and "without --image-size" in line
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"] and (tmp_path / "x.h5").read_text() == "precious"
@@ -127,7 +118,7 @@ def test_images_of_different_sizes_are_refused_with_what_to_do(data, tmp_path, c
     ],
 )
 def test_a_command_that_cannot_be_run_is_one_line(data, tmp_path, capsys, flags, overrides, message):
-    line = error_line(capsys, arguments(data, tmp_path / "x.h5", *flags, **overrides))
+    line = error_line(capsys, tool.main, arguments(data, tmp_path / "x.h5", *flags, **overrides))
     assert line.startswith(message.format(data=data))
     assert not list(tmp_path.iterdir())
 
@@ -137,6 +128,6 @@ def test_a_broken_image_is_named_and_leaves_nothing(data, tmp_path, capsys):
     (tmp_path / "broken/sky/0.png").write_bytes(b"x")
     sets = str([("broken", str(tmp_path / "broken"))])
     overrides = {"DATASETS.CLASSIFICATION": sets, "DATASETS.TEST": "('broken',)"}
-    line = error_line(capsys, arguments(data, tmp_path / "out/x.h5", **overrides))
+    line = error_line(capsys, tool.main, arguments(data, tmp_path / "out/x.h5", **overrides))
     assert line.startswith(f"{tmp_path / 'broken/sky/0.png'}: the image cannot be read")
     assert not list((tmp_path / "out").iterdir())

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_lines import load_tool
+from command_lines import error_line, load_tool
 from labelled_folders import write_class_folders
 from lively_weights import write_lively_weights
 
@@ -135,15 +135,6 @@ def test_other_settings_are_evaluated(copy, files, evaluated):
     assert evaluated == [("sact", 32)]
 
 
-def error_line(capsys, argv):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        tool.main(argv)
-    err = capsys.readouterr().err
-    assert end.value.code == 1 and err.startswith("error: ") and err.count("\n") == 1
-    return err.removeprefix("error: ").rstrip("\n")
-
-
 @pytest.mark.parametrize(
     ("models", "sizes", "more", "message"),
     [
@@ -162,7 +153,7 @@ def error_line(capsys, argv):
 def test_a_sweep_that_cannot_be_run_is_one_line(files, tmp_path, capsys, models, sizes, more, message):
     chosen = [part for name, config, weights in models for part in ("--model", name, config, str(files / weights))]
     argv = [*chosen, "--sizes", *sizes, "--output", str(tmp_path / "out"), *data(files), *more]
-    assert error_line(capsys, argv).startswith(message.format(files=files))
+    assert error_line(capsys, tool.main, argv).startswith(message.format(files=files))
     assert not (tmp_path / "out/results.json").exists()
 
 
@@ -178,11 +169,11 @@ def test_models_on_other_data_are_not_compared(files, tmp_path, capsys):
         for name, path in (("a", first), ("b", other))
         for part in ("--model", name, str(path), str(files / "sact.pth"))
     ]
-    line = error_line(capsys, [*models, "--sizes", "32", "--output", str(tmp_path / "out")])
+    line = error_line(capsys, tool.main, [*models, "--sizes", "32", "--output", str(tmp_path / "out")])
     assert line == "--model b: evaluated on other data than the first model; set DATASETS.TEST for all"
 
 
 def test_a_file_in_place_of_the_output_is_named(files, tmp_path, capsys):
     (tmp_path / "out").write_text("precious")
-    assert str(tmp_path / "out") in error_line(capsys, arguments(files, tmp_path / "out", sizes=(32,)))
+    assert str(tmp_path / "out") in error_line(capsys, tool.main, arguments(files, tmp_path / "out", sizes=(32,)))
     assert (tmp_path / "out").read_text() == "precious"

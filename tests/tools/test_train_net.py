@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from coco_folder import write_coco_folder
-from command_lines import load_tool
+from command_lines import error_line, load_tool
 from detectron2.engine import default_argument_parser
 
 from sact_det.errors import InputError
@@ -38,18 +38,6 @@ def command(files, output, *more):
 
 def run(arguments):
     tool.main(default_argument_parser().parse_args(arguments))
-
-
-def error_line(capsys, arguments):
-    """Runs the command, which has to end with exit code 1 and one line; returns the line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        run(arguments)
-    out, err = capsys.readouterr()
-    assert end.value.code == 1
-    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
-    assert "Traceback" not in out
-    return err.removeprefix("error: ").rstrip("\n")
 
 
 def contents(folder, pattern="*"):
@@ -119,7 +107,7 @@ def test_resume_goes_on_where_the_checkpoint_was_written(trained, files, output)
 
 def test_a_second_run_in_the_same_folder_is_refused_and_destroys_nothing(trained, files, output, capsys):
     before = copy_run(trained, output)
-    line = error_line(capsys, command(files, output))
+    line = error_line(capsys, run, command(files, output))
     assert line.startswith(f"OUTPUT_DIR {output} holds checkpoints of another run: pass --resume")
     assert contents(output) == before
 
@@ -148,14 +136,14 @@ def test_a_second_run_in_the_same_folder_is_refused_and_destroys_nothing(trained
     ],
 )
 def test_a_command_that_cannot_be_run_ends_in_one_line(files, output, capsys, options, message):
-    assert error_line(capsys, command(files, output, *options)).startswith(message)
+    assert error_line(capsys, run, command(files, output, *options)).startswith(message)
     assert not list(output.glob("*.pth"))
 
 
 def test_a_missing_config_file_is_named(files, output, capsys):
     arguments = command(files, output)
     arguments[1] = "nowhere.yaml"
-    assert error_line(capsys, arguments) == "nowhere.yaml: no such config file"
+    assert error_line(capsys, run, arguments) == "nowhere.yaml: no such config file"
 
 
 def edit_json(root, edit):
@@ -185,7 +173,7 @@ def edit_json(root, edit):
 def test_data_that_cannot_be_trained_on_is_named(tmp_path, output, capsys, damage, message):
     files = write_coco_folder(tmp_path, num_images=2)
     damage(tmp_path)
-    assert message in error_line(capsys, command(files, output, "DATALOADER.ASPECT_RATIO_GROUPING", "False"))
+    assert message in error_line(capsys, run, command(files, output, "DATALOADER.ASPECT_RATIO_GROUPING", "False"))
     assert not list(output.glob("*.pth"))
 
 
@@ -208,7 +196,7 @@ def narrower(path, trained):
 )
 def test_weights_that_cannot_be_used_are_named(trained, files, tmp_path, output, capsys, flag, name, write, message):
     write(tmp_path / name, trained)
-    line = error_line(capsys, command(files, output, *flag, "MODEL.WEIGHTS", str(tmp_path / name)))
+    line = error_line(capsys, run, command(files, output, *flag, "MODEL.WEIGHTS", str(tmp_path / name)))
     assert line.startswith(f"{tmp_path / name}: {message}")
 
 
@@ -216,7 +204,7 @@ def test_a_damaged_checkpoint_is_not_replaced_by_a_fresh_start(trained, files, o
     before = copy_run(trained, output)
     before["model_final.pth"] = before["model_final.pth"][:10_000]
     (output / "model_final.pth").write_bytes(before["model_final.pth"])
-    line = error_line(capsys, command(files, output, "--resume", "SOLVER.MAX_ITER", "3"))
+    line = error_line(capsys, run, command(files, output, "--resume", "SOLVER.MAX_ITER", "3"))
     assert line.startswith(f"{output / 'model_final.pth'}: damaged, or not a weight file")
     assert contents(output, "*.pth") == {"model_final.pth": before["model_final.pth"]}
 
@@ -224,20 +212,22 @@ def test_a_damaged_checkpoint_is_not_replaced_by_a_fresh_start(trained, files, o
 def test_a_full_disk_costs_no_checkpoint(trained, files, output, capsys, full_disk):
     before = copy_run(trained, output)
     with full_disk(200_000):  # room for the log
-        line = error_line(capsys, command(files, output, "--resume", "SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()"))
+        line = error_line(
+            capsys, run, command(files, output, "--resume", "SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()")
+        )
     assert line == f"{output / 'model_final.pth'}: File too large"
     assert {name: content for name, content in contents(output).items() if name in before} == before
     assert list(output.glob("*.pth")) == [output / "model_final.pth"]
 
 
 def test_an_output_folder_without_write_permission_is_named(locked_folder, capsys):
-    line = error_line(capsys, ["--config-file", TINY, "OUTPUT_DIR", str(locked_folder / "output")])
+    line = error_line(capsys, run, ["--config-file", TINY, "OUTPUT_DIR", str(locked_folder / "output")])
     assert line == f"{locked_folder / 'output'}: Permission denied"
 
 
 def test_a_file_in_place_of_the_output_folder_is_named(files, output, capsys):
     output.write_text("precious")
-    assert error_line(capsys, command(files, output)).startswith(str(output))
+    assert error_line(capsys, run, command(files, output)).startswith(str(output))
     assert output.read_text() == "precious"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_lines import load_tool
+from command_lines import error_line, load_tool
 from labelled_folders import write_class_folders
 from lively_weights import write_lively_weights
 from picture_search import place
@@ -181,15 +181,6 @@ def test_a_file_is_drawn_without_a_model(tmp_path, halting):
     assert {path.name for path in (tmp_path / "out").iterdir()} == pictures | {"sheet.png", "ponder.json"}
 
 
-def error_line(capsys, argv):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        tool.main(argv)
-    err = capsys.readouterr().err
-    assert end.value.code == 1 and err.startswith("error: ") and err.count("\n") == 1
-    return err.removeprefix("error: ").rstrip("\n")
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -214,14 +205,14 @@ def error_line(capsys, argv):
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(tmp_path, capsys, flags, message):
-    line = error_line(capsys, ["--output", str(tmp_path / "out"), *flags])
+    line = error_line(capsys, tool.main, ["--output", str(tmp_path / "out"), *flags])
     assert line.startswith(message)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_plain_networks_file_cannot_be_drawn(tmp_path, capsys):
     write_file(tmp_path / "x.h5", tmp_path, "none")
-    line = error_line(capsys, ["--from-hdf5", str(tmp_path / "x.h5"), "--output", str(tmp_path / "out")])
+    line = error_line(capsys, tool.main, ["--from-hdf5", str(tmp_path / "x.h5"), "--output", str(tmp_path / "out")])
     assert line == f"{tmp_path / 'x.h5'}: of a plain network: it holds FLOPs, but no ponder costs"
     with PonderFile(tmp_path / "x.h5") as file:
         assert file.halting == "none"
@@ -230,6 +221,6 @@ def test_a_plain_networks_file_cannot_be_drawn(tmp_path, capsys):
 def test_a_broken_image_is_named_before_anything_is_drawn(folder, tmp_path, capsys):
     (tmp_path / "x.png").write_bytes(b"x")
     command = ["--config-file", TINY, "--input", str(folder / "data/sky"), str(tmp_path / "x.png")]
-    line = error_line(capsys, [*command, "--output", str(tmp_path / "out"), *overrides(folder)])
+    line = error_line(capsys, tool.main, [*command, "--output", str(tmp_path / "out"), *overrides(folder)])
     assert line.startswith(f"{tmp_path / 'x.png'}: the image cannot be read")
     assert not list((tmp_path / "out").iterdir())
