@@ -1,24 +1,33 @@
 #!/usr/bin/env python
-"""Draws the json files of tools/collect_results.py: quality against FLOPs, and units per block while training.
+"""Draws the json files of tools/collect_results.py and tools/sweep_resolutions.py.
 
     python tools/plot_results.py docs/results/*.json --output docs/results
 
-writes NAME_quality.png and NAME_units.png for every NAME.json.
+writes for NAME.json of the first tool NAME_quality.png (quality against FLOPs) and NAME_units.png (units per block
+while training), of the second one NAME_accuracy.png (accuracy against FLOPs at several resolutions).
 """
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
+from matplotlib.figure import Figure
+
+from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.files import replacing, writable_folder
 
+FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
+    "rows": {"quality": draw_quality, "units": draw_units},
+    "pairs": {"accuracy": draw_sweep},
+}
+
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", metavar="JSON", help="written by tools/collect_results.py")
+    parser.add_argument("results", nargs="+", metavar="JSON", help="written by one of these tools")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the figures; made if missing")
     return parser.parse_args(argv)
 
@@ -28,8 +37,8 @@ def read_results(path: str) -> dict[str, Any]:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not a readable json file") from error
-    if not isinstance(results, dict) or not results.get("rows"):
-        raise InputError(f"{path}: holds no rows; expected a file of tools/collect_results.py")
+    if not isinstance(results, dict) or not any(map(results.get, FIGURES)):
+        raise InputError(f"{path}: holds no rows; expected a file of tools/collect_results.py or sweep_resolutions.py")
     return results
 
 
@@ -37,9 +46,10 @@ def run(args: argparse.Namespace) -> None:
     inputs = {Path(path).stem: read_results(path) for path in args.results}
     folder = writable_folder(args.output)
     for name, results in inputs.items():
-        for kind, draw in (("quality", draw_quality), ("units", draw_units)):
-            with replacing(folder / f"{name}_{kind}.png") as temporary:
-                draw(results).savefig(temporary, format="png")
+        for content in filter(results.get, FIGURES):
+            for kind, draw in FIGURES[content].items():
+                with replacing(folder / f"{name}_{kind}.png") as temporary:
+                    draw(results).savefig(temporary, format="png")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -22,7 +22,7 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 # isort: split
 from detectron2.utils.logger import setup_logger
 
-from sact_det.classification.accuracy_plot import Point, plot_accuracy
+from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.classification.evaluator import accuracy_row
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.errors import InputError, errors_to_exit_code
@@ -92,18 +92,14 @@ def check_comparable(name: str, cfg: Any, first: Any) -> None:
 
 def write_results(output: Path, results: Sequence[dict[str, Any]]) -> str:
     """Writes json, table and plot; returns the table."""
-    write_json(output / "results.json", {"dataset": results[0]["dataset"], "pairs": results})
+    content = {"dataset": results[0]["dataset"], "pairs": results}
+    write_json(output / "results.json", content)
     rows = [accuracy_row(result["model"], result["size"], result["summary"]).splitlines() for result in results]
     table = "\n".join([*rows[0], *(row for _, _, row in rows[1:])])
     with replacing(output / "table.md") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
-    points = [
-        Point(result["model"], result["size"], *(result["summary"][key] for key in ("flops", "flops_std", "accuracy")))
-        for result in results
-    ]
-    plot_accuracy(
-        output / "sweep.png", points, f"{results[0]['dataset']}, {results[0]['summary']['images']:.0f} images"
-    )
+    with replacing(output / "sweep.png") as temporary:
+        draw_sweep(content).savefig(temporary, format="png")
     return table
 
 

@@ -1,13 +1,10 @@
 """Accuracy against FLOPs, as in the paper's figure 7."""
 
-from pathlib import Path
-from typing import NamedTuple, Sequence, Union
+from typing import Any, NamedTuple, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-from sact_det.files import replacing
 
 GIGA = 1e9
 
@@ -24,18 +21,24 @@ class Point(NamedTuple):
     accuracy: float
 
 
-def plot_accuracy(path: Union[str, Path], points: Sequence[Point], title: str = "") -> None:
-    """Writes a png: a line for every model through its resolutions, the error bars one standard deviation wide.
+def draw_sweep(results: dict[str, Any]) -> Figure:
+    """Models at several resolutions.
 
-    The FLOPs axis is logarithmic where the points lie far apart. Raises OSError if the file cannot be written.
+    Args:
+        results: of tools/sweep_resolutions.py.
     """
-    figure = draw_accuracy(points, title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    points = [
+        Point(pair["model"], pair["size"], *(pair["summary"][key] for key in ("flops", "flops_std", "accuracy")))
+        for pair in results["pairs"]
+    ]
+    return draw_accuracy(points, f"{results['dataset']}, {results['pairs'][0]['summary']['images']:.0f} images")
 
 
 def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
-    """The figure that `plot_accuracy` writes."""
+    """A line for every model through its resolutions, the error bars one standard deviation wide.
+
+    The FLOPs axis is logarithmic where the points lie far apart.
+    """
     figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from PIL import Image
 
-from sact_det.classification.accuracy_plot import Point, draw_accuracy, plot_accuracy
+from sact_det.classification.accuracy_plot import Point, draw_accuracy
 
 SACT = [
     Point("SACT", size, gflops * 1e9, 2e9, accuracy) for size, gflops, accuracy in ((320, 22, 0.78), (224, 11, 0.75))
@@ -36,9 +35,3 @@ def test_a_bar_as_long_as_the_mean_can_be_drawn_on_a_logarithmic_axis():
     (container,) = axes_of(points).containers
     left, right = container.lines[2][0].get_segments()[0][:, 0]
     assert 0 < left < 0.1 and right == pytest.approx(3)
-
-
-def test_the_plot_is_a_png(tmp_path):
-    plot_accuracy(tmp_path / "new/sweep.png", [*SACT, *PLAIN], "val, 50 images")
-    with Image.open(tmp_path / "new/sweep.png") as image:
-        assert image.format == "PNG" and image.size == (1050, 750)

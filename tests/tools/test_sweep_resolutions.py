@@ -98,6 +98,12 @@ def test_table_and_plot_show_the_results(swept):
     assert (swept / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_json_is_enough_to_draw_the_plot_again(swept, tmp_path):
+    load_tool("plot_results").main([str(swept / "results.json"), "--output", str(tmp_path)])
+    (figure,) = tmp_path.iterdir()
+    assert figure.name == "results_accuracy.png" and figure.read_bytes() == (swept / "sweep.png").read_bytes()
+
+
 @pytest.fixture
 def copy(swept, tmp_path):
     return Path(shutil.copytree(swept, tmp_path / "copy"))
