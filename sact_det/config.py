@@ -46,6 +46,8 @@ def add_sact_config(cfg: CN) -> None:
 
     # The halting branches learn at so many times the learning rate of everything else.
     cfg.SOLVER.HALTING_LR_FACTOR = 1.0
+    # The extractor of a detector, but for its halting branches, learns at so many times the learning rate of the rest.
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
 
     # FLOPs are reported in percent of a plain network (BASE_CHANNELS wide) with these units: of the whole network for a
     # classifier, of the extractor (blocks 1-3) for a detector. The default is ResNet-101's extractor.

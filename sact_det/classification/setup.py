@@ -30,6 +30,8 @@ def prepare(cfg: CfgNode) -> None:
     check_sact(cfg, family, reference_blocks=family.max_blocks)
     if classifier.FAMILY == "cifar" and any(dilation != 1 for dilation in cfg.MODEL.SACT.DILATION):
         raise InputError(f"MODEL.SACT.DILATION must be 1s in the CIFAR family; got {tuple(cfg.MODEL.SACT.DILATION)}")
+    if cfg.SOLVER.BACKBONE_LR_FACTOR != 1:
+        raise InputError(f"SOLVER.BACKBONE_LR_FACTOR must be 1 for a classifier; got {cfg.SOLVER.BACKBONE_LR_FACTOR}")
     if cfg.INPUT.FORMAT != "RGB":
         raise InputError(f"INPUT.FORMAT must be 'RGB' for a classifier; got {cfg.INPUT.FORMAT!r}")
     register_image_sources(cfg)

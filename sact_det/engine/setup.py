@@ -74,10 +74,9 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
     sact = cfg.MODEL.SACT
     if cfg.MODEL.BACKBONE.FREEZE_AT < 0:
         raise InputError(f"MODEL.BACKBONE.FREEZE_AT must be 0 or more; got {cfg.MODEL.BACKBONE.FREEZE_AT}")
-    if not 0 < cfg.SOLVER.HALTING_LR_FACTOR < math.inf:
-        raise InputError(
-            f"SOLVER.HALTING_LR_FACTOR must be a finite positive number; got {cfg.SOLVER.HALTING_LR_FACTOR}"
-        )
+    for key in ("HALTING_LR_FACTOR", "BACKBONE_LR_FACTOR"):
+        if not 0 < cfg.SOLVER[key] < math.inf:
+            raise InputError(f"SOLVER.{key} must be a finite positive number; got {cfg.SOLVER[key]}")
     with arguments_are_keys("MODEL.SACT"):
         spec_from_config(cfg, family)
         check_choice("box_head_norm", sact.BOX_HEAD_NORM, ("", *NORMS))

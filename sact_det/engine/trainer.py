@@ -1,5 +1,6 @@
 """Detectron2's trainer with repeatable runs and our checkpoints."""
 
+import functools
 import logging
 import weakref
 from pathlib import Path
@@ -80,7 +81,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Detectron2's SGD, its learning rate times SOLVER.HALTING_LR_FACTOR in halting branches."""
+        """Detectron2's SGD, with the learning rates of `lr_factor`."""
         solver = cfg.SOLVER
         parameters = get_default_optimizer_params(
             model,
@@ -88,7 +89,7 @@ class Trainer(DefaultTrainer):
             weight_decay_norm=solver.WEIGHT_DECAY_NORM,
             bias_lr_factor=solver.BIAS_LR_FACTOR,
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-            lr_factor_func=lambda name: solver.HALTING_LR_FACTOR if ".halting." in name else 1.0,
+            lr_factor_func=functools.partial(lr_factor, cfg),
         )
         optimizer = torch.optim.SGD(
             parameters,
@@ -125,6 +126,13 @@ class Trainer(DefaultTrainer):
                 logger.info("%s:\n%s", name, cls.table_row(cfg, result))
             write_json(Path(cfg.OUTPUT_DIR) / "inference" / "results.json", by_dataset)
         return results
+
+
+def lr_factor(cfg: CfgNode, parameter: str) -> float:
+    """The learning rate of a parameter, in times SOLVER.BASE_LR."""
+    if ".halting." in parameter:
+        return cfg.SOLVER.HALTING_LR_FACTOR
+    return cfg.SOLVER.BACKBONE_LR_FACTOR if parameter.startswith("backbone.") else 1.0
 
 
 def network_name(cfg: CfgNode, blocks: int) -> str:

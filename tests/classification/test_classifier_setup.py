@@ -22,6 +22,7 @@ from sact_det.errors import InputError, one_line
         ("INPUT.CLASSIFICATION.SIZE_TEST", "-1", "must be positive; got -1"),
         ("INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "0", "must be positive; got 0"),
         ("INPUT.CLASSIFICATION.CROP_FRACTION", "0.0", "must lie in (0, 1]; got 0.0"),
+        ("SOLVER.BACKBONE_LR_FACTOR", "0.5", "must be 1 for a classifier; got 0.5"),
         ("INPUT.FORMAT", "BGR", "must be 'RGB' for a classifier; got 'BGR'"),
         ("MODEL.SACT.UNITS", "(1, 2, 3)", "must list 4 positive integers, one per block; got (1, 2, 3)"),
         ("MODEL.SACT.REFERENCE_UNITS", "(3, 4, 23)", "must list 4 positive integers; got (3, 4, 23)"),

@@ -46,10 +46,11 @@ def test_a_value_out_of_range_is_refused_with_its_key(key, value, message):
     assert refusal(TINY, f"MODEL.SACT.{key}", value) == f"MODEL.SACT.{key} {message}"
 
 
+@pytest.mark.parametrize("key", ["HALTING_LR_FACTOR", "BACKBONE_LR_FACTOR"])
 @pytest.mark.parametrize("value", ["0.0", "-1.0", "1e999"])
-def test_a_learning_rate_factor_out_of_range_is_refused_with_its_key(value):
-    message = refusal(TINY, "SOLVER.HALTING_LR_FACTOR", value)
-    assert message == f"SOLVER.HALTING_LR_FACTOR must be a finite positive number; got {float(value)}"
+def test_a_learning_rate_factor_out_of_range_is_refused_with_its_key(key, value):
+    message = refusal(TINY, f"SOLVER.{key}", value)
+    assert message == f"SOLVER.{key} must be a finite positive number; got {float(value)}"
 
 
 @pytest.mark.parametrize(

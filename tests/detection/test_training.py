@@ -80,3 +80,22 @@ def test_steps_of_two_processes_equal_those_of_one_on_the_same_global_batch(tmp_
         torch.testing.assert_close(
             two[name], value, atol=max(1e-3 * moved, 1e-7), rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def test_extractor_and_halting_branches_learn_at_their_own_rates(tmp_path):
+    factors = ("SOLVER.BACKBONE_LR_FACTOR", "0.25", "SOLVER.HALTING_LR_FACTOR", "8.0")
+    cfg = load_config(TINY, overrides(tmp_path, tmp_path, "SOLVER.BASE_LR", "0.5", *factors))
+    model = DetectionTrainer.build_model(cfg)
+    optimizer = DetectionTrainer.build_optimizer(cfg, model)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found: dict[str, set[float]] = {
+        "halting": set(),
+        "backbone": set(),
+        "proposal_generator": set(),
+        "roi_heads": set(),
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found["halting" if ".halting." in name else name.split(".")[0]].add(rates.pop(id(parameter)))
+    assert not rates
+    assert found == {"halting": {4.0}, "backbone": {0.125}, "proposal_generator": {0.5}, "roi_heads": {0.5}}
