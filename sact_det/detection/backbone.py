@@ -75,6 +75,8 @@ class SACTBackbone(Backbone):
         for name, block in self.blocks.items():
             x, record.blocks[name] = block(x, sizes)
             sizes = strided_sizes(sizes, block.units[0].stride)
+        if x.device.type == "cpu":  # the kernels leave rows; RoIAlign would copy them, the RPN's convolution be slower
+            x = x.contiguous()
         valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
         rectified = F.relu(self.res4_norm(x, valid))
         return {"res4": x, "res4_relu": rectified if valid is None else rectified * valid}, record
