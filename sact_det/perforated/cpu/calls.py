@@ -129,7 +129,7 @@ class ForwardPass(ctypes.Structure):
     """struct ForwardPass of forward.cpp."""
 
     _fields_ = _addresses(
-        *("x", "x_rows", "inner", "middle", "state", "output", "remaining", "sums", "squares", "scratch")
+        "x", "x_rows", "inner", "middle", "state", "output", "remaining", "sums", "squares", "scratch"
     )
 
 
