@@ -22,11 +22,12 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 # isort: split
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
+from sact_det.engine.launch import launch
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.tasks import load_config, task_of
 

@@ -7,7 +7,6 @@ import signal
 import pytest
 import short_trainings
 import torch
-from detectron2.engine import launch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from labelled_folders import write_class_folders
@@ -18,6 +17,7 @@ from torch import multiprocessing
 from sact_det import build_classifier
 from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.trainer import ClassificationTrainer
+from sact_det.engine.launch import launch
 from sact_det.errors import InputError
 from sact_det.weights.weight_file import load_weights, save_weights
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from coco_folder import write_coco_folder
-from detectron2.engine import launch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
@@ -19,6 +18,7 @@ import sact_det.detection  # noqa: F401
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.evaluator import PonderEvaluator, summarize, table_1_row
 from sact_det.detection.loader import build_test_loader
+from sact_det.engine.launch import launch
 from sact_det.flops import extractor_flops
 from sact_det.ponder import BlockPonder, PonderRecord
 from sact_det.tasks import load_config

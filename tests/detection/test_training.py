@@ -7,13 +7,13 @@ import pytest
 import short_trainings
 import torch
 from coco_folder import write_coco_folder
-from detectron2.engine import launch
 from detectron2.utils import comm
 from short_trainings import final_weights
 from torch import multiprocessing
 
 import sact_det.detection  # noqa: F401
 from sact_det.detection.trainer import DetectionTrainer
+from sact_det.engine.launch import launch
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
