@@ -111,6 +111,16 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start = self.start_iter
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in DefaultTrainer. Raises InputError if the state is that of an optimiser for another config."""
+        try:
+            super().load_state_dict(state_dict)
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"the run in OUTPUT_DIR {self.cfg.OUTPUT_DIR} cannot go on with other parameters that learn or other "
+                f"learning rate factors than it was begun with (SOLVER, FREEZE_AT, NORM): {one_line(error)}"
+            ) from error
+
     @classmethod
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
         """The results of one data set as a table, in text."""

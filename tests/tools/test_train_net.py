@@ -209,6 +209,17 @@ def test_a_damaged_checkpoint_is_not_replaced_by_a_fresh_start(trained, files, o
     assert contents(output, "*.pth") == {"model_final.pth": before["model_final.pth"]}
 
 
+@pytest.mark.parametrize(
+    "change", [("SOLVER.BACKBONE_LR_FACTOR", "0.5"), ("MODEL.BACKBONE.FREEZE_AT", "3")], ids=lambda change: change[0]
+)
+def test_a_run_does_not_go_on_with_another_optimiser(trained, files, output, capsys, change):
+    copy_run(trained, output)
+    before = contents(output, "*.pth")
+    line = error_line(capsys, run, command(files, output, "--resume", "SOLVER.MAX_ITER", "3", *change))
+    assert line.startswith(f"the run in OUTPUT_DIR {output} cannot go on with other parameters that learn")
+    assert contents(output, "*.pth") == before
+
+
 def test_a_full_disk_costs_no_checkpoint(trained, files, output, capsys, full_disk):
     before = copy_run(trained, output)
     with full_disk(200_000):  # room for the log
