@@ -52,6 +52,14 @@ def locked_folder():
 
 
 @pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """The folder for what can be made again, empty."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SACT_DET_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
 def own_loggers():
     """Closes the log files and streams that a command opens, so that the next one opens its own."""
     yield

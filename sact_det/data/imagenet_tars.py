@@ -1,19 +1,20 @@
 """ImageNet's archives as published, read in place: nothing is unpacked.
 
-An uncompressed tar is indexed once, by the headers of its members; an image is then read from its offset. The outer tar
-of the training images holds one tar per class, whose members have offsets in the same file.
+The outer tar of the training images holds one tar per class; an image is read from where it lies in the outer one
+(tar_index.py).
 """
 
 import io
 import os
 import tarfile
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence
+from typing import Sequence
 
 import numpy as np
 from scipy.io import loadmat
 
 from sact_det.data.labelled_images import IMAGE_SUFFIXES, EncodedImages
+from sact_det.data.tar_index import TarIndex, tar_index
 from sact_det.errors import InputError, one_line
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -23,43 +24,26 @@ _META = "ILSVRC2012_devkit_t12/data/meta.mat"
 _TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 
 
-class Member(NamedTuple):
-    """A file in a tar: its bytes are `size` many from `offset` on, in the file of the outermost tar."""
-
-    name: str
-    offset: int
-    size: int
-
-
-def read_index(path: Path, start: int = 0) -> Iterator[Member]:
-    """The files of the uncompressed tar that starts at byte `start` of `path`. Raises InputError."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                for member in archive:
-                    if member.isfile():
-                        yield Member(member.name, member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable, uncompressed tar: {one_line(error)}") from error
-
-
 class TarImages(EncodedImages):
     """Labelled images inside tars.
 
     Args:
         tars: the files.
+        index: of them.
         classes: their names.
-        members: (number of the tar, label, member) of each image.
+        labels: int64 [M], of the images.
+        files: int64 [M], which files of the index they are.
     """
 
-    def __init__(self, tars: Sequence[Path], classes: Sequence[str], members: Sequence[tuple[int, int, Member]]):
+    def __init__(
+        self, tars: Sequence[Path], index: TarIndex, classes: Sequence[str], labels: np.ndarray, files: np.ndarray
+    ):
         self._tars = list(tars)
         # Arrays, because a million Python objects would be copied, page by page, into every loading process.
-        self._tar = np.array([tar for tar, _, _ in members], np.int64)
-        self._range = np.array([(member.offset, member.size) for _, _, member in members], np.int64)
-        self._names = np.array([os.fsencode(member.name) for _, _, member in members])
-        super().__init__(classes, np.array([label for _, label, _ in members], np.int64))
+        self._tar = index.tar[index.archive[files]]
+        self._range = index.ranges[files]
+        self._names = index.names[files]
+        super().__init__(classes, labels)
 
     def name(self, index: int) -> str:
         """Tar and member."""
@@ -86,23 +70,15 @@ class ClassTars(TarImages):
     """
 
     def __init__(self, tars: Sequence[Path]):
-        members: list[tuple[int, int, Member]] = []
-        parts = []  # class, number of the tar, where the class's tar starts in it
-        for number, path in enumerate(tars):
-            if not path.is_file():
-                raise InputError(f"{path}: no such file")
-            inner = [member for member in read_index(path) if member.name.endswith(".tar")]
-            if inner:
-                parts += [(Path(member.name).stem, number, member.offset) for member in inner]
-            else:
-                parts.append((path.stem, number, 0))
-        parts.sort()
-        for label, (name, number, start) in enumerate(parts):
-            images = [m for m in read_index(tars[number], start) if m.name.lower().endswith(IMAGE_SUFFIXES)]
-            if not images:
-                raise InputError(f"{tars[number]}: no images of class {name}")
-            members += [(number, label, member) for member in images]
-        super().__init__(tars, [name for name, _, _ in parts], members)
+        index = tar_index(tars)
+        images = _images(index)
+        order = np.lexsort((index.tar, index.archives))
+        empty = np.setdiff1d(order, index.archive[images])
+        if len(empty):
+            raise InputError(f"{tars[index.tar[empty[0]]]}: no images of class {index.archives[empty[0]]}")
+        labels = np.argsort(order)[index.archive[images]]
+        by_class = np.argsort(labels, kind="stable")
+        super().__init__(tars, index, index.archives[order].tolist(), labels[by_class], images[by_class])
 
 
 class ValidationTar(TarImages):
@@ -122,10 +98,17 @@ class ValidationTar(TarImages):
             raise InputError(f"{path}: no such file")
         kit = path.parent / DEVKIT
         classes, labels = read_devkit(kit)
-        images = sorted(member for member in read_index(path) if member.name.lower().endswith(IMAGE_SUFFIXES))
-        if not images or len(images) != len(labels):
+        index = tar_index([path])
+        images = _images(index)
+        if not len(images) or len(images) != len(labels):
             raise InputError(f"{path}: holds {len(images)} images, but {kit} has {len(labels)} labels")
-        super().__init__([path], classes, [(0, label, member) for label, member in zip(labels, images)])
+        images = images[np.argsort(index.names[images])]
+        super().__init__([path], index, classes, np.array(labels, np.int64), images)
+
+
+def _images(index: TarIndex) -> np.ndarray:
+    """Which files are images."""
+    return np.flatnonzero([os.fsdecode(name).lower().endswith(IMAGE_SUFFIXES) for name in index.names.tolist()])
 
 
 def read_devkit(path: Path) -> tuple[list[str], list[int]]:

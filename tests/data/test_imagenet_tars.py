@@ -7,23 +7,16 @@ import numpy as np
 import pytest
 from labelled_folders import encoded, noise_image
 from scipy.io import savemat
+from tar_files import tar_of
 
 from sact_det.data.image_sources import open_images
 from sact_det.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SYNSETS = ("n01440764", "n02102040", "n03888257")  # sorted, as classes are numbered
 IDS = {"n03888257": 1, "n01440764": 2, "n02102040": 3}  # ILSVRC2012_ID has another order
 TRUTH = [3, 1, 1, 2, 3]
-
-
-def tar_of(files):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def class_tar(label):

@@ -1,7 +1,7 @@
 """The C++ sources of this folder as a library: compiled for this processor on first use, and kept.
 
-The library lies in $SACT_DET_CACHE (default $XDG_CACHE_HOME/sact_det or ~/.cache/sact_det), under a name made from the
-sources, the compiler and the processor. It knows nothing of Python or torch: plain C calls with plain pointers.
+The library lies in the cache folder (sact_det/files.py), under a name made from the sources, the compiler and the
+processor. It knows nothing of Python or torch: plain C calls with plain pointers.
 """
 
 import ctypes
@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Optional
+
+from sact_det.files import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ def load_library() -> ctypes.CDLL:
     identity = "\0".join((*(path.read_text() for path in SOURCES + HEADERS), _version(compiler), *FLAGS, _processor()))
     name = f"rows-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     try:
-        path = _cache_folder() / name
+        path = cache_folder() / name
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _compile(compiler, path)
@@ -50,13 +52,6 @@ def load_library() -> ctypes.CDLL:
             _compile(compiler, Path(folder) / name)
             return _load(Path(folder) / name)
     return _load(path)
-
-
-def _cache_folder() -> Path:
-    own = os.environ.get("SACT_DET_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sact_det"
 
 
 def _compiler() -> str:

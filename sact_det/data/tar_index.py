@@ -1,0 +1,117 @@
+"""Where the files of uncompressed tars lie, those of tars inside tars included. Found once and kept.
+
+Finding them takes a header from every 100 kB or so of ImageNet's 138 GB. The index lies in the cache folder
+(sact_det/files.py); it is used for as long as no tar changes its size or its time of modification.
+"""
+
+import hashlib
+import logging
+import os
+import tarfile
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Iterator, NamedTuple, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from sact_det.errors import InputError, one_line
+from sact_det.files import cache_folder, replacing
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = "1"  # of the kept file
+
+
+@dataclass(frozen=True, eq=False)
+class TarIndex:
+    """A: archives, which hold the files themselves, be they tars or tars inside tars; F: files, archive by archive.
+
+    Attributes:
+        archives: str [A], names without suffix.
+        tar: int64 [A], number of the outermost tar.
+        archive: int64 [F], number of the archive.
+        names: bytes [F].
+        ranges: int64 [F, 2], first byte in the outermost tar, and how many.
+    """
+
+    archives: np.ndarray
+    tar: np.ndarray
+    archive: np.ndarray
+    names: np.ndarray
+    ranges: np.ndarray
+
+
+def tar_index(tars: Sequence[Path]) -> TarIndex:
+    """Of all of these tars. Raises InputError if one is missing or broken."""
+    for path in tars:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+    kept = cache_folder() / f"tars-{_identity(tars)}.npz"
+    try:
+        with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return TarIndex(**arrays)
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile):  # none yet, or damaged
+        index = _find(tars)
+    try:
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(kept) as temporary:
+            np.savez(temporary, **asdict(index))
+    except OSError as error:
+        logger.info("The tars will have to be looked through again next time: %s", error)
+    return index
+
+
+def _identity(tars: Sequence[Path]) -> str:
+    files = [(os.fsencode(path.resolve()), path.stat()) for path in tars]
+    texts = (b"%b %d %d" % (name, status.st_size, status.st_mtime_ns) for name, status in files)
+    return hashlib.sha256(b"\0".join((_FORMAT.encode(), *texts))).hexdigest()[:16]
+
+
+class _Member(NamedTuple):
+    """A file in a tar: its bytes are `size` many from `offset` on, in the outermost tar."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def _members(path: Path, start: int = 0) -> Iterator[_Member]:
+    """The files of the uncompressed tar that starts at byte `start` of `path`. Raises InputError."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    if member.isfile():
+                        yield _Member(member.name, member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: not a readable, uncompressed tar: {one_line(error)}") from error
+
+
+def _find(tars: Sequence[Path]) -> TarIndex:
+    archives: list[tuple[str, int]] = []
+    found: list[tuple[int, _Member]] = []
+    size = sum(path.stat().st_size for path in tars)
+    with tqdm(desc="looking through tars", total=size, unit="B", unit_scale=True, disable=None) as progress:
+
+        def add(name: str, number: int, members: Iterator[_Member]) -> None:
+            archives.append((name, number))
+            for member in members:
+                found.append((len(archives) - 1, member))
+                progress.update(member.size)
+
+        for number, path in enumerate(tars):
+            inner = [member for member in _members(path) if member.name.endswith(".tar")]
+            for member in inner:
+                add(Path(member.name).stem, number, _members(path, member.offset))
+            if not inner:
+                add(path.stem, number, _members(path))
+    return TarIndex(
+        archives=np.array([name for name, _ in archives]),
+        tar=np.array([number for _, number in archives], np.int64),
+        archive=np.array([archive for archive, _ in found], np.int64),
+        names=np.array([os.fsencode(member.name) for _, member in found], np.bytes_),
+        ranges=np.array([(member.offset, member.size) for _, member in found], np.int64).reshape(-1, 2),
+    )
