@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.engine import launch
 from detectron2.utils import comm
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException
@@ -27,6 +26,7 @@ from torch.multiprocessing import ProcessExitedException
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.preprocessing import whole_image
 from sact_det.detection.predictor import Predictor
+from sact_det.engine.launch import launch
 from sact_det.errors import InputError, one_line
 from sact_det.files import file_sha256
 from saliency.cache import MapCache
@@ -136,7 +136,7 @@ def extract_maps(
         dataset: the images.
         folder: of the cache.
         longer_edge: of the images as the model sees them, in pixels; default: LONGER_EDGE's.
-        processes: that share the images (Detectron2's launch): one for each GPU, or without any on the CPU. The maps do
+        processes: that share the images (sact_det.engine.launch): one for each GPU, or without any on the CPU. The maps do
             not depend on it. With more than one, the calling script needs `if __name__ == "__main__":`.
         progress: shows a bar where stderr is a terminal.
 
