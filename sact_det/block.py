@@ -13,7 +13,7 @@ from sact_det.halting import DEFAULT_EPS, share_in_tiles
 from sact_det.halting_process import HaltingProcess, TensorHalting
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import BlockPonder
-from sact_det.weight_cache import WeightCache
+from sact_det.weight_cache import WeightCache, refuse_released
 
 HALTING_RULES = ("none", "act", "sact")
 EXECUTIONS = ("dense", "perforated", "auto")
@@ -199,12 +199,16 @@ class AdaptiveBlock(nn.Module):
 
     def train(self, mode: bool = True) -> "AdaptiveBlock":
         """See nn.Module."""
+        if mode:
+            refuse_released(self, "for training")
         self.weight_cache.clear()
         return super().train(mode)
 
     def set_execution(self, execution: str) -> None:
         """How the block computes: one of EXECUTIONS. Parameters and results do not depend on it."""
         check_choice("execution", execution, EXECUTIONS)
+        if execution == "dense":
+            refuse_released(self, 'for execution "dense"')
         self.execution = execution
 
     def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, BlockPonder]:

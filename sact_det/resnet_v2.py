@@ -20,7 +20,7 @@ from sact_det.flops import bottleneck_unit_flops, conv_flops
 from sact_det.network_spec import NetworkSpec, are_positive_integers
 from sact_det.norm import Norm
 from sact_det.padding import Sizes, own_sizes, positions, strided_sizes
-from sact_det.weight_cache import WeightCache
+from sact_det.weight_cache import WeightCache, refuse_released
 
 ROOT_CHANNELS = 64
 EXPANSION = 4
@@ -61,6 +61,8 @@ class Stem(nn.Module):
     def set_execution(self, execution: str) -> None:
         """See AdaptiveBlock.set_execution; a stem is evaluated everywhere, but not by the same program."""
         check_choice("execution", execution, EXECUTIONS)
+        if execution == "dense":
+            refuse_released(self, 'for execution "dense"')
         self.execution = execution
 
     def train(self, mode: bool = True) -> "Stem":

@@ -136,8 +136,8 @@ def extract_maps(
         dataset: the images.
         folder: of the cache.
         longer_edge: of the images as the model sees them, in pixels; default: LONGER_EDGE's.
-        processes: that share the images (sact_det.engine.launch): one for each GPU, or without any on the CPU. The maps do
-            not depend on it. With more than one, the calling script needs `if __name__ == "__main__":`.
+        processes: that share the images, one for each GPU, or without any on the CPU. The maps do not depend on it.
+            With more than one, the calling script needs `if __name__ == "__main__":`.
         progress: shows a bar where stderr is a terminal.
 
     Raises:

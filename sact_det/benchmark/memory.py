@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
@@ -32,6 +32,8 @@ from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import RIVALS as TRAINING_RIVALS
 from sact_det.benchmark.training import adaptive_step, rival_step, training_part
 from sact_det.errors import InputError
+from sact_det.perforated.cpu.library import why_unavailable
+from sact_det.perforated.release import release_weights
 from sact_det.resnet_v2 import ResNetV2Spec
 
 RUNS = 2  # what is allocated once, in the first run, counts as well
@@ -48,6 +50,7 @@ class Job:
         training: a step of fine-tuning instead of inference.
         rival: key of RIVALS, or None.
         execution, ratio: of ours.
+        released: whether ours has let go of the weights that the kernels hold packed (release_weights).
         onnx: path of the exported network, for rivals that read one.
         device, precision, seed: see Setting.
         threads: of PyTorch.
@@ -60,6 +63,7 @@ class Job:
     rival: Optional[str] = None
     execution: Optional[str] = None
     ratio: Optional[float] = None
+    released: bool = False
     onnx: Optional[str] = None
     device: str = "cpu"
     precision: str = "fp32"
@@ -100,13 +104,13 @@ def measure_memory(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part.onnx"
         for name in [name for name in setting.rivals if name in known]:
-            job = dataclasses.replace(common, rival=name)
+            job = replace(common, rival=name)
             try:
                 if name in _FILES:
                     _FILES[name][0](setting)
                     if not path.exists():
                         export_onnx(dense_part(part), x, path)
-                    job = dataclasses.replace(job, onnx=str(path))
+                    job = replace(job, onnx=str(path))
                 if name == "compile-graphs" and setting.device.type != "cuda":
                     raise Unavailable("for CUDA only")
             except Unavailable as reason:
@@ -114,10 +118,14 @@ def measure_memory(
                 continue
             peaks[name] = run_child(name, job, setting)
         rivals = list(peaks)
+        kernels = setting.device.type == "cpu" and setting.half is None and why_unavailable() is None
         for ratio in ratios:
             for execution in setting.executions:
-                name = f"SACT {ratio:g}, {execution}"
-                peaks[name] = run_child(name, dataclasses.replace(common, ratio=ratio, execution=execution), setting)
+                name, job = f"SACT {ratio:g}, {execution}", replace(common, ratio=ratio, execution=execution)
+                peaks[name] = run_child(name, job, setting)
+                if execution != "dense" and not training and kernels:
+                    name = f"{name}, weights released"
+                    peaks[name] = run_child(name, replace(job, released=True), setting)
     return MemoryTable(title, x.shape, peaks, rivals, absent)
 
 
@@ -159,6 +167,8 @@ def build(job: Job, setting: Setting) -> Callable[[], Any]:
     part.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     part.set_execution(job.execution)
     part.prescribe(depths)
+    if job.released:
+        release_weights(part.eval())
 
     def run() -> None:
         if job.training:

@@ -18,6 +18,7 @@ from sact_det.perforated.cuda.run import TritonRun, why_not_triton
 from sact_det.perforated.gather_gemm import READS
 from sact_det.perforated.run import ImageRun, PositionRun
 from sact_det.resnet_v2 import Stem
+from sact_det.weight_cache import refuse_released
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid
     if reason is None:
         _log_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
         return (TritonRun if x.is_cuda else RowsRun)(block, x, valid_in, valid)
+    refuse_released(block, f"where the kernels for inference cannot serve ({reason})")
     if not x.is_cuda and torch.is_grad_enabled():
         reason = why_not_training(block, x)  # the one above was that it is no inference
         if reason is None:
@@ -43,7 +45,11 @@ def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid
 
 def run_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Optional[Tensor]:
     """Output of the stem at x, or None if only PyTorch can compute it."""
-    return None if why_not_here(stem, x) else evaluate_stem(stem, x, sizes)
+    reason = why_not_here(stem, x)
+    if reason is None:
+        return evaluate_stem(stem, x, sizes)
+    refuse_released(stem, f"where the kernels for inference cannot serve ({reason})")
+    return None
 
 
 def continue_run(block: AdaptiveBlock, run: DenseRun, index: int, active: Tensor) -> Run:

@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -90,13 +91,16 @@ class PackedBlock:
     branches: dict[HaltingBranch, PackedHalting]
 
 
-def pack_block(block: AdaptiveBlock) -> PackedBlock:
-    """Folds and packs a block of BottleneckUnits."""
-    branches = [unit.halting for unit in block.units]
-    return PackedBlock(
-        units={unit: pack_unit(unit) for unit in block.units if isinstance(unit, BottleneckUnit)},
-        branches={branch: pack_halting(branch) for branch in branches if isinstance(branch, SpatialHalting)},
-    )
+def pack_block(block: AdaptiveBlock, done_with: Callable[[BottleneckUnit], object] = lambda unit: None) -> PackedBlock:
+    """Folds and packs a block of BottleneckUnits; done_with(unit) is called behind each."""
+    packed = PackedBlock({}, {})
+    for unit in block.units:
+        assert isinstance(unit, BottleneckUnit)
+        packed.units[unit] = pack_unit(unit)
+        if isinstance(unit.halting, SpatialHalting):
+            packed.branches[unit.halting] = pack_halting(unit.halting)
+        done_with(unit)
+    return packed
 
 
 @dataclass(frozen=True, eq=False)
