@@ -11,7 +11,7 @@ from sact_det.perforated.cpu.conditions import why_not_here
 from sact_det.perforated.cpu.packed import pack_block, pack_stem
 from sact_det.perforated.cpu.run import why_not_rows
 from sact_det.resnet_v2 import BottleneckUnit, Stem
-from sact_det.weight_cache import refuse_released
+from sact_det.weight_cache import is_released, refuse_released
 
 Part = Union[AdaptiveBlock, Stem]
 
@@ -53,6 +53,8 @@ def _release_unit(unit: BottleneckUnit) -> None:
 
 
 def _why_not(part: Part) -> Optional[str]:
+    if is_released(part):
+        return "they have been released"
     if part.execution == "dense":
         return 'execution "dense" needs them'
     if part.training:

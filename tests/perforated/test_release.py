@@ -94,6 +94,13 @@ def test_what_needs_the_weights_is_refused(use, reason):
     assert str(error.value).startswith(GONE) and reason in str(error.value)
 
 
+def test_weights_are_released_once():
+    model = classifier()
+    release_weights(model)
+    with pytest.raises(ValueError, match="the weights cannot be released: they have been released"):
+        release_weights(model)
+
+
 @torch.no_grad()
 def test_what_is_harmless_changes_nothing():
     model, x = classifier(), images(1, 64, 64)
