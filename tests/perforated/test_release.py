@@ -65,9 +65,8 @@ def test_a_detector_is_released_with_its_box_head(tmp_path):
     after = predictor(image)
     assert len(before.instances) > 0 and after.numbers == before.numbers
     for name, value in before.instances.get_fields().items():
-        assert torch.equal(
-            getattr(value, "tensor", value), getattr(after.instances.get(name), "tensor", after.instances.get(name))
-        )
+        known, now = (getattr(field, "tensor", field) for field in (value, after.instances.get(name)))
+        assert torch.equal(known, now), name
     assert all(unit.conv1.weight.is_meta for unit in predictor.model.roi_heads.res5.block4.units)
 
 
@@ -116,10 +115,7 @@ def test_what_is_harmless_changes_nothing():
         (lambda: classifier(execution="dense"), 'execution "dense" needs them'),
         (lambda: classifier().train(), "the model is in training"),
         (lambda: classifier().double(), "cannot serve (they compute in float32 only)"),
-        (
-            lambda: classifier(family="cifar", units=(2, 2, 2)),
-            "the kernels for CPUs cannot serve (there are none",
-        ),
+        (lambda: classifier(family="cifar", units=(2, 2, 2)), "the kernels for CPUs cannot serve (there are none"),
         (lambda: nn.Sequential(classifier(), classifier(execution="dense")), 'execution "dense" needs them'),
         (lambda: nn.Conv2d(1, 1, 1), "there is neither a stem nor a block"),
     ],
