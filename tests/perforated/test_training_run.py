@@ -17,6 +17,7 @@ from sact_det.padding import Sizes, strided_sizes, valid_mask
 from sact_det.perforated.choice import start_run
 from sact_det.perforated.cpu import library
 from sact_det.perforated.cpu.training import TrainingRun, why_not_training
+from sact_det.perforated.cpu.workspace import workspace
 from sact_det.perforated.run import PositionRun
 from sact_det.resnet_v2 import ResNetV2Spec
 
@@ -264,6 +265,14 @@ def test_weights_may_change_between_steps():
     second = step(block, "perforated", x)
     assert not torch.allclose(first["features"], second["features"])
     compare(second, step(block, "dense", x))
+
+
+def test_memory_for_gradients_of_features_is_not_kept_for_the_next_step():
+    block = block_of()
+    block.set_execution("perforated")
+    block(inputs(block, 2, 11, 9))[0].sum().backward()
+    for name in ("grad_state", "grad_inner", "grad_middle"):
+        assert workspace.take_flat(name, 1).numel() == 1, name
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

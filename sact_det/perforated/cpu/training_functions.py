@@ -33,11 +33,6 @@ def token(positions: int, channels: int) -> Tensor:
     return torch.empty_strided((positions, channels), (0, 0))
 
 
-def zero_gradient(positions: int, channels: int) -> Tensor:
-    """Of a state, [P, C]; the first unit of the block gives the memory back."""
-    return workspace.take("grad_state", positions, channels).zero_()
-
-
 @dataclass(frozen=True, eq=False)
 class UnitCall:
     """What the passes of a unit share beside tensors with gradients.
@@ -169,7 +164,7 @@ class UnitFunction(torch.autograd.Function):
         if not first:
             grad_x = grad_state
             if needs[1] and grad_state is None and sites.struct.num_writes:
-                grad_x = zero_gradient(len(sites.write_rows), channels)
+                grad_x = torch.zeros(len(sites.write_rows), channels)
         elif not needs[5]:
             grad_x = None
         elif shortcut is None:
@@ -229,8 +224,8 @@ class UnitFunction(torch.autograd.Function):
                 kernels().train_backward(unit, sites.struct, backward, memory.factors(), call.threads)
                 if grad_bias3 is not None and turned_conv3 is not None:
                     grad_bias3.copy_(turned_conv3[-1])
-        if first and grad_state is not None:
-            workspace.give_back("grad_state", grad_state)
+        if first:  # the next block's are smaller or larger, and the next step begins with all its activations
+            workspace.forget("grad_inner", "grad_middle")
         return (
             None,
             None if first else grad_x,

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from sact_det.perforated.cpu.borrowed import Borrowed
 from sact_det.perforated.cpu.calls import LocalScoring, address, kernels, whole_vectors
 from sact_det.perforated.cpu.sites import Sites
-from sact_det.perforated.cpu.training_functions import TAPS, token, zero_gradient
+from sact_det.perforated.cpu.training_functions import TAPS, token
 
 
 class LocalFunction(torch.autograd.Function):
@@ -67,7 +67,7 @@ class LocalFunction(torch.autograd.Function):
             zeros = [torch.zeros_like(taps) if needs_taps else None, taps.new_zeros(TAPS) if needs_bias else None]
             return None, None, grad_state, None, *zeros
         if needs_state and grad_state is None:
-            grad_state = zero_gradient(grad_logits.numel(), taps.shape[1])
+            grad_state = torch.zeros(grad_logits.numel(), taps.shape[1])
         grad_logits = grad_logits.contiguous()
         grad_taps = torch.empty_like(taps) if needs_taps else None
         with Borrowed() as memory:

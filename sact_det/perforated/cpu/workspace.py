@@ -29,5 +29,10 @@ class Workspace(threading.local):
         """Returns what was taken under a name."""
         self._free[name] = (tensor if tensor._base is None else tensor._base).view(-1)
 
+    def forget(self, *names: str) -> None:
+        """Lets go of what was given back under these names."""
+        for name in names:
+            self._free.pop(name, None)
+
 
 workspace = Workspace()
