@@ -37,6 +37,9 @@ def add_sact_config(cfg: CN) -> None:
     # Norm of the halting branches. A freshly initialised branch needs statistics, so never freeze it untrained; with
     # one or two images per process batch statistics of the global mean are void: "MovingBN" has neither problem.
     cfg.MODEL.SACT.HALTING_NORM = "MovingBN"
+    # The same for block 4 in a detector's box head; "" stands for HALTING_NORM. A step sees many regions, so that "BN"
+    # has its statistics there, and follows features that change fast.
+    cfg.MODEL.SACT.BOX_HEAD_HALTING_NORM = ""
     # Decay of the moving statistics of norms that learn them; short trainings from scratch want a smaller one.
     cfg.MODEL.SACT.NORM_DECAY = 0.997
     # Per block: dilation of conv2 in the first unit. TF-Slim weights need 2s (tools/convert_weights.py says which).

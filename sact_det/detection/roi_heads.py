@@ -46,6 +46,7 @@ class SACTRes5ROIHeads(Res5ROIHeads):
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:
         if cfg.MODEL.MASK_ON:
             raise InputError("MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only")
-        spec = spec_from_config(cfg)
-        spec = replace(spec, norm=cfg.MODEL.SACT.BOX_HEAD_NORM or spec.norm)
-        return Block4Head(spec, cfg.MODEL.SACT.EXECUTION), spec.out_channels(4)
+        sact, spec = cfg.MODEL.SACT, spec_from_config(cfg)
+        norms = {"norm": sact.BOX_HEAD_NORM, "halting_norm": sact.BOX_HEAD_HALTING_NORM}
+        spec = replace(spec, **{name: norm for name, norm in norms.items() if norm})
+        return Block4Head(spec, sact.EXECUTION), spec.out_channels(4)

@@ -80,6 +80,7 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
     with arguments_are_keys("MODEL.SACT"):
         spec_from_config(cfg, family)
         check_choice("box_head_norm", sact.BOX_HEAD_NORM, ("", *NORMS))
+        check_choice("box_head_halting_norm", sact.BOX_HEAD_HALTING_NORM, ("", *NORMS))
         check_choice("execution", sact.EXECUTION, EXECUTIONS)
         if not 0 <= sact.TAU < math.inf:
             raise ValueError(f"`tau` must be a finite number, 0 or more; got {sact.TAU}")

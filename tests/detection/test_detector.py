@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 import sact_det.detection  # noqa: F401
-from sact_det.norm import FrozenBatchNorm2d
+from sact_det.norm import NORMS, FrozenBatchNorm2d
 from sact_det.resnet_v2 import Stem
 from sact_det.tasks import load_config
 
@@ -154,6 +154,21 @@ def test_freeze_at_fixes_weights_and_norms_but_leaves_halting_branches_learning(
         assert all(p.requires_grad for p in halting)
         if not isinstance(part, Stem):
             assert isinstance(part.units[0].preact, FrozenBatchNorm2d) is frozen
+
+
+@pytest.mark.parametrize("norm", ["", "BN"])
+@pytest.mark.parametrize("halting_norm", ["", "MovingBN"])
+def test_the_box_head_has_norms_of_its_own_where_they_are_given(norm, halting_norm):
+    model = make_model(
+        *("MODEL.SACT.UNITS", "(2, 2, 2, 2)"),
+        *("MODEL.SACT.NORM", "FrozenBN", "MODEL.SACT.BOX_HEAD_NORM", norm),
+        *("MODEL.SACT.HALTING_NORM", "FrozenBN", "MODEL.SACT.BOX_HEAD_HALTING_NORM", halting_norm),
+    )
+    head, first = model.roi_heads.res5, model.roi_heads.res5.block4.units[0]
+    assert {type(head.postnorm), type(first.preact)} == {NORMS[norm or "FrozenBN"]}
+    assert {type(first.halting.local_norm), type(first.halting.global_norm)} == {NORMS[halting_norm or "FrozenBN"]}
+    for unit in (model.backbone.block3.units[0], model.backbone.block1.units[0]):
+        assert {type(unit.preact), type(unit.halting.local_norm)} == {FrozenBatchNorm2d}
 
 
 def test_no_proposals_is_no_error():
