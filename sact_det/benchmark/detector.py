@@ -168,10 +168,11 @@ def measure_detector(
             laps[name] = []
             return Candidate(name, lambda _: laps[name].append(timed.run(images, setting, own)), prepare)
 
-        candidates = [
-            candidate(rival.name, TimedDetector(rival_detector(detector, rival), setting.device), _nothing, False)
-            for rival in rivals
-        ]
+        candidates = []
+        for rival in rivals:
+            plain = TimedDetector(rival_detector(detector, rival), setting.device)
+            plain.run(images[:1], setting, False)  # its box head chooses a layout
+            candidates.append(candidate(rival.name, plain, _nothing, False))
         timed = TimedDetector(detector, setting.device)
         for ratio, depths in masks.items():
             steer(detector, part, "dense", depths)

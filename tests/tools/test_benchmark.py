@@ -280,6 +280,21 @@ def test_a_child_measures_the_features_and_its_failure_is_reported():
         memory.run_child("magic", replace(job, rival="magic"), Setting())
 
 
+@pytest.mark.parametrize("size", [4, 14])
+def test_the_box_head_of_rivals_is_the_plain_one_in_one_layout(size):
+    pytest.importorskip("detectron2")
+    from sact_det.benchmark.detector import DenseHead
+    from sact_det.detection.roi_heads import Block4Head
+
+    head = Block4Head(ResNetV2Spec(units=(1, 1, 1, 3), base_channels=8, halting="none")).eval()
+    regions = images(6, size, size, channels=8 * 16)
+    rival = DenseHead(enliven(head, regions))
+    with torch.no_grad():
+        expected = head(regions)
+        for _ in range(2):  # the first call chooses the layout
+            torch.testing.assert_close(rival(regions), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_detectors_and_trained_masks(tool, tmp_path):
     pytest.importorskip("detectron2")
     import numpy as np
