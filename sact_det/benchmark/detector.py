@@ -16,7 +16,7 @@ from sact_det.benchmark.parts import Disagreement
 from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import Rival, build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
-from sact_det.benchmark.timing import Candidate, synchronize
+from sact_det.benchmark.timing import Candidate, fastest, interleaved_times, synchronize
 from sact_det.benchmark.trained import detector_part
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.roi_heads import Block4Head
@@ -55,28 +55,21 @@ class DenseHead(nn.Module):
         super().__init__()
         part = folded(DensePart(head.block4.units))
         last = copy.deepcopy(part).to(memory_format=torch.channels_last)
-        self._parts: list[tuple[nn.Module, torch.memory_format]]
-        self._parts = [(part, torch.contiguous_format), (last, torch.channels_last)]
+        self._runs = {
+            "NCHW": lambda regions: part(regions.contiguous()),
+            "channels last": lambda regions: last(regions.contiguous(memory_format=torch.channels_last)),
+        }
+        self._layout: Optional[str] = None
         self.postnorm = copy.deepcopy(head.postnorm)
 
     def forward(self, regions: Tensor) -> Tensor:
         """See Block4Head."""
-        if len(self._parts) > 1:
-            self._parts = [min(self._parts, key=lambda choice: _seconds(regions, *choice))]
-        part, layout = self._parts[0]
-        return F.relu(self.postnorm(part(regions.contiguous(memory_format=layout))))
-
-
-def _seconds(regions: Tensor, part: nn.Module, layout: torch.memory_format) -> float:
-    """The least of a few runs."""
-    seconds = []
-    for _ in range(_TRIALS):
-        synchronize(regions.device)
-        start = time.perf_counter()
-        part(regions.contiguous(memory_format=layout))
-        synchronize(regions.device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        if self._layout is None:
+            candidates = [Candidate(name, run, lambda: regions) for name, run in self._runs.items()]
+            times = interleaved_times(candidates, _TRIALS, device=regions.device)
+            self._layout = fastest(times, list(times))
+        assert self._layout is not None
+        return F.relu(self.postnorm(self._runs[self._layout](regions)))
 
 
 class TimedDetector:
