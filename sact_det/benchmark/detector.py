@@ -11,20 +11,19 @@ import torch.nn.functional as F
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from sact_det.benchmark.networks import AdaptivePart, DensePart, dense_part, folded
+from sact_det.benchmark.dense_head import DenseHead
+from sact_det.benchmark.networks import AdaptivePart, dense_part
 from sact_det.benchmark.parts import Disagreement
 from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import Rival, build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
-from sact_det.benchmark.timing import Candidate, fastest, interleaved_times, synchronize
+from sact_det.benchmark.timing import Candidate, synchronize
 from sact_det.benchmark.trained import detector_part
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
-from sact_det.detection.roi_heads import Block4Head
 from sact_det.padding import Sizes
 from sact_det.ponder import PonderRecord
 
 PARTS = ("extractor", "proposals", "box head")
-_TRIALS = 5
 
 
 class DenseBackbone(Backbone):
@@ -43,33 +42,6 @@ class DenseBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Detectron2's interface."""
         return self.extract(images)[0]
-
-
-class DenseHead(nn.Module):
-    """Block 4 as a plain one, norms folded, in the layout in which PyTorch is fastest.
-
-    Which one that is depends on the regions: channels last at 14x14, NCHW at 8x8 and below. The first call finds out.
-    """
-
-    def __init__(self, head: Block4Head):
-        super().__init__()
-        part = folded(DensePart(head.block4.units))
-        last = copy.deepcopy(part).to(memory_format=torch.channels_last)
-        self._runs = {
-            "NCHW": lambda regions: part(regions.contiguous()),
-            "channels last": lambda regions: last(regions.contiguous(memory_format=torch.channels_last)),
-        }
-        self._layout: Optional[str] = None
-        self.postnorm = copy.deepcopy(head.postnorm)
-
-    def forward(self, regions: Tensor) -> Tensor:
-        """See Block4Head."""
-        if self._layout is None:
-            candidates = [Candidate(name, run, lambda: regions) for name, run in self._runs.items()]
-            times = interleaved_times(candidates, _TRIALS, device=regions.device)
-            self._layout = fastest(times, list(times))
-        assert self._layout is not None
-        return F.relu(self.postnorm(self._runs[self._layout](regions)))
 
 
 class TimedDetector:
@@ -105,11 +77,11 @@ class TimedDetector:
         self._last = now
 
 
-def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival) -> SACTGeneralizedRCNN:
-    """A copy of a detector with a rival as extractor and block 4 plain."""
+def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead) -> SACTGeneralizedRCNN:
+    """A copy of a detector with a rival as extractor and another block 4, which copies may share."""
     detector = copy.deepcopy(detector)
     detector.backbone = DenseBackbone(rival, detector.backbone.res4_norm)
-    detector.roi_heads.res5 = DenseHead(detector.roi_heads.res5)
+    detector.roi_heads.res5 = head
     return detector
 
 
@@ -162,9 +134,10 @@ def measure_detector(
             return Candidate(name, lambda _: laps[name].append(timed.run(images, setting, own)), prepare)
 
         candidates = []
+        head = DenseHead(detector.roi_heads.res5, setting)
         for rival in rivals:
-            plain = TimedDetector(rival_detector(detector, rival), setting.device)
-            plain.run(images[:1], setting, False)  # its box head chooses a layout
+            plain = TimedDetector(rival_detector(detector, rival, head), setting.device)
+            plain.run(images, setting, False)  # the box head finds out what is fastest
             candidates.append(candidate(rival.name, plain, _nothing, False))
         timed = TimedDetector(detector, setting.device)
         for ratio, depths in masks.items():
@@ -184,7 +157,7 @@ def measure_detector(
                 candidates.append(candidate(name, timed, prepare, True))
         times = setting.times(candidates, title)
     entries = [_with_parts(entry, laps, setting) for entry in entries]
-    return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs))
+    return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs), head.remarks())
 
 
 def _with_parts(entry: Entry, laps: dict[str, list[dict[str, float]]], setting: Setting) -> Entry:

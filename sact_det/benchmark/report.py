@@ -44,6 +44,7 @@ class Table:
         times: name -> seconds, one number per round.
         absent: name -> why a rival did not take part.
         inputs: how many a run takes, one after the other.
+        remarks: whatever else must be known, a line each.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Table:
     times: Mapping[str, Sequence[float]]
     absent: Mapping[str, str] = field(default_factory=dict)
     inputs: int = 1
+    remarks: Sequence[str] = ()
 
     @property
     def dense(self) -> Optional[str]:
@@ -68,6 +70,7 @@ class Table:
             "dense_gflop": self.dense_flops / 1e9,
             "dense": self.dense,
             "absent": dict(self.absent),
+            "remarks": list(self.remarks),
             "rows": [self._row(entry) for entry in self.entries],
         }
 
@@ -89,7 +92,7 @@ class Table:
         }
 
     def markdown(self) -> str:
-        """The table with its title above and who was absent below."""
+        """The table with its title above, who was absent and the remarks below."""
         rows = self.values()["rows"]
         parts = list(dict.fromkeys(name for entry in self.entries for name in entry.parts))
         headers = [
@@ -118,7 +121,8 @@ class Table:
         shape = ("" if self.inputs == 1 else f"{self.inputs} of ") + "x".join(map(str, self.input_shape))
         rounds = len(next(iter(self.times.values())))
         head = f"{self.title}: input {shape}, {self.dense_flops / 1e9:.2f} GFLOP dense, {rounds} rounds"
-        return "\n\n".join([f"### {head}", body, *(f"{name}: {reason}." for name, reason in self.absent.items())])
+        absent = [f"{name}: {reason}." for name, reason in self.absent.items()]
+        return "\n\n".join([f"### {head}", body, *absent, *(f"{remark}." for remark in self.remarks)])
 
 
 @dataclass(frozen=True)

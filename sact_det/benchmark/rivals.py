@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Sequence, Union
+from typing import Any, Callable, Mapping, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class Rival:
     forward: Callable[[Any], Tensor]
 
 
-def _in_torch(part: DensePart, setting: Setting, layout: torch.memory_format, name: str, compiled: str = "") -> Rival:
+def in_torch(part: DensePart, setting: Setting, layout: torch.memory_format, name: str, compiled: str = "") -> Rival:
+    """PyTorch in a memory layout; `compiled`: the mode of torch.compile. The part becomes the rival's."""
     part = part.to(setting.device, setting.half or torch.float32, memory_format=layout)  # type: ignore[call-overload]
     forward: Callable[[Tensor], Tensor] = part
     if compiled:
@@ -54,29 +55,29 @@ def _in_torch(part: DensePart, setting: Setting, layout: torch.memory_format, na
 
 def eager(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     """PyTorch as it comes, NCHW."""
-    return _in_torch(copy.deepcopy(part), setting, torch.contiguous_format, "eager")
+    return in_torch(copy.deepcopy(part), setting, torch.contiguous_format, "eager")
 
 
 def channels_last(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     """PyTorch, channels last."""
-    return _in_torch(copy.deepcopy(part), setting, torch.channels_last, "channels-last")
+    return in_torch(copy.deepcopy(part), setting, torch.channels_last, "channels-last")
 
 
 def folded_norms(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     """PyTorch, channels last, norms folded into convolutions where that is possible."""
-    return _in_torch(folded(part), setting, torch.channels_last, "folded")
+    return in_torch(folded(part), setting, torch.channels_last, "folded")
 
 
 def compiled(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     """torch.compile of the folded network."""
-    return _in_torch(folded(part), setting, torch.channels_last, "compile", "default")
+    return in_torch(folded(part), setting, torch.channels_last, "compile", "default")
 
 
 def compiled_with_graphs(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     """torch.compile of the folded network, launched as a CUDA graph."""
     if setting.device.type != "cuda":
         raise Unavailable("for CUDA only")
-    return _in_torch(folded(part), setting, torch.channels_last, "compile-graphs", "reduce-overhead")
+    return in_torch(folded(part), setting, torch.channels_last, "compile-graphs", "reduce-overhead")
 
 
 def onnxruntime(part: DensePart, x: Tensor, setting: Setting) -> Rival:
@@ -159,7 +160,9 @@ def load_openvino(path: Union[str, Path], setting: Setting) -> Rival:
     return Rival("openvino", lambda x: x.contiguous().numpy(), forward)
 
 
-RIVALS: dict[str, Callable[[DensePart, Tensor, Setting], Rival]] = {
+Maker = Callable[[DensePart, Tensor, Setting], Rival]
+
+RIVALS: dict[str, Maker] = {
     "eager": eager,
     "channels-last": channels_last,
     "folded": folded_norms,
@@ -180,7 +183,7 @@ def export_onnx(part: DensePart, x: Tensor, path: Union[str, Path]) -> None:
 
 
 def build_rivals(
-    part: DensePart, x: Tensor, setting: Setting, names: Sequence[str]
+    part: DensePart, x: Tensor, setting: Setting, names: Sequence[str], makers: Mapping[str, Maker] = RIVALS
 ) -> tuple[list[Rival], dict[str, float], dict[str, str]]:
     """The rivals that can run and agree with PyTorch's own result at x.
 
@@ -188,7 +191,8 @@ def build_rivals(
         part: the plain network, float32, on the CPU or the device.
         x: [N, C, H, W].
         setting: device and precision.
-        names: keys of RIVALS.
+        names: keys of `makers`.
+        makers: what builds them.
 
     Returns:
         the rivals; by name their relative differences from PyTorch in float32; and by name why others do not take part.
@@ -199,7 +203,7 @@ def build_rivals(
         for name in names:
             setting.note(f"Preparing {name}")
             try:
-                rival = RIVALS[name](part, x, setting)
+                rival = makers[name](part, x, setting)
                 difference = relative_difference(rival.forward(rival.convert(x)).to(setting.device), reference)
             except Unavailable as reason:
                 absent[name] = str(reason)

@@ -280,19 +280,24 @@ def test_a_child_measures_the_features_and_its_failure_is_reported():
         memory.run_child("magic", replace(job, rival="magic"), Setting())
 
 
-@pytest.mark.parametrize("size", [4, 14])
-def test_the_box_head_of_rivals_is_the_plain_one_in_one_layout(size):
+@pytest.mark.parametrize("name", ["folded, NCHW", "folded", "onnxruntime", "openvino"])
+def test_the_box_head_of_rivals_is_the_plain_one_whatever_runs_it(name, monkeypatch):
     pytest.importorskip("detectron2")
-    from sact_det.benchmark.detector import DenseHead
+    if name in ("onnxruntime", "openvino"):
+        pytest.importorskip("onnx")
+        pytest.importorskip(name)
+    from sact_det.benchmark import dense_head
     from sact_det.detection.roi_heads import Block4Head
 
     head = Block4Head(ResNetV2Spec(units=(1, 1, 1, 3), base_channels=8, halting="none")).eval()
-    regions = images(6, size, size, channels=8 * 16)
-    rival = DenseHead(enliven(head, regions))
+    regions = images(6, 14, 14, channels=8 * 16)
+    enliven(head, regions)
+    monkeypatch.setattr(dense_head, "HEADS", {name: dense_head.HEADS[name]})
+    rival = dense_head.DenseHead(head, Setting())
     with torch.no_grad():
-        expected = head(regions)
-        for _ in range(2):  # the first call chooses the layout
-            torch.testing.assert_close(rival(regions), expected, rtol=1e-4, atol=1e-5)
+        for number in (6, 6, 5, 0):  # the first call with so many chooses
+            torch.testing.assert_close(rival(regions[:number]), head(regions[:number]), rtol=1e-4, atol=1e-5)
+    assert [remark.split(": ")[1].split(" (")[0] for remark in rival.remarks()] == [name] * 2
 
 
 def test_detectors_and_trained_masks(tool, tmp_path):
@@ -315,6 +320,7 @@ def test_detectors_and_trained_masks(tool, tmp_path):
         assert list(rows) == ["eager", "SACT, dense", "SACT, perforated", "SACT, auto"] and table["inputs"] == 2
         assert rows["SACT, dense"]["flop_ratio"] == rows["SACT, perforated"]["flop_ratio"] != 1
         if measure == "detector":
+            assert table["remarks"] and all(line.startswith("Rivals' block 4") for line in table["remarks"])
             for row in rows.values():
                 parts = [row["parts_ms"][name]["median"] for name in ("extractor", "proposals", "box head")]
                 assert all(parts) and sum(parts) <= row["ms"]["median"]
