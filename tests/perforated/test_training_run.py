@@ -17,6 +17,7 @@ from sact_det.padding import Sizes, strided_sizes, valid_mask
 from sact_det.perforated.choice import start_run
 from sact_det.perforated.cpu import library
 from sact_det.perforated.cpu.training import TrainingRun, why_not_training
+from sact_det.perforated.cpu.training_functions import GradientRows
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.perforated.run import PositionRun
 from sact_det.resnet_v2 import ResNetV2Spec
@@ -25,6 +26,14 @@ UNITS = 4
 TOLERANCE = 2e-5  # of a float32 gradient, in the Euclidean norm
 
 pytestmark = pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable()))
+
+
+@pytest.fixture(autouse=True)
+def rows_that_nothing_fills_are_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gradient of this file is right if it was made from any of them."""
+    start = GradientRows.start
+    poisoned = lambda self, *shape: start(self, *shape).fill_(torch.nan)  # noqa: E731
+    monkeypatch.setattr(GradientRows, "start", poisoned)
 
 
 def block_of(index: int = 2, base_channels: int = 4, halting_norm: str = "FrozenBN", **fields: object) -> AdaptiveBlock:
@@ -244,6 +253,16 @@ def test_backward_twice_gives_the_same():
     part = torch.autograd.grad(loss, leaves[-1], retain_graph=True)[0]
     assert torch.equal(part, first[-1]) and all(gradient.isfinite().all() for gradient in once)
     assert all(map(torch.equal, torch.autograd.grad(loss, leaves), first))
+
+
+def test_anomaly_mode_finds_no_nan_in_rows_that_nothing_fills(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    block = block_of()
+    x = inputs(block, 2, 20, 14)
+    expected = step(block, "perforated", x)
+    with torch.autograd.set_detect_anomaly(True):
+        compare(step(block, "perforated", x), expected, 1e-6)
+        assert not GradientRows().start(3, 5).any()
 
 
 def test_changed_weights_are_refused_in_the_backward_pass():

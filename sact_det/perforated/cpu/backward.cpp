@@ -23,10 +23,11 @@ struct BackwardPass {
     const float* state;          // or null behind the last unit: then the gradient of f comes from `grad_output` alone
     const float* remaining;      // or null: 1
     const float* grad_state;     // [output positions, out_channels]
+    const int32_t* filled;       // [output positions], negative where grad_state has no row yet: zero; or null: it has all
     const float* grad_output;    // [output positions, out_channels]
     const float* grad_sums;      // [images, out_channels]
     float* grad_x;               // [input positions, in_channels]; may be grad_state
-    int64_t adds;                // whether what comes through f is added to it where it is read, or written
+    int64_t adds;                // whether what comes through f is added to it where it is read (and filled), or written
     float* grad_remaining;       // [output positions], written where active
     float* grad_conv1;           // [width, in_channels]
     float* grad_conv2;           // [width, 9, width]
@@ -49,6 +50,9 @@ int64_t backward_scratch_size(const TrainedUnit* unit) {
 
 namespace {
 
+// Whether a position has a row of the gradient already.
+bool has_row(const int32_t* filled, int64_t position) { return !filled || filled[position] >= 0; }
+
 // The gradient of f at output positions.
 struct ResidualGradient {
     const Sites& sites;
@@ -65,11 +69,12 @@ struct ResidualGradient {
     // Columns from `column` on.
     void part(int64_t position, int64_t column, int vectors, float weight, float* to) const {
         const float* image = sums(position);
+        const float* state = pass.grad_state && has_row(pass.filled, position) ? pass.grad_state : nullptr;
         const int64_t place = position * channels + column;
         for (int v = 0; v < vectors; v++) {
             const int64_t c = v * LANES, width = channels - column - c;
             Vector sum{};
-            if (pass.grad_state) sum += load_part(pass.grad_state + place + c, width);
+            if (state) sum += load_part(state + place + c, width);
             if (pass.grad_output) sum += weight * load_part(pass.grad_output + place + c, width);
             if (image) sum += load_part(image + column + c, width);
             store(to + c, sum);
@@ -90,10 +95,15 @@ struct ResidualGradient {
 void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
     if (!from || !to) return;
 #pragma omp for schedule(static) nowait
-    for (int64_t start = 0; start < columns; start += LANES)
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t column = start; column < std::min<int64_t>(start + LANES, columns); column++)
-                to[column * rows + row] = from[row * columns + column];
+    for (int64_t column = 0; column < columns; column += LANES)
+        for (int64_t row = 0; row < rows; row += LANES) {
+            Vector square[LANES];
+            for (int r = 0; r < LANES; r++)
+                square[r] = row + r < rows ? load_part(from + (row + r) * columns + column, columns - column) : Vector{};
+            transpose_square(square);
+            for (int c = 0; c < std::min<int64_t>(LANES, columns - column); c++)
+                store_part(to + (column + c) * rows + row, square[c], rows - row);
+        }
 }
 
 float total(Vector v) {
@@ -132,12 +142,12 @@ struct Unrectify {
     }
 };
 
-// The product through the pre-activation, added to rows.
+// The product through the pre-activation, written or added to rows.
 struct Unnormalize {
     const TrainedUnit& unit;
     const float* const* x;
     float* const* to;
-    bool adds;
+    const bool* adds;  // of the rows
 
     void expect(int first, int count, int64_t column, int vectors) const {
         for (int r = 0; r < count; r++)
@@ -153,7 +163,7 @@ struct Unnormalize {
             const Vector value = load_part(x[first + r] + column, width) * scale + shift;
             const Vector gradient = value <= 0 ? Vector{} : product[r * step] * scale;
             float* target = to[first + r] + column;
-            store_part(target, adds ? load_part(target, width) + gradient : gradient, width);
+            store_part(target, adds[first + r] ? load_part(target, width) + gradient : gradient, width);
         }
     }
 };
@@ -193,6 +203,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
         left.zeros = no_row;
         const float* sources[BLOCK_ROWS];
         float* targets[BLOCK_ROWS];
+        bool adds[BLOCK_ROWS];
 
         // Of `middle`, of `remaining`, and where the taps of every position are.
         middle_blocks.take([&](int64_t first, int rows) {
@@ -280,8 +291,9 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
                     left.rows[0][r] = pass.grad_inner + (first + r) * size;
                     sources[r] = source(position);
                     targets[r] = pass.grad_x + position * unit.in_channels;
+                    adds[r] = pass.adds && (pass.grad_x != pass.grad_state || has_row(pass.filled, position));
                 }
-                multiply(left, rows, unit.back1, unit.in_channels, Unnormalize{unit, sources, targets, pass.adds != 0});
+                multiply(left, rows, unit.back1, unit.in_channels, Unnormalize{unit, sources, targets, adds});
             });
         if (pass.grad_x && unit.projects) {
 #pragma omp barrier
@@ -296,8 +308,9 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
                     left.rows[0][r] = scratch + r * channels;
                     sources[r] = source(from);
                     targets[r] = pass.grad_x + from * unit.in_channels;
+                    adds[r] = true;
                 }
-                multiply(left, rows, unit.shortcut, unit.in_channels, Unnormalize{unit, sources, targets, true});
+                multiply(left, rows, unit.shortcut, unit.in_channels, Unnormalize{unit, sources, targets, adds});
             });
         }
     }
@@ -313,6 +326,8 @@ struct LocalScoring {
     float* products;        // [num_reads + 1, whole_vectors(9)], room to work
     float* logits;          // [output positions]; forward: written where active; backward: its gradient
     float* grad_rows;       // backward: [output positions, channels] or null; += its gradient
+    int64_t adds;           // backward: as in BackwardPass, like `filled`
+    const int32_t* filled;
     float* grad_taps;       // backward: [9, channels] or null
     float* scratch;         // [threads, local_scratch_size()]
 };
@@ -377,8 +392,9 @@ void local_backward(const LocalScoring* scoring_at, const Sites* sites_at, int t
             }
             if (!at.grad_rows) continue;
             float* row = at.grad_rows + position * at.channels;
+            const bool adds = at.adds && has_row(at.filled, position);
             for (int64_t c = 0; c < at.channels; c += LANES) {
-                Vector sum = load_part(row + c, at.channels - c);
+                Vector sum = adds ? load_part(row + c, at.channels - c) : Vector{};
                 for (int tap = 0; tap < 9; tap++)
                     sum += products[tap] * load_part(at.taps + tap * at.channels + c, at.channels - c);
                 store_part(row + c, sum, at.channels - c);

@@ -138,7 +138,8 @@ class BackwardPass(ctypes.Structure):
 
     _fields_ = [
         *_addresses(
-            "x", "x_rows", "inner", "middle", "state", "remaining", "grad_state", "grad_output", "grad_sums", "grad_x"
+            *("x", "x_rows", "inner", "middle", "state", "remaining"),
+            *("grad_state", "filled", "grad_output", "grad_sums", "grad_x"),
         ),
         *_integers("adds"),
         *_addresses("grad_remaining", "grad_conv1", "grad_conv2", "grad_conv3", "grad_shortcut"),
@@ -151,7 +152,9 @@ class LocalScoring(ctypes.Structure):
 
     _fields_ = [
         *_integers("channels"),
-        *_addresses("taps", "packed", "bias", "rows", "products", "logits", "grad_rows", "grad_taps", "scratch"),
+        *_addresses("taps", "packed", "bias", "rows", "products", "logits", "grad_rows"),
+        *_integers("adds"),
+        *_addresses("filled", "grad_taps", "scratch"),
     ]
 
 

@@ -24,39 +24,64 @@ struct Factors {
 
 namespace {
 
-// `inner` elements from `first` on, of one panel and one `i`.
+// `inner` elements from `first` on, of one panel and one `i`: as they come, column by column.
 inline void pack_part(const Factor& at, int64_t panel, int64_t i, int64_t first, int64_t end) {
     const int64_t start = panel * PANEL, columns = std::min<int64_t>(at.columns - start, PANEL);
     const int64_t size = whole_vectors(columns);
     const float* from = at.from + start * at.step + i * at.outer_step;
     float* to = at.to + start * at.outer * at.inner + i * at.inner * size;
-    const auto by_inner = [&](int64_t j) { return at.by_inner ? at.by_inner[j] : 1.0f; };
-    if (at.step == 1) {
-        for (int64_t j = first; j < end; j++) {
-            const float factor = by_inner(j);
-            for (int64_t c = 0; c < columns; c++) to[j * size + c] = from[c + j * at.inner_step] * factor;
-        }
-    } else {
-        for (int64_t c = 0; c < columns; c++)
-            for (int64_t j = first; j < end; j++) to[j * size + c] = from[c * at.step + j * at.inner_step] * by_inner(j);
-    }
     for (int64_t j = first; j < end; j++) {
+        const float factor = at.by_inner ? at.by_inner[j] : 1.0f;
+        for (int64_t c = 0; c < columns; c++) to[j * size + c] = from[c * at.step + j * at.inner_step] * factor;
         if (at.by_column)
             for (int64_t c = 0; c < columns; c++) to[j * size + c] *= at.by_column[start + c];
         std::fill(to + j * size + columns, to + (j + 1) * size, 0.0f);
     }
 }
 
+// The same where neighbours in memory are one column's, of several `j` or of several `i`: up to LANES of them, from
+// (i, j) on, at once. `along_inner` says which of the two it is.
+inline void pack_square(const Factor& at, int64_t panel, int64_t i, int64_t j, bool along_inner) {
+    const int64_t start = panel * PANEL, columns = std::min<int64_t>(at.columns - start, PANEL);
+    const int64_t size = whole_vectors(columns), count = std::min<int64_t>(LANES, along_inner ? at.inner - j : at.outer - i);
+    const float* from = at.from + start * at.step + i * at.outer_step + j * at.inner_step;
+    const float* last = at.from + (at.columns - 1) * at.step + (at.outer - 1) * at.outer_step + (at.inner - 1) * at.inner_step;
+    float* to = at.to + start * at.outer * at.inner + (i * at.inner + j) * size;
+    for (int64_t column = 0; column < columns; column += LANES) {
+        Vector square[LANES];
+        for (int c = 0; c < LANES; c++) {
+            const float* row = from + (column + c) * at.step;
+            if (column + c >= columns)
+                square[c] = Vector{};
+            else  // beyond `count` may be anything, but not the end of the array
+                square[c] = load_part(row, row + LANES - 1 <= last ? LANES : count);
+        }
+        transpose_square(square);
+        const Vector by_column = at.by_column ? load_part(at.by_column + start + column, columns - column) : Vector{} + 1;
+        for (int64_t n = 0; n < count; n++) {
+            const float factor = at.by_inner ? at.by_inner[along_inner ? j + n : j] : 1.0f;
+            store(to + n * (along_inner ? 1 : at.inner) * size + column, square[n] * factor * by_column);
+        }
+    }
+}
+
 // By the threads of a team, all of which find all factors packed behind it.
 inline void pack(const Factors& all) {
     constexpr int64_t PART = 16;
+    static_assert(PART % LANES == 0, "a part is made of whole squares");
     for (int64_t f = 0; f < all.count; f++) {
         const Factor& at = all.factors[f];
-        const int64_t panels = (at.columns + PANEL - 1) / PANEL, parts = (at.inner + PART - 1) / PART;
+        const bool along_inner = at.inner_step == 1, squares = at.step != 1 && (along_inner || at.outer_step == 1);
+        const int64_t outer_part = squares && !along_inner ? LANES : 1;  // of `outer` in an iteration; of `inner`, PART
+        const int64_t outer_parts = (at.outer + outer_part - 1) / outer_part, inner_parts = (at.inner + PART - 1) / PART;
 #pragma omp for schedule(dynamic, 8) nowait
-        for (int64_t n = 0; n < panels * at.outer * parts; n++) {
-            const int64_t first = n % parts * PART;
-            pack_part(at, n / parts / at.outer, n / parts % at.outer, first, std::min(at.inner, first + PART));
+        for (int64_t n = 0; n < panels(at.columns) * outer_parts * inner_parts; n++) {
+            const int64_t panel = n / inner_parts / outer_parts, i = n / inner_parts % outer_parts * outer_part;
+            const int64_t first = n % inner_parts * PART, end = std::min(at.inner, first + PART);
+            if (!squares)
+                pack_part(at, panel, i, first, end);
+            else
+                for (int64_t j = first; j < end; j += along_inner ? LANES : 1) pack_square(at, panel, i, j, along_inner);
         }
     }
 #pragma omp barrier

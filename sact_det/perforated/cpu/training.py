@@ -22,7 +22,7 @@ from sact_det.norm import MovingBatchNorm2d, depends_on_batch, norm_affine
 from sact_det.perforated.cpu.calls import kernels
 from sact_det.perforated.cpu.conditions import why_not_on, why_not_unit
 from sact_det.perforated.cpu.sites import Sites, make_sites
-from sact_det.perforated.cpu.training_functions import UnitCall, UnitFunction
+from sact_det.perforated.cpu.training_functions import GradientRows, UnitCall, UnitFunction
 from sact_det.perforated.cpu.training_scores import LocalFunction, ResultFunction
 from sact_det.resnet_v2 import BottleneckUnit
 
@@ -75,6 +75,7 @@ class TrainingRun(Run):
 
     def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
         self._threads = torch.get_num_threads()
+        self._gradient = GradientRows()
         self._cache = block.weight_cache
         unit = block.units[0]
         assert isinstance(unit, BottleneckUnit)
@@ -117,7 +118,8 @@ class TrainingRun(Run):
     def _evaluate(self, unit: BottleneckUnit, sites: Sites, x_rows: Optional[Tensor], scored: Sites) -> None:
         """sites: where the unit is evaluated; scored: at which of them its state is wanted, as `reads`."""
         norms = [self._cache.get(norm, fixed_affine) for norm in (unit.preact, unit.norm1, unit.norm2)]
-        call = UnitCall(sites, x_rows, tuple(norms), unit.stride, unit.conv2.dilation[0], self._squares, self._threads)
+        strides = unit.stride, unit.conv2.dilation[0]
+        call = UnitCall(sites, x_rows, tuple(norms), *strides, self._squares, self._threads, self._gradient)
         rows = None if unit.halting is None else torch.empty(len(scored.reads), unit.conv3.out_channels)
         shortcut = (None, None) if unit.shortcut is None else (unit.shortcut.weight, unit.shortcut.bias)
         self._state, self._output, self._sums = UnitFunction.apply(
@@ -146,7 +148,9 @@ class TrainingRun(Run):
         scale, shift = norm_affine(norm)
         weights = branch.local_conv.weight[0].flatten(1)
         taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights
-        logits, self._state = LocalFunction.apply(self._sites, self._threads, self._state, self._rows, taps, bias)
+        logits, self._state = LocalFunction.apply(
+            self._sites, self._gradient, self._threads, self._state, self._rows, taps, bias
+        )
         pooled = (self._sums / self._counts).float()[:, :, None, None]
         image = branch.local_conv.bias + branch.global_logits(pooled)
         return torch.sigmoid(logits + image[:, None, None])

@@ -33,6 +33,26 @@ def token(positions: int, channels: int) -> Tensor:
     return torch.empty_strided((positions, channels), (0, 0))
 
 
+class GradientRows:
+    """Which rows of a state's gradient, [P, C], are filled: what nothing has read has no gradient, and no zeros either.
+
+    Attributes:
+        filled: int32 [P], negative where there is no row yet; None: every row is there.
+    """
+
+    def __init__(self) -> None:
+        self.filled: Optional[Tensor] = None
+
+    def start(self, positions: int, channels: int) -> Tensor:
+        """Room for the gradient of one backward pass. PyTorch's anomaly mode looks at every row: there all are zero."""
+        make = torch.zeros if torch.is_anomaly_enabled() else torch.empty
+        return make(positions, channels)
+
+    def fill(self, rows: Tensor) -> None:
+        """Says that there are rows now where the table `rows` has one; there were no others before."""
+        self.filled = None if torch.is_anomaly_enabled() else rows
+
+
 @dataclass(frozen=True, eq=False)
 class UnitCall:
     """What the passes of a unit share beside tensors with gradients.
@@ -44,6 +64,7 @@ class UnitCall:
         stride, dilation: of the 3x3 convolution.
         squares: [threads, C] or None; what the state's squares grow by is added.
         threads: how many.
+        gradient: of the state, shared by all of a block's units and branches.
     """
 
     sites: Sites
@@ -53,6 +74,7 @@ class UnitCall:
     dilation: int
     squares: Optional[Tensor]
     threads: int
+    gradient: GradientRows
 
     def unit(self, x: Tensor, conv1: Tensor, conv3: Tensor, bias3: Tensor, projects: bool) -> TrainedUnit:
         """The structure, without packed weights."""
@@ -164,11 +186,11 @@ class UnitFunction(torch.autograd.Function):
         if not first:
             grad_x = grad_state
             if needs[1] and grad_state is None and sites.struct.num_writes:
-                grad_x = torch.zeros(len(sites.write_rows), channels)
+                grad_x = call.gradient.start(len(sites.write_rows), channels)
         elif not needs[5]:
             grad_x = None
         elif shortcut is None:
-            grad_x = _gradient_at(sites, grad_state, grad_output, grad_sums)
+            grad_x = _gradient_at(call, grad_state, grad_output, grad_sums)
         else:
             grad_x = (torch.empty_like if sites.struct.num_reads == len(x) else torch.zeros_like)(x)
 
@@ -205,10 +227,11 @@ class UnitFunction(torch.autograd.Function):
                     state=address(rows),
                     remaining=address(remaining),
                     grad_state=address(grad_state),
+                    filled=address(call.gradient.filled),
                     grad_output=address(grad_output),
                     grad_sums=address(sums),
                     grad_x=address(grad_x) if needs_x else None,
-                    adds=not first or shortcut is None,
+                    adds=shortcut is None if first else grad_state is not None,
                     grad_remaining=address(grad_remaining),
                     grad_conv1=address(grad_conv1),
                     grad_conv2=address(grad_conv2),
@@ -224,6 +247,8 @@ class UnitFunction(torch.autograd.Function):
                 kernels().train_backward(unit, sites.struct, backward, memory.factors(), call.threads)
                 if grad_bias3 is not None and turned_conv3 is not None:
                     grad_bias3.copy_(turned_conv3[-1])
+                if needs_x and not first:
+                    call.gradient.fill(sites.read_rows)
         if first:  # the next block's are smaller or larger, and the next step begins with all its activations
             workspace.forget("grad_inner", "grad_middle")
         return (
@@ -244,11 +269,13 @@ class UnitFunction(torch.autograd.Function):
         )
 
 
-def _gradient_at(sites: Sites, state: Optional[Tensor], output: Optional[Tensor], sums: Optional[Tensor]) -> Tensor:
+def _gradient_at(call: UnitCall, state: Optional[Tensor], output: Optional[Tensor], sums: Optional[Tensor]) -> Tensor:
     """The gradient of what is state, output and summand at once, [P, C]; zero at padding."""
-    writes, struct = sites.writes, sites.struct
+    writes, struct = call.sites.writes, call.sites.struct
+    if state is not None and call.gradient.filled is not None:
+        state = state.masked_fill(call.gradient.filled[:, None] < 0, 0)
     parts = [part.index_select(0, writes) for part in (state, output) if part is not None]
     if sums is not None:
         parts.append(sums.float().index_select(0, writes // (struct.out_height * struct.out_width)))
     total = sum(parts[1:], parts[0])
-    return total.new_zeros(len(sites.write_rows), total.shape[1]).index_copy_(0, writes, total)
+    return total.new_zeros(len(call.sites.write_rows), total.shape[1]).index_copy_(0, writes, total)

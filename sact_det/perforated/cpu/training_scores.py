@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from sact_det.perforated.cpu.borrowed import Borrowed
 from sact_det.perforated.cpu.calls import LocalScoring, address, kernels, whole_vectors
 from sact_det.perforated.cpu.sites import Sites
-from sact_det.perforated.cpu.training_functions import TAPS, token
+from sact_det.perforated.cpu.training_functions import TAPS, GradientRows, token
 
 
 class LocalFunction(torch.autograd.Function):
@@ -18,12 +18,20 @@ class LocalFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, sites: Sites, threads: int, state: Tensor, rows: Tensor, taps: Tensor, bias: Tensor
+        ctx: Any,
+        sites: Sites,
+        gradient: GradientRows,
+        threads: int,
+        state: Tensor,
+        rows: Tensor,
+        taps: Tensor,
+        bias: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Norms are in taps and bias.
 
         Args:
             sites: of the unit that is scored, at output resolution.
+            gradient: of the state.
             threads: how many.
             state: token.
             rows: the state at the positions that the branch reads, [., C].
@@ -46,11 +54,11 @@ class LocalFunction(torch.autograd.Function):
                     logits=logits.data_ptr(),
                 )
                 kernels().local_forward(scoring, struct, memory.factors(), threads)
-        ctx.sites, ctx.threads = sites, threads
+        ctx.sites, ctx.gradient, ctx.threads = sites, gradient, threads
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, taps)
         new = token(*state.shape)
-        if not ctx.needs_input_grad[2]:
+        if not ctx.needs_input_grad[3]:
             ctx.mark_non_differentiable(new)
         return logits, new
 
@@ -59,15 +67,16 @@ class LocalFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_logits: Optional[Tensor], grad_state: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
         """Updates grad_state in place."""
         if grad_logits is None:
-            return None, None, grad_state, None, None, None
+            return None, None, None, grad_state, None, None, None
         struct, threads = ctx.sites.struct, ctx.threads
         rows, taps = ctx.saved_tensors
-        needs_state, needs_taps, needs_bias = (ctx.needs_input_grad[index] for index in (2, 4, 5))
+        needs_state, needs_taps, needs_bias = (ctx.needs_input_grad[index] for index in (3, 5, 6))
         if not struct.num_writes:
             zeros = [torch.zeros_like(taps) if needs_taps else None, taps.new_zeros(TAPS) if needs_bias else None]
-            return None, None, grad_state, None, *zeros
+            return None, None, None, grad_state, None, *zeros
+        adds = grad_state is not None
         if needs_state and grad_state is None:
-            grad_state = torch.zeros(grad_logits.numel(), taps.shape[1])
+            grad_state = ctx.gradient.start(grad_logits.numel(), taps.shape[1])
         grad_logits = grad_logits.contiguous()
         grad_taps = torch.empty_like(taps) if needs_taps else None
         with Borrowed() as memory:
@@ -79,12 +88,16 @@ class LocalFunction(torch.autograd.Function):
                 products=products.data_ptr(),
                 logits=grad_logits.data_ptr(),
                 grad_rows=address(grad_state) if needs_state else None,
+                adds=adds,
+                filled=address(ctx.gradient.filled),
                 grad_taps=address(grad_taps),
                 scratch=memory.room("scratch", threads * kernels().local_scratch_size()),
             )
             kernels().local_backward(scoring, struct, threads)
             grad_bias = products[:, :TAPS].sum(0) if needs_bias else None
-        return None, None, grad_state if needs_state else None, None, grad_taps, grad_bias
+        if needs_state:
+            ctx.gradient.fill(ctx.sites.read_rows)
+        return None, None, None, grad_state if needs_state else None, None, grad_taps, grad_bias
 
 
 class ResultFunction(torch.autograd.Function):
