@@ -67,7 +67,7 @@ inline void transpose_square(Vector* rows) {
     transpose_blocks<LANES / 2>(rows, std::make_integer_sequence<int, LANES>{});
 }
 
-inline Vector larger(Vector a, Vector b) { return (a > b) | (a != a) ? a : b; }  // NaN wins
+inline Vector larger(Vector a, Vector b) { return ((a > b) | (a != a)) ? a : b; }  // NaN wins
 
 // What the rows of a left factor consist of: segments of consecutive floats, each at its own place.
 struct Left {
