@@ -31,7 +31,7 @@ class Unit(ctypes.Structure):
 
 
 class Halting(ctypes.Structure):
-    """struct Halting of rows.cpp."""
+    """struct Halting of taps.h."""
 
     _fields_ = [
         *_integers("channels"),
@@ -148,7 +148,7 @@ class BackwardPass(ctypes.Structure):
 
 
 class LocalScoring(ctypes.Structure):
-    """struct LocalScoring of backward.cpp."""
+    """struct LocalScoring of scores.cpp."""
 
     _fields_ = [
         *_integers("channels"),

@@ -24,12 +24,6 @@ int64_t forward_scratch_size(const TrainedUnit* unit) {
     return BLOCK_ROWS * unit->in_channels + 2 * whole_vectors(unit->out_channels);
 }
 
-// For a list of positions, where each stands in it; -1 elsewhere.
-void tabulate(const int64_t* list, int64_t count, int32_t* table, int64_t positions) {
-    std::fill_n(table, positions, -1);
-    for (int64_t i = 0; i < count; i++) table[list[i]] = static_cast<int32_t>(i);
-}
-
 }  // extern "C"
 
 namespace {

@@ -10,10 +10,10 @@
 #include <omp.h>
 
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "gemm.h"
+#include "taps.h"
 
 extern "C" {
 
@@ -25,14 +25,6 @@ struct Unit {
     const float *conv2, *bias2;  // depth 9 * width, taps row by row
     const float *conv3, *bias3;  // depth width, or width + in_channels with the shortcut's convolution below
     int64_t projects;            // whether there is such a shortcut
-};
-
-// A halting branch with its norms folded away.
-struct Halting {
-    int64_t channels;
-    const float *taps, *bias;  // [9, channels], and what each tap adds, whole vectors
-    const float *pooled;       // [channels], of the global mean
-    float constant;
 };
 
 // Where a unit is evaluated, and scored by the branch behind it.
@@ -169,58 +161,6 @@ void score(const Evaluation& to, int64_t position) {
             logit += to.products[((place.image * to.out_height + y) * to.out_width + x) * whole_vectors(9) + tap];
     }
     to.scores[position] = 1 / (1 + std::exp(-logit));
-}
-
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int TAP_ROWS = 3;  // times nine sums, one vector each
-#else
-constexpr int TAP_ROWS = 1;
-#endif
-
-// Lanes i of a, or of b where i has the bit D, each plus its neighbour i ^ D.
-template <int D, size_t... I>
-inline Vector fold(Vector a, Vector b, std::index_sequence<I...>) {
-    return Vector{(I & D ? b : a)[I]...} + Vector{(I & D ? b : a)[I ^ D]...};
-}
-
-// The sum over the lanes of vector i, in lane i; there are LANES vectors, 2^n * D of them still to be folded.
-template <int D = 1>
-inline Vector sum_lanes(Vector* vectors) {
-    if constexpr (D == LANES) {
-        return vectors[0];
-    } else {
-#pragma GCC unroll 8
-        for (int i = 0; i < LANES / D / 2; i++)
-            vectors[i] = fold<D>(vectors[2 * i], vectors[2 * i + 1], std::make_index_sequence<LANES>());
-        return sum_lanes<2 * D>(vectors);
-    }
-}
-
-// What a branch's taps make of up to TAP_ROWS rows: dot products, plus the taps' biases.
-inline void multiply_nine(const Halting& branch, const float* const* rows, int count, float* const* products) {
-    Vector sums[TAP_ROWS][9] = {};
-    const float* from[TAP_ROWS];
-    for (int r = 0; r < TAP_ROWS; r++) from[r] = rows[std::min(r, count - 1)];
-    const auto add = [&](int64_t c, auto load_at) {
-        Vector x[TAP_ROWS];
-#pragma GCC unroll 8
-        for (int r = 0; r < TAP_ROWS; r++) x[r] = load_at(from[r] + c);
-#pragma GCC unroll 9
-        for (int tap = 0; tap < 9; tap++) {
-            const Vector weight = load_at(branch.taps + tap * branch.channels + c);
-#pragma GCC unroll 8
-            for (int r = 0; r < TAP_ROWS; r++) sums[r][tap] += x[r] * weight;
-        }
-    };
-    int64_t c = 0;
-    for (; c + LANES <= branch.channels; c += LANES) add(c, [](const float* p) { return load(p); });
-    if (c < branch.channels) add(c, [&](const float* p) { return load_part(p, branch.channels - c); });
-    for (int r = 0; r < count; r++)
-        for (int tap = 0; tap < 9; tap += LANES) {
-            Vector vectors[LANES] = {};
-            for (int i = 0; i < std::min(LANES, 9 - tap); i++) vectors[i] = sums[r][tap + i];
-            store(products[r] + tap, sum_lanes(vectors) + load(branch.bias + tap));
-        }
 }
 
 // One thread at work on a unit.
@@ -455,31 +395,6 @@ void evaluate_unit(const Unit* unit, const Halting* branch, const Evaluation* at
             for (int64_t i = 0; i < to.num_writes; i++) score(to, to.writes[i]);
         }
     }
-}
-
-// Writes the positions at which `active` and `exists` hold, and those where `exists` holds at one of them or beside it;
-// both lists are ascending and have room for every position. Masks are bytes, [images, height, width]; returns the
-// length of the second list, and of the first through `num_active`.
-int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t images, int64_t height, int64_t width,
-                       int64_t* actives, int64_t* num_active, int64_t* reads) {
-    int64_t found = 0, around = 0;
-    for (int64_t row = 0; row < images * height; row++) {
-        const int64_t y = row % height, first = row * width;
-        const uint8_t *here = active + first, *own = exists + first;
-        const uint8_t* above = y > 0 ? here - width : here;
-        const uint8_t* below = y + 1 < height ? here + width : here;
-        uint8_t before = 0, now = here[0] | above[0] | below[0];
-        for (int64_t x = 0; x < width; x++) {
-            const uint8_t next = x + 1 < width ? here[x + 1] | above[x + 1] | below[x + 1] : 0;
-            actives[found] = reads[around] = first + x;
-            found += here[x] & own[x];
-            around += (before | now | next) & own[x];
-            before = now;
-            now = next;
-        }
-    }
-    *num_active = found;
-    return around;
 }
 
 }  // extern "C"

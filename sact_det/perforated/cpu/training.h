@@ -42,6 +42,9 @@ inline const float* row_of(const float* rows, const int32_t* table, int64_t posi
     return rows + (table ? table[position] : position) * channels;
 }
 
+// Whether a position has a row of the state's gradient already.
+inline bool has_row(const int32_t* filled, int64_t position) { return !filled || filled[position] >= 0; }
+
 // The input position that tap `tap` of the 3x3 convolution reads for an output position, or -1 beyond the map.
 inline int64_t tapped(const TrainedUnit& unit, const Sites& sites, const Place& place, int tap) {
     const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
