@@ -37,6 +37,7 @@ from sact_det.benchmark.setting import PRECISIONS, Setting
 from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
 from sact_det.block import EXECUTIONS
+from sact_det.command_line import split_overrides
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.files import writable_folder, write_json
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
@@ -72,10 +73,10 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--images", nargs="+", metavar="PATH", help="photographs: files, folders, globs")
     parser.add_argument("--max-images", type=int, default=8, metavar="N", help="of the photographs; default: 8")
     parser.add_argument("--quiet", action="store_true", help="no word on progress")
-    args, opts = parser.parse_known_args(argv)
-    unknown = [word for word in opts if word.startswith("-")]
-    if unknown or (opts and args.config_file is None):
-        parser.error(f"unknown arguments: {' '.join(unknown or opts)}")
+    words, opts = split_overrides(argv)
+    args = parser.parse_args(words)
+    if opts and args.config_file is None:
+        parser.error(f"config overrides need --config-file; got {' '.join(opts)}")
     args.opts = opts
     return args
 

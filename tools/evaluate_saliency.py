@@ -42,6 +42,7 @@ import numpy as np
 from PIL import Image
 
 import sact_det
+from sact_det.command_line import parse_with_overrides
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.files import replacing, writable_folder
 from saliency.cat2000 import Statistics, read_cat2000
@@ -140,8 +141,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
     running.add_argument("--no-sheet", action="store_true", help="leaves out the pictures")
     running.add_argument("--no-photographs", action="store_true", help="pictures without the images, for publication")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
-    return parser.parse_args(argv)
+    return parse_with_overrides(parser, argv)
 
 
 def check_arguments(args: argparse.Namespace) -> None:

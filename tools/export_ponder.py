@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
 from sact_det.classification.predictor import load_classifier
+from sact_det.command_line import parse_with_overrides
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.tasks import load_config
 
@@ -36,8 +37,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
     parser.add_argument("--max-images", type=int, metavar="N", help="only the first N images of the data set")
     parser.add_argument("--gzip", action="store_true", help="compresses the file")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
-    return parser.parse_args(argv)
+    return parse_with_overrides(parser, argv)
 
 
 def export(args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
+from sact_det.command_line import parse_with_overrides
 from sact_det.errors import InputError, errors_to_exit_code, one_line
 from sact_det.files import replacing, write_json
 from sact_det.tasks import load_config, task_of
@@ -41,8 +42,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help="weights of the full plain network whose first units the shorter one starts with (default: MODEL.WEIGHTS, "
         "the adaptive network's)",
     )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
-    return parser.parse_args(argv)
+    return parse_with_overrides(parser, argv)
 
 
 def measure(cfg: CfgNode) -> dict[str, float]:

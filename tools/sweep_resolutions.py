@@ -25,6 +25,7 @@ from detectron2.utils.logger import setup_logger
 from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.classification.evaluator import accuracy_row
 from sact_det.classification.sweep import Pair, evaluate_pairs
+from sact_det.command_line import parse_with_overrides
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.files import replacing, writable_folder, write_json
 from sact_det.tasks import load_config
@@ -46,10 +47,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--sizes", nargs="+", type=int, required=True, metavar="L", help="sides of the square images, in pixels"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; made if missing")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides for all models, at the end"
-    )
-    return parser.parse_args(argv)
+    return parse_with_overrides(parser, argv, "all models")
 
 
 def make_pairs(args: argparse.Namespace) -> list[Pair]:

@@ -36,6 +36,7 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from sact_det.classification.pictures import ClassifiedImages
+from sact_det.command_line import parse_with_overrides
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Prediction, Predictor
@@ -84,8 +85,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--no-photographs", action="store_true", help="shows white instead of the images, for publication: boxes stay"
     )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, at the end")
-    return parser.parse_args(argv)
+    return parse_with_overrides(parser, argv)
 
 
 def refuse(args: argparse.Namespace, where: str, *options: str) -> None:

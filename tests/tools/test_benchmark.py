@@ -352,8 +352,9 @@ def test_arguments_that_cannot_be_used_are_one_clear_line(tool, arguments, line,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["extractor", "--no-such"], "unknown arguments: --no-such"),
-        (["extractor", "KEY", "VALUE"], "unknown arguments: KEY VALUE"),
+        (["extractor", "--no-such"], "unrecognized arguments: --no-such"),
+        (["extractor", "KEY", "VALUE"], "unrecognized arguments: KEY VALUE"),
+        (["extractor", "MODEL.WEIGHTS", "w"], "config overrides need --config-file; got MODEL.WEIGHTS w"),
         (["extractor", "--rivals", "magic"], "invalid choice: 'magic'"),
         (["extractor", "--sizes", "600"], "'600' is no HEIGHTxWIDTH in pixels, such as 600x800"),
         (["nothing"], "invalid choice: 'nothing'"),
