@@ -294,9 +294,10 @@ def test_memory_for_gradients_of_features_is_not_kept_for_the_next_step():
         assert workspace.take_flat(name, 1).numel() == 1, name
 
 
+@pytest.mark.parametrize("base_channels", [3, 24])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_layouts_of_weights_and_input_do_not_matter(memory_format: torch.memory_format):
-    block = block_of().to(memory_format=memory_format)
+def test_layouts_of_weights_and_input_do_not_matter(memory_format: torch.memory_format, base_channels: int):
+    block = block_of(base_channels=base_channels).to(memory_format=memory_format)
     x = inputs(block, 2, 14, 12)
     expected = step(block, "dense", x)
     for layout in (torch.contiguous_format, torch.channels_last):
