@@ -42,7 +42,7 @@ def parse_with_overrides(
         argv: as of split_overrides.
         whose: config is overridden, for the help.
     """
-    said = f"config overrides{whose and f' for {whose}'}, at the end"
+    said = f"config overrides{whose and f' for {whose}'}"
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=said)
     others, overrides = split_overrides(argv)
     args = parser.parse_args(others)

@@ -35,6 +35,9 @@ class DenseHead(nn.Module):
     Args:
         head: whose weights these are.
         setting: device and precision.
+
+    Attributes:
+        remarks: what ran regions of a shape, and in what time, a line for each shape.
     """
 
     def __init__(self, head: Block4Head, setting: Setting):
@@ -43,7 +46,7 @@ class DenseHead(nn.Module):
         self.postnorm = copy.deepcopy(head.postnorm)
         self._setting = setting
         self._chosen: dict[torch.Size, Rival] = {}
-        self._remarks: list[str] = []
+        self.remarks: list[str] = []
 
     def forward(self, regions: Tensor) -> Tensor:
         """See Block4Head."""
@@ -53,10 +56,6 @@ class DenseHead(nn.Module):
             self._chosen[regions.shape] = self._fastest(regions)
         return F.relu(self.postnorm(_run(self._chosen[regions.shape], regions)))
 
-    def remarks(self) -> list[str]:
-        """What ran regions of a shape, and in what time, a line for each shape."""
-        return list(self._remarks)
-
     def _fastest(self, regions: Tensor) -> Rival:
         rivals, _, _ = build_rivals(self.part, regions, self._setting, list(HEADS), HEADS)
         candidates = [Candidate(rival.name, partial(_run, rival), lambda: regions) for rival in rivals]
@@ -64,7 +63,7 @@ class DenseHead(nn.Module):
         medians = {name: Spread.of(seconds).median for name, seconds in times.items()}
         rivals.sort(key=lambda rival: medians[rival.name])
         in_order = ", ".join(f"{rival.name} ({1e3 * medians[rival.name]:.1f} ms)" for rival in rivals)
-        self._remarks.append(f"Rivals' block 4 at {'x'.join(map(str, regions.shape))}, fastest first: {in_order}")
+        self.remarks.append(f"Rivals' block 4 at {'x'.join(map(str, regions.shape))}, fastest first: {in_order}")
         return rivals[0]
 
 

@@ -157,7 +157,7 @@ def measure_detector(
                 candidates.append(candidate(name, timed, prepare, True))
         times = setting.times(candidates, title)
     entries = [_with_parts(entry, laps, setting) for entry in entries]
-    return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs), head.remarks())
+    return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs), head.remarks)
 
 
 def _with_parts(entry: Entry, laps: dict[str, list[dict[str, float]]], setting: Setting) -> Entry:

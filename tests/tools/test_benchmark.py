@@ -297,7 +297,7 @@ def test_the_box_head_of_rivals_is_the_plain_one_whatever_runs_it(name, monkeypa
     with torch.no_grad():
         for number in (6, 6, 5, 0):  # the first call with so many chooses
             torch.testing.assert_close(rival(regions[:number]), head(regions[:number]), rtol=1e-4, atol=1e-5)
-    assert [remark.split(": ")[1].split(" (")[0] for remark in rival.remarks()] == [name] * 2
+    assert [remark.split(": ")[1].split(" (")[0] for remark in rival.remarks] == [name] * 2
 
 
 def test_detectors_and_trained_masks(tool, tmp_path):
