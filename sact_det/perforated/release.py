@@ -7,8 +7,8 @@ from torch import nn
 
 from sact_det.block import AdaptiveBlock
 from sact_det.halting_branch import ImageHalting
-from sact_det.perforated.cpu.conditions import why_not_here
-from sact_det.perforated.cpu.packed import pack_block, pack_stem
+from sact_det.perforated.cpu.conditions import compute_type, why_not_here
+from sact_det.perforated.cpu.packed import factor_type, pack_block, pack_stem
 from sact_det.perforated.cpu.run import why_not_rows
 from sact_det.resnet_v2 import BottleneckUnit, Stem
 from sact_det.weight_cache import is_released, refuse_released
@@ -25,8 +25,9 @@ def release_weights(model: nn.Module) -> None:
     moving the model, reading its state dict and loading one raise RuntimeError.
 
     Args:
-        model: in evaluation mode, float32, on a CPU, with execution "perforated" or "auto" (set_execution); classifier,
-            detector, or any module with stems and blocks of these inside.
+        model: in evaluation mode, on a CPU, with execution "perforated" or "auto" (set_execution); classifier,
+            detector, or any module with stems and blocks of these inside. Afterwards it can be evaluated in the
+            precision in which it could before: under autocast if this is called under autocast, else without.
 
     Raises:
         ValueError: it is none of that, or the kernels cannot evaluate it; nothing has been released then.
@@ -40,8 +41,9 @@ def release_weights(model: nn.Module) -> None:
             packed_stem = pack_stem(part)
             part.weight_cache.keep(part.to("meta"), pack_stem, packed_stem)
         else:
-            packed_block = pack_block(part, _release_unit)  # unit by unit: never much more than one copy of everything
-            part.weight_cache.keep(part, pack_block, packed_block)
+            pack = pack_block[factor_type(compute_type(next(part.parameters())))]
+            packed_block = pack(part, done_with=_release_unit)  # by units: never much more than one copy of everything
+            part.weight_cache.keep(part, pack, packed_block)
         part.register_state_dict_pre_hook(_refuse)
         part.register_load_state_dict_pre_hook(_refuse)
 

@@ -114,7 +114,7 @@ def test_what_is_harmless_changes_nothing():
     [
         (lambda: classifier(execution="dense"), 'execution "dense" needs them'),
         (lambda: classifier().train(), "the model is in training"),
-        (lambda: classifier().double(), "cannot serve (they compute in float32 only)"),
+        (lambda: classifier().double(), "cannot serve (they compute in float32 and in 16 bits)"),
         (lambda: classifier(family="cifar", units=(2, 2, 2)), "the kernels for CPUs cannot serve (there are none"),
         (lambda: nn.Sequential(classifier(), classifier(execution="dense")), 'execution "dense" needs them'),
         (lambda: nn.Conv2d(1, 1, 1), "there is neither a stem nor a block"),

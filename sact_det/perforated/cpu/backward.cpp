@@ -196,7 +196,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
     {
         float* scratch = pass.scratch + omp_get_thread_num() * backward_scratch_size(&unit);
         pack(*factors);
-        Left left;
+        Left<float> left;
         left.zeros = no_row;
         const float* sources[BLOCK_ROWS];
         float* targets[BLOCK_ROWS];

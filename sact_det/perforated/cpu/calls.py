@@ -21,12 +21,12 @@ def _addresses(*names: str) -> list[tuple[str, type]]:
 
 
 class Unit(ctypes.Structure):
-    """struct Unit of rows.cpp."""
+    """struct Unit of worker.h."""
 
     _fields_ = [
         *_integers("in_channels", "width", "out_channels", "stride", "dilation"),
-        *_addresses("scale", "shift", "conv1", "bias1", "conv2", "bias2", "conv3", "bias3"),
-        *_integers("projects"),
+        *_addresses("scale", "shift", "bias1", "bias2", "bias3", "conv1", "conv2", "conv3"),
+        *_integers("projects", "bfloat16"),
     ]
 
 
@@ -41,7 +41,7 @@ class Halting(ctypes.Structure):
 
 
 class Evaluation(ctypes.Structure):
-    """struct Evaluation of rows.cpp."""
+    """struct Evaluation of worker.h."""
 
     _fields_ = [
         *_integers("images", "in_height", "in_width", "out_height", "out_width"),
@@ -170,6 +170,7 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
     "panel": (_INT64, []),
     "list_positions": (_INT64, [_ADDRESS, _ADDRESS, *3 * [_INT64], _ADDRESS, ctypes.POINTER(_INT64), _ADDRESS]),
     # Inference.
+    "has_bfloat16": (_INT64, []),
     "scratch_size": (_INT64, _pointers(Unit)),
     "evaluate_unit": (None, [*_pointers(Unit, Halting, Evaluation), _INT]),
     "stem_scratch_size": (_INT64, [*_pointers(Stem), _INT64]),

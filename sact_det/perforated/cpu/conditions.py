@@ -11,21 +11,34 @@ from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
 from sact_det.resnet_v2 import BottleneckUnit
 
+INPUT_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # of inference
+
+
+def compute_type(x: Tensor) -> torch.dtype:
+    """The type in which PyTorch would convolve x."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
 
 def why_not_on(x: Tensor) -> Optional[str]:
-    """Why no kernel can read x, or None."""
-    if x.device.type != "cpu":
-        return f"they are for CPUs, not for {x.device.type}"
-    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    """Why the kernels for training cannot read x, or None."""
+    if x.device.type == "cpu" and (x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
         return "they compute in float32 only"
-    return library.why_unavailable()
+    return _why_not_at_all(x)
 
 
 def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
     """Why the kernels for inference cannot evaluate a module's part of a network at x, or None."""
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
-    return why_not_on(x)
+    if x.device.type == "cpu" and not {x.dtype, compute_type(x)} <= set(INPUT_TYPES):
+        return "they compute in float32 and in 16 bits"
+    return _why_not_at_all(x)
+
+
+def _why_not_at_all(x: Tensor) -> Optional[str]:
+    if x.device.type != "cpu":
+        return f"they are for CPUs, not for {x.device.type}"
+    return library.why_unavailable()
 
 
 def why_not_unit(unit: ResidualUnit) -> Optional[str]:

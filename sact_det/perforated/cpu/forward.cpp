@@ -95,7 +95,7 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
         double* sums = to.sums + thread * sites.images * channels;
         double* squares = to.squares ? to.squares + thread * channels : nullptr;
         float* targets[BLOCK_ROWS];
-        Left left;
+        Left<float> left;
 
         pack(*factors);
         left.zeros = zeros;
@@ -114,7 +114,7 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
                 left.rows[0][r] = row;
                 targets[r] = to.inner + (first + r) * inner_size;
             }
-            multiply(left, rows, unit.conv1, unit.width, Store{unit.bias1, unit.width, true, targets});
+            multiply(left, rows, unit.conv1, unit.width, Store<float>{unit.bias1, unit.width, true, targets});
         });
 #pragma omp barrier
         write_blocks.take([&](int64_t first, int rows) {
@@ -130,7 +130,7 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
                 }
                 targets[r] = to.middle + (first + r) * inner_size;
             }
-            multiply(left, rows, unit.conv2, unit.width, Store{unit.bias2, unit.width, true, targets});
+            multiply(left, rows, unit.conv2, unit.width, Store<float>{unit.bias2, unit.width, true, targets});
 
             left.segments = unit.projects ? 2 : 1;
             left.lengths[0] = unit.width;

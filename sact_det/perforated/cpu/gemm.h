@@ -1,93 +1,47 @@
-// Matrix products whose left factor is read through row pointers, float32, on a CPU: what the kernels share.
+// Matrix products whose left factor is read through row pointers, on a CPU: what the kernels share. Factors are float32,
+// or bfloat16 where the processor multiplies that; sums are float32.
 //
 // A matrix product reads its left factor through a table of row pointers, one per position and tap of the convolution
-// ("implicit" or "indirect" GEMM). The right factors are packed in panels of PANEL columns, [panel][k][column]; the last
-// panel is as wide as it needs to be, in whole vectors.
+// ("implicit" or "indirect" GEMM). The right factors are packed in panels of PANEL columns, [panel][k][column], or
+// [panel][k / 2][column][k % 2] if they are bfloat16; the last panel is as wide as it needs to be, in whole vectors.
 
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+
+#include "elements.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16, TILE_ROWS = 6, TILE_VECTORS = 4;
-#elif defined(__AVX__)
-constexpr int LANES = 8, TILE_ROWS = 6, TILE_VECTORS = 2;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, TILE_ROWS = 6, TILE_VECTORS = 4;
-#else
-constexpr int LANES = 4, TILE_ROWS = 4, TILE_VECTORS = 2;
-#endif
 constexpr int PANEL = LANES * TILE_VECTORS;
 constexpr int BLOCK_ROWS = 192;  // rows that share a panel while it is in the cache
 static_assert(BLOCK_ROWS % TILE_ROWS == 0, "a block holds whole tiles");
 constexpr int MAX_SEGMENTS = 10;  // nine taps and a shortcut
 
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
-
-inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
-inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
-inline Vector relu(Vector v) { return v < 0 ? Vector{} : v; }  // keeps NaN
-
-typedef int32_t Lanes __attribute__((vector_size(LANES * sizeof(int32_t))));
-
-// A vector of lanes of a (0 to LANES - 1) and b (from LANES on).
-template <int... lanes>
-inline Vector pick(Vector a, Vector b) {
-#if defined(__clang__)
-    return __builtin_shufflevector(a, b, lanes...);
-#else
-    return __builtin_shuffle(a, b, Lanes{lanes...});
-#endif
-}
-
-// Of LANES vectors, exchanges the blocks of DISTANCE x DISTANCE beside the diagonals, then those within the blocks.
-template <int DISTANCE, int... lanes>
-inline void transpose_blocks(Vector* rows, std::integer_sequence<int, lanes...> all) {
-    if constexpr (DISTANCE > 0) {
-#pragma GCC unroll 16
-        for (int r = 0; r < LANES; r++) {
-            if (r & DISTANCE) continue;
-            const Vector a = rows[r], b = rows[r + DISTANCE];
-            rows[r] = pick<(lanes & DISTANCE ? lanes - DISTANCE + LANES : lanes)...>(a, b);
-            rows[r + DISTANCE] = pick<(lanes & DISTANCE ? lanes + LANES : lanes + DISTANCE)...>(a, b);
-        }
-        transpose_blocks<DISTANCE / 2>(rows, all);
-    }
-}
-
-// LANES vectors as a square matrix, transposed in registers.
-inline void transpose_square(Vector* rows) {
-    transpose_blocks<LANES / 2>(rows, std::make_integer_sequence<int, LANES>{});
-}
-
-inline Vector larger(Vector a, Vector b) { return ((a > b) | (a != a)) ? a : b; }  // NaN wins
-
-// What the rows of a left factor consist of: segments of consecutive floats, each at its own place.
+// What the rows of a left factor consist of: segments of consecutive elements, whole steps, each at its own place.
+template <class Element>
 struct Left {
     int64_t segments = 0;
     int64_t lengths[MAX_SEGMENTS];
-    const float* rows[MAX_SEGMENTS][BLOCK_ROWS];
-    const float* zeros = nullptr;  // a row of zeros that others may be; what they are multiplied by is skipped
+    const Element* rows[MAX_SEGMENTS][BLOCK_ROWS];
+    const Element* zeros = nullptr;  // a row of zeros that others may be; what they are multiplied by is skipped
 };
 
 // TILE_ROWS rows of the left factor, from `first` on, times a panel of VECTORS vectors: product [TILE_ROWS][VECTORS].
 // Not inlined, so that the compiler keeps all sums in registers.
-template <int VECTORS>
-__attribute__((noinline)) void multiply_tile(const Left& left, int first, const float* panel, Vector* product) {
+template <int VECTORS, class Element>
+__attribute__((noinline)) void multiply_tile(const Left<Element>& left, int first, const Element* panel, Vector* product) {
+    typedef Step<Element> Of;
+    constexpr int WIDTH = LANES * Of::LENGTH;  // elements of the panel that a vector of sums takes in a step
     Vector sum[TILE_ROWS][VECTORS];
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) sum[r][v] = Vector{};
     for (int64_t s = 0; s < left.segments; s++) {
-        const float* row[TILE_ROWS];
+        const Element* row[TILE_ROWS];
 #pragma GCC unroll 8
         for (int r = 0; r < TILE_ROWS; r++) row[r] = left.rows[s][first + r];
         const int64_t length = left.lengths[s];
@@ -95,20 +49,20 @@ __attribute__((noinline)) void multiply_tile(const Left& left, int first, const 
 #pragma GCC unroll 8
         for (int r = 0; r < TILE_ROWS; r++) any |= row[r] != left.zeros;
         if (!any) {
-            panel += length * VECTORS * LANES;
+            panel += length / Of::LENGTH * VECTORS * WIDTH;
             continue;
         }
-        for (int64_t k = 0; k < length; k++, panel += VECTORS * LANES) {
-            Vector right[VECTORS];
+        for (int64_t k = 0; k < length; k += Of::LENGTH, panel += VECTORS * WIDTH) {
+            typename Of::Right right[VECTORS];
 #pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; v++) right[v] = load(panel + v * LANES);
+            for (int v = 0; v < VECTORS; v++) right[v] = Of::right(panel + v * WIDTH);
 #pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; v++) __builtin_prefetch(panel + 16 * VECTORS * LANES + v * LANES);
+            for (int v = 0; v < VECTORS; v++) __builtin_prefetch(panel + 16 * VECTORS * WIDTH + v * WIDTH);
 #pragma GCC unroll 8
             for (int r = 0; r < TILE_ROWS; r++) {
-                const float x = row[r][k];
+                const typename Of::Left x = Of::left(row[r] + k);
 #pragma GCC unroll 8
-                for (int v = 0; v < VECTORS; v++) sum[r][v] += x * right[v];
+                for (int v = 0; v < VECTORS; v++) sum[r][v] = Of::add(sum[r][v], x, right[v]);
             }
         }
     }
@@ -118,8 +72,8 @@ __attribute__((noinline)) void multiply_tile(const Left& left, int first, const 
         for (int v = 0; v < VECTORS; v++) product[r * VECTORS + v] = sum[r][v];
 }
 
-template <int VECTORS, class Finish>
-void multiply_panel(const Left& left, int rows, const float* panel, int64_t start, const Finish& finish) {
+template <int VECTORS, class Element, class Finish>
+void multiply_panel(const Left<Element>& left, int rows, const Element* panel, int64_t start, const Finish& finish) {
     Vector product[TILE_ROWS * VECTORS];
     for (int first = 0; first < rows; first += TILE_ROWS) {
         const int count = std::min(TILE_ROWS, rows - first);
@@ -143,15 +97,16 @@ struct Share {
 
 // For every tile and every vector of columns: finish(first row, rows, column, Vector*, distance between rows' Vectors),
 // preceded by finish.expect(first row, rows, column, vectors), which may prefetch.
-template <class Finish>
-void multiply(Left& left, int rows, const float* packed, int64_t columns, const Finish& finish, Share share = {}) {
+template <class Element, class Finish>
+void multiply(Left<Element>& left, int rows, const Element* packed, int64_t columns, const Finish& finish,
+              Share share = {}) {
     int64_t depth = 0;
     for (int64_t s = 0; s < left.segments; s++) {
         depth += left.lengths[s];
         for (int r = rows; r % TILE_ROWS != 0; r++) left.rows[s][r] = left.rows[s][rows - 1];  // computed, not used
     }
     for (int64_t start = share.first_column(columns); start < share.end_column(columns); start += PANEL) {
-        const float* panel = packed + start * depth;
+        const Element* panel = packed + start * depth;
         switch ((std::min<int64_t>(columns - start, PANEL) + LANES - 1) / LANES) {
             case 4: multiply_panel<TILE_VECTORS>(left, rows, panel, start, finish); break;
             case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, panel, start, finish); break;
@@ -161,26 +116,13 @@ void multiply(Left& left, int rows, const float* packed, int64_t columns, const 
     }
 }
 
-int64_t whole_vectors(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
-
-void store_part(float* p, Vector v, int64_t count) {
-    if (count >= LANES) return store(p, v);
-    std::memcpy(p, &v, count * sizeof(float));
-}
-
-Vector load_part(const float* p, int64_t count) {
-    if (count >= LANES) return load(p);
-    Vector v{};
-    std::memcpy(&v, p, count * sizeof(float));
-    return v;
-}
-
 // product + bias, rectified or not, to rows of their own.
+template <class Element>
 struct Store {
     const float* bias;
     int64_t columns;
     bool rectify;
-    float* const* rows;
+    Element* const* rows;
 
     void expect(int, int, int64_t, int) const {}
     void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
@@ -206,13 +148,16 @@ void prefetch(const float* row, int64_t count) {
 }
 
 // relu(scale * x + shift) of one row.
-void normalize_row(const float* x, const float* scale, const float* shift, int64_t channels, float* to) {
+template <class Element>
+void normalize_row(const float* x, const float* scale, const float* shift, int64_t channels, Element* to) {
     int64_t c = 0;
     for (; c + LANES <= channels; c += LANES) store(to + c, relu(load(x + c) * load(scale + c) + load(shift + c)));
-    for (; c < channels; c++) {
-        const float y = x[c] * scale[c] + shift[c];
-        to[c] = y < 0 ? 0 : y;
-    }
+    if (c == channels) return;
+    const int64_t left = channels - c;
+    const Vector y = relu(load_part(x + c, left) * load_part(scale + c, left) + load_part(shift + c, left));
+    Element part[LANES];
+    store(part, y);
+    std::memcpy(to + c, part, left * sizeof(Element));
 }
 
 // Rows in blocks of at most BLOCK_ROWS, small enough that every thread gets some; threads take one after the other, so

@@ -1,7 +1,8 @@
-"""Weights as rows.cpp reads them."""
+"""Weights as the kernels for inference read them."""
 
 import ctypes
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 import torch
@@ -14,17 +15,26 @@ from sact_det.perforated.cpu import calls
 from sact_det.perforated.folded import fold_halting, fold_unit
 from sact_det.resnet_v2 import BottleneckUnit, Stem, symmetric_max_pool
 
+# Types of the factors of the products in a unit. Sums, features and halting scores are float32.
+FACTOR_TYPES = (torch.float32, torch.bfloat16)
 
-def _packed(weight: Tensor) -> Tensor:
-    """A matrix [columns, depth] in panels, as rows.cpp reads it."""
+
+def factor_type(dtype: torch.dtype) -> torch.dtype:
+    """The type of FACTOR_TYPES in which this processor computes what is asked for in `dtype`, as precisely at least."""
+    return dtype if dtype in FACTOR_TYPES and calls.kernels().has_bfloat16() else torch.float32
+
+
+def _packed(weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A matrix [columns, depth] in panels (gemm.h), the depth even if dtype is bfloat16."""
     lanes, panel = calls.kernels().lanes(), calls.kernels().panel()
-    padded = F.pad(weight, (0, 0, 0, -len(weight) % lanes))
-    return torch.cat([part.T.reshape(-1) for part in padded.split(panel)])
+    step = 1 if dtype == torch.float32 else 2
+    padded = F.pad(weight, (0, 0, 0, -len(weight) % lanes)).to(dtype).unflatten(1, (-1, step))
+    return torch.cat([part.transpose(0, 1).reshape(-1) for part in padded.split(panel)])
 
 
 @dataclass(frozen=True, eq=False)
 class PackedUnit:
-    """A folded unit for rows.cpp.
+    """A folded unit for the kernels.
 
     Attributes:
         struct: with the addresses of `tensors`.
@@ -40,7 +50,7 @@ class PackedUnit:
 
 @dataclass(frozen=True, eq=False)
 class PackedHalting:
-    """A folded halting branch for rows.cpp.
+    """A folded halting branch for the kernels.
 
     Attributes:
         struct: with the addresses of `tensors`.
@@ -52,13 +62,15 @@ class PackedHalting:
     products_size: int
 
 
-def pack_unit(unit: BottleneckUnit) -> PackedUnit:
-    """Folds and packs a unit."""
+def pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> PackedUnit:
+    """Folds and packs a unit with factors of dtype, or float32 if an odd number of channels cannot be read in pairs."""
     folded = fold_unit(unit)
     width, in_channels = folded.conv1.shape
+    if width % 2 or in_channels % 2:
+        dtype = torch.float32
     tensors = {
         **{name: getattr(folded, name).contiguous() for name in ("scale", "shift", "bias1", "bias2", "bias3")},
-        **{name: _packed(getattr(folded, name)) for name in ("conv1", "conv2", "conv3")},
+        **{name: _packed(getattr(folded, name), dtype) for name in ("conv1", "conv2", "conv3")},
     }
     struct = calls.Unit(
         in_channels=in_channels,
@@ -67,11 +79,11 @@ def pack_unit(unit: BottleneckUnit) -> PackedUnit:
         stride=folded.stride,
         dilation=folded.dilation,
         projects=folded.projects,
+        bfloat16=dtype == torch.bfloat16,
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
     )
-    lanes = calls.kernels().lanes()
-    scratch_size = calls.kernels().scratch_size(ctypes.byref(struct))
-    return PackedUnit(struct, tensors, -(-width // lanes) * lanes, scratch_size)
+    inner_size = calls.whole_vectors(width) * dtype.itemsize // torch.float32.itemsize
+    return PackedUnit(struct, tensors, inner_size, calls.kernels().scratch_size(ctypes.byref(struct)))
 
 
 def pack_halting(branch: SpatialHalting) -> PackedHalting:
@@ -91,21 +103,29 @@ class PackedBlock:
     branches: dict[HaltingBranch, PackedHalting]
 
 
-def pack_block(block: AdaptiveBlock, done_with: Callable[[BottleneckUnit], object] = lambda unit: None) -> PackedBlock:
-    """Folds and packs a block of BottleneckUnits; done_with(unit) is called behind each."""
+def _pack_block(
+    block: AdaptiveBlock, dtype: torch.dtype, done_with: Callable[[BottleneckUnit], object] = lambda unit: None
+) -> PackedBlock:
     packed = PackedBlock({}, {})
     for unit in block.units:
         assert isinstance(unit, BottleneckUnit)
-        packed.units[unit] = pack_unit(unit)
+        packed.units[unit] = pack_unit(unit, dtype)
         if isinstance(unit.halting, SpatialHalting):
             packed.branches[unit.halting] = pack_halting(unit.halting)
         done_with(unit)
     return packed
 
 
+# By the type of the factors: folds and packs a block of BottleneckUnits; done_with(unit) is called behind each. One
+# function for each type: a WeightCache knows what it has made by who made it.
+pack_block: dict[torch.dtype, Callable[..., PackedBlock]] = {
+    dtype: partial(_pack_block, dtype=dtype) for dtype in FACTOR_TYPES
+}
+
+
 @dataclass(frozen=True, eq=False)
 class PackedStem:
-    """A stem for rows.cpp.
+    """A stem for the kernels.
 
     Attributes:
         struct: with the addresses of `tensors`.
@@ -122,6 +142,6 @@ def pack_stem(stem: Stem) -> PackedStem:
     lanes = calls.kernels().lanes()
     channels = len(stem.conv.bias)
     conv = _packed(stem.conv.weight.permute(0, 2, 3, 1).flatten(1))
-    bias = F.pad(stem.conv.bias, (0, -channels % lanes))
+    bias = F.pad(stem.conv.bias.float(), (0, -channels % lanes))
     struct = calls.Stem(channels, conv.data_ptr(), bias.data_ptr(), stem.pool is not symmetric_max_pool)
     return PackedStem(struct, (conv, bias))

@@ -1,4 +1,4 @@
-"""The run of a block on a CPU in inference: float32, all units in rows (rows.cpp).
+"""The run of a block on a CPU in inference: all units in rows (rows.cpp).
 
 The state keeps a row per position and is updated in place; positions that have halted are not touched again. With
 r_l = 1 - sum_{j<l} p^j, the share of a position's output that is still open before unit l,
@@ -7,6 +7,9 @@ r_l = 1 - sum_{j<l} p^j, the share of a position's output that is still open bef
 
 so that the output is updated where the residual f^l is at hand. The global mean of the halting branches follows from
 running sums of the residuals.
+
+Features are float32 within a block. Where PyTorch would compute in bfloat16, so do the factors of products if the
+processor multiplies that; they are float32 otherwise.
 
 Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
@@ -24,9 +27,9 @@ from sact_det.halting_branch import ImageHalting, SpatialHalting
 from sact_det.halting_process import HaltingProcess, TensorHalting
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import calls
-from sact_det.perforated.cpu.conditions import why_not_here, why_not_unit
+from sact_det.perforated.cpu.conditions import compute_type, why_not_here, why_not_unit
 from sact_det.perforated.cpu.halting import RowsHalting
-from sact_det.perforated.cpu.packed import PackedUnit, pack_block
+from sact_det.perforated.cpu.packed import PackedUnit, factor_type, pack_block
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.resnet_v2 import BottleneckUnit
 
@@ -57,7 +60,8 @@ class RowsRun(Run):
     def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
         self._kernels = calls.kernels()
         self._threads = torch.get_num_threads()
-        self._packed = block.weight_cache.get(block, pack_block)
+        self._dtype = compute_type(x)
+        self._packed = block.weight_cache.get(block, pack_block[factor_type(self._dtype)])
         first = block.units[0]
         packed = self._packed.units[first]
         stride, channels = packed.struct.stride, packed.struct.out_channels
@@ -81,7 +85,7 @@ class RowsRun(Run):
         self._lists = torch.empty(2, positions, dtype=torch.int64)  # active positions, and what a 3x3 convolution reads
         self._taken: dict[str, Tensor] = {}
 
-        rows = x.permute(0, 2, 3, 1).contiguous()
+        rows = x.permute(0, 2, 3, 1).contiguous().float()
         self._evaluation = calls.Evaluation(
             images=number,
             out_height=self._shape[1],
@@ -182,7 +186,8 @@ class RowsRun(Run):
         assert self._sums is not None
         if isinstance(branch, ImageHalting):
             pooled = (self._sums.sum(0) / self._counts[:, None]).float()
-            return branch.scores(pooled[:, :, None, None])[:, None, None]
+            with torch.autocast("cpu", enabled=False):
+                return branch.scores(pooled[:, :, None, None])[:, None, None]
         assert self._scores is not None
         return self._scores
 
@@ -195,4 +200,4 @@ class RowsRun(Run):
         """See Run."""
         for name, memory in self._taken.items():
             workspace.give_back(name, memory)
-        return self._output.view(*self._shape, -1).permute(0, 3, 1, 2)
+        return self._output.view(*self._shape, -1).permute(0, 3, 1, 2).to(self._dtype)

@@ -35,7 +35,7 @@ void local_forward(const LocalScoring* scoring_at, const Sites* sites_at, const 
     {
         pack(*factors);
         blocks.take([&](int64_t first, int rows) {
-            Left left;
+            Left<float> left;
             left.segments = 1;
             left.lengths[0] = to.channels;
             float* targets[BLOCK_ROWS];
@@ -43,7 +43,7 @@ void local_forward(const LocalScoring* scoring_at, const Sites* sites_at, const 
                 left.rows[0][r] = to.rows + (first + r) * to.channels;
                 targets[r] = to.products + (first + r) * size;
             }
-            multiply(left, rows, to.packed, 9, Store{to.bias, size, false, targets});
+            multiply(left, rows, to.packed, 9, Store<float>{to.bias, size, false, targets});
         });
 #pragma omp barrier
 #pragma omp for schedule(static)

@@ -51,7 +51,7 @@ void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
         const int thread = omp_get_thread_num(), team = omp_get_num_threads();
         float* ring = to.scratch + thread * stem_scratch_size(&stem, to.width);  // three rows of the convolution
         int64_t held[3] = {-1, -1, -1}, held_image = -1;
-        Left left;
+        Left<float> left;
         left.segments = taps;
         std::fill_n(left.lengths, taps, taps * 3);
         const int64_t begin = to.images * out_height * thread / team, end = to.images * out_height * (thread + 1) / team;
@@ -79,7 +79,7 @@ void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
                         for (int tap = 0; tap < taps; tap++) left.rows[tap][r] = window + tap * colours_row;
                         targets[r] = line + (x + r) * size;
                     }
-                    multiply(left, count, stem.conv, stem.channels, Store{stem.bias, stem.channels, false, targets});
+                    multiply(left, count, stem.conv, stem.channels, Store<float>{stem.bias, stem.channels, false, targets});
                 }
             }
             for (int64_t out_x = 0; out_x < out_width; out_x++, out += stem.channels) {

@@ -7,15 +7,17 @@ from torch import Tensor
 
 from sact_det.padding import Sizes
 from sact_det.perforated.cpu import calls
+from sact_det.perforated.cpu.conditions import compute_type
 from sact_det.perforated.cpu.packed import pack_stem
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.resnet_v2 import Stem
 
 
 def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
-    """See Stem.forward; the result is channels last."""
+    """See Stem.forward; computed in float32, the result is channels last."""
     kernels, threads = calls.kernels(), torch.get_num_threads()
     packed = stem.weight_cache.get(stem, pack_stem)
+    pixels = x.float()
     number, _, height, width = x.shape
     own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64)
     rows = torch.empty(number, -(-height // stem.stride), -(-width // stem.stride), packed.struct.channels)
@@ -25,8 +27,8 @@ def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
         number,
         height,
         width,
-        x.data_ptr(),
-        *x.stride(),
+        pixels.data_ptr(),
+        *pixels.stride(),
         own.data_ptr(),
         colours.data_ptr(),
         rows.data_ptr(),
@@ -35,4 +37,4 @@ def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     kernels.evaluate_stem(packed.struct, images, threads)
     workspace.give_back("colours", colours)
     workspace.give_back("scratch", scratch)
-    return rows.permute(0, 3, 1, 2)
+    return rows.permute(0, 3, 1, 2).to(compute_type(x))

@@ -1,0 +1,60 @@
+// What factors of a product consist of: float32, or bfloat16 where the processor multiplies that.
+
+#pragma once
+
+#include "vectors.h"
+
+#if defined(__AVX512BF16__)
+#define HAS_BFLOAT16 1
+#include <immintrin.h>
+#else
+#define HAS_BFLOAT16 0
+#endif
+
+namespace {
+
+// How elements come to be multiplied: LENGTH consecutive ones of a row at a time.
+template <class Element>
+struct Step;
+
+template <>
+struct Step<float> {
+    static constexpr int LENGTH = 1;
+    typedef Vector Right;
+    typedef float Left;
+
+    static Right right(const float* p) { return load(p); }  // of LANES columns
+    static Left left(const float* p) { return *p; }
+    static Vector add(Vector sum, Left x, Right y) { return sum + x * y; }
+};
+
+#if HAS_BFLOAT16
+
+struct BFloat16 {
+    uint16_t bits;
+};
+
+// Rounds to the nearest, ties to even.
+inline void store(BFloat16* p, Vector v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+
+// Pairs, which stand side by side in the right factor, too: [column][2].
+template <>
+struct Step<BFloat16> {
+    static constexpr int LENGTH = 2;
+    typedef __m512bh Right;
+    typedef __m512bh Left;
+
+    static Right right(const BFloat16* p) { return (Right)_mm512_loadu_si512(p); }
+    static Left left(const BFloat16* p) {
+        int32_t pair;
+        std::memcpy(&pair, p, sizeof(pair));
+        return (Left)_mm512_set1_epi32(pair);
+    }
+    static Vector add(Vector sum, Left x, Right y) { return (Vector)_mm512_dpbf16_ps((__m512)sum, y, x); }
+};
+
+#endif
+
+}  // namespace

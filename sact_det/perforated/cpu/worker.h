@@ -1,0 +1,285 @@
+// A residual unit as one thread evaluates it: at some of its positions, some of its columns.
+
+#pragma once
+
+#include "gemm.h"
+#include "taps.h"
+
+extern "C" {
+
+// A bottleneck unit with its norms folded away but for the first, the pre-activation.
+struct Unit {
+    int64_t in_channels, width, out_channels, stride, dilation;
+    const float *scale, *shift;  // [in_channels], the pre-activation
+    const float *bias1, *bias2, *bias3;
+    const void* conv1;  // depth in_channels
+    const void* conv2;  // depth 9 * width, taps row by row
+    const void* conv3;  // depth width, or width + in_channels with the shortcut's convolution below
+    int64_t projects;   // whether there is such a shortcut
+    int64_t bfloat16;   // whether convolutions, and what they read, are; in_channels and width are even then
+};
+
+// Where a unit is evaluated, and scored by the branch behind it.
+struct Evaluation {
+    int64_t images, in_height, in_width, out_height, out_width;
+    const float* x;          // rows at input resolution, [., in_channels]
+    void* inner;             // rows behind conv1, [., whole_vectors(width)]; zero wherever there is no position
+    const int64_t* reads;    // input positions at which conv1 is needed
+    int64_t num_reads;
+    const int64_t* writes;   // output positions
+    int64_t num_writes;
+    const float* shortcut;   // rows to which the residual is added, or null
+    float* state;            // rows of the result; may be `shortcut`
+    float* output;           // rows, or null; += remaining * residual
+    const uint8_t* moved;    // [output positions] or null; where it does not hold, `x` is to be read in `output`
+    const float* remaining;  // [output positions], where there is an output
+    double* sums;            // [threads, images, out_channels] or null; += residual, or state where there is no output
+    float* scratch;          // [threads, scratch_size(unit)]
+    const int64_t* counts;   // [images], positions of each image; from here on, for branches only
+    float* products;         // [output positions, whole_vectors(9)]; zero wherever there is no position
+    float* image_logits;     // [images], room to work
+    float* scores;           // [output positions], h^l at `writes`; the rest is left alone
+};
+
+}  // extern "C"
+
+namespace {
+
+// Rows that a product reads normalized: made a tile at a time, while the next tile's are on their way.
+template <class Element>
+struct Normalized {
+    const Unit& unit;
+    int count;
+    const float* const* from;  // [count]
+    Element* to;               // [count, in_channels]
+    int64_t first_column;      // of the product
+
+    void expect(int first, int rows, int64_t column, int) const {
+        if (column != first_column) return;
+        for (int r = first; r < first + rows; r++) {
+            normalize_row(from[r], unit.scale, unit.shift, unit.in_channels, to + r * unit.in_channels);
+            if (r + TILE_ROWS < count) prefetch(from[r + TILE_ROWS], unit.in_channels);
+        }
+    }
+};
+
+// Store, of rows that are normalized for it.
+template <class Element>
+struct StoreNormalized : Store<Element> {
+    const Normalized<Element>& normalized;
+
+    void expect(int first, int rows, int64_t column, int vectors) const {
+        normalized.expect(first, rows, column, vectors);
+    }
+};
+
+// Adds the residual to the state and, weighted, to the output.
+template <class Element>
+struct Residual {
+    const Unit& unit;
+    const Evaluation& to;
+    const int64_t* positions;
+    const Place* places;
+    double* sums;    // [images, out_channels] or null
+    float* one_sum;  // [whole_vectors(out_channels)] if all rows belong to one image, else null
+    const Normalized<Element>* normalized;  // of a projecting shortcut, or null
+
+    void expect(int first, int count, int64_t column, int vectors) const {
+        if (normalized) normalized->expect(first, count, column, vectors);
+        for (int r = 0; r < count; r++) {
+            const int64_t place = positions[first + r] * unit.out_channels + column;
+            for (int v = 0; v < vectors; v++) {
+                __builtin_prefetch(to.state + place + v * LANES, 1);
+                if (to.output) __builtin_prefetch(to.output + place + v * LANES, 1);
+            }
+        }
+    }
+
+    void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
+        const int64_t width = unit.out_channels - column;
+        const Vector bias = load_part(unit.bias3 + column, width);
+        Vector sum{};
+        for (int r = 0; r < count; r++) {
+            const int64_t position = positions[first + r], place = position * unit.out_channels + column;
+            const Vector residual = product[r * step] + bias;
+            const Vector state = to.shortcut ? load_part(to.shortcut + place, width) + residual : residual;
+            store_part(to.state + place, state, width);
+            if (to.output) {
+                float* output = to.output + place;
+                store_part(output, load_part(output, width) + to.remaining[position] * residual, width);
+            }
+            const Vector change = to.output ? residual : state;
+            if (one_sum)
+                sum += change;
+            else if (sums)
+                add(change, width, sums + places[first + r].image * unit.out_channels + column);
+        }
+        if (one_sum) store(one_sum + column, load(one_sum + column) + sum);
+    }
+
+    static void add(Vector v, int64_t count, double* sum) {
+        for (int64_t c = 0; c < std::min<int64_t>(count, LANES); c++) sum[c] += v[c];
+    }
+};
+
+// h^l at a position, once all products are there.
+void score(const Evaluation& to, int64_t position) {
+    const Place place = locate(position, to.out_height, to.out_width);
+    float logit = to.image_logits[place.image];
+    for (int tap = 0; tap < 9; tap++) {
+        const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
+        if (0 <= y && y < to.out_height && 0 <= x && x < to.out_width)
+            logit += to.products[((place.image * to.out_height + y) * to.out_width + x) * whole_vectors(9) + tap];
+    }
+    to.scores[position] = 1 / (1 + std::exp(-logit));
+}
+
+// Floats that hold so many elements.
+template <class Element>
+int64_t room(int64_t elements) {
+    return elements * sizeof(Element) / sizeof(float);
+}
+
+// What a thread keeps of a unit, in its part of the scratch.
+template <class Element>
+struct Scratch {
+    explicit Scratch(const Unit& unit)
+        : middle(room<Element>(BLOCK_ROWS * unit.in_channels)),
+          one_sum(middle + room<Element>(BLOCK_ROWS * whole_vectors(unit.width))),
+          size(one_sum + whole_vectors(unit.out_channels)) {}
+
+    const int64_t middle, one_sum, size;  // in floats; the rows that are normalized come first
+};
+
+// One thread at work on a unit whose products have factors of Element.
+template <class Element>
+class Worker {
+public:
+    Worker(const Unit& unit, const Halting* branch, const Evaluation& to, int thread)
+        : unit(unit), branch(branch), to(to), scratch(unit), inner_size(whole_vectors(unit.width)),
+          inner(static_cast<Element*>(to.inner)),
+          zeros(inner + to.images * to.in_height * to.in_width * inner_size),  // the row behind the last
+          normalized(reinterpret_cast<Element*>(to.scratch + thread * scratch.size)),
+          middles(reinterpret_cast<Element*>(to.scratch + thread * scratch.size + scratch.middle)),
+          one_sum(to.scratch + thread * scratch.size + scratch.one_sum),
+          sums(to.sums ? to.sums + thread * to.images * unit.out_channels : nullptr) {}
+
+    // Room for what conv2 makes of a block of writes.
+    Element* middle() const { return middles; }
+
+    // conv1 at some of the reads, a share of the columns.
+    void read(int64_t first, int rows, Share share) {
+        left.segments = 1;
+        left.lengths[0] = unit.in_channels;
+        for (int r = 0; r < rows; r++) {
+            const int64_t position = to.reads[first + r];
+            sources[r] = source(position);
+            left.rows[0][r] = normalized + r * unit.in_channels;
+            targets[r] = inner + position * inner_size;
+        }
+        const Normalized<Element> preactivation{unit, rows, sources, normalized, share.first_column(unit.width)};
+        const StoreNormalized<Element> store{{unit.bias1, unit.width, true, targets}, preactivation};
+        multiply(left, rows, static_cast<const Element*>(unit.conv1), unit.width, store, share);
+    }
+
+    // conv2 at some of the writes, a share of the columns.
+    void convolve(int64_t first, int rows, Element* middle, Share share) {
+        left.segments = 9;
+        std::fill_n(left.lengths, 9, unit.width);
+        for (int r = 0; r < rows; r++) {
+            const Place place = locate(to.writes[first + r], to.out_height, to.out_width);
+            for (int tap = 0; tap < 9; tap++) {
+                const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
+                const int64_t x = place.x * unit.stride + (tap % 3 - 1) * unit.dilation;
+                const bool inside = 0 <= y && y < to.in_height && 0 <= x && x < to.in_width;
+                const int64_t position = (place.image * to.in_height + y) * to.in_width + x;
+                left.rows[tap][r] = inside ? inner + position * inner_size : zeros;
+            }
+            targets[r] = middle + r * inner_size;
+        }
+        const Store<Element> store{unit.bias2, unit.width, true, targets};
+        multiply(left, rows, static_cast<const Element*>(unit.conv2), unit.width, store, share);
+    }
+
+    // conv3 and what becomes of it at some of the writes, a share of the columns.
+    void write(int64_t first, int rows, const Element* middle, Share share) {
+        left.segments = unit.projects ? 2 : 1;
+        left.lengths[0] = unit.width;
+        left.lengths[1] = unit.in_channels;
+        Place places[BLOCK_ROWS];
+        for (int r = 0; r < rows; r++) {
+            const Place place = places[r] = locate(to.writes[first + r], to.out_height, to.out_width);
+            left.rows[0][r] = middle + r * inner_size;
+            if (!unit.projects) continue;
+            const int64_t row = place.image * to.in_height + place.y * unit.stride;
+            sources[r] = to.x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
+            left.rows[1][r] = normalized + r * unit.in_channels;
+        }
+        const Normalized<Element> preactivation{unit, rows, sources, normalized, share.first_column(unit.out_channels)};
+        const bool one_image = places[0].image == places[rows - 1].image;
+        const Residual<Element> residual{
+            unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr,
+            unit.projects ? &preactivation : nullptr};
+        if (residual.one_sum) std::fill_n(one_sum, whole_vectors(unit.out_channels), 0.0f);
+        multiply(left, rows, static_cast<const Element*>(unit.conv3), unit.out_channels, residual, share);
+        if (residual.one_sum) {
+            double* sum = sums + places[0].image * unit.out_channels;
+            for (int64_t c = 0; c < unit.out_channels; c++) sum[c] += one_sum[c];
+        }
+    }
+
+    // Products with the branch's taps at those of some reads that are not written: their state is final.
+    void multiply_halted(int64_t first, int rows) {
+        if (!branch || !to.output) return;
+        const int64_t *write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
+        int halted = 0;
+        for (int r = 0; r < rows; r++) {
+            const int64_t position = to.reads[first + r];
+            if (write != to.writes + to.num_writes && *write == position)
+                write++;
+            else
+                add_tapped(halted++, position, source(position));
+        }
+        multiply_taps(halted);
+    }
+
+    // The same at some of the writes, behind `write`.
+    void multiply_written(int64_t first, int rows) {
+        if (!branch) return;
+        for (int r = 0; r < rows; r++) {
+            const int64_t position = to.writes[first + r];
+            add_tapped(r, position, to.state + position * unit.out_channels);
+        }
+        multiply_taps(rows);
+    }
+
+private:
+    const float* source(int64_t position) const {
+        return (to.moved && !to.moved[position] ? to.output : to.x) + position * unit.in_channels;
+    }
+
+    void add_tapped(int r, int64_t position, const float* row) {
+        sources[r] = row;
+        products[r] = to.products + position * whole_vectors(9);
+    }
+
+    void multiply_taps(int rows) {
+        for (int r = 0; r < rows; r += TAP_ROWS)
+            multiply_nine(*branch, sources + r, std::min(TAP_ROWS, rows - r), products + r);
+    }
+
+    const Unit& unit;
+    const Halting* branch;
+    const Evaluation& to;
+    const Scratch<Element> scratch;
+    const int64_t inner_size;
+    Element *const inner, *const zeros, *const normalized, *const middles;
+    float* const one_sum;
+    double* const sums;
+    const float* sources[BLOCK_ROWS];
+    Element* targets[BLOCK_ROWS];
+    float* products[BLOCK_ROWS];
+    Left<Element> left;
+};
+
+}  // namespace
