@@ -37,13 +37,14 @@ def release_weights(model: nn.Module) -> None:
     if any(reasons):
         raise ValueError(f"the weights cannot be released: {next(filter(None, reasons))}")
     for part in parts:
+        dtype = factor_type(compute_type(next(part.parameters())))
         if isinstance(part, Stem):
-            packed_stem = pack_stem(part)
-            part.weight_cache.keep(part.to("meta"), pack_stem, packed_stem)
+            packed_stem = pack_stem[dtype](part)
+            part.weight_cache.keep(part.to("meta"), pack_stem[dtype], packed_stem)
         else:
-            pack = pack_block[factor_type(compute_type(next(part.parameters())))]
-            packed_block = pack(part, done_with=_release_unit)  # by units: never much more than one copy of everything
-            part.weight_cache.keep(part, pack, packed_block)
+            # Unit by unit: never much more than one copy of everything.
+            packed_block = pack_block[dtype](part, done_with=_release_unit)
+            part.weight_cache.keep(part, pack_block[dtype], packed_block)
         part.register_state_dict_pre_hook(_refuse)
         part.register_load_state_dict_pre_hook(_refuse)
 

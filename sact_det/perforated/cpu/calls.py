@@ -71,7 +71,7 @@ class Stem(ctypes.Structure):
     _fields_ = [
         *_integers("channels"),
         *_addresses("conv", "bias"),
-        *_integers("same"),
+        *_integers("same", "bfloat16"),
     ]
 
 

@@ -57,4 +57,12 @@ struct Step<BFloat16> {
 
 #endif
 
+template <class Element>
+inline void store_part(Element* p, Vector v, int64_t count) {
+    if (count >= LANES) return store(p, v);
+    Element part[LANES];
+    store(part, v);
+    std::memcpy(p, part, count * sizeof(Element));
+}
+
 }  // namespace

@@ -154,10 +154,7 @@ void normalize_row(const float* x, const float* scale, const float* shift, int64
     for (; c + LANES <= channels; c += LANES) store(to + c, relu(load(x + c) * load(scale + c) + load(shift + c)));
     if (c == channels) return;
     const int64_t left = channels - c;
-    const Vector y = relu(load_part(x + c, left) * load_part(scale + c, left) + load_part(shift + c, left));
-    Element part[LANES];
-    store(part, y);
-    std::memcpy(to + c, part, left * sizeof(Element));
+    store_part(to + c, relu(load_part(x + c, left) * load_part(scale + c, left) + load_part(shift + c, left)), left);
 }
 
 // Rows in blocks of at most BLOCK_ROWS, small enough that every thread gets some; threads take one after the other, so

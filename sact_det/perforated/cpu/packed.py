@@ -24,7 +24,7 @@ def factor_type(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in FACTOR_TYPES and calls.kernels().has_bfloat16() else torch.float32
 
 
-def _packed(weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def _packed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """A matrix [columns, depth] in panels (gemm.h), the depth even if dtype is bfloat16."""
     lanes, panel = calls.kernels().lanes(), calls.kernels().panel()
     step = 1 if dtype == torch.float32 else 2
@@ -136,12 +136,18 @@ class PackedStem:
 
 
 @torch.no_grad()
-def pack_stem(stem: Stem) -> PackedStem:
-    """Packs the root convolution."""
+def _pack_stem(stem: Stem, dtype: torch.dtype) -> PackedStem:
     assert stem.conv.bias is not None
     lanes = calls.kernels().lanes()
     channels = len(stem.conv.bias)
-    conv = _packed(stem.conv.weight.permute(0, 2, 3, 1).flatten(1))
+    rows = stem.conv.weight.permute(0, 2, 3, 1).flatten(2)
+    conv = _packed((rows if dtype == torch.float32 else F.pad(rows, (0, 1))).flatten(1), dtype)
     bias = F.pad(stem.conv.bias.float(), (0, -channels % lanes))
-    struct = calls.Stem(channels, conv.data_ptr(), bias.data_ptr(), stem.pool is not symmetric_max_pool)
-    return PackedStem(struct, (conv, bias))
+    same, bfloat16 = stem.pool is not symmetric_max_pool, dtype == torch.bfloat16
+    return PackedStem(calls.Stem(channels, conv.data_ptr(), bias.data_ptr(), same, bfloat16), (conv, bias))
+
+
+# By the type of the factors: packs the root convolution.
+pack_stem: dict[torch.dtype, Callable[[Stem], PackedStem]] = {
+    dtype: partial(_pack_stem, dtype=dtype) for dtype in FACTOR_TYPES
+}

@@ -70,10 +70,11 @@ class RowsRun(Run):
         self._exists = torch.ones(self._shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
         self._counts = self._exists.sum((1, 2))
         positions = math.prod(self._shape)
-        self._make = torch.zeros if valid is not None else torch.empty
+        self._padded = valid is not None
+        self._taken: dict[str, Tensor] = {}
         # The first unit writes the output, which is the state, too. From the second one on, the positions that are
         # evaluated, `moved`, have a state of their own; no row is ever copied. A plain block has nothing but its state.
-        self._output = self._state = self._make(positions, channels)
+        self._output = self._state = self._rows_of_output(positions, channels)
         self._moved: Optional[Tensor] = None
         self._remaining = torch.ones(self._shape)
         self._halting: Optional[RowsHalting] = None
@@ -83,9 +84,9 @@ class RowsRun(Run):
         self._scores: Optional[Tensor] = None
         self._image_logits = torch.empty(number)
         self._lists = torch.empty(2, positions, dtype=torch.int64)  # active positions, and what a 3x3 convolution reads
-        self._taken: dict[str, Tensor] = {}
 
-        rows = x.permute(0, 2, 3, 1).contiguous().float()
+        rows = x.permute(0, 2, 3, 1)
+        rows = rows.contiguous() if x.dtype == torch.float32 else self._take("input", *rows.shape).copy_(rows)
         self._evaluation = calls.Evaluation(
             images=number,
             out_height=self._shape[1],
@@ -113,12 +114,17 @@ class RowsRun(Run):
             self._evaluation.num_reads = around
             self._evaluation.x = self._evaluation.shortcut = self._state.data_ptr()
 
+    def _rows_of_output(self, positions: int, channels: int) -> Tensor:
+        if self._dtype != torch.float32:  # a copy becomes the result
+            return self._take("output", positions, channels)
+        return (torch.zeros if self._padded else torch.empty)(positions, channels)
+
     def _take(self, name: str, *shape: int) -> Tensor:
         """Memory for this run, in the place of what it had under that name."""
         if name in self._taken:
             workspace.give_back(name, self._taken[name])
         memory = self._taken[name] = workspace.take(name, *shape)
-        if self._make is torch.zeros:
+        if self._padded:
             memory.zero_()  # nothing is written where there is no position
         return memory
 
@@ -198,6 +204,7 @@ class RowsRun(Run):
 
     def result(self) -> Tensor:
         """See Run."""
+        output = self._output.view(*self._shape, -1).permute(0, 3, 1, 2).to(self._dtype)
         for name, memory in self._taken.items():
             workspace.give_back(name, memory)
-        return self._output.view(*self._shape, -1).permute(0, 3, 1, 2).to(self._dtype)
+        return output

@@ -1,6 +1,9 @@
-// The stem: root convolution and pooling in one pass over the image, float32, on a CPU.
+// The stem on a CPU: root convolution and pooling in one pass over the image; in float32, but for the convolution's factors,
+// which may be bfloat16.
 
 #include <omp.h>
+
+#include <vector>
 
 #include "gemm.h"
 
@@ -9,8 +12,10 @@ extern "C" {
 // The stem: convolution 7x7 of stride 2 to PANEL-packed channels, and pooling 3x3 of stride 2.
 struct Stem {
     int64_t channels;
-    const float *conv, *bias;  // depth 7 * 7 * 3: rows, columns, colours
-    int64_t same;              // pooling padded as TensorFlow's SAME, or by 1 all around
+    const void* conv;   // depth 7 * 7 * 3: rows, columns, colours; of bfloat16, a row's 21 are followed by 0
+    const float* bias;
+    int64_t same;       // pooling padded as TensorFlow's SAME, or by 1 all around
+    int64_t bfloat16;   // whether conv, and the colours that it reads, are
 };
 
 struct Images {
@@ -18,7 +23,7 @@ struct Images {
     const float* pixels;          // three colours
     int64_t stride_image, stride_colour, stride_y, stride_x;
     const int64_t* sizes;         // [images, 2], each image's own height and width
-    float* colours;               // [images, height + 6, width + 6, 3], for the images with a border of zeros
+    void* colours;                // [images, height + 6, width + 6, 3] and 1 more: the images with a border of zeros
     float* rows;                  // [images, ceil(height / 4), ceil(width / 4), channels], zero where there is no image
     float* scratch;               // [threads, stem_scratch_size]
 };
@@ -27,33 +32,41 @@ int64_t stem_scratch_size(const Stem* stem, int64_t width) {
     return 3 * ((width + 1) / 2) * whole_vectors(stem->channels);
 }
 
-void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
-    const Stem stem = *stem_at;
-    const Images to = *at;
+}  // extern "C"
+
+namespace {
+
+constexpr int64_t whole_steps(int64_t elements, int64_t length) { return (elements + length - 1) / length * length; }
+
+template <class Element>
+void evaluate(const Stem& stem, const Images& to, int threads) {
+    Element* const all_colours = static_cast<Element*>(to.colours);
     const int64_t border = 3, taps = 7, size = whole_vectors(stem.channels);
     const int64_t colours_row = (to.width + 2 * border) * 3, colours_image = (to.height + 2 * border) * colours_row;
     const int64_t out_height = (to.height + 3) / 4, out_width = (to.width + 3) / 4;
+    store_part(all_colours + to.images * colours_image, Vector{}, 1);  // read with the last row, and multiplied by 0
 
 #pragma omp parallel num_threads(threads)
     {
+        std::vector<float> line(whole_vectors(colours_row));
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < to.images * (to.height + 2 * border); row++) {
             const int64_t image = row / (to.height + 2 * border), y = row % (to.height + 2 * border) - border;
             const int64_t height = to.sizes[2 * image], width = to.sizes[2 * image + 1];
-            float* colours = to.colours + row * colours_row;
-            std::fill_n(colours, colours_row, 0.0f);
-            if (y < 0 || y >= height) continue;
-            for (int64_t colour = 0; colour < 3; colour++) {
+            std::fill(line.begin(), line.end(), 0.0f);
+            for (int64_t colour = 0; colour < 3 && 0 <= y && y < height; colour++) {
                 const float* pixel = to.pixels + image * to.stride_image + colour * to.stride_colour + y * to.stride_y;
-                for (int64_t x = 0; x < width; x++) colours[(x + border) * 3 + colour] = pixel[x * to.stride_x];
+                for (int64_t x = 0; x < width; x++) line[(x + border) * 3 + colour] = pixel[x * to.stride_x];
             }
+            Element* colours = all_colours + row * colours_row;
+            for (int64_t c = 0; c < colours_row; c += LANES) store_part(colours + c, load(&line[c]), colours_row - c);
         }
         const int thread = omp_get_thread_num(), team = omp_get_num_threads();
         float* ring = to.scratch + thread * stem_scratch_size(&stem, to.width);  // three rows of the convolution
         int64_t held[3] = {-1, -1, -1}, held_image = -1;
-        Left<float> left;
+        Left<Element> left;
         left.segments = taps;
-        std::fill_n(left.lengths, taps, taps * 3);
+        std::fill_n(left.lengths, taps, whole_steps(taps * 3, Step<Element>::LENGTH));
         const int64_t begin = to.images * out_height * thread / team, end = to.images * out_height * (thread + 1) / team;
         for (int64_t out_row = begin; out_row < end; out_row++) {
             const int64_t image = out_row / out_height, out_y = out_row % out_height;
@@ -75,11 +88,12 @@ void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
                     const int count = static_cast<int>(std::min<int64_t>(BLOCK_ROWS, width - x));
                     float* targets[BLOCK_ROWS];
                     for (int r = 0; r < count; r++) {
-                        const float* window = to.colours + image * colours_image + 2 * y * colours_row + 2 * (x + r) * 3;
+                        const Element* window = all_colours + image * colours_image + 2 * y * colours_row + 2 * (x + r) * 3;
                         for (int tap = 0; tap < taps; tap++) left.rows[tap][r] = window + tap * colours_row;
                         targets[r] = line + (x + r) * size;
                     }
-                    multiply(left, count, stem.conv, stem.channels, Store<float>{stem.bias, stem.channels, false, targets});
+                    const Store<float> store{stem.bias, stem.channels, false, targets};
+                    multiply(left, count, static_cast<const Element*>(stem.conv), stem.channels, store);
                 }
             }
             for (int64_t out_x = 0; out_x < out_width; out_x++, out += stem.channels) {
@@ -99,6 +113,19 @@ void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
             }
         }
     }
+}
+
+}  // namespace
+
+extern "C" {
+
+void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
+    const Stem stem = *stem_at;
+    const Images to = *at;
+#if HAS_BFLOAT16
+    if (stem.bfloat16) return evaluate<BFloat16>(stem, to, threads);
+#endif
+    evaluate<float>(stem, to, threads);
 }
 
 }  // extern "C"

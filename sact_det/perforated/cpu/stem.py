@@ -8,20 +8,22 @@ from torch import Tensor
 from sact_det.padding import Sizes
 from sact_det.perforated.cpu import calls
 from sact_det.perforated.cpu.conditions import compute_type
-from sact_det.perforated.cpu.packed import pack_stem
+from sact_det.perforated.cpu.packed import factor_type, pack_stem
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.resnet_v2 import Stem
 
 
 def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
-    """See Stem.forward; computed in float32, the result is channels last."""
+    """See Stem.forward; the result is channels last."""
     kernels, threads = calls.kernels(), torch.get_num_threads()
-    packed = stem.weight_cache.get(stem, pack_stem)
+    dtype = compute_type(x)
+    packed = stem.weight_cache.get(stem, pack_stem[factor_type(dtype)])
     pixels = x.float()
     number, _, height, width = x.shape
     own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64)
-    rows = torch.empty(number, -(-height // stem.stride), -(-width // stem.stride), packed.struct.channels)
-    colours = workspace.take("colours", number, height + 6, width + 6, 3)
+    shape = number, -(-height // stem.stride), -(-width // stem.stride), packed.struct.channels
+    rows = torch.empty(shape) if dtype == torch.float32 else workspace.take("pooled", *shape)
+    colours = workspace.take("colours", number * (height + 6) * (width + 6) * 3 + 1)
     scratch = workspace.take("scratch", threads, kernels.stem_scratch_size(packed.struct, width))
     images = calls.Images(
         number,
@@ -37,4 +39,8 @@ def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     kernels.evaluate_stem(packed.struct, images, threads)
     workspace.give_back("colours", colours)
     workspace.give_back("scratch", scratch)
-    return rows.permute(0, 3, 1, 2).to(compute_type(x))
+    features = rows.permute(0, 3, 1, 2)
+    if dtype == torch.float32:
+        return features
+    workspace.give_back("pooled", rows)
+    return features.to(dtype)

@@ -60,11 +60,6 @@ inline Vector larger(Vector a, Vector b) { return ((a > b) | (a != a)) ? a : b; 
 
 int64_t whole_vectors(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
 
-void store_part(float* p, Vector v, int64_t count) {
-    if (count >= LANES) return store(p, v);
-    std::memcpy(p, &v, count * sizeof(float));
-}
-
 Vector load_part(const float* p, int64_t count) {
     if (count >= LANES) return load(p);
     Vector v{};
