@@ -29,6 +29,13 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def pretend_that_pytorch_is_no_faster(monkeypatch):
+    if library.why_unavailable() is None:
+        for name in ("has_bfloat16_tiles", "has_float16"):
+            monkeypatch.setattr(calls.kernels(), name, lambda: 0)
+
+
 def block_of(halting: str = "sact", index: int = 2, base_channels: int = 16) -> AdaptiveBlock:
     block = ResNetV2Spec(units=(UNITS, UNITS), base_channels=base_channels, halting=halting).build_block(index)
     block = enliven(block, inputs(block, 4, 24, 24), halting_bias=-1.0).eval()
@@ -175,6 +182,17 @@ def test_released_weights_serve_in_the_type_in_which_they_were_released(autocast
     if autocast and factor_type(torch.bfloat16) == torch.bfloat16:
         with pytest.raises(RuntimeError, match="are needed to pack them"):
             block(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "has_bfloat16_tiles"), (torch.float16, "has_float16")])
+def test_what_pytorch_has_faster_instructions_for_is_left_to_it(dtype: torch.dtype, name: str, monkeypatch):
+    block = block_of().to(dtype)
+    x = inputs(block, 1, 12, 12).to(dtype)
+    for has in (0, 1):
+        monkeypatch.setattr(calls.kernels(), name, lambda has=has: has)
+        assert ("on this processor" in (why_not_rows(block, x) or "")) == bool(has)
+    assert why_not_rows(block.float(), x.float()) is None
 
 
 @torch.no_grad()

@@ -170,7 +170,7 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
     "panel": (_INT64, []),
     "list_positions": (_INT64, [_ADDRESS, _ADDRESS, *3 * [_INT64], _ADDRESS, ctypes.POINTER(_INT64), _ADDRESS]),
     # Inference.
-    "has_bfloat16": (_INT64, []),
+    **{name: (_INT64, []) for name in ("has_bfloat16", "has_bfloat16_tiles", "has_float16")},
     "scratch_size": (_INT64, _pointers(Unit)),
     "evaluate_unit": (None, [*_pointers(Unit, Halting, Evaluation), _INT]),
     "stem_scratch_size": (_INT64, [*_pointers(Stem), _INT64]),

@@ -9,6 +9,7 @@ from sact_det.block import ResidualUnit
 from sact_det.halting_branch import SpatialHalting, linear
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
+from sact_det.perforated.cpu.calls import kernels
 from sact_det.resnet_v2 import BottleneckUnit
 
 INPUT_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # of inference
@@ -30,9 +31,18 @@ def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
     """Why the kernels for inference cannot evaluate a module's part of a network at x, or None."""
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
-    if x.device.type == "cpu" and not {x.dtype, compute_type(x)} <= set(INPUT_TYPES):
+    dtype = compute_type(x)
+    if x.device.type == "cpu" and not {x.dtype, dtype} <= set(INPUT_TYPES):
         return "they compute in float32 and in 16 bits"
-    return _why_not_at_all(x)
+    return _why_not_at_all(x) or _why_not_faster(dtype)
+
+
+def _why_not_faster(dtype: torch.dtype) -> Optional[str]:
+    if dtype == torch.bfloat16 and kernels().has_bfloat16_tiles():
+        return "PyTorch multiplies bfloat16 in tiles (AMX) on this processor, which they cannot"
+    if dtype == torch.float16 and kernels().has_float16():
+        return "PyTorch multiplies float16 on this processor, which they cannot"
+    return None
 
 
 def _why_not_at_all(x: Tensor) -> Optional[str]:

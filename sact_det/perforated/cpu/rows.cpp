@@ -146,7 +146,26 @@ extern "C" {
 
 int64_t lanes() { return LANES; }
 int64_t panel() { return PANEL; }
+
 int64_t has_bfloat16() { return HAS_BFLOAT16; }
+
+// Whether the processor has instructions that PyTorch multiplies 16-bit numbers with, and that are not used here.
+int64_t has_bfloat16_tiles() {
+#if defined(__AMX_BF16__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+int64_t has_float16() {
+#if defined(__AVX512FP16__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 int64_t scratch_size(const Unit* unit) {
 #if HAS_BFLOAT16
     if (unit->bfloat16) return Scratch<BFloat16>(*unit).size;
