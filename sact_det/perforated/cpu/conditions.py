@@ -10,14 +10,10 @@ from sact_det.halting_branch import SpatialHalting, linear
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
 from sact_det.perforated.cpu.calls import kernels
+from sact_det.perforated.precision import compute_type
 from sact_det.resnet_v2 import BottleneckUnit
 
 INPUT_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # of inference
-
-
-def compute_type(x: Tensor) -> torch.dtype:
-    """The type in which PyTorch would convolve x."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def why_not_on(x: Tensor) -> Optional[str]:

@@ -27,10 +27,11 @@ from sact_det.halting_branch import ImageHalting, SpatialHalting
 from sact_det.halting_process import HaltingProcess, TensorHalting
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import calls
-from sact_det.perforated.cpu.conditions import compute_type, why_not_here, why_not_unit
+from sact_det.perforated.cpu.conditions import why_not_here, why_not_unit
 from sact_det.perforated.cpu.halting import RowsHalting
 from sact_det.perforated.cpu.packed import PackedUnit, factor_type, pack_block
 from sact_det.perforated.cpu.workspace import workspace
+from sact_det.perforated.precision import compute_type
 from sact_det.resnet_v2 import BottleneckUnit
 
 

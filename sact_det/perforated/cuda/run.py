@@ -23,6 +23,7 @@ from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, linear
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cuda.packed import DTYPES, PackedUnit, pack_block
+from sact_det.perforated.precision import compute_type
 from sact_det.resnet_v2 import BottleneckUnit
 
 MIN_TRITON = (3, 4)  # the first whose autotuner keeps its choices
@@ -35,8 +36,8 @@ def why_not_triton(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     reason = _why_not_there(x.device)
     if reason is not None:
         return reason
-    if x.dtype not in DTYPES or _compute_dtype(x) not in DTYPES:
-        return f"they compute in float32, float16 and bfloat16, not in {_compute_dtype(x)}"
+    if x.dtype not in DTYPES or compute_type(x) not in DTYPES:
+        return f"they compute in float32, float16 and bfloat16, not in {compute_type(x)}"
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters())):
         return "they carry no gradients"
     if block.training and block.halting != "none":
@@ -76,12 +77,6 @@ def _why_not_there(device: torch.device) -> Optional[str]:
     return None
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    """What convolutions of x compute in: autocast's dtype, or that of x."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 def float32_precision() -> str:
     """How the kernels multiply float32: as PyTorch's convolutions on CUDA may, "tf32" or "ieee"."""
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
@@ -109,7 +104,7 @@ class TritonRun(Run):
         number, channels, height, width = x.shape
         self._shape = (number, height, width)
         self._exists = None if valid is None else valid[:, 0].contiguous()
-        self._dtype = _compute_dtype(x)
+        self._dtype = compute_type(x)
         self._packed = block.weight_cache.get(block, pack_block[self._dtype])
         rows = (x if valid is None else x * valid).permute(0, 2, 3, 1)
         self._state = rows.reshape(-1, channels).contiguous()
