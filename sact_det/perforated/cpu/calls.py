@@ -45,7 +45,9 @@ class Evaluation(ctypes.Structure):
 
     _fields_ = [
         *_integers("images", "in_height", "in_width", "out_height", "out_width"),
-        *_addresses("x", "inner", "reads"),
+        *_addresses("x"),
+        *_integers("x_bfloat16"),
+        *_addresses("inner", "reads"),
         *_integers("num_reads"),
         *_addresses("writes"),
         *_integers("num_writes"),

@@ -34,6 +34,12 @@ struct BFloat16 {
     uint16_t bits;
 };
 
+inline Vector load(const BFloat16* p) {
+    uint16_t halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+    std::memcpy(&halves, p, sizeof(halves));
+    return (Vector)(__builtin_convertvector(halves, Lanes) << 16);
+}
+
 // Rounds to the nearest, ties to even.
 inline void store(BFloat16* p, Vector v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
@@ -56,6 +62,14 @@ struct Step<BFloat16> {
 };
 
 #endif
+
+template <class Element>
+inline Vector load_part(const Element* p, int64_t count) {
+    if (count >= LANES) return load(p);
+    Element part[LANES] = {};
+    std::memcpy(part, p, count * sizeof(Element));
+    return load(part);
+}
 
 template <class Element>
 inline void store_part(Element* p, Vector v, int64_t count) {

@@ -143,13 +143,14 @@ Place locate(int64_t position, int64_t height, int64_t width) {
     return {row / height, row % height, position % width};
 }
 
-void prefetch(const float* row, int64_t count) {
-    for (int64_t c = 0; c < count; c += 64 / sizeof(float)) __builtin_prefetch(row + c);
+template <class Element>
+void prefetch(const Element* row, int64_t count) {
+    for (int64_t c = 0; c < count; c += 64 / sizeof(Element)) __builtin_prefetch(row + c);
 }
 
 // relu(scale * x + shift) of one row.
-template <class Element>
-void normalize_row(const float* x, const float* scale, const float* shift, int64_t channels, Element* to) {
+template <class From, class Element>
+void normalize_row(const From* x, const float* scale, const float* shift, int64_t channels, Element* to) {
     int64_t c = 0;
     for (; c + LANES <= channels; c += LANES) store(to + c, relu(load(x + c) * load(scale + c) + load(shift + c)));
     if (c == channels) return;

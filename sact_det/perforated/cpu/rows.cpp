@@ -44,8 +44,8 @@ public:
     Apart(const Unit& unit, const Evaluation& to, int threads)
         : unit(unit), to(to), reads(to.num_reads, threads), writes(to.num_writes, threads), progress(reads.number()) {}
 
-    template <class Element>
-    void work(Worker<Element>& worker) {
+    template <class Element, class From>
+    void work(Worker<Element, From>& worker) {
         reads.take([&](int64_t first, int rows) {
             worker.read(first, rows, {});
             worker.multiply_halted(first, rows);
@@ -85,8 +85,8 @@ public:
     }
 
     // middle: shared.
-    template <class Element>
-    void work(Worker<Element>& worker, Element* middle, int thread) {
+    template <class Element, class From>
+    void work(Worker<Element, From>& worker, Element* middle, int thread) {
         const Share share{thread, threads};
         for (int64_t first = 0; first < to.num_reads; first += BLOCK_ROWS)
             worker.read(first, static_cast<int>(std::min<int64_t>(BLOCK_ROWS, to.num_reads - first)), share);
@@ -108,7 +108,7 @@ private:
     Blocks reads, writes;
 };
 
-template <class Element>
+template <class Element, class From>
 void evaluate(const Unit& unit, const Halting* branch, const Evaluation& to, int threads) {
     const bool together = Together::pays(unit, to, threads);
     Apart apart(unit, to, threads);
@@ -118,7 +118,7 @@ void evaluate(const Unit& unit, const Halting* branch, const Evaluation& to, int
 #pragma omp parallel num_threads(threads)
     {
         const int thread = omp_get_thread_num();
-        Worker<Element> worker(unit, branch, to, thread);
+        Worker<Element, From> worker(unit, branch, to, thread);
         if (together)
             shared.work(worker, middle, thread);
         else
@@ -177,9 +177,10 @@ int64_t scratch_size(const Unit* unit) {
 void evaluate_unit(const Unit* unit, const Halting* branch, const Evaluation* at, int threads) {
     const Evaluation to = *at;
 #if HAS_BFLOAT16
-    if (unit->bfloat16) return evaluate<BFloat16>(*unit, branch, to, threads);
+    if (to.x_bfloat16) return evaluate<BFloat16, BFloat16>(*unit, branch, to, threads);
+    if (unit->bfloat16) return evaluate<BFloat16, float>(*unit, branch, to, threads);
 #endif
-    evaluate<float>(*unit, branch, to, threads);
+    evaluate<float, float>(*unit, branch, to, threads);
 }
 
 }  // extern "C"

@@ -87,7 +87,11 @@ class RowsRun(Run):
         self._lists = torch.empty(2, positions, dtype=torch.int64)  # active positions, and what a 3x3 convolution reads
 
         rows = x.permute(0, 2, 3, 1)
-        rows = rows.contiguous() if x.dtype == torch.float32 else self._take("input", *rows.shape).copy_(rows)
+        as_it_is = x.dtype == torch.bfloat16 and packed.struct.bfloat16 and packed.struct.projects
+        if as_it_is or x.dtype == torch.float32:
+            rows = rows.contiguous()
+        else:
+            rows = self._take("input", *rows.shape).copy_(rows)
         self._evaluation = calls.Evaluation(
             images=number,
             out_height=self._shape[1],
@@ -107,12 +111,12 @@ class RowsRun(Run):
             reads = torch.empty(2, exists.numel(), dtype=torch.int64)
             self._evaluation.reads = reads.data_ptr()
             self._evaluation.num_reads = self._listed(exists, exists, reads)[0]
-        self._evaluation.x = rows.data_ptr()
+        self._evaluation.x, self._evaluation.x_bfloat16 = rows.data_ptr(), as_it_is
         self._evaluation.shortcut = None if packed.struct.projects else rows.data_ptr()
         self._evaluate(first)
         if len(block.units) > 1:
             self._read_at(self._shape[1:], self._packed.units[block.units[1]])
-            self._evaluation.num_reads = around
+            self._evaluation.num_reads, self._evaluation.x_bfloat16 = around, False
             self._evaluation.x = self._evaluation.shortcut = self._state.data_ptr()
 
     def _rows_of_output(self, positions: int, channels: int) -> Tensor:

@@ -60,11 +60,4 @@ inline Vector larger(Vector a, Vector b) { return ((a > b) | (a != a)) ? a : b; 
 
 int64_t whole_vectors(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
 
-Vector load_part(const float* p, int64_t count) {
-    if (count >= LANES) return load(p);
-    Vector v{};
-    std::memcpy(&v, p, count * sizeof(float));
-    return v;
-}
-
 }  // namespace

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "gemm.h"
 #include "taps.h"
 
@@ -22,7 +24,8 @@ struct Unit {
 // Where a unit is evaluated, and scored by the branch behind it.
 struct Evaluation {
     int64_t images, in_height, in_width, out_height, out_width;
-    const float* x;          // rows at input resolution, [., in_channels]
+    const void* x;           // rows at input resolution, [., in_channels], of floats but for this:
+    int64_t x_bfloat16;      // whether it is of bfloat16: only for first units that project, with such factors
     void* inner;             // rows behind conv1, [., whole_vectors(width)]; zero wherever there is no position
     const int64_t* reads;    // input positions at which conv1 is needed
     int64_t num_reads;
@@ -46,13 +49,13 @@ struct Evaluation {
 namespace {
 
 // Rows that a product reads normalized: made a tile at a time, while the next tile's are on their way.
-template <class Element>
+template <class Element, class From>
 struct Normalized {
     const Unit& unit;
     int count;
-    const float* const* from;  // [count]
-    Element* to;               // [count, in_channels]
-    int64_t first_column;      // of the product
+    const From* const* from;  // [count]
+    Element* to;              // [count, in_channels]
+    int64_t first_column;     // of the product
 
     void expect(int first, int rows, int64_t column, int) const {
         if (column != first_column) return;
@@ -64,9 +67,9 @@ struct Normalized {
 };
 
 // Store, of rows that are normalized for it.
-template <class Element>
+template <class Element, class From>
 struct StoreNormalized : Store<Element> {
-    const Normalized<Element>& normalized;
+    const Normalized<Element, From>& normalized;
 
     void expect(int first, int rows, int64_t column, int vectors) const {
         normalized.expect(first, rows, column, vectors);
@@ -74,7 +77,7 @@ struct StoreNormalized : Store<Element> {
 };
 
 // Adds the residual to the state and, weighted, to the output.
-template <class Element>
+template <class Element, class From>
 struct Residual {
     const Unit& unit;
     const Evaluation& to;
@@ -82,7 +85,7 @@ struct Residual {
     const Place* places;
     double* sums;    // [images, out_channels] or null
     float* one_sum;  // [whole_vectors(out_channels)] if all rows belong to one image, else null
-    const Normalized<Element>* normalized;  // of a projecting shortcut, or null
+    const Normalized<Element, From>* normalized;  // of a projecting shortcut, or null
 
     void expect(int first, int count, int64_t column, int vectors) const {
         if (normalized) normalized->expect(first, count, column, vectors);
@@ -151,12 +154,12 @@ struct Scratch {
     const int64_t middle, one_sum, size;  // in floats; the rows that are normalized come first
 };
 
-// One thread at work on a unit whose products have factors of Element.
-template <class Element>
+// One thread at work on a unit: factors of Element, x of From.
+template <class Element, class From>
 class Worker {
 public:
     Worker(const Unit& unit, const Halting* branch, const Evaluation& to, int thread)
-        : unit(unit), branch(branch), to(to), scratch(unit), inner_size(whole_vectors(unit.width)),
+        : unit(unit), branch(branch), to(to), scratch(unit), x(static_cast<const From*>(to.x)), inner_size(whole_vectors(unit.width)),
           inner(static_cast<Element*>(to.inner)),
           zeros(inner + to.images * to.in_height * to.in_width * inner_size),  // the row behind the last
           normalized(reinterpret_cast<Element*>(to.scratch + thread * scratch.size)),
@@ -177,8 +180,8 @@ public:
             left.rows[0][r] = normalized + r * unit.in_channels;
             targets[r] = inner + position * inner_size;
         }
-        const Normalized<Element> preactivation{unit, rows, sources, normalized, share.first_column(unit.width)};
-        const StoreNormalized<Element> store{{unit.bias1, unit.width, true, targets}, preactivation};
+        const Normalized<Element, From> preactivation{unit, rows, sources, normalized, share.first_column(unit.width)};
+        const StoreNormalized<Element, From> store{{unit.bias1, unit.width, true, targets}, preactivation};
         multiply(left, rows, static_cast<const Element*>(unit.conv1), unit.width, store, share);
     }
 
@@ -212,12 +215,12 @@ public:
             left.rows[0][r] = middle + r * inner_size;
             if (!unit.projects) continue;
             const int64_t row = place.image * to.in_height + place.y * unit.stride;
-            sources[r] = to.x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
+            sources[r] = x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
             left.rows[1][r] = normalized + r * unit.in_channels;
         }
-        const Normalized<Element> preactivation{unit, rows, sources, normalized, share.first_column(unit.out_channels)};
+        const Normalized<Element, From> preactivation{unit, rows, sources, normalized, share.first_column(unit.out_channels)};
         const bool one_image = places[0].image == places[rows - 1].image;
-        const Residual<Element> residual{
+        const Residual<Element, From> residual{
             unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr,
             unit.projects ? &preactivation : nullptr};
         if (residual.one_sum) std::fill_n(one_sum, whole_vectors(unit.out_channels), 0.0f);
@@ -231,16 +234,18 @@ public:
     // Products with the branch's taps at those of some reads that are not written: their state is final.
     void multiply_halted(int64_t first, int rows) {
         if (!branch || !to.output) return;
-        const int64_t *write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
-        int halted = 0;
-        for (int r = 0; r < rows; r++) {
-            const int64_t position = to.reads[first + r];
-            if (write != to.writes + to.num_writes && *write == position)
-                write++;
-            else
-                add_tapped(halted++, position, source(position));
+        if constexpr (READS_STATE) {
+            const int64_t *write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
+            int halted = 0;
+            for (int r = 0; r < rows; r++) {
+                const int64_t position = to.reads[first + r];
+                if (write != to.writes + to.num_writes && *write == position)
+                    write++;
+                else
+                    add_tapped(halted++, position, source(position));
+            }
+            multiply_taps(halted);
         }
-        multiply_taps(halted);
     }
 
     // The same at some of the writes, behind `write`.
@@ -254,29 +259,36 @@ public:
     }
 
 private:
-    const float* source(int64_t position) const {
-        return (to.moved && !to.moved[position] ? to.output : to.x) + position * unit.in_channels;
+    static constexpr bool READS_STATE = std::is_same_v<From, float>;  // else it is the first unit of its block
+
+    const From* source(int64_t position) const {
+        if constexpr (READS_STATE) {
+            if (to.moved && !to.moved[position]) return to.output + position * unit.in_channels;
+        }
+        return x + position * unit.in_channels;
     }
 
     void add_tapped(int r, int64_t position, const float* row) {
-        sources[r] = row;
+        tapped[r] = row;
         products[r] = to.products + position * whole_vectors(9);
     }
 
     void multiply_taps(int rows) {
         for (int r = 0; r < rows; r += TAP_ROWS)
-            multiply_nine(*branch, sources + r, std::min(TAP_ROWS, rows - r), products + r);
+            multiply_nine(*branch, tapped + r, std::min(TAP_ROWS, rows - r), products + r);
     }
 
     const Unit& unit;
     const Halting* branch;
     const Evaluation& to;
     const Scratch<Element> scratch;
+    const From* const x;
     const int64_t inner_size;
     Element *const inner, *const zeros, *const normalized, *const middles;
     float* const one_sum;
     double* const sums;
-    const float* sources[BLOCK_ROWS];
+    const From* sources[BLOCK_ROWS];
+    const float* tapped[BLOCK_ROWS];
     Element* targets[BLOCK_ROWS];
     float* products[BLOCK_ROWS];
     Left<Element> left;
