@@ -63,6 +63,7 @@ struct Step<BFloat16> {
 
 #endif
 
+// The first `count` lanes, or all.
 template <class Element>
 inline Vector load_part(const Element* p, int64_t count) {
     if (count >= LANES) return load(p);

@@ -159,8 +159,8 @@ template <class Element, class From>
 class Worker {
 public:
     Worker(const Unit& unit, const Halting* branch, const Evaluation& to, int thread)
-        : unit(unit), branch(branch), to(to), scratch(unit), x(static_cast<const From*>(to.x)), inner_size(whole_vectors(unit.width)),
-          inner(static_cast<Element*>(to.inner)),
+        : unit(unit), branch(branch), to(to), scratch(unit), x(static_cast<const From*>(to.x)),
+          inner_size(whole_vectors(unit.width)), inner(static_cast<Element*>(to.inner)),
           zeros(inner + to.images * to.in_height * to.in_width * inner_size),  // the row behind the last
           normalized(reinterpret_cast<Element*>(to.scratch + thread * scratch.size)),
           middles(reinterpret_cast<Element*>(to.scratch + thread * scratch.size + scratch.middle)),
