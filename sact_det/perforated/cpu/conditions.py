@@ -13,7 +13,7 @@ from sact_det.perforated.cpu.calls import kernels
 from sact_det.perforated.precision import compute_type
 from sact_det.resnet_v2 import BottleneckUnit
 
-INPUT_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # of inference
+_INPUT_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # of inference
 
 
 def why_not_on(x: Tensor) -> Optional[str]:
@@ -28,12 +28,13 @@ def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
     dtype = compute_type(x)
-    if x.device.type == "cpu" and not {x.dtype, dtype} <= set(INPUT_TYPES):
+    if x.device.type == "cpu" and not {x.dtype, dtype} <= _INPUT_TYPES:
         return "they compute in float32 and in 16 bits"
-    return _why_not_at_all(x) or _why_not_faster(dtype)
+    return _why_not_at_all(x) or _why_slower(dtype)
 
 
-def _why_not_faster(dtype: torch.dtype) -> Optional[str]:
+def _why_slower(dtype: torch.dtype) -> Optional[str]:
+    """Why the kernels are slower than PyTorch where it computes in dtype, or None."""
     if dtype == torch.bfloat16 and kernels().has_bfloat16_tiles():
         return "PyTorch multiplies bfloat16 in tiles (AMX) on this processor, which they cannot"
     if dtype == torch.float16 and kernels().has_float16():

@@ -40,7 +40,7 @@ def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     workspace.give_back("colours", colours)
     workspace.give_back("scratch", scratch)
     features = rows.permute(0, 3, 1, 2)
-    if dtype == torch.float32:
-        return features
-    workspace.give_back("pooled", rows)
-    return features.to(dtype)
+    if dtype != torch.float32:
+        features = features.to(dtype)
+        workspace.give_back("pooled", rows)
+    return features
