@@ -6,12 +6,12 @@ image, or image,x,y with one row per fixation; category and name may be columns 
 """
 
 import csv
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, Union
 
 from sact_det.errors import InputError, one_line
+from sact_det.text_files import read_json, read_text
 from saliency.dataset import FixationDataset, FixationImage, check_same_shape, image_shape, load_images
 from saliency.fixations import MAT_VARIABLE, Fixations, read_fixations
 
@@ -33,14 +33,13 @@ def read_image_list(
     path = Path(path)
     if path.suffix.lower() not in (".json", ".csv"):
         raise InputError(f"{path}: a list of images must be a .json or a .csv file")
+    is_json = path.suffix.lower() == ".json"
+    content = (read_json if is_json else read_text)(path, missing="no such list of images")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        entries = _from_json(text) if path.suffix.lower() == ".json" else _from_csv(text)
+        entries = _from_json(content) if is_json else _from_csv(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such list of images") from error
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, not JSON
+    except csv.Error as error:
         raise InputError(f"{path}: not a list that can be read: {one_line(error)}") from error
     if not entries:
         raise InputError(f"{path}: the list is empty")
@@ -48,8 +47,7 @@ def read_image_list(
     return load_images(str(path), loaders, skip_bad=skip_bad, progress=progress)
 
 
-def _from_json(text: str) -> list[Entry]:
-    content = json.loads(text)
+def _from_json(content: Any) -> list[Entry]:
     if not isinstance(content, list):
         raise InputError("expected a list of objects with 'image' and 'fixations'")
     for number, entry in enumerate(content, 1):

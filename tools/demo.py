@@ -8,7 +8,6 @@ Everything goes to output/demo/. An interrupted demo goes on where it stopped; `
 """
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -21,6 +20,7 @@ from sact_det.data.demo import make_demo_dataset
 from sact_det.data.synthetic_fixations import make_synthetic_fixations
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.files import replacing, write_json
+from sact_det.text_files import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output/demo")  # as in configs/demo
@@ -101,14 +101,14 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def read_results(model: str) -> dict[str, Any]:
-    results = json.loads((OUTPUT / model / "inference/results.json").read_text())["demo_val"]
+    results = read_json(OUTPUT / model / "inference/results.json")["demo_val"]
     numbers = {**results["bbox"], **results["ponder"]}
     return {**numbers, "inside_ratio": numbers["cost_inside"] / numbers["cost_outside"]}
 
 
 def saliency_line() -> str:
     """What the saliency step found, in one line."""
-    results = json.loads((OUTPUT / "synthetic_saliency/results.json").read_text())
+    results = read_json(OUTPUT / "synthetic_saliency/results.json")
     found = {row["map"]: row["overall"]["auc_judd"]["mean"] for row in results["rows"]}
     scores = ", ".join(f"{name} {found[stage]:.3f}" for name, stage in SALIENCY.items())
     return (

@@ -8,7 +8,6 @@ while training), of the second one NAME_accuracy.png (accuracy against FLOPs at 
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
@@ -18,6 +17,7 @@ from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.files import replacing, writable_folder
+from sact_det.text_files import read_json
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
     "rows": {"quality": draw_quality, "units": draw_units},
@@ -33,10 +33,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def read_results(path: str) -> dict[str, Any]:
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not a readable json file") from error
+    results = read_json(path)
     if not isinstance(results, dict) or not any(map(results.get, FIGURES)):
         raise InputError(f"{path}: holds no rows; expected a file of tools/collect_results.py or sweep_resolutions.py")
     return results

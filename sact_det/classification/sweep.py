@@ -1,7 +1,6 @@
 """Models at several test resolutions: every pair of the two is evaluated once, and its result kept."""
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
@@ -11,7 +10,9 @@ from detectron2.config import CfgNode
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.trainer import ClassificationTrainer
+from sact_det.errors import InputError
 from sact_det.files import file_sha256, write_json
+from sact_det.text_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +96,12 @@ def evaluate_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 def _stored(path: Path, wanted: str) -> Optional[dict[str, Any]]:
     """The result in a file, if there is one and it is of the same weights and settings."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except ValueError:
-        result = {}
+    try:
+        result = read_json(path)
+    except InputError:
+        result = None
     if isinstance(result, dict) and result.get("fingerprint") == wanted and isinstance(result.get("summary"), dict):
         return result
     logger.info("%s is of other weights or settings: evaluating again", path)

@@ -1,6 +1,5 @@
 """Data sets in COCO format named in the config: registration, and a check that they can be used."""
 
-import json
 import logging
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from sact_det.errors import InputError, one_line
+from sact_det.text_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,7 @@ def _register(name: str, json_file: str, image_root: str) -> None:
 
 def read_coco(json_file: str) -> dict[str, Any]:
     """The annotation file, with the keys of COCO format. Raises InputError."""
-    try:
-        content = json.loads(Path(json_file).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{json_file}: no such annotation file") from error
-    except OSError as error:
-        raise InputError(one_line(error)) from error
-    except ValueError as error:
-        raise InputError(f"{json_file}: not a readable json file ({one_line(error)})") from error
+    content = read_json(json_file, missing="no such annotation file")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{json_file}: not in COCO format: no list {key!r}")

@@ -8,7 +8,6 @@ Shape shorthand in this module: H, W - size of an image; h, w - size of a box; c
 """
 
 import functools
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from sact_det.errors import InputError
 from sact_det.files import replacing, write_json
+from sact_det.text_files import read_json
 
 CLASSES = tuple("0123456789")
 MAX_DIGITS = 6  # per image
@@ -145,15 +145,16 @@ def _is_finished(annotations: Path, images: Path, parameters: dict[str, Any]) ->
     if not annotations.exists():
         return False
     try:
-        coco = json.loads(annotations.read_text(encoding="utf-8"))
+        coco = read_json(annotations)
         found = coco["info"]["parameters"]
+        files = [images / image["file_name"] for image in coco["images"]]
     except (ValueError, LookupError, TypeError):
         raise InputError(f"{annotations}: is not of a demo set and is not overwritten; choose another folder") from None
     if found != parameters:
         raise InputError(
             f"{annotations}: is of a demo set with {found}, expected {parameters}; choose another folder or remove it"
         )
-    return all((images / image["file_name"]).is_file() for image in coco["images"])
+    return all(file.is_file() for file in files)
 
 
 def _empty_coco(split: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Most points of an image lie around its digits, some anywhere. They follow no mod
 """
 
 import io
-import json
 from pathlib import Path
 from typing import Union
 
@@ -14,6 +13,7 @@ from scipy.io import savemat
 from sact_det.data.demo import MAX_DIGITS, Box, DemoDataset
 from sact_det.errors import InputError
 from sact_det.files import replacing
+from sact_det.text_files import read_json
 
 CATEGORIES = ("SyntheticFew", "SyntheticMany")  # images with up to 3 digits, and with more
 POINTS = 60  # of an image
@@ -45,7 +45,7 @@ def make_synthetic_fixations(root: Union[str, Path], demo: DemoDataset, per_cate
     """
     if per_category < 2 or seed < 0:
         raise InputError(f"`per_category` must be at least 2 and `seed` 0 or more; got {per_category} and {seed}")
-    root, coco = Path(root), json.loads(demo.val_json.read_text(encoding="utf-8"))
+    root, coco = Path(root), read_json(demo.val_json)
     boxes: dict[int, list[Box]] = {image["id"]: [] for image in coco["images"]}
     for annotation in coco["annotations"]:
         boxes[annotation["image_id"]].append(Box(*annotation["bbox"]))

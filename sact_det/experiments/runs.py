@@ -1,15 +1,13 @@
 """What the folder of a finished training says: settings, results, and the units of every block as it went on."""
 
-import json
 import math
 import statistics
 from pathlib import Path
 from typing import Any, Sequence, Union
 
-import yaml
-
-from sact_det.errors import InputError, one_line
+from sact_det.errors import InputError
 from sact_det.files import file_sha256
+from sact_det.text_files import parse_json, read_json, read_text, read_yaml
 
 _KEYS = {
     "halting": "MODEL.SACT.HALTING",
@@ -20,6 +18,7 @@ _KEYS = {
     "steps": "SOLVER.MAX_ITER",
     "images_per_step": "SOLVER.IMS_PER_BATCH",
 }
+_MISSING = "no such file; expected the OUTPUT_DIR of a finished training"
 
 
 def read_run(folder: Union[str, Path]) -> dict[str, Any]:
@@ -37,13 +36,14 @@ def read_run(folder: Union[str, Path]) -> dict[str, Any]:
         InputError: the folder lacks a file, or the training or its evaluation is not finished.
     """
     folder = Path(folder)
-    config = _parsed(folder / "config.yaml", yaml.safe_load)
+    config = read_yaml(folder / "config.yaml", _MISSING)
     run = {name: _value(config, key, folder) for name, key in _KEYS.items()}
-    evaluated = _parsed(folder / "inference" / "results.json", json.loads)
+    evaluated = read_json(folder / "inference" / "results.json", _MISSING)
     if not isinstance(evaluated, dict) or len(evaluated) != 1:
         raise InputError(f"{folder}/inference/results.json: expected the results of one data set")
     ((dataset, results),) = evaluated.items()
-    lines = [_parsed_line(folder / "metrics.json", line) for line in _text(folder / "metrics.json").splitlines()]
+    metrics = folder / "metrics.json"
+    lines = [_parsed_line(metrics, line) for line in read_text(metrics, _MISSING).splitlines()]
     steps = [line for line in lines if "total_loss" in line]
     if not (folder / "model_final.pth").is_file() or not steps:
         raise InputError(f"{folder}: the training is not finished; go on with tools/train_net.py --resume")
@@ -81,25 +81,10 @@ def _course(line: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected the OUTPUT_DIR of a finished training") from error
-
-
-def _parsed(path: Path, parse: Any) -> Any:
-    text = _text(path)
-    try:
-        return parse(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
-
-
 def _parsed_line(path: Path, line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
-    except ValueError:
+        value = parse_json(line, path)
+    except InputError:
         value = None
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a line of metrics: {line[:80]}")

@@ -42,7 +42,7 @@ def test_json_and_csv_say_the_same_as_the_layout(root):
 @pytest.mark.parametrize(
     ("content", "suffix", "message"),
     [
-        ("", ".json", "not a list that can be read"),
+        ("", ".json", "not a readable json file: it is empty"),
         ("[]", ".json", "the list is empty"),
         ("{}", ".json", "expected a list of objects"),
         ([{"fixations": []}], ".json", "entry 1 has no 'image'"),
