@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Optional, Sequence
 
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
@@ -71,7 +72,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Runs in every process; a bad input ends each of them without a traceback."""
+    """Runs in every process; whatever is wrong ends each of them without a traceback."""
     with errors_to_exit_code():
         train_or_evaluate(args)
 
@@ -82,25 +83,30 @@ def main_in_processes(args: argparse.Namespace) -> None:
         read_config(args)  # what is wrong with it is said once, not by every process
         if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
             raise InputError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
-    try:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except ProcessExitedException as error:
-        # A process that exits has said why; one that was killed has not.
-        sys.exit(error.exit_code if error.signal_name is None else f"error: {error}")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
+        try:
+            launch(
+                main,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args,),
+            )
+        except ProcessExitedException as error:
+            # A process that exits has said why; one that was killed has not.
+            sys.exit(error.exit_code if error.signal_name is None else f"error: {error}")
 
 
-if __name__ == "__main__":
-    args = default_argument_parser(__doc__).parse_args()
-    logging.captureWarnings(True)
+def invoke_main(argv: Optional[Sequence[str]] = None) -> None:
+    """The command line: main, in this process or in several."""
+    args = default_argument_parser(__doc__).parse_args(argv)
     if args.num_gpus * args.num_machines > 1:
         main_in_processes(args)
     else:
         main(args)
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    invoke_main()

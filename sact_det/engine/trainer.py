@@ -22,15 +22,15 @@ from sact_det.files import write_json
 logger = logging.getLogger(__name__)
 
 
-def _shorten_bad_input(record: logging.LogRecord) -> bool:
-    """A log filter: Detectron2 logs the traceback of whatever ends a training; for bad input one line says it all."""
+def _shorten(record: logging.LogRecord) -> bool:
+    """A log filter: Detectron2 shows the traceback of whatever ends a training; errors.py leaves that to the log."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, (InputError, OSError)):
+    if error is not None:
         record.msg, record.args, record.exc_info = f"Training ends: {one_line(error)}", (), None
     return True
 
 
-logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten_bad_input)
+logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten)
 
 
 class SeedEveryStep(HookBase):
