@@ -1,0 +1,39 @@
+"""No bad input ends a command line with a traceback, half-written files or a line that does not say what is wrong."""
+
+import importlib
+import pkgutil
+
+import detectron2.engine.defaults
+import pytest
+
+import sweep
+from sweep.good_inputs import GoodInputs
+from sweep.harness import Case, Place
+
+pytestmark = pytest.mark.usefixtures("own_loggers")
+
+
+def areas() -> dict[str, list[Case]]:
+    """The rows of every area by its name."""
+    names = [module.name for module in pkgutil.iter_modules(sweep.__path__)]
+    modules = {name: importlib.import_module(f"sweep.{name}") for name in names if not name.startswith("test_")}
+    return {name: module.CASES for name, module in modules.items() if hasattr(module, "CASES")}
+
+
+CASES = [
+    pytest.param(case, id=f"{area}-{number}-{case.tool}")
+    for area, cases in areas().items()
+    for number, case in enumerate(cases)
+]
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory) -> GoodInputs:
+    return GoodInputs(tmp_path_factory.mktemp("good"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bad_input_ends_in_one_line_that_says_what_is_wrong(case, good, tmp_path, capsys, monkeypatch):
+    # What a run notes about the machine takes longer than everything else here.
+    monkeypatch.setattr(detectron2.engine.defaults, "collect_env_info", str)
+    case.run(Place(tmp_path, good), capsys, monkeypatch)
