@@ -1,12 +1,42 @@
 """Files appear whole or not at all; where those lie that nobody asked for."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator, Union
+from typing import Any, Iterator, Optional, Union
+
+from sact_det.unfinished import PREFIX, unfinished_folder
+
+_KINDS = {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def why_not_regular(path: Union[str, Path]) -> Optional[str]:
+    """What a path is instead of a regular file: "a folder", "a device", "a pipe", "a socket"; None if it is one.
+
+    Links are followed. Nothing is opened, which might wait for ever.
+
+    Raises:
+        OSError: there is nothing, or it cannot be looked at.
+    """
+    mode = os.stat(path).st_mode
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a folder")
+
+
+def check_output(path: Union[str, Path]) -> None:
+    """Raises OSError, naming `path`, if something else than a regular file is in the place of a file to be written."""
+    try:
+        found = why_not_regular(path)
+    except (FileNotFoundError, NotADirectoryError):  # making its folder will say what is wrong
+        return
+    if found == "a folder":
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if found is not None:
+        raise OSError(errno.EINVAL, f"is {found}; expected a regular file, or none yet", str(path))
 
 
 @contextlib.contextmanager
@@ -14,22 +44,25 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
     """Yields a temporary path beside `path`, renamed to `path` on success and removed on failure.
 
     Until the rename, what was at `path` stays as it was: on a full disk, without permission, after an interrupt.
-    The temporary name keeps the suffix, so that writers that choose a format by it do.
+    The temporary name keeps the suffix, so that writers that choose a format by it do. Where `path` is a link, it stays
+    one, and the file that it leads to is replaced.
 
     Raises:
-        OSError: it cannot be written; the error names `path`, not the temporary file.
+        OSError: it cannot be written, or is a folder, a device, a pipe or a socket; the error names `path`, not the
+            temporary file.
     """
     path = Path(path)
-    prefix = f".{path.name}."
+    check_output(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished_folder(target.parent) as folder:
+            temporary = folder / target.name
             yield temporary
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     except OSError as error:
         # A full disk names no file; what names another one (which the caller reads, say) stays as it is.
-        if error.errno is None or prefix not in str(error.filename or prefix):
+        if error.errno is None or PREFIX not in str(error.filename or PREFIX):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
@@ -55,6 +88,17 @@ def writable_folder(path: Union[str, Path]) -> Path:
             return path
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def writable_file(path: Union[str, Path]) -> Path:
+    """Finds out before any work whether a file can be written; makes its folder if it is missing.
+
+    Raises:
+        OSError: it cannot; the error names `path` or its folder.
+    """
+    check_output(path)
+    writable_folder(Path(path).parent)
+    return Path(path)
 
 
 def write_json(path: Union[str, Path], value: Any) -> None:

@@ -1,12 +1,19 @@
 """Files appear whole or not at all, and what cannot be written is called by its own name."""
 
+import contextlib
 import json
 import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from sact_det.files import replacing, writable_folder, write_json, write_torch
+from sact_det.files import replacing, writable_file, writable_folder, write_json, write_torch
 
 LARGE = {"json": list(range(30_000)), "torch": {"w": torch.arange(30_000)}}
 WRITERS = pytest.mark.parametrize(("write", "content"), [(write_json, LARGE["json"]), (write_torch, LARGE["torch"])])
@@ -99,3 +106,126 @@ def test_a_folder_without_write_permission_is_named(locked_folder, below):
     with pytest.raises(PermissionError) as error:
         writable_folder(locked_folder / below)
     assert error.value.filename == str(locked_folder / below)
+
+
+# What is no regular file
+
+
+def make_device(path):
+    try:
+        os.mknod(path, 0o600 | 0o020000, os.makedev(1, 3))  # as /dev/null
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+@pytest.fixture(params=["a device", "a pipe", "a socket"])
+def special_file(request, tmp_path, monkeypatch):
+    """A file that is not regular, and what it is."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    path = tmp_path / "special"
+    with contextlib.ExitStack() as stack:
+        if request.param == "a device":
+            make_device(path)
+        elif request.param == "a pipe":
+            os.mkfifo(path)
+        else:
+            stack.enter_context(socket.socket(socket.AF_UNIX)).bind("special")
+        yield path, request.param
+
+
+@WRITERS
+def test_what_is_no_regular_file_is_refused_and_stays(special_file, write, content):
+    path, kind = special_file
+    before = os.lstat(path)
+    for target in (path, path.with_name("link")):
+        if target != path:
+            target.symlink_to(path)
+        with pytest.raises(OSError, match=f"is {kind}; expected a regular file, or none yet") as error:
+            write(target, content)
+        assert error.value.filename == str(target)
+    assert os.lstat(path) == before and everything(path.parent) == ["link", "special"]
+
+
+def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "x.json").write_text("old")
+    (tmp_path / "x.json").symlink_to("disk/x.json")
+    (tmp_path / "new.json").symlink_to("disk/new.json")
+    for name in ("x.json", "new.json"):
+        write_json(tmp_path / name, 1)
+        assert (tmp_path / name).is_symlink() and (tmp_path / "disk" / name).read_text() == "1\n"
+    assert everything(tmp_path) == ["disk", "new.json", "new.json", "x.json", "x.json"]
+
+
+def test_links_in_a_ring_are_named(tmp_path):
+    (tmp_path / "x").symlink_to(tmp_path / "y")
+    (tmp_path / "y").symlink_to(tmp_path / "x")
+    with pytest.raises(OSError, match="Too many levels") as error:
+        write_json(tmp_path / "x", 1)
+    assert error.value.filename == str(tmp_path / "x")
+
+
+def test_whether_a_file_can_be_written_is_known_beforehand(tmp_path, special_file):
+    assert writable_file(tmp_path / "folder" / "x.json") == tmp_path / "folder" / "x.json"
+    assert (tmp_path / "folder").is_dir() and not list((tmp_path / "folder").iterdir())
+    for refused, kind in ((special_file[0], "is a "), (tmp_path / "folder", "Is a directory")):
+        with pytest.raises(OSError, match=kind):
+            writable_file(refused)
+
+
+def test_a_file_in_a_folder_without_write_permission_is_refused_beforehand(locked_folder):
+    with pytest.raises(PermissionError):
+        writable_file(locked_folder / "x.json")
+
+
+# Runs that were killed
+
+WRITES_FOR_EVER = """
+import sys, time
+from sact_det.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_bytes(bytes(1000))
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def writing(path: Path):
+    """Another process in the middle of writing `path`."""
+    command = [sys.executable, "-c", WRITES_FOR_EVER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "writing\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def unfinished(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_what_a_living_one_writes_is_not(tmp_path):
+    with writing(tmp_path / "a.pth") as killed:
+        left = unfinished(tmp_path)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+    assert len(left) == 1 and unfinished(tmp_path) == left
+    with writing(tmp_path / "b.pth") as living:
+        of_living = unfinished(tmp_path)
+        assert len(of_living) == 1 and not of_living & left
+        write_json(tmp_path / "c.json", 1)
+        assert unfinished(tmp_path) == of_living and living.poll() is None
+
+
+def test_only_folders_of_this_kind_are_removed(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "x").touch()
+    (tmp_path / ".sact_det-unfinished-file").touch()
+    (tmp_path / ".sact_det-unfinished-link").symlink_to(kept)
+    (tmp_path / ".sact_det-unfinished-shared").mkdir(mode=0o755)
+    before = everything(tmp_path)
+    write_json(tmp_path / "kept" / ".." / "c.json", 1)
+    assert everything(tmp_path) == sorted([*before, "c.json"])

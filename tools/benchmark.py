@@ -22,7 +22,6 @@ import contextlib
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
 
 import torch
@@ -39,7 +38,7 @@ from sact_det.benchmark.unit import measure_unit
 from sact_det.block import EXECUTIONS
 from sact_det.command_line import split_overrides
 from sact_det.errors import InputError, errors_to_exit_code
-from sact_det.files import writable_folder, write_json
+from sact_det.files import writable_file, write_json
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
 Tables = Iterator[Union[Table, MemoryTable]]
@@ -294,7 +293,7 @@ def threads(number: Optional[int]) -> Iterator[None]:
 def run(args: argparse.Namespace) -> None:
     check_arguments(args)
     if args.json is not None:
-        writable_folder(Path(args.json).parent)
+        writable_file(args.json)
     fill_in(args)
     setting = Setting(
         device=torch.device(args.device),

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from sact_det.errors import InputError, errors_to_exit_code
-from sact_det.files import write_json
+from sact_det.files import writable_file, write_json
 from saliency.blur import gaussian_blur
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
@@ -190,6 +190,8 @@ def run(args: argparse.Namespace) -> None:
     for option, value in {**positive, "fixations": args.fixations, "size": min(args.size)}.items():
         if value < 1:
             raise InputError(f"--{option} must be positive; got {value}")
+    if args.output:
+        writable_file(args.output)
     numbers = benchmark_auc(args) if args.part == "auc" else benchmark_grid(args)
     if args.output:
         versions = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__}
