@@ -1,6 +1,7 @@
 """Text that others wrote: UTF-8, with or without a byte order mark, as it is, as JSON or as YAML."""
 
 import codecs
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import yaml
 from sact_det.errors import InputError, one_line
 
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_MOST_VALUES = 100_000  # of a yaml file with aliases
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -88,12 +90,13 @@ def parse_json(text: str, source: Union[str, Path]) -> Any:
 def read_yaml(path: Union[str, Path], missing: str = "no such file") -> Any:
     """The value that a YAML file holds, of plain types only (`yaml.safe_load`); None if it is empty.
 
-    Arguments and errors as `read_text`'s; what is no YAML is an InputError, too.
+    Arguments and errors as `read_text`'s; what is no YAML is an InputError, too, and so are a key that is there twice,
+    values that hold themselves, and aliases of aliases that stand for more than anybody would write out.
     """
     text = read_text(path, missing, "yaml")
     refused = f"{path}: not a readable yaml file"
     try:
-        return yaml.safe_load(text)
+        return _load_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -104,3 +107,39 @@ def read_yaml(path: Union[str, Path], missing: str = "no such file") -> Any:
         raise InputError(f"{refused}: {one_line(error)}") from error
     except Exception as error:  # the constructors of dates, numbers and booleans raise whatever they like
         raise InputError(f"{refused}: a value is not of its type ({one_line(error)})") from error
+
+
+def _load_yaml(text: str) -> Any:
+    """yaml.safe_load, which takes for ever where aliases of aliases stand for billions of values."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        counts: dict[int, int] = {}
+        if node is not None and _count_values(node, counts) > max(_MOST_VALUES, len(counts)):
+            raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values")
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """How many values a node is, every alias written out; `counts` has those of the nodes it holds, by identity."""
+    if id(node) not in counts:
+        counts[id(node)] = 0  # being counted
+        inside = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            _check_keys_differ(node)
+        parts = itertools.chain(*inside) if isinstance(node, yaml.MappingNode) else inside
+        counts[id(node)] = 1 + sum(_count_values(part, counts) for part in parts)
+    elif not counts[id(node)]:
+        raise yaml.MarkedYAMLError(problem="the value holds itself", problem_mark=node.start_mark)
+    return counts[id(node)]
+
+
+def _check_keys_differ(node: yaml.MappingNode) -> None:
+    seen = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(key.value)

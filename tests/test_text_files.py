@@ -114,7 +114,9 @@ def test_numbers_that_json_does_not_know_are_left_to_who_uses_them():
         ("a: !!bool x", "a value is not of its type (x)"),
         ("a: !!int ''", "a value is not of its type (string index out of range)"),
         ("[" * 5000, "it is nested too deeply"),
-        ("a: &a [*a]\n? {b: 1}\n: 2", "line 2, column 3: found unhashable key"),
+        ("a: &a [1]\n? {b: 1}\n: 2", "line 2, column 3: found unhashable key"),
+        ("a: &a [*a]", "line 1, column 4: the value holds itself"),
+        ("a: 1\nb: 2\na: 3", "line 3, column 1: the key 'a' is there twice"),
     ],
 )
 def test_what_is_no_yaml_is_refused_with_its_place(tmp_path, text, message):

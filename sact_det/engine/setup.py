@@ -3,7 +3,6 @@
 import contextlib
 import math
 import re
-from pathlib import Path
 from typing import Iterator, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from fvcore.common.registry import Registry
 
 from sact_det.block import EXECUTIONS, check_choice
 from sact_det.config import add_sact_config, spec_from_config
+from sact_det.engine.config_file import read_config_files
 from sact_det.errors import InputError, one_line
 from sact_det.network_spec import NetworkSpec, are_positive_integers
 from sact_det.norm import NORMS
@@ -23,19 +23,18 @@ def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     MODEL.DEVICE falls back to the CPU where there is no GPU.
 
     Raises:
-        InputError: the file is missing or not yaml, a key does not exist, or a value has the wrong type.
+        InputError: the file, or one that it builds on, is missing or not yaml, a key does not exist, or a value has the
+            wrong type.
     """
     cfg = get_cfg()
     add_sact_config(cfg)
-    if config_file:
-        if not Path(config_file).is_file():
-            raise InputError(f"{config_file}: no such config file")
+    for name, tree in read_config_files(config_file) if config_file else ():
+        if tree.get("VERSION", cfg.VERSION) != cfg.VERSION:
+            raise InputError(f"{name}: VERSION must be {cfg.VERSION}; got {tree['VERSION']!r}")
         try:
-            cfg.merge_from_file(config_file, allow_unsafe=False)  # a yaml can ask for any Python call
-        except (AttributeError, TypeError) as error:  # merging what is not a mapping
-            raise InputError(f"{config_file}: not a config; expected keys and values in yaml") from error
-        except Exception as error:  # yacs and yaml raise whatever they like
-            raise InputError(f"{config_file}: {one_line(error)}") from error
+            cfg.merge_from_other_cfg(CfgNode(tree))
+        except Exception as error:  # yacs raises whatever it likes
+            raise InputError(f"{name}: {one_line(error)}") from error
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; got {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):
