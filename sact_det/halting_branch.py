@@ -4,15 +4,15 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included.
 """
 
-from typing import Callable, Optional
+from typing import Callable, Iterable, Optional
 
 import torch
 from torch import Tensor, nn
 
-from sact_det.block import HaltingBranch
+from sact_det.block import HaltingBranch, ResidualUnit
 from sact_det.convolution import init_conv
 from sact_det.flops import conv_flops
-from sact_det.norm import Norm
+from sact_det.norm import MovingBatchNorm2d, Norm, learns_from_batch
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -63,6 +63,11 @@ class SpatialHalting(HaltingBranch):
         """What the image as a whole adds: pooled [N, C, 1, 1], its mean -> [N]."""
         return self.global_conv(self.activate(self.global_norm(pooled))).flatten()
 
+    def observe(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        """What the forward pass would teach the local norm, by a run that has sums only: see MovingBatchNorm2d."""
+        if isinstance(self.local_norm, MovingBatchNorm2d):
+            self.local_norm.observe(count, total, squares)
+
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
         """int64 [N], from the positions each image evaluates; the global branch counts for every image."""
         return conv_flops(self.local_conv) * evaluated + conv_flops(self.global_conv)
@@ -95,3 +100,9 @@ class ImageHalting(HaltingBranch):
 
 
 HALTING_BRANCHES: dict[str, type[HaltingBranch]] = {"act": ImageHalting, "sact": SpatialHalting}
+
+
+def learn_from_positions(units: Iterable[ResidualUnit]) -> bool:
+    """Whether the halting branch of any of the units learns statistics of all positions."""
+    branches = (unit.halting for unit in units)
+    return any(isinstance(branch, SpatialHalting) and learns_from_batch(branch.local_norm) for branch in branches)

@@ -7,13 +7,16 @@ Differences from `torch.nn.BatchNorm2d`, each of which changes numbers:
 
 * the moving variance averages the *biased* batch variance (TensorFlow's rule);
 * `valid`, a bool mask [N, 1, H, W], keeps the padding of images of different size out of the statistics;
+* a batch without any position teaches nothing, and is no error;
 * "SyncBN" takes the statistics over all processes, weighted by the positions each of them holds;
 * "MovingBN" normalises by the moving statistics in training too. A halting branch normalises *one vector per image*
   (the global mean), so with one or two images per process batch statistics carry no information at all.
+
+Processes talk in one collective per norm and step, the same whatever computes the features (`_of_all_processes`).
 """
 
 from functools import partial
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -31,15 +34,23 @@ def _spans_processes() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _sum_over_processes(x: Tensor) -> Tensor:
-    """Differentiable."""
-    from fvcore.nn.distributed import differentiable_all_reduce  # late: it makes torch warn
+def _of_all_processes(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and biased variance over the positions of all processes; differentiable.
 
-    return differentiable_all_reduce(x)
+    The one way in which norms talk to other processes: one sum of float64 [1 + 2C]. Processes may run a block in
+    different ways, depending on where their positions halt (execution "auto"); the collectives must be the same.
 
+    Args:
+        count: float64 [], number of positions of this process; 0 is no error.
+        total, squares: float64 [C], sums of the features and of their squares over these positions.
+    """
+    if _spans_processes():
+        from fvcore.nn.distributed import differentiable_all_reduce  # late: it makes torch warn
 
-def _identity(x: Tensor) -> Tensor:
-    return x
+        packed = differentiable_all_reduce(torch.cat([count[None], total, squares]))
+        count, (total, squares) = packed[0], packed[1:].chunk(2)
+    mean = total / count.clamp(min=1)
+    return count, mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -58,10 +69,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
         if not self.training:
             return self._normalize(x, self.running_mean, self.running_var)
-        if valid is None and not (self.synchronized and _spans_processes()):
+        if valid is None and len(x) > 0 and not (self.synchronized and _spans_processes()):
             return self._native_training_step(x)
-        mean, var = self._batch_statistics(x.float(), valid)
-        self._update(mean.detach(), var.detach())
+        count, mean, var = self._batch_statistics(x.float(), valid)
+        self._update(count, mean, var)
         scale = self.weight * torch.rsqrt(var + self.eps)
         return ((x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
@@ -71,27 +82,34 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _native_training_step(self, x: Tensor) -> Tensor:
         count = x.numel() // x.shape[1]
         if count == 1:  # the batch is its own mean; torch's kernel refuses it
-            self._update(x.detach().float().flatten(), torch.zeros_like(self.running_var))
+            self._update(count, x.float().flatten(), torch.zeros_like(self.running_var))
             return (x * 0 * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
         mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-        self._update(mean, unbiased_var * ((count - 1) / count))
+        self._update(count, mean, unbiased_var * ((count - 1) / count))
         return y
 
-    def _batch_statistics(self, x: Tensor, valid: Optional[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance [C] over the valid positions (of all processes, when synchronized)."""
-        reduce = _sum_over_processes if self.synchronized and _spans_processes() else _identity
+    def _batch_statistics(self, x: Tensor, valid: Optional[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Count, mean and biased variance [C] of the valid positions (of all processes, when synchronized)."""
         weight = torch.ones_like(x[:, :1]) if valid is None else valid.to(x.dtype)
-        count = reduce(weight.sum())
-        mean = reduce((x * weight).sum((0, 2, 3))) / count
+        count = weight.sum()
+        mean = (x * weight).sum((0, 2, 3)) / count.clamp(min=1)
         centred = (x - mean[:, None, None]) * weight
-        return mean, reduce(centred.square().sum((0, 2, 3))) / count
+        var = centred.square().sum((0, 2, 3)) / count.clamp(min=1)
+        if not (self.synchronized and _spans_processes()):
+            return count, mean, var
+        own_count, own_mean, own_var = count.double(), mean.double(), var.double()
+        squares = own_count * (own_var + own_mean.square())
+        count, mean, var = _of_all_processes(own_count, own_count * own_mean, squares)
+        return count, mean.to(x.dtype), var.to(x.dtype)
 
     @torch.no_grad()
-    def _update(self, mean: Tensor, var: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+    def _update(self, count: Union[Tensor, int], mean: Tensor, var: Tensor) -> None:
+        """Moves the statistics towards those of a batch of so many positions, if there are any."""
+        self.num_batches_tracked.add_(count > 0)
+        rate = self.momentum * (count > 0)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
+        self.running_var.lerp_(var.to(self.running_var.dtype), rate)
 
 
 class SyncBatchNorm2d(BatchNorm2d):
@@ -118,20 +136,21 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
 
     @torch.no_grad()
     def observe(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
-        """Updates the moving statistics as a forward pass in training does, from sums instead of a feature map.
+        """Updates the moving statistics as a forward pass does, from sums instead of a feature map: in training only.
 
         Args:
-            count: number of positions of this process.
-            total, squares: [C], sums of the features and of their squares over these positions.
+            count: float64 [], number of positions of this process.
+            total, squares: float64 [C], sums of the features and of their squares over these positions.
         """
-        reduce = _sum_over_processes if _spans_processes() else _identity
-        count, mean = reduce(count), reduce(total) / reduce(count)
-        self._update(mean.float(), (reduce(squares) / count - mean.square()).clamp(min=0).float())
+        if self.training:
+            self._update(*_of_all_processes(count, total, squares))
 
     @torch.no_grad()
-    def _update(self, mean: Tensor, var: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        rate = (1.0 / (self.num_batches_tracked + 1)).clamp(min=self.momentum)
+    def _update(self, count: Union[Tensor, int], mean: Tensor, var: Tensor) -> None:
+        """See BatchNorm2d."""
+        mean, var = mean.to(self.running_mean.dtype), var.to(self.running_var.dtype)
+        self.num_batches_tracked.add_(count > 0)
+        rate = (1.0 / (self.num_batches_tracked + 1)).clamp(min=self.momentum) * (count > 0)
         spread = rate * (1 - rate) * (mean - self.running_mean).square()  # variance between old mean and new
         self.running_var.lerp_(var, rate).add_(spread)
         self.running_mean.lerp_(mean, rate)
@@ -181,9 +200,14 @@ def get_norm(name: str, decay: float = TF_DECAY, eps: float = TF_EPSILON) -> Nor
     return partial(NORMS[name], eps=eps, momentum=1 - decay)
 
 
+def learns_from_batch(norm: nn.Module) -> bool:
+    """Whether a norm, in its present mode, updates its statistics."""
+    return isinstance(norm, BatchNorm2d) and norm.training
+
+
 def depends_on_batch(norm: nn.Module) -> bool:
     """Whether a norm, in its present mode, normalises by statistics of the batch."""
-    return isinstance(norm, BatchNorm2d) and norm.training and not isinstance(norm, MovingBatchNorm2d)
+    return learns_from_batch(norm) and not isinstance(norm, MovingBatchNorm2d)
 
 
 def norm_affine(norm: nn.Module, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -50,13 +50,17 @@ def positions_as_images(x: Tensor, valid: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)[valid[:, 0]][:, :, None, None]
 
 
-@pytest.fixture
-def valid() -> Tensor:
+def mask_of_three() -> Tensor:
     """bool [3, 1, 6, 7]: images of 6 x 7, 2 x 5 and 1 x 1."""
     mask = torch.zeros(3, 1, 6, 7, dtype=torch.bool)
     for image, (height, width) in zip(mask, [(6, 7), (2, 5), (1, 1)]):
         image[:, :height, :width] = True
     return mask
+
+
+@pytest.fixture
+def valid() -> Tensor:
+    return mask_of_three()
 
 
 def test_training_is_torch_s_with_the_biased_variance_in_the_moving_average():
@@ -131,6 +135,12 @@ def _parts(valid: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     return [(x[:1, :, :3, :4], None), (x[1:], valid[1:])]
 
 
+def observe(norm: MovingBatchNorm2d, x: Tensor) -> None:
+    """What a run does that has sums instead of features."""
+    x = x.double()
+    norm.observe(torch.tensor(x.numel() / CHANNELS).double(), x.sum((0, 2, 3)), x.square().sum((0, 2, 3)))
+
+
 def _normalize_one_part(rank: int, folder: Path, valid: Tensor) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
@@ -140,13 +150,28 @@ def _normalize_one_part(rank: int, folder: Path, valid: Tensor) -> None:
         y, grad = run(module, *_parts(valid)[rank])
         parameter_grads = torch.stack([module.weight.grad, module.bias.grad])
         results[norm.__name__] = (y, grad, parameter_grads, module.state_dict())
+        # One process has no images; then none has any.
+        alone = randomized(norm(CHANNELS))
+        y, grad = run(alone, noise(3, 6, 7)[: 3 * rank])
+        alone(noise(0, 6, 7))
+        results[f"{norm.__name__} alone"] = (y, grad, alone.state_dict())
+    # One process has features, the other sums.
+    module = randomized(MovingBatchNorm2d(CHANNELS))
+    (observe if rank == 0 else MovingBatchNorm2d.__call__)(module, noise(3, 6, 7)[rank : 1 + 2 * rank])
+    results["mixed"] = module.state_dict()
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_normalize_like_one_with_all_their_positions(tmp_path: Path, valid: Tensor):
-    mp.spawn(_normalize_one_part, (tmp_path, valid), nprocs=2)
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple]]:
+    folder = tmp_path_factory.mktemp("processes")
+    mp.spawn(_normalize_one_part, (folder, mask_of_three()), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_processes_normalize_like_one_with_all_their_positions(two_processes: list[dict], valid: Tensor):
+    results = two_processes
     parts = [(x, torch.ones_like(x[:, :1], dtype=torch.bool) if mask is None else mask) for x, mask in _parts(valid)]
     together = torch.cat([positions_as_images(x, mask) for x, mask in parts])
     for norm in (SyncBatchNorm2d, MovingBatchNorm2d):
@@ -160,6 +185,47 @@ def test_two_processes_normalize_like_one_with_all_their_positions(tmp_path: Pat
         torch.testing.assert_close(total, torch.stack([module.weight.grad, module.bias.grad]))
         for outcome in outcomes:
             torch.testing.assert_close(outcome[3], module.state_dict())
+
+
+@pytest.mark.parametrize("norm", [SyncBatchNorm2d, MovingBatchNorm2d])
+def test_a_process_without_images_takes_the_statistics_of_the_others(two_processes: list[dict], norm: type[nn.Module]):
+    module = randomized(norm(CHANNELS))
+    y, grad = run(module, noise(3, 6, 7))
+    (nothing, no_grad, state), (y_, grad_, state_) = (result[f"{norm.__name__} alone"] for result in two_processes)
+    assert nothing.shape == no_grad.shape == (0, CHANNELS, 6, 7)
+    torch.testing.assert_close((y_, grad_), (y, grad))
+    for each in (state, state_):
+        torch.testing.assert_close(each, module.state_dict())  # a batch of nobody's changed nothing
+
+
+def test_processes_may_learn_from_features_and_from_sums_at_the_same_time(two_processes: list[dict]):
+    module = randomized(MovingBatchNorm2d(CHANNELS))
+    module(noise(3, 6, 7))
+    for result in two_processes:
+        torch.testing.assert_close(result["mixed"], module.state_dict())
+    assert all(torch.equal(value, two_processes[1]["mixed"][name]) for name, value in two_processes[0]["mixed"].items())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("norm", BATCH_NORMS)
+def test_a_batch_without_positions_teaches_nothing(norm: type[nn.Module], masked: bool):
+    module = randomized(norm(CHANNELS))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    y, grad = run(module, noise(0, 3, 4), torch.ones(0, 1, 3, 4, dtype=torch.bool) if masked else None)
+    assert y.shape == grad.shape == (0, CHANNELS, 3, 4)
+    assert not module.weight.grad.any() and not module.bias.grad.any()
+    torch.testing.assert_close(module.state_dict(), before, atol=0, rtol=0)
+
+
+def test_moving_norm_learns_from_sums_what_it_learns_from_features_and_only_in_training():
+    x = noise(3, 4, 5)
+    module, observer = randomized(MovingBatchNorm2d(CHANNELS)), randomized(MovingBatchNorm2d(CHANNELS))
+    module(x)
+    before = {name: value.clone() for name, value in observer.state_dict().items()}
+    observe(observer.eval(), x)
+    torch.testing.assert_close(observer.state_dict(), before, atol=0, rtol=0)
+    observe(observer.train(), x)
+    torch.testing.assert_close(observer.state_dict(), module.state_dict())
 
 
 def moments(norm: nn.Module) -> tuple[Tensor, Tensor]:

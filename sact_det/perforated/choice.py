@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, DenseRun, ResidualUnit, Run
-from sact_det.norm import depends_on_batch
+from sact_det.norm import depends_on_batch, learns_from_batch
 from sact_det.padding import Sizes
 from sact_det.perforated.cpu.conditions import why_not_here
 from sact_det.perforated.cpu.run import RowsRun, why_not_rows
@@ -67,14 +67,15 @@ def continue_run(block: AdaptiveBlock, run: DenseRun, index: int, active: Tensor
         return run
     if block.execution == "auto" and int(active.sum()) > AUTO_SHARE * active.numel():
         return run
-    return ImageRun(run) if block.halting == "act" else PositionRun(run, units[0])
+    return ImageRun(run) if block.halting == "act" else PositionRun(run, units)
 
 
 def _obstacle(unit: ResidualUnit) -> Optional[str]:
     """Why a unit cannot be perforated, or None."""
     if type(unit) not in READS:
         return f"{type(unit).__name__} has no perforated form"
-    if any(map(depends_on_batch, unit.modules())):
+    branch = set() if unit.halting is None else set(unit.halting.modules())
+    if any(map(depends_on_batch, branch)) or any(map(learns_from_batch, set(unit.modules()) - branch)):
         return "norms that learn from the batch need every position: freeze them (NORM FrozenBN), or evaluate"
     return None
 

@@ -8,15 +8,14 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
 """
 
-from typing import Optional
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sact_det.block import DenseRun, HaltingBranch, ResidualUnit, Run
-from sact_det.halting_branch import ImageHalting, SpatialHalting
-from sact_det.norm import MovingBatchNorm2d
+from sact_det.halting_branch import ImageHalting, SpatialHalting, learn_from_positions
 from sact_det.perforated.active_set import ActiveSet
 from sact_det.perforated.gather_gemm import READS, residual, scores
 
@@ -35,15 +34,15 @@ class PositionRun(Run):
 
     Args:
         dense: the run so far, behind the first unit or a later one.
-        unit: the next unit; all further ones are of its kind.
+        units: those to come, all of one kind.
     """
 
-    def __init__(self, dense: DenseRun, unit: ResidualUnit):
+    def __init__(self, dense: DenseRun, units: Sequence[ResidualUnit]):
         assert dense.output is not None and dense.remaining is not None
         self._valid = dense.valid
         self._shape = dense.x.shape
         self._dtype = dense.x.dtype
-        self._rings = READS[type(unit)]
+        self._rings = READS[type(units[0])]
         self._rows = _to_rows(dense.x)
         open_share = dense.remaining if self._valid is None else dense.remaining * self._valid[:, 0]
         self._output = _to_rows(torch.addcmul(dense.output, open_share[:, None], dense.x))
@@ -58,7 +57,7 @@ class PositionRun(Run):
         self._sums = own.sum((2, 3))
         # Sums of squares over all positions, for norms that learn their moving statistics.
         self._squares: Optional[Tensor] = None
-        if any(isinstance(module, MovingBatchNorm2d) and module.training for module in unit.modules()):
+        if learn_from_positions(units):
             self._squares = own.detach().square().sum((0, 2, 3)).double()
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
@@ -101,9 +100,9 @@ class PositionRun(Run):
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
         assert self._set is not None and isinstance(branch, SpatialHalting)
-        if self._squares is not None and isinstance(branch.local_norm, MovingBatchNorm2d):
+        if self._squares is not None:
             total = self._sums.detach().sum(0).double()
-            branch.local_norm.observe(self._counts.double().sum(), total, self._squares)
+            branch.observe(self._counts.double().sum(), total, self._squares)
         rows = self._rows if self._rings == 1 else self._rows.index_select(0, self._set.index_in(1, self._rings))
         pooled = (self._sums / self._counts[:, None])[..., None, None]
         h = scores(branch, rows, pooled, self._set)

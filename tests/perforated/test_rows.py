@@ -264,8 +264,11 @@ def test_what_needs_pytorch_goes_to_pytorch():
     with torch.no_grad():
         assert why_not_rows(block, x) is None
         assert "float32" in why_not_rows(block, x.double())
-        block.units[1].norm1.train()
-        assert "batch" in why_not_rows(block, x)
+        moving = block_of(norm="FrozenBN", halting_norm="MovingBN")
+        for norms_of, norm in ((block, block.units[1].norm1), (moving, moving.units[1].halting.local_norm)):
+            assert why_not_rows(norms_of, x) is None
+            norm.train()
+            assert "batch" in why_not_rows(norms_of, x)
         assert "inference" in why_not_rows(block.train(), x)
 
 

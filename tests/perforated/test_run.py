@@ -90,7 +90,7 @@ def test_states_scores_and_output_are_those_of_the_dense_run(family: str, patter
     dense, other = DenseRun(x, None), DenseRun(x, None)
     for run in (dense, other):
         run.add(weights[0])
-    perforated = PositionRun(other, block.units[1])
+    perforated = PositionRun(other, block.units[1:])
     for unit, active, weight in zip(block.units[1:], masks[1:], weights[1:]):
         for run in (dense, perforated):
             run.evaluate(unit, active)
@@ -147,6 +147,32 @@ def test_training_with_fixed_norms_has_the_same_gradients_and_statistics(family:
         assert error.item() < 1e-4, name
     for name, value in dense_statistics.items():
         torch.testing.assert_close(statistics[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["imagenet", "cifar"])
+@pytest.mark.parametrize("halting", ["sact", "act"])
+@pytest.mark.parametrize("still", ["units.0", "units.2", "no"])
+def test_statistics_move_in_training_alone_and_of_all_positions(family: str, halting: str, still: str):
+    """Whatever norm is in evaluation while the rest trains; "no": the units' own norms learn, too."""
+
+    def statistics(execution: str) -> dict[str, Tensor]:
+        norm = "MovingBN" if still == "no" else "FrozenBN"
+        block = block_of(family, halting, norm=norm, halting_norm="MovingBN").train()
+        block.set_execution(execution)
+        for name, part in block.named_modules():
+            if name.startswith(f"{still}.halting"):
+                part.eval()
+        before = {name: value.clone() for name, value in block.named_buffers()}
+        _, ponder = block(inputs(4, 20, 14, CHANNELS[family]))
+        assert len(ponder.num_units.unique()) > 1
+        for name, value in block.named_buffers():
+            learns = ("halting" in name and not name.startswith(still)) or still == "no"
+            assert torch.equal(value, before[name]) != learns, name
+        return dict(block.named_buffers())
+
+    dense, perforated = statistics("dense"), statistics("perforated")
+    for name, value in dense.items():
+        torch.testing.assert_close(perforated[name], value, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -268,7 +294,7 @@ def test_inference_in_bfloat16_is_as_near_to_float32_as_the_dense_run(family: st
     for each in (exact, dense, start):
         each.add(torch.where(masks[0], 0.2, 1.0))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        perforated = PositionRun(start, half.units[1])
+        perforated = PositionRun(start, half.units[1:])
         later = [*masks[1:], masks[0] & False]
         for unit, half_unit, active, after in zip(block.units[1:], half.units[1:], masks, later):
             weight = torch.where(after, 0.2, exact.remaining) * active

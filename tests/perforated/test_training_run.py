@@ -242,6 +242,18 @@ def test_units_that_run_nowhere_have_gradients_of_zero():
         assert found[name].any() == ("units.0.conv" in name or "units.0.shortcut" in name), name
 
 
+@pytest.mark.parametrize("still", [0, 2])
+def test_halting_norms_in_evaluation_learn_nothing(still: int):
+    block = block_of(halting_norm="MovingBN")
+    block.units[still].halting.eval()
+    x = inputs(block, 2, 20, 14)
+    found = step(block, "perforated", x)
+    compare(found, step(block, "dense", x))
+    for name, value in block.named_buffers():
+        learns = "halting" in name and f"units.{still}" not in name
+        assert torch.equal(found[name], value) != learns, name
+
+
 def test_backward_twice_gives_the_same():
     block = _perforated(block_of())
     x = inputs(block, 2, 20, 14).requires_grad_()

@@ -25,7 +25,7 @@ from torch import Tensor
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting
 from sact_det.halting_process import HaltingProcess, TensorHalting
-from sact_det.norm import depends_on_batch
+from sact_det.norm import learns_from_batch
 from sact_det.perforated.cpu import calls
 from sact_det.perforated.cpu.conditions import why_not_here, why_not_unit
 from sact_det.perforated.cpu.halting import RowsHalting
@@ -44,7 +44,8 @@ def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
         if refused is not None:
             return refused
         assert isinstance(unit, BottleneckUnit)
-        if any(map(depends_on_batch, (unit.preact, unit.norm1, unit.norm2))):
+        local = (unit.halting.local_norm,) if isinstance(unit.halting, SpatialHalting) else ()
+        if any(map(learns_from_batch, (unit.preact, unit.norm1, unit.norm2, *local))):
             return "norms that learn from the batch need PyTorch"
     return why_not_here(block, x)
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
-from sact_det.halting_branch import SpatialHalting
-from sact_det.norm import MovingBatchNorm2d, depends_on_batch, norm_affine
+from sact_det.halting_branch import SpatialHalting, learn_from_positions
+from sact_det.norm import learns_from_batch, norm_affine
 from sact_det.perforated.cpu.calls import kernels
 from sact_det.perforated.cpu.conditions import why_not_on, why_not_unit
 from sact_det.perforated.cpu.sites import Sites, make_sites
@@ -46,8 +46,7 @@ def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
 
 
 def _learns(norm: Any) -> bool:
-    moves = isinstance(norm, MovingBatchNorm2d) and norm.training
-    return moves or depends_on_batch(norm) or norm.weight.requires_grad or norm.bias.requires_grad
+    return learns_from_batch(norm) or norm.weight.requires_grad or norm.bias.requires_grad
 
 
 @torch.no_grad()
@@ -89,8 +88,7 @@ class TrainingRun(Run):
             self._out.zero_()
         # Growth of the sums of squares over all positions, for norms that learn their moving statistics.
         self._squares: Optional[Tensor] = None
-        norms = (unit.halting.local_norm for unit in block.units if isinstance(unit.halting, SpatialHalting))
-        if any(isinstance(norm, MovingBatchNorm2d) and norm.training for norm in norms):
+        if learn_from_positions(block.units):
             self._squares = torch.zeros(self._threads, channels, dtype=torch.float64)
 
         own = self._lists(self._exists)[0]
@@ -141,11 +139,9 @@ class TrainingRun(Run):
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
         assert isinstance(branch, SpatialHalting) and self._sums is not None
-        norm = branch.local_norm
-        if self._squares is not None and isinstance(norm, MovingBatchNorm2d) and norm.training:
-            total = self._sums.detach().sum(0)
-            norm.observe(self._counts.sum().double(), total, self._squares.sum(0))
-        scale, shift = norm_affine(norm)
+        if self._squares is not None:
+            branch.observe(self._counts.sum().double(), self._sums.detach().sum(0), self._squares.sum(0))
+        scale, shift = norm_affine(branch.local_norm)
         weights = branch.local_conv.weight[0].flatten(1)
         taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights
         logits, self._state = LocalFunction.apply(

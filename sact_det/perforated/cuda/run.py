@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, linear
-from sact_det.norm import depends_on_batch
+from sact_det.norm import learns_from_batch
 from sact_det.perforated.cuda.packed import DTYPES, PackedUnit, pack_block
 from sact_det.perforated.precision import compute_type
 from sact_det.resnet_v2 import BottleneckUnit
@@ -47,7 +47,7 @@ def why_not_triton(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     for unit in block.units:
         if type(unit) is not BottleneckUnit:
             return f"there are none for {type(unit).__name__}"
-        if any(map(depends_on_batch, unit.modules())):
+        if any(map(learns_from_batch, unit.modules())):
             return "norms that learn from the batch need PyTorch"
         if isinstance(unit.halting, SpatialHalting) and unit.halting.activate is not linear:
             return "there are none for halting branches with an activation"
