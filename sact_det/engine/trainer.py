@@ -11,11 +11,13 @@ from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from detectron2.utils.logger import setup_logger
 from torch.nn.parallel import DistributedDataParallel
 
 from sact_det.data.stream import derived_seed
 from sact_det.engine.checkpoint import SACTCheckpointer
+from sact_det.engine.writers import LateWriter, json_writer, tensorboard_writer
 from sact_det.errors import InputError, one_line
 from sact_det.files import write_json
 
@@ -105,6 +107,15 @@ class Trainer(DefaultTrainer):
         """DefaultTrainer's hooks, and the seeding of every step where SEED >= 0."""
         seeding = [SeedEveryStep(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
         return [*seeding, *super().build_hooks()]
+
+    def build_writers(self) -> list[EventWriter]:
+        """As in DefaultTrainer, but what earlier runs wrote into OUTPUT_DIR of the steps to come no longer counts."""
+        trainer, folder = weakref.proxy(self), self.cfg.OUTPUT_DIR
+        return [
+            CommonMetricPrinter(self.max_iter),
+            LateWriter(lambda: json_writer(folder, trainer.start_iter)),
+            LateWriter(lambda: tensorboard_writer(folder, trainer.start_iter)),
+        ]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As in DefaultTrainer; the data stream continues where the checkpoint was written."""

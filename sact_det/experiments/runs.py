@@ -7,7 +7,8 @@ from typing import Any, Sequence, Union
 
 from sact_det.errors import InputError
 from sact_det.files import file_sha256
-from sact_det.text_files import parse_json, read_json, read_text, read_yaml
+from sact_det.metrics_file import read_course
+from sact_det.text_files import read_json, read_yaml
 
 _KEYS = {
     "halting": "MODEL.SACT.HALTING",
@@ -42,9 +43,7 @@ def read_run(folder: Union[str, Path]) -> dict[str, Any]:
     if not isinstance(evaluated, dict) or len(evaluated) != 1:
         raise InputError(f"{folder}/inference/results.json: expected the results of one data set")
     ((dataset, results),) = evaluated.items()
-    metrics = folder / "metrics.json"
-    lines = [_parsed_line(metrics, line) for line in read_text(metrics, _MISSING).splitlines()]
-    steps = [line for line in lines if "total_loss" in line]
+    steps = read_course(folder / "metrics.json")
     if not (folder / "model_final.pth").is_file() or not steps:
         raise InputError(f"{folder}: the training is not finished; go on with tools/train_net.py --resume")
     times = [line["time"] for line in steps if "time" in line]
@@ -79,16 +78,6 @@ def _course(line: dict[str, Any]) -> dict[str, Any]:
         "flops_percent": line.get("sact/flops_percent"),
         **dict(sorted(blocks.items())),
     }
-
-
-def _parsed_line(path: Path, line: str) -> dict[str, Any]:
-    try:
-        value = parse_json(line, path)
-    except InputError:
-        value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: not a line of metrics: {line[:80]}")
-    return value
 
 
 def _value(config: Any, key: str, folder: Path) -> Any:

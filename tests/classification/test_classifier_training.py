@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from labelled_folders import write_class_folders
 from short_trainings import final_weights, fresh_parts
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_classifier import config
 from torch import multiprocessing
 
@@ -49,6 +50,43 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(data, tmp_path):
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def steps_written(output):
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return [line["iteration"] for line in lines]
+
+
+def steps_shown(output):
+    """The steps whose loss TensorBoard shows."""
+    events = EventAccumulator(str(output))
+    events.Reload()
+    return [event.step for event in events.Scalars("total_loss")]
+
+
+def test_the_records_of_a_run_killed_and_resumed_hold_every_step_once(data, tmp_path):
+    output = tmp_path / "run"
+    options = ("SOLVER.MAX_ITER", 62, "SOLVER.CHECKPOINT_PERIOD", 25)
+    killed = multiprocessing.get_context("spawn").Process(
+        target=train, args=(data, output, options), kwargs={"kill_at": 44}
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL and steps_written(output) == [19, 39]
+    first = (output / "metrics.json").read_text()
+    (tmp_path / "anew").mkdir()
+    (tmp_path / "anew/metrics.json").write_text(first)  # as of a run killed before its first checkpoint
+
+    train(data, output, options, resume=True)
+    assert steps_written(output) == steps_shown(output) == [19, 39, 59, 61]
+    assert (output / "metrics.json").read_text().startswith(first.splitlines()[0])
+
+    for resume, kept in ((True, "metrics.1.json"), (False, "metrics.2.json")):
+        before = (tmp_path / "anew/metrics.json").read_text()
+        (tmp_path / "anew/last_checkpoint").unlink(missing_ok=True)
+        train(data, tmp_path / "anew", ("SOLVER.MAX_ITER", 21), resume=resume)
+        assert steps_written(tmp_path / "anew") == [19, 20]
+        assert (tmp_path / "anew" / kept).read_text() == before
 
 
 SYNCHRONIZED = (

@@ -1,0 +1,43 @@
+"""What writes down how a training goes: steps that are run again stand there once."""
+
+from pathlib import Path
+from typing import Callable, Optional, Union
+
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+
+from sact_det.metrics_file import prepare_metrics
+
+
+class LateWriter(EventWriter):
+    """A writer that is built when there is something to write: before, nobody knows where the training goes on.
+
+    Args:
+        build: makes the writer.
+    """
+
+    def __init__(self, build: Callable[[], EventWriter]):
+        self._build = build
+        self._writer: Optional[EventWriter] = None
+
+    def write(self) -> None:
+        """Detectron2's interface."""
+        if self._writer is None:
+            self._writer = self._build()
+        self._writer.write()
+
+    def close(self) -> None:
+        """Detectron2's interface."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def json_writer(folder: Union[str, Path], first_step: int) -> JSONWriter:
+    """Appends to metrics.json in `folder`, which then holds no step from `first_step` on."""
+    path = Path(folder) / "metrics.json"
+    prepare_metrics(path, first_step)
+    return JSONWriter(str(path))
+
+
+def tensorboard_writer(folder: Union[str, Path], first_step: int) -> TensorboardXWriter:
+    """Writes events to `folder`; TensorBoard hides what earlier runs wrote there of `first_step` and later ones."""
+    return TensorboardXWriter(str(folder), purge_step=first_step)
