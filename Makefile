@@ -2,6 +2,7 @@
 # make test   installs what is missing and runs the tests
 # make lint   ruff and mypy
 # make bench  installs the rivals and runs the short benchmark  (numbers in output/benchmark.json)
+# make gpu    everything that needs a GPU in one go             (reports in output/gpu/; MINUTES=8 plans by what fits)
 # make setup  installs only. DETECTRON2=git takes Detectron2 from upstream's repository instead of the package index.
 #
 # Everything goes to .venv; PYTHON chooses the interpreter it is made with (3.10-3.13).
@@ -14,7 +15,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
-.PHONY: demo test lint bench format setup clean detectron2-index detectron2-git
+.PHONY: demo test lint bench gpu format setup clean detectron2-index detectron2-git
 
 demo: setup
 	$(PY) tools/demo.py
@@ -29,6 +30,9 @@ lint: setup
 
 bench: $(BENCH)
 	$(PY) tools/benchmark.py short --json output/benchmark.json
+
+gpu: setup
+	$(PY) tools/gpu_check.py $(if $(MINUTES),--minutes $(MINUTES))
 
 format: setup
 	$(PY) -m ruff check --fix .

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +28,6 @@ pytest.importorskip("triton", reason="Triton is not installed: there is none for
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 needs_cuda = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs an NVIDIA GPU")
 SIZES = [(9, 10), (10, 3), (1, 1)]
-COMPILE = Path(__file__).with_name("compile_kernels.py")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -310,13 +310,21 @@ print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
     assert result.stdout.splitlines() == ["they are for NVIDIA GPUs, not for cpu", "Triton is not installed"], result
 
 
-def test_the_compiler_takes_the_kernels_for_hopper_and_uses_its_tensor_cores(tmp_path: Path):
-    """Without a GPU: Triton brings its own assembler."""
-    result = run_python(COMPILE.read_text(), TRITON_CACHE_DIR=str(tmp_path))
+@pytest.mark.parametrize("capability, unit", [("8.0", "mma.sync"), ("9.0", "wgmma")])
+def test_the_compiler_takes_the_kernels_without_spilling_registers(tmp_path: Path, capability: str, unit: str):
+    """Without a GPU, the largest tiles, at every precision: Triton brings its own assembler."""
+    command = [sys.executable, "-m", "sact_det.benchmark.gpu.compilation", "--capability", capability]
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**kept, "TRITON_CACHE_DIR": str(tmp_path)}
+    )
     assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    assert len(lines) == 7 and all(line.endswith("spilled 0") for line in lines), result.stdout
-    assert sum("wgmma" in line for line in lines) == 4
+    taken = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(taken) == 17 and all(kernel["spilled"] == 0 for kernel in taken), result.stdout
+    products = [kernel for kernel in taken if kernel["kernel"].startswith("conv")]
+    assert {kernel["precision"] for kernel in products} == {"ieee", "tf32", "fp16", "bf16"}
+    assert all(kernel["tensor_cores"] == unit for kernel in products if kernel["precision"] != "ieee")
+    assert all(kernel["shared"] <= 163 * 1024 for kernel in taken)  # what a program may have on 8.0
 
 
 @pytest.mark.parametrize("allowed", [False, True])

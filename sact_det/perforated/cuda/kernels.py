@@ -11,7 +11,7 @@ Shape shorthand in this module:
     N: images; H, W: feature map, padding included; P = N * H * W; C: channels; w: bottleneck width.
 """
 
-from typing import Any
+from typing import Any, Sequence
 
 import triton
 import triton.language as tl
@@ -19,31 +19,37 @@ import triton.language as tl
 INTERPRETED = triton.knobs.runtime.interpret
 _INTERPRETED = tl.constexpr(INTERPRETED)
 
-# Rows and columns of a tile, warps, stages of the software pipeline; the smallest first.
-TILES = (
-    ((32, 16, 1, 1),)
-    if INTERPRETED
-    else (
-        (64, 64, 4, 4),
-        (128, 64, 4, 4),
-        (64, 128, 4, 4),
-        (128, 128, 8, 3),
-        (64, 256, 8, 3),
-        (128, 256, 8, 3),
-    )
+# Rows and columns of a tile, warps, stages of the software pipeline, and the least compute capability (times 10) on
+# which its registers suffice (benchmark/gpu/compilation.py tells); the smallest first.
+Tile = tuple[int, int, int, int, int]
+_INTERPRETED_TILES: tuple[Tile, ...] = ((32, 16, 1, 1, 0),)
+CONV1_TILES: tuple[Tile, ...] = (
+    (64, 64, 4, 4, 80),
+    (128, 64, 4, 4, 80),
+    (64, 128, 8, 4, 80),
+    (128, 128, 8, 3, 80),
+    (64, 256, 8, 3, 80),
+    (128, 256, 8, 3, 90),
 )
-# Of conv3, which also holds state and output.
-LAST_TILES = (
-    TILES
-    if INTERPRETED
-    else (
-        (64, 64, 4, 4),
-        (128, 64, 8, 4),
-        (64, 128, 4, 4),
-        (128, 128, 8, 3),
-    )
+CONV2_TILES: tuple[Tile, ...] = (
+    (64, 64, 4, 4, 80),
+    (128, 64, 4, 4, 80),
+    (64, 128, 4, 4, 80),
+    (128, 128, 8, 3, 80),
+    (64, 256, 8, 3, 80),
+    (128, 256, 8, 3, 80),
 )
-MIN_ROWS = min(rows for rows, *_ in LAST_TILES)
+CONV3_TILES: tuple[Tile, ...] = (  # it also holds state and output
+    (64, 64, 8, 4, 80),
+    (64, 64, 4, 4, 90),
+    (128, 64, 8, 4, 80),
+    (64, 128, 4, 4, 80),
+    (128, 128, 8, 3, 80),
+)
+if INTERPRETED:
+    CONV1_TILES = CONV2_TILES = CONV3_TILES = _INTERPRETED_TILES
+MIN_ROWS = min(rows for rows, *_ in CONV3_TILES)
+MIN_COLUMNS = min(columns for _, columns, *_ in CONV1_TILES)
 
 
 def block_depth(itemsize: int) -> int:
@@ -51,27 +57,40 @@ def block_depth(itemsize: int) -> int:
     return 16 if INTERPRETED else 128 // itemsize
 
 
-def _fitting(configs: list[triton.Config], arguments: dict[str, Any], **constants: Any) -> list[triton.Config]:
-    """The tiles worth a measurement: the smallest, and what is not wider than the product.
+def fitting(tiles: Sequence[Tile], columns: int, capability: int, plain: bool) -> list[Tile]:
+    """The tiles that are worth a measurement: not wider than the product, unless they are the smallest.
 
-    Without tensor cores ("ieee") large tiles would not fit into registers.
+    Args:
+        tiles: of a kernel.
+        columns: of its product.
+        capability: of the card, times 10.
+        plain: float32 without tensor cores ("ieee"), for which large tiles have too few registers.
     """
-    in_tensor_cores = constants["PRECISION"] != "ieee" or arguments["weight"].element_size() < 4
+    widest = max(MIN_COLUMNS, triton.next_power_of_2(columns))
     return [
-        config
-        for config in configs
-        if config.kwargs["BLOCK_N"] <= max(TILES[0][1], triton.next_power_of_2(constants["COLUMNS"]))
-        and (in_tensor_cores or config.kwargs["BLOCK_M"] * config.kwargs["BLOCK_N"] <= 64 * 128)
+        tile
+        for tile in tiles
+        if tile[1] <= widest and tile[4] <= capability and not (plain and tile[0] * tile[1] > 64 * 128)
     ]
 
 
-def _tuned(tiles: tuple[tuple[int, int, int, int], ...], changes: tuple[str, ...] = ()) -> Any:
+def _tuned(tiles: tuple[Tile, ...], changes: tuple[str, ...] = ()) -> Any:
     """Triton's autotuner for a product; `changes` names the arguments that a launch changes."""
+    configs = {
+        tile: triton.Config({"BLOCK_M": tile[0], "BLOCK_N": tile[1]}, num_warps=tile[2], num_stages=tile[3])
+        for tile in tiles
+    }
+
+    def prune(_: Any, arguments: dict[str, Any], **constants: Any) -> list[triton.Config]:
+        plain = constants["PRECISION"] == "ieee" and arguments["weight"].element_size() == 4
+        capability = 0 if INTERPRETED else triton.runtime.driver.active.get_current_target().arch
+        return [configs[tile] for tile in fitting(tiles, constants["COLUMNS"], capability, plain)]
+
     return triton.autotune(
-        [triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=s) for m, n, warps, s in tiles],
+        list(configs.values()),
         key=["bucket", "DEPTH", "COLUMNS", "PRECISION", *(["ADAPTIVE"] if changes else [])],
         restore_value=list(changes),
-        prune_configs_by={"early_config_prune": _fitting},
+        prune_configs_by={"early_config_prune": prune},
         cache_results=True,
     )
 
@@ -99,7 +118,7 @@ def _load_weights(weight, columns, k, depth, first, COLUMNS: tl.constexpr, DEPTH
         return tl.load(pointers, mask=(k < DEPTH)[:, None] & (columns < COLUMNS)[None, :], other=0.0)
 
 
-@_tuned(TILES)
+@_tuned(CONV1_TILES)
 @triton.jit(do_not_specialize=["bucket"])
 def conv1_kernel(
     state,  # [P, DEPTH]
@@ -149,7 +168,7 @@ def conv1_kernel(
     )
 
 
-@_tuned(TILES)
+@_tuned(CONV2_TILES)
 @triton.jit(do_not_specialize=["bucket", "height", "width"])
 def conv2_kernel(
     inner,  # [P, DEPTH]; zero at padding
@@ -241,7 +260,7 @@ def _add_residual(
         tl.store(output + row + columns[None, :], before + share[:, None] * change, mask=mask)
 
 
-@_tuned(LAST_TILES, changes=("state", "output"))
+@_tuned(CONV3_TILES, changes=("state", "output"))
 @triton.jit(do_not_specialize=["bucket", "image_size"])
 def conv3_kernel(
     middle,  # [P, DEPTH], a row per entry of the list

@@ -1,0 +1,155 @@
+"""Compiles the Triton kernels ahead of time, for a card that need not be there, and reads off what they take.
+
+    python -m sact_det.benchmark.gpu.compilation --capability 8.0 9.0 [--all-tiles | --quick]
+
+prints one JSON object a kernel. TRITON_INTERPRET must not be set.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Iterator, Optional, Sequence
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sact_det.perforated.cuda import kernels, position_lists, score_kernels
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+WARP = 32
+FEATURES = ("state", "weight", "inner", "middle")
+MASKS = ("active", "exists")
+INTS = ("tile_rows", "positions", "count", "offsets", "tile_counts", "writes", "reads", "num_reads")
+NUMBERS = ("bucket", "height", "width", "image_size", "size", "tiles", "tiles_per_image")
+NUMBERS += ("stride_n", "stride_y", "stride_x")
+# Precision of a product: the type of features and weights, and how float32 is multiplied.
+PRECISIONS = {
+    "ieee": ("*fp32", "ieee"),
+    "tf32": ("*fp32", "tf32"),
+    "fp16": ("*fp16", "ieee"),
+    "bf16": ("*bf16", "ieee"),
+}
+# Depth and columns of a unit's products in block 3 of ResNet-50 and ResNet-101.
+WIDTHS = {"conv1": (1024, 256), "conv2": (256, 256), "conv3": (256, 1024)}
+
+
+def _type_of(name: str, features: str) -> str:
+    for names, kind in ((FEATURES, features), (MASKS, "*u8"), (INTS, "*i32"), (NUMBERS, "i32")):
+        if name in names:
+            return kind
+    return "*fp32"
+
+
+def _resources(cubin: bytes) -> dict[str, int]:
+    """Registers of a thread, bytes that it keeps in memory for want of registers, bytes of shared memory."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {name: re.search(rf"{name}:(\d+)", output) for name in ("REG", "STACK", "SHARED")}
+    assert all(found.values()), output
+    return {name: int(match[1]) for name, match in found.items() if match is not None}
+
+
+def compile_kernel(
+    kernel: Any, target: GPUTarget, warps: int, stages: int, features: str = "*fp32", **constants: Any
+) -> dict[str, Any]:
+    """What a kernel takes on a target: registers, spilled and shared bytes, tensor cores, seconds to compile.
+
+    Args:
+        kernel: a function decorated by triton.jit.
+        target: of the compilation.
+        warps, stages: of a program.
+        features: Triton's type of features and weights.
+        constants: the kernel's constexpr arguments.
+    """
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else _type_of(name, features) for name in names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()}, aligned)
+    start = time.perf_counter()
+    made = triton.compile(source, target, {"num_warps": warps, "num_stages": stages})
+    seconds = time.perf_counter() - start
+    taken = _resources(made.asm["cubin"])
+    return {
+        "kernel": kernel.__name__,
+        "capability": target.arch / 10,
+        "registers": taken["REG"],
+        "spilled": taken["STACK"],
+        "shared": max(int(made.metadata.shared), taken["SHARED"]),
+        "tensor_cores": next((unit for unit in ("wgmma", "mma.sync") if unit in made.asm["ptx"]), None),
+        "seconds": round(seconds, 2),
+    }
+
+
+def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str, Any]]:
+    """Every kernel, the products of units at every precision; of tiles the largest, or all that are tried."""
+    target = GPUTarget("cuda", round(10 * capability), WARP)
+    for name, (depth, columns) in WIDTHS.items():
+        for precision, (features, multiply) in PRECISIONS.items():
+            for rows, width, warps, stages, _ in tiles_of(name, precision, columns, target.arch, all_tiles):
+                constants: dict[str, Any] = {"DEPTH": depth, "COLUMNS": columns, "PRECISION": multiply}
+                constants |= {"BLOCK_K": kernels.block_depth(4 if features == "*fp32" else 2)}
+                constants |= {"BLOCK_M": rows, "BLOCK_N": width} | ({"ADAPTIVE": True} if name == "conv3" else {})
+                kernel = getattr(kernels, f"{name}_kernel").fn
+                taken = compile_kernel(kernel, target, warps, stages, features, **constants)
+                yield {"precision": precision, "tile": f"{rows}x{width}", **taken}
+    rows, depth = score_kernels.PRODUCT_BLOCK
+    block, channels = position_lists.MAX_BLOCK, score_kernels.CHANNEL_BLOCK
+    sum_rows, sum_columns = score_kernels.SUM_BLOCK
+    others: list[tuple[Any, dict[str, int]]] = [
+        (score_kernels.taps_kernel, {"C": 1024, "BLOCK_M": rows, "BLOCK_K": depth}),
+        (score_kernels.scores_kernel, {"C": 1024, "BLOCK": score_kernels.SCORE_BLOCK, "BLOCK_C": channels}),
+        (score_kernels.sums_kernel, {"C": 1024, "BLOCK_T": sum_rows, "BLOCK_C": sum_columns}),
+        (position_lists.count_kernel, {"BLOCK": block}),
+        (position_lists.list_kernel, {"BLOCK": block, "BLOCK_TILES": block}),
+    ]
+    for kernel, constants in others:
+        yield {"precision": "fp32", "tile": "", **compile_kernel(kernel, target, 4, 3, **constants)}
+
+
+def compile_quickly(capability: float) -> Iterator[dict[str, Any]]:
+    """One product and one other kernel, in seconds: to see that compilation works."""
+    target = GPUTarget("cuda", round(10 * capability), WARP)
+    rows, width, warps, stages, _ = kernels.CONV1_TILES[0]
+    constants: dict[str, Any] = {
+        "DEPTH": 64,
+        "COLUMNS": 64,
+        "PRECISION": "tf32",
+        "BLOCK_K": 32,
+        "BLOCK_M": rows,
+        "BLOCK_N": width,
+    }
+    product = compile_kernel(kernels.conv1_kernel.fn, target, warps, stages, **constants)
+    yield {"precision": "tf32", "tile": f"{rows}x{width}", **product}
+    count = compile_kernel(position_lists.count_kernel, target, 4, 3, BLOCK=position_lists.MAX_BLOCK)
+    yield {"precision": "fp32", "tile": "", **count}
+
+
+def tiles_of(name: str, precision: str, columns: int, capability: int, all_tiles: bool) -> Sequence[kernels.Tile]:
+    """The tiles of a product that the autotuner measures; without `all_tiles`, the largest."""
+    tiles = getattr(kernels, f"{name.upper()}_TILES")
+    fitting = kernels.fitting(tiles, columns, capability, precision == "ieee")
+    return fitting if all_tiles else fitting[-1:]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Prints what every kernel takes, a JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--capability", type=float, nargs="+", default=[8.0, 9.0])
+    parser.add_argument("--all-tiles", action="store_true", help="all that the autotuner would measure")
+    parser.add_argument("--quick", action="store_true", help="two small kernels only")
+    args = parser.parse_args(argv)
+    for capability in args.capability:
+        for taken in compile_quickly(capability) if args.quick else compile_all(capability, args.all_tiles):
+            print(json.dumps(taken), flush=True)
+
+
+if __name__ == "__main__":
+    main()

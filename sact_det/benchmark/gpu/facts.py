@@ -1,0 +1,72 @@
+"""Stage "facts": the card, the versions, and what its compiler makes of the kernels."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from sact_det.benchmark.gpu.stage import Machine, Report
+from sact_det.benchmark.machine import describe_machine
+
+QUERY = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
+WITHOUT_A_CARD = (8.0, 9.0)  # capabilities to compile for
+COLUMNS = ("kernel", "precision", "tile", "capability", "registers", "spilled", "shared", "tensor_cores", "seconds")
+UNITS_KERNELS = ("conv1_kernel", "conv2_kernel", "conv3_kernel")
+
+
+def run(machine: Machine, report: Report) -> None:
+    """Notes "facts" and the table of kernels; a fault where a kernel of the units spills registers."""
+    facts = describe_machine(machine.device)
+    if not machine.tiny:
+        properties = torch.cuda.get_device_properties(machine.device)
+        facts["capability"] = f"{properties.major}.{properties.minor}"
+        facts["multiprocessors"] = properties.multi_processor_count
+        facts["memory_gib"] = round(properties.total_memory / 2**30, 1)
+        facts["cudnn"] = torch.backends.cudnn.version()
+        facts["nvidia_smi"] = _nvidia_smi()
+    report.note("facts", facts)
+    capabilities = WITHOUT_A_CARD[-1:] if machine.tiny else (float(facts["capability"]),)
+    with report.part("compilation"):
+        mode = "--quick" if machine.tiny else "--all-tiles"
+        report.note("kernels", compiled(capabilities, mode, report.left))
+        rows = [[kernel[column] for column in COLUMNS] for kernel in report.values["kernels"]]
+        report.note("tables", [tabulate(rows, COLUMNS, tablefmt="pipe")])
+        for kernel in report.values["kernels"]:
+            if kernel["kernel"] in UNITS_KERNELS:
+                name = f"{kernel['kernel']} {kernel['precision']} {kernel['tile']} on {kernel['capability']}"
+                report.check("no spilled registers", kernel["spilled"] == 0, f"{name}: {kernel['spilled']} bytes")
+
+
+def compiled(capabilities: tuple[float, ...], mode: str, seconds: float) -> list[dict[str, Any]]:
+    """What compilation.py prints with an option of its own, in a process without Triton's interpreter.
+
+    Raises:
+        RuntimeError: it failed; the message is the last line that it said.
+        subprocess.TimeoutExpired: it took longer than `seconds`.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "sact_det.benchmark.gpu.compilation", mode, "--capability"]
+    done = subprocess.run(
+        [*command, *map(str, capabilities)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=max(seconds, 1),
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _nvidia_smi() -> str:
+    """What the driver's own tool says of the card, or why it says nothing."""
+    command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"nvidia-smi: {error}"
