@@ -64,6 +64,7 @@ class HaltingBranch(nn.Module):
 class ResidualUnit(nn.Module):
     """F^l: one residual unit (eq. 2) and, behind all but the last of a block, its halting branch."""
 
+    in_channels: int
     stride: int
     halting: Optional[HaltingBranch]
 

@@ -74,6 +74,7 @@ class CifarUnit(ResidualUnit):
         halting: Optional[HaltingBranch] = None,
     ):
         super().__init__()
+        self.in_channels = in_channels
         self.stride = stride
         self.preact_shortcut = preact_shortcut
         self.new_channels = channels - in_channels

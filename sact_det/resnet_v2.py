@@ -116,6 +116,7 @@ class BottleneckUnit(ResidualUnit):
     ):
         super().__init__()
         channels = EXPANSION * width
+        self.in_channels = in_channels
         self.stride = stride
         self.preact = norm(in_channels)
         self.conv1 = init_conv(nn.Conv2d(in_channels, width, 1, bias=False))

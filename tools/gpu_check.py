@@ -23,7 +23,7 @@ from sact_det.files import writable_folder
 
 def stages():
     """In order of worth."""
-    from sact_det.benchmark.gpu import detectors, exactness, facts, speed, steps, waits
+    from sact_det.benchmark.gpu import detectors, exactness, facts, speed, steps, table, waits
     from sact_det.benchmark.gpu.stage import Stage
 
     return [
@@ -32,6 +32,7 @@ def stages():
         Stage("training", "do steps stay finite and agree in every precision", 20, 120, steps.run),
         Stage("waits", "how often does the host wait for the device", 15, 60, waits.run),
         Stage("speed", "how fast are extractor, box head and a training step", 60, 300, speed.run),
+        Stage("table", "where should execution auto leave dense", 60, 300, table.run),
         Stage("detectors", "does a detector learn there", 90, 420, detectors.run),
     ]
 

@@ -37,6 +37,11 @@ class PrescribedRun(Run):
         self._scores = scores
         self._unit = 0
 
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """As the real run: no wait is added, and none is taken away."""
+        return self.run.bounded
+
     def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
         """See Run."""
         return self.run.start_halting(exists, num_units, eps, per_image)

@@ -14,8 +14,10 @@ from sact_det.perforated.cpu.conditions import why_not_here
 from sact_det.perforated.cpu.run import RowsRun, why_not_rows
 from sact_det.perforated.cpu.stem import evaluate_stem
 from sact_det.perforated.cpu.training import TrainingRun, why_not_training
+from sact_det.perforated.cuda.measured import is_faster
 from sact_det.perforated.cuda.run import TritonRun, why_not_triton
 from sact_det.perforated.gather_gemm import READS
+from sact_det.perforated.precision import compute_type
 from sact_det.perforated.run import ImageRun, PositionRun
 from sact_det.resnet_v2 import Stem
 from sact_det.weight_cache import refuse_released
@@ -29,6 +31,9 @@ AUTO_SHARE = 0.9
 
 def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Optional[Run]:
     """A run that evaluates the whole block, its first unit included, at x; None if only PyTorch can do that."""
+    stride = block.units[0].stride
+    if _stays_dense(block, x, len(x) * (-(-x.shape[2] // stride)) * (-(-x.shape[3] // stride))):
+        return None
     reason = why_not_triton(block, x) if x.is_cuda else why_not_rows(block, x)
     if reason is None:
         _log_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
@@ -52,10 +57,29 @@ def run_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Optional[Tensor]:
     return None
 
 
+def _stays_dense(block: AdaptiveBlock, x: Tensor, positions: int) -> bool:
+    """Whether "auto" means "dense" for a block with so many positions: on a GPU, unless it was measured slower there.
+
+    Args:
+        block: that is evaluated.
+        x: a feature map that it reads: the device and the type of its products.
+        positions: of the block's output, over the batch.
+    """
+    if block.execution != "auto" or not x.is_cuda:
+        return False
+    if is_faster(x.device, compute_type(x), block.units[0].in_channels, positions):
+        return False
+    _log_once(
+        'Execution "auto" is dense on this GPU: nothing says that the kernels are faster (`make gpu` measures it).'
+    )
+    return True
+
+
 def continue_run(block: AdaptiveBlock, run: DenseRun, index: int, active: Tensor) -> Run:
     """The run to evaluate unit `index` with: `run` itself, or a perforated one in its place.
 
     Args:
+        block: that is evaluated.
         run: the present run.
         index: of the next unit, counted from 0.
         active: bool [N, H, W] (ACT: [N, 1, 1]).
@@ -65,7 +89,10 @@ def continue_run(block: AdaptiveBlock, run: DenseRun, index: int, active: Tensor
     if reason is not None:
         _log_once(f"Blocks run dense: {reason}")
         return run
-    if block.execution == "auto" and int(active.sum()) > AUTO_SHARE * active.numel():
+    number, _, height, width = run.x.shape
+    if _stays_dense(block, run.x, number * height * width):
+        return run
+    if block.execution == "auto" and not run.x.is_cuda and int(active.sum()) > AUTO_SHARE * active.numel():
         return run
     return ImageRun(run) if block.halting == "act" else PositionRun(run, units)
 

@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed: there is none for
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "tools/gpu_check.py"
-STAGES = ("facts", "exactness", "training", "waits", "speed", "detectors")
+STAGES = ("facts", "exactness", "training", "waits", "speed", "table", "detectors")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_every_stage_runs_to_its_end_and_finds_no_fault(script, name: str, tmp_p
     run_here(stages[name], Machine(torch.device("cpu"), tmp_path), seconds=120)
     report = json.loads((tmp_path / f"{name}.json").read_text())
     assert report["ended"] and report["faults"] == [], report.get("tracebacks", report["faults"])
-    assert name in ("waits", "detectors", "speed") or report["checks"]
+    assert name in ("waits", "speed", "table", "detectors") or report["checks"]
     assert name in summary([report])
 
 

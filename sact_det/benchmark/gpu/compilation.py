@@ -25,8 +25,18 @@ WARP = 32
 FEATURES = ("state", "weight", "inner", "middle")
 MASKS = ("active", "exists")
 INTS = ("tile_rows", "positions", "count", "offsets", "tile_counts", "writes", "reads", "num_reads")
-NUMBERS = ("bucket", "height", "width", "image_size", "size", "tiles", "tiles_per_image")
-NUMBERS += ("stride_n", "stride_y", "stride_x")
+NUMBERS = (
+    "bucket",
+    "height",
+    "width",
+    "image_size",
+    "size",
+    "tiles",
+    "tiles_per_image",
+    "stride_n",
+    "stride_y",
+    "stride_x",
+)
 # Precision of a product: the type of features and weights, and how float32 is multiplied.
 PRECISIONS = {
     "ieee": ("*fp32", "ieee"),
@@ -103,7 +113,7 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
     rows, depth = score_kernels.PRODUCT_BLOCK
     block, channels = position_lists.MAX_BLOCK, score_kernels.CHANNEL_BLOCK
     sum_rows, sum_columns = score_kernels.SUM_BLOCK
-    others: list[tuple[Any, dict[str, int]]] = [
+    others: list[tuple[Any, dict[str, Any]]] = [
         (score_kernels.taps_kernel, {"C": 1024, "BLOCK_M": rows, "BLOCK_K": depth}),
         (score_kernels.scores_kernel, {"C": 1024, "BLOCK": score_kernels.SCORE_BLOCK, "BLOCK_C": channels}),
         (score_kernels.sums_kernel, {"C": 1024, "BLOCK_T": sum_rows, "BLOCK_C": sum_columns}),

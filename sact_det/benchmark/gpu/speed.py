@@ -1,6 +1,5 @@
 """Stage "speed": extractor, box head and a training step beside the fastest dense ways to run them."""
 
-import itertools
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -131,13 +130,3 @@ def _launches(part: AdaptivePart, x: torch.Tensor, setting: Setting) -> tuple[in
     launches = sum(event.count for event in events if event.key in launched)
     peak = torch.cuda.max_memory_allocated(setting.device) / 2**20
     return operations, launches, round(launches / units, 1), round(peak)
-
-
-def fastest_share(tables: list[dict[str, Any]]) -> dict[str, float]:
-    """Per table, the largest FLOP ratio at which the kernels were faster than every dense rival; 0: at none."""
-    shares = {}
-    for table in tables:
-        rows = [row for row in table["rows"] if row["execution"] == "perforated" and row["time_ratio"] is not None]
-        faster = [row["flop_ratio"] for row in rows if row["time_ratio"]["median"] < 1]
-        shares[table["title"]] = max(itertools.chain(faster, [0.0]))
-    return shares

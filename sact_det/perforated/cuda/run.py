@@ -235,15 +235,15 @@ class TritonRun(Run):
             pooled = (self._sums / self._counts[:, None])[:, :, None, None]
             with torch.autocast(self._state.device.type, enabled=False):
                 return branch.scores(pooled)[:, None, None]
-        if not self._listed:  # behind the first unit
-            self._lists.fill(None)
-            self._listed = True
         kernels, lists, packed = self._score_kernels, self._lists, self._packed.branches[branch]
         (size, channels), (number, height, width) = self._state.shape, self._shape
         products = self._buffer("products", (TAPS, size), torch.float32)
         scores = products.new_empty(self._shape)
         (block_m, block_k), block = kernels.PRODUCT_BLOCK, kernels.SCORE_BLOCK
-        with torch.cuda.device_of(self._state):
+        with torch.cuda.device_of(self._state):  # Triton launches on the current device
+            if not self._listed:  # behind the first unit
+                self._lists.fill(None)
+                self._listed = True
             kernels.taps_kernel[(-(-size // block_m),)](
                 self._state,
                 packed.taps,
