@@ -13,6 +13,7 @@ from sact_det.block import HaltingBranch, ResidualUnit
 from sact_det.convolution import init_conv
 from sact_det.flops import conv_flops
 from sact_det.norm import MovingBatchNorm2d, Norm, learns_from_batch
+from sact_det.precision import exact_float32
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -52,7 +53,7 @@ class SpatialHalting(HaltingBranch):
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x: [N, C, H, W] -> h^l, float32 [N, H, W] in (0, 1)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with exact_float32(x.device):
             x = x.float()
             local = self.activate(self.local_norm(x, valid))
             if valid is not None:
@@ -87,7 +88,7 @@ class ImageHalting(HaltingBranch):
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x: [N, C, H, W] -> h^l, float32 [N, 1, 1] in (0, 1)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with exact_float32(x.device):
             return self.scores(_mean(x.float(), valid))[:, None, None]
 
     def scores(self, pooled: Tensor) -> Tensor:

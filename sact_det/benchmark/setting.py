@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sact_det.benchmark.timing import Candidate, interleaved_times
+from sact_det.precision import float32_switches, switched
 
 CPU = torch.device("cpu")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -63,18 +64,13 @@ class Setting:
         if self.device.type != "cuda":
             yield
             return
-        settings = _float32_settings()
-        before = [getattr(owner, name) for owner, name, _, _ in settings]
-        benchmark = torch.backends.cudnn.benchmark
-        for owner, name, exact, fast in settings:
-            setattr(owner, name, fast if self.precision == "tf32" else exact)
-        torch.backends.cudnn.benchmark = True
-        try:
+        wanted = "tf32" if self.precision == "tf32" else "ieee"
+        switches = [
+            (owner, name, wanted if name == "fp32_precision" else wanted == "tf32")
+            for owner, name in float32_switches("cuda").values()
+        ]
+        with switched([*switches, (torch.backends.cudnn, "benchmark", True)]):
             yield
-        finally:
-            torch.backends.cudnn.benchmark = benchmark
-            for (owner, name, _, _), value in zip(settings, before):
-                setattr(owner, name, value)
 
     def random(self, *shape: int) -> Tensor:
         """Gaussian noise of the seed, float32, channels last, on the device."""
@@ -93,14 +89,6 @@ class Setting:
         with tqdm(total=total, leave=False, disable=not (self.progress and sys.stderr.isatty())) as bar:
             tick: Callable[[], Any] = bar.update
             return interleaved_times(candidates, self.rounds, self.warmup, self.device, tick)
-
-
-def _float32_settings() -> list[tuple[Any, str, Any, Any]]:
-    """What decides over TF32: owner, attribute, its value without and with."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9 and later; mixing in the older names is an error there
-        return [(owner, "fp32_precision", "ieee", "tf32") for owner in (matmul, cudnn.conv)]  # type: ignore[attr-defined]
-    return [(owner, "allow_tf32", False, True) for owner in (matmul, cudnn)]
 
 
 def relative_difference(x: Tensor, reference: Tensor) -> float:

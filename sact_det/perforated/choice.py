@@ -17,8 +17,8 @@ from sact_det.perforated.cpu.training import TrainingRun, why_not_training
 from sact_det.perforated.cuda.measured import is_faster
 from sact_det.perforated.cuda.run import TritonRun, why_not_triton
 from sact_det.perforated.gather_gemm import READS
-from sact_det.perforated.precision import compute_type
 from sact_det.perforated.run import ImageRun, PositionRun
+from sact_det.precision import compute_type
 from sact_det.resnet_v2 import Stem
 from sact_det.weight_cache import refuse_released
 

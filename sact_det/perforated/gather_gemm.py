@@ -5,14 +5,18 @@ Shape shorthand in this module:
     C: channels; w: bottleneck width; a, d, e: positions in rings 0, 1, 2 of an ActiveSet.
 """
 
+from typing import Any, Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sact_det.block import HaltingBranch, ResidualUnit
 from sact_det.halting_branch import SpatialHalting, linear
 from sact_det.norm import norm_affine
 from sact_det.perforated.active_set import NEIGHBOURS, ActiveSet
+from sact_det.precision import exact_float32, products_as_convolutions
 from sact_det.resnet_cifar import SLOPE, CifarUnit
 from sact_det.resnet_v2 import BottleneckUnit
 
@@ -32,14 +36,44 @@ def gather_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
     return padded.index_select(0, neighbours.flatten()).view(len(neighbours), NEIGHBOURS * rows.shape[1])
 
 
+def product(rows: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """F.linear, in the precision of the convolution whose place it takes: on CUDA these have a switch of their own."""
+    if rows.is_cuda and not torch.is_autocast_enabled("cuda"):
+        return ProductAsConvolution.apply(rows, weight, bias)
+    return F.linear(rows, weight, bias)
+
+
+class ProductAsConvolution(torch.autograd.Function):
+    """F.linear whose forward and backward products round float32 as convolutions on CUDA do: once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        """rows: [d, c]; weight: [k, c]; bias: [k] or None. Returns [d, k]."""
+        ctx.save_for_backward(rows, weight)
+        with products_as_convolutions():
+            return F.linear(rows, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
+        """The gradients of rows, weight and bias where they are wanted."""
+        (rows, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        with products_as_convolutions():
+            return (
+                gradient @ weight if wanted[0] else None,
+                gradient.T @ rows if wanted[1] else None,
+                gradient.sum(0) if wanted[2] else None,
+            )
+
+
 def conv1x1(rows: Tensor, conv: nn.Conv2d) -> Tensor:
     """A 1x1 convolution at rows [d, c] -> [d, k]."""
-    return F.linear(rows, conv.weight[:, :, 0, 0], conv.bias)
+    return product(rows, conv.weight[:, :, 0, 0], conv.bias)
 
 
 def conv3x3(rows: Tensor, neighbours: Tensor, conv: nn.Conv2d) -> Tensor:
     """A 3x3 convolution of stride 1: rows [d, c], neighbours [a, 9] -> [a, k]."""
-    return F.linear(gather_neighbours(rows, neighbours), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    return product(gather_neighbours(rows, neighbours), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
 
 
 def residual(unit: ResidualUnit, rows: Tensor, active: ActiveSet) -> Tensor:
@@ -72,7 +106,7 @@ def scores(branch: HaltingBranch, rows: Tensor, pooled: Tensor, active: ActiveSe
         active: with one ring.
     """
     assert isinstance(branch, SpatialHalting)
-    with torch.autocast(rows.device.type, enabled=False):
+    with exact_float32(rows.device):
         taps = branch.local_conv.weight[0].flatten(1)
         if branch.activate is linear:  # the norm goes into the taps, which are fewer than rows
             scale, shift = norm_affine(branch.local_norm)

@@ -10,7 +10,7 @@ from sact_det.halting_branch import ImageHalting
 from sact_det.perforated.cpu.conditions import why_not_here
 from sact_det.perforated.cpu.packed import factor_type, pack_block, pack_stem
 from sact_det.perforated.cpu.run import why_not_rows
-from sact_det.perforated.precision import compute_type
+from sact_det.precision import compute_type
 from sact_det.resnet_v2 import BottleneckUnit, Stem
 from sact_det.weight_cache import is_released, refuse_released
 

@@ -18,6 +18,7 @@ from sact_det.block import DenseRun, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, learn_from_positions
 from sact_det.perforated.active_set import ActiveSet
 from sact_det.perforated.gather_gemm import READS, residual, scores
+from sact_det.precision import exact_float32
 
 
 def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class PositionRun(Run):
 
     def _track(self, y: Tensor, places: Tensor, active_set: ActiveSet) -> None:
         """Keeps the sums over all positions that the halting branches read, as y is added to the rows at `places`."""
-        with torch.autocast(y.device.type, enabled=False):
+        with exact_float32(y.device):
             image = F.one_hot(active_set.images, len(self._sums)).to(torch.float32)
             self._sums = self._sums + image.T @ y.float()
         if self._squares is not None:
@@ -155,7 +156,7 @@ class ImageRun(DenseRun):
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run."""
         assert isinstance(branch, ImageHalting)
-        with torch.autocast(self.x.device.type, enabled=False):
+        with exact_float32(self.x.device):
             return branch.scores(self._pooled)[:, None, None]
 
     def add(self, weight: Tensor) -> None:

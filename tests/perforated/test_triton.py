@@ -1,5 +1,6 @@
 """The Triton kernels compute what the dense run computes: interpreted on the CPU where there is no GPU."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -20,7 +21,7 @@ from sact_det.block import AdaptiveBlock, DenseRun, Run
 from sact_det.norm import freeze_norms
 from sact_det.perforated import choice
 from sact_det.perforated.active_set import ActiveSet
-from sact_det.perforated.cuda.run import TritonRun, float32_precision, why_not_triton
+from sact_det.perforated.cuda.run import TritonRun, why_not_triton
 from sact_det.resnet_v2 import BottleneckUnit, ResNetV2Spec
 
 pytest.importorskip("triton", reason="Triton is not installed: there is none for this platform")
@@ -327,10 +328,45 @@ def test_the_compiler_takes_the_kernels_without_spilling_registers(tmp_path: Pat
     assert all(kernel["shared"] <= 163 * 1024 for kernel in taken)  # what a program may have on 8.0
 
 
-@pytest.mark.parametrize("allowed", [False, True])
-def test_tf32_is_used_where_pytorch_convolutions_may(monkeypatch: pytest.MonkeyPatch, allowed: bool):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
-    assert float32_precision() == ("tf32" if allowed else "ieee")
+@needs_cuda
+@torch.no_grad()
+def test_scores_are_float32_where_convolutions_round_to_tf32(monkeypatch: pytest.MonkeyPatch):
+    block = block_of("imagenet").to(DEVICE)
+    dense, run = both_runs(block, inputs_for((2, 20, 31)))
+    expected = dense.scores(block.units[0].halting)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    for each in (dense, run):
+        torch.testing.assert_close(each.scores(block.units[0].halting), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="watches Triton's interpreter")
+@torch.no_grad()
+def test_every_launch_is_on_the_device_of_the_features(monkeypatch: pytest.MonkeyPatch):
+    """Triton launches on the current device, which need not be that of the tensors."""
+    from triton.runtime.interpreter import GridExecutor
+
+    inside, launches = [], []
+
+    @contextlib.contextmanager
+    def device_of(tensor: Tensor):
+        inside.append(tensor.device)
+        yield
+        inside.pop()
+
+    launch = GridExecutor.__call__
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(
+        GridExecutor,
+        "__call__",
+        lambda self, *args, **kwargs: (launches.append(bool(inside)), launch(self, *args, **kwargs))[1],
+    )
+    for size in ((1, 3, 3), (2, 4, 3)):
+        block = block_of("imagenet")
+        run = TritonRun(block, inputs_for(size).cpu(), None, None)
+        run.scores(block.units[0].halting)
+        run.evaluate(block.units[1], torch.ones(size, dtype=torch.bool))
+        run.scores(block.units[1].halting)
+    assert len(launches) == 2 * (2 + 2 + 2 + 4 + 2) and all(launches)
 
 
 @needs_cuda

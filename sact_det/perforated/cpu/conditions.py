@@ -10,7 +10,7 @@ from sact_det.halting_branch import SpatialHalting, linear
 from sact_det.norm import depends_on_batch
 from sact_det.perforated.cpu import library
 from sact_det.perforated.cpu.calls import kernels
-from sact_det.perforated.precision import compute_type
+from sact_det.precision import compute_type
 from sact_det.resnet_v2 import BottleneckUnit
 
 _INPUT_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # of inference

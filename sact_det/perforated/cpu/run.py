@@ -31,7 +31,7 @@ from sact_det.perforated.cpu.conditions import why_not_here, why_not_unit
 from sact_det.perforated.cpu.halting import RowsHalting
 from sact_det.perforated.cpu.packed import PackedUnit, factor_type, pack_block
 from sact_det.perforated.cpu.workspace import workspace
-from sact_det.perforated.precision import compute_type
+from sact_det.precision import compute_type, exact_float32
 from sact_det.resnet_v2 import BottleneckUnit
 
 
@@ -198,7 +198,7 @@ class RowsRun(Run):
         assert self._sums is not None
         if isinstance(branch, ImageHalting):
             pooled = (self._sums.sum(0) / self._counts[:, None]).float()
-            with torch.autocast("cpu", enabled=False):
+            with exact_float32("cpu"):
                 return branch.scores(pooled[:, :, None, None])[:, None, None]
         assert self._scores is not None
         return self._scores

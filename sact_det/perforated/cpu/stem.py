@@ -9,7 +9,7 @@ from sact_det.padding import Sizes
 from sact_det.perforated.cpu import calls
 from sact_det.perforated.cpu.packed import factor_type, pack_stem
 from sact_det.perforated.cpu.workspace import workspace
-from sact_det.perforated.precision import compute_type
+from sact_det.precision import compute_type
 from sact_det.resnet_v2 import Stem
 
 

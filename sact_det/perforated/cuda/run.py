@@ -23,7 +23,7 @@ from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, linear
 from sact_det.norm import learns_from_batch
 from sact_det.perforated.cuda.packed import DTYPES, PackedUnit, pack_block
-from sact_det.perforated.precision import compute_type
+from sact_det.precision import compute_type, convolution_precision, exact_float32
 from sact_det.resnet_v2 import BottleneckUnit
 
 MIN_TRITON = (3, 4)  # the first whose autotuner keeps its choices
@@ -75,14 +75,6 @@ def _why_not_there(device: torch.device) -> Optional[str]:
     if torch.cuda.get_device_capability(device) < (8, 0):
         return f"they need compute capability 8.0; {torch.cuda.get_device_name(device)} has less"
     return None
-
-
-def float32_precision() -> str:
-    """How the kernels multiply float32: as PyTorch's convolutions on CUDA may, "tf32" or "ieee"."""
-    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    if hasattr(conv, "fp32_precision"):  # PyTorch 2.9; the older name fails once somebody has used this one
-        return "tf32" if conv.fp32_precision == "tf32" else "ieee"
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
 
 
 class TritonRun(Run):
@@ -146,7 +138,7 @@ class TritonRun(Run):
         What positions happen to be active at that time would make a poor measurement.
         """
         kind: tuple[object, ...] = (self._state.device, self._state.dtype, self._bucket(), self._output is None)
-        kind += (packed.conv3.dtype, packed.conv3.shape, float32_precision())
+        kind += (packed.conv3.dtype, packed.conv3.shape, convolution_precision())
         if self._kernels.INTERPRETED or kind in _TUNED:
             return
         self._lists.fill(None)
@@ -162,7 +154,7 @@ class TritonRun(Run):
         kernels, lists, adaptive = self._kernels, self._lists, output is not None
         (size, channels), (number, height, width), inner_width = state.shape, self._shape, len(packed.conv1)
         bucket, block_k = self._bucket(), kernels.block_depth(packed.conv1.element_size())
-        precision = float32_precision() if self._dtype == torch.float32 else "ieee"
+        precision = convolution_precision() if self._dtype == torch.float32 else "ieee"
         inner = self._buffer("inner", (size, inner_width), self._dtype)
         middle = self._buffer("middle", (size, inner_width), self._dtype)
 
@@ -233,7 +225,7 @@ class TritonRun(Run):
         """See Run."""
         if isinstance(branch, ImageHalting):
             pooled = (self._sums / self._counts[:, None])[:, :, None, None]
-            with torch.autocast(self._state.device.type, enabled=False):
+            with exact_float32(self._state.device):
                 return branch.scores(pooled)[:, None, None]
         kernels, lists, packed = self._score_kernels, self._lists, self._packed.branches[branch]
         (size, channels), (number, height, width) = self._state.shape, self._shape
