@@ -17,9 +17,9 @@ from sact_det.errors import InputError
 
 
 class Task(NamedTuple):
-    """`prepare` checks a config and registers its data sets; `trainer` trains and evaluates."""
+    """`prepare` checks a config with its overrides and registers its data sets; `trainer` trains and evaluates."""
 
-    prepare: Callable[[CfgNode], None]
+    prepare: Callable[[CfgNode, Sequence[str]], None]
     trainer: type[Trainer]
 
 
@@ -47,6 +47,6 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
             project, or a value is out of range.
     """
     cfg = merge_config(config_file, overrides)
-    task_of(cfg).prepare(cfg)
+    task_of(cfg).prepare(cfg, overrides)
     cfg.freeze()
     return cfg

@@ -1,18 +1,33 @@
 """What a detector's config must fulfil, before any work is done."""
 
-from detectron2.config import CfgNode
+from typing import Sequence
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 
 from sact_det.data.coco import register_coco_datasets
 from sact_det.detection.backbone import EXTRACTOR_BLOCKS
+from sact_det.engine.config_checks import check_no_effect, check_ranges
+from sact_det.engine.config_rules import whole, within
+from sact_det.engine.config_table import DETECTION, UNUSED_BY_DETECTORS
 from sact_det.engine.setup import check_registered, check_sact
+from sact_det.errors import InputError
 from sact_det.resnet_v2 import ResNetV2Spec
 
 
-def prepare(cfg: CfgNode) -> None:
-    """Checks the config and registers its data sets. Raises InputError."""
+def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
+    """Checks the config and registers its data sets.
+
+    Args:
+        cfg: the config; MODEL.ROI_HEADS.NUM_CLASSES becomes that of its data.
+        overrides: KEY VALUE pairs that `cfg` has from a command line.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
     check_sact(cfg, ResNetV2Spec, len(EXTRACTOR_BLOCKS))
     model = cfg.MODEL
     check_registered("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY)
@@ -20,4 +35,87 @@ def prepare(cfg: CfgNode) -> None:
     check_registered("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY)
     check_registered("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY)
     check_registered("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY)
+    _check_boxes_only(cfg)
+    check_ranges(cfg, DETECTION)
+    check_no_effect(cfg, UNUSED_BY_DETECTORS, "a detector")
+    _check_anchors_and_labels(cfg)
+    _check_sizes(cfg)
+    stated = model.ROI_HEADS.NUM_CLASSES
     register_coco_datasets(cfg)
+    _take_classes(cfg, stated, overrides[::2])
+
+
+def _check_boxes_only(cfg: CfgNode) -> None:
+    model = cfg.MODEL
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if model[key]:
+            raise InputError(f"MODEL.{key}: {model.ROI_HEADS.NAME} detects boxes only")
+    for section, name in (("PROPOSAL_GENERATOR", "RRPN"), ("ANCHOR_GENERATOR", "RotatedAnchorGenerator")):
+        if name == model[section].NAME:
+            raise InputError(f"MODEL.{section}.NAME {name}: {model.ROI_HEADS.NAME} takes no rotated boxes")
+
+
+def _check_anchors_and_labels(cfg: CfgNode) -> None:
+    features = len(cfg.MODEL.RPN.IN_FEATURES)
+    for key in ("SIZES", "ASPECT_RATIOS"):
+        anchors = cfg.MODEL.ANCHOR_GENERATOR[key]
+        lists = [isinstance(entry, (list, tuple)) for entry in anchors]
+        if any(lists) and not (all(lists) and len(lists) in (1, features)):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.{key} must list numbers, or one list of them, or one for each of "
+                f"MODEL.RPN.IN_FEATURES, {features}; got {anchors}"
+            )
+    for section in ("RPN", "ROI_HEADS"):
+        thresholds, labels = cfg.MODEL[section].IOU_THRESHOLDS, cfg.MODEL[section].IOU_LABELS
+        if sorted(thresholds) != list(thresholds):
+            raise InputError(f"MODEL.{section}.IOU_THRESHOLDS must not fall; got {thresholds}")
+        if len(labels) != len(thresholds) + 1:
+            raise InputError(
+                f"MODEL.{section}.IOU_LABELS must list {len(thresholds) + 1}, one more than thresholds; got {labels}"
+            )
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    sizes = cfg.INPUT
+    if sizes.MIN_SIZE_TRAIN_SAMPLING == "range" and not (
+        len(sizes.MIN_SIZE_TRAIN) == 2 and 0 < sizes.MIN_SIZE_TRAIN[0] <= sizes.MIN_SIZE_TRAIN[1]
+    ):
+        raise InputError(
+            "INPUT.MIN_SIZE_TRAIN must list two sides, the smaller first, for INPUT.MIN_SIZE_TRAIN_SAMPLING 'range'; "
+            f"got {sizes.MIN_SIZE_TRAIN}"
+        )
+    for phase, least in (("TRAIN", max(sizes.MIN_SIZE_TRAIN)), ("TEST", sizes.MIN_SIZE_TEST)):
+        if sizes[f"MAX_SIZE_{phase}"] < least:
+            raise InputError(
+                f"INPUT.MAX_SIZE_{phase} must be at least INPUT.MIN_SIZE_{phase}, {least}; "
+                f"got {sizes[f'MAX_SIZE_{phase}']}"
+            )
+    relative = sizes.CROP.TYPE.startswith("relative")
+    rule = within(0, 1, "(]") if relative else whole(1)
+    if not all(map(rule.allows, sizes.CROP.SIZE)):
+        raise InputError(
+            f"INPUT.CROP.SIZE: each of both must {rule.expected} for INPUT.CROP.TYPE {sizes.CROP.TYPE!r}; "
+            f"got {sizes.CROP.SIZE}"
+        )
+
+
+def _take_classes(cfg: CfgNode, stated: int, overridden: Sequence[str]) -> None:
+    """MODEL.ROI_HEADS.NUM_CLASSES becomes that of the data, unless another one was asked for: that is refused.
+
+    Detectron2's default asks for nothing, nor does a file whose data sets the command line has exchanged.
+    """
+    key = "MODEL.ROI_HEADS.NUM_CLASSES"
+    counts = {
+        name: len(classes)
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+        if name in DatasetCatalog and (classes := MetadataCatalog.get(name).get("thing_classes")) is not None
+    }
+    own_data = not any(name.startswith("DATASETS.") for name in overridden)
+    asked = key in overridden or (own_data and stated != get_cfg().MODEL.ROI_HEADS.NUM_CLASSES)
+    for name, count in counts.items():
+        if asked and count != stated:
+            raise InputError(
+                f"{key} is {stated}, but data set {name!r} has {count} classes; leave it out, or set {count}"
+            )
+    if counts:
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = next(iter(counts.values()))

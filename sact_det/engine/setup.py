@@ -1,50 +1,84 @@
 """From a config file and command-line overrides to a config; what every task checks in it."""
 
 import contextlib
-import math
+import difflib
 import re
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
-from sact_det.block import EXECUTIONS, check_choice
-from sact_det.config import add_sact_config, spec_from_config
+from sact_det.config import spec_from_config
+from sact_det.engine.config_checks import check_common, defaults, leaves
 from sact_det.engine.config_file import read_config_files
 from sact_det.errors import InputError, one_line
 from sact_det.network_spec import NetworkSpec, are_positive_integers
-from sact_det.norm import NORMS
+
+_SHOWN = 100  # characters of a value
 
 
 def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     """Detectron2's defaults, ours, the file's, then KEY VALUE overrides; not frozen.
 
-    MODEL.DEVICE falls back to the CPU where there is no GPU.
+    A whole number does for a key that takes any. MODEL.DEVICE falls back to the CPU where there is no GPU.
 
     Raises:
         InputError: the file, or one that it builds on, is missing or not yaml, a key does not exist, or a value has the
             wrong type.
     """
-    cfg = get_cfg()
-    add_sact_config(cfg)
+    cfg = defaults()
     for name, tree in read_config_files(config_file) if config_file else ():
-        if tree.get("VERSION", cfg.VERSION) != cfg.VERSION:
+        if tree.get("VERSION", cfg.VERSION) != cfg.VERSION:  # what it says has another meaning
             raise InputError(f"{name}: VERSION must be {cfg.VERSION}; got {tree['VERSION']!r}")
-        try:
-            cfg.merge_from_other_cfg(CfgNode(tree))
-        except Exception as error:  # yacs raises whatever it likes
-            raise InputError(f"{name}: {one_line(error)}") from error
+        for key, value in _keys_of(tree, cfg):
+            _set(cfg, key, value, f"{name}: ")
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; got {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):
-        try:
-            cfg.merge_from_list([key, value])
-        except Exception as error:
-            raise InputError(f"{key} {value}: {one_line(error)}") from error
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        _set(cfg, key, value, f"{key} {_shown(value)}: ")
+    if str(cfg.MODEL.DEVICE).startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def _keys_of(tree: dict[str, Any], cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The full keys of a file with their values; what stands for a section of `cfg` is looked into."""
+    for name, value in tree.items():
+        section = cfg.get(name)
+        if isinstance(value, dict) and isinstance(section, CfgNode):
+            yield from _keys_of(value, section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _set(cfg: CfgNode, key: str, raw: Any, where: str) -> None:
+    """Gives a key a value, which may be text that says it (yacs). Raises InputError that begins with `where`."""
+    known = dict(leaves(cfg))
+    sections = {name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)}
+    if key in sections:
+        raise InputError(f"{where}{key} is a section of keys; got {_shown(raw)}")
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        raise InputError(f"{where}Non-existent key: {key}{f'; did you mean {near[0]}?' if near else ''}")
+    old = known[key]
+    try:
+        value = CfgNode._decode_cfg_value(raw)
+        if isinstance(old, str) and isinstance(raw, str) and value is not None and not isinstance(value, str):
+            value = raw  # a folder called 1 is a folder
+        if isinstance(old, float) and type(value) is int:
+            value = float(value)
+        cfg.merge_from_list([key, repr(value) if isinstance(value, str) else value])
+    except Exception as error:  # yacs raises whatever it likes
+        said = one_line(error)
+        if "Type mismatch" in said:
+            said = f"Type mismatch: {key} is of type {type(old).__name__}; got {type(value).__name__} {_shown(value)}"
+        raise InputError(f"{where}{said}") from error
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @contextlib.contextmanager
@@ -60,7 +94,7 @@ def arguments_are_keys(node: str) -> Iterator[None]:
 
 
 def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -> None:
-    """Has the network's own checks judge MODEL.SACT, before any work is done.
+    """Has the network's own checks judge MODEL.SACT, and the table everything that all tasks read.
 
     Args:
         cfg: the config.
@@ -70,23 +104,12 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
     Raises:
         InputError: a value is out of range.
     """
-    sact = cfg.MODEL.SACT
-    if cfg.MODEL.BACKBONE.FREEZE_AT < 0:
-        raise InputError(f"MODEL.BACKBONE.FREEZE_AT must be 0 or more; got {cfg.MODEL.BACKBONE.FREEZE_AT}")
-    for key in ("HALTING_LR_FACTOR", "BACKBONE_LR_FACTOR"):
-        if not 0 < cfg.SOLVER[key] < math.inf:
-            raise InputError(f"SOLVER.{key} must be a finite positive number; got {cfg.SOLVER[key]}")
+    units = cfg.MODEL.SACT.REFERENCE_UNITS
     with arguments_are_keys("MODEL.SACT"):
         spec_from_config(cfg, family)
-        check_choice("box_head_norm", sact.BOX_HEAD_NORM, ("", *NORMS))
-        check_choice("box_head_halting_norm", sact.BOX_HEAD_HALTING_NORM, ("", *NORMS))
-        check_choice("execution", sact.EXECUTION, EXECUTIONS)
-        if not 0 <= sact.TAU < math.inf:
-            raise ValueError(f"`tau` must be a finite number, 0 or more; got {sact.TAU}")
-        if len(sact.REFERENCE_UNITS) != reference_blocks or not are_positive_integers(sact.REFERENCE_UNITS):
-            raise ValueError(
-                f"`reference_units` must list {reference_blocks} positive integers; got {sact.REFERENCE_UNITS}"
-            )
+        if len(units) != reference_blocks or not are_positive_integers(units):
+            raise ValueError(f"`reference_units` must list {reference_blocks} positive integers; got {units}")
+    check_common(cfg)
 
 
 def check_registered(key: str, name: str, registry: Registry) -> None:

@@ -71,7 +71,7 @@ def test_an_override_that_does_not_fit_is_named(overrides, message):
     ("text", "message"),
     [
         (None, "no such config file"),
-        ("MODEL:\n  SACT:\n    TOW: 1\n", "Non-existent config key: MODEL.SACT.TOW"),
+        ("MODEL:\n  SACT:\n    TOW: 1\n", "Non-existent key: MODEL.SACT.TOW"),
         ("MODEL:\n  SACT:\n    TAU: much\n", "Type mismatch"),
         ("MODEL: [\n", "not a readable yaml file: line 2, column 1: expected the node content"),
         ("_BASE_: nowhere.yaml\n", "_BASE_ {folder}/nowhere.yaml: no such config file"),

@@ -109,7 +109,7 @@ def test_bases_that_multiply_are_not_followed_for_ever(write):
         ("SEED: !!set {a, b}", "a.yaml: "),
         ("SEED: much", "a.yaml: Type mismatch"),
         ("MODEL: 3", "a.yaml: "),
-        ("MODEL: {SACT: {TOW: 1}}", "a.yaml: Non-existent config key: MODEL.SACT.TOW"),
+        ("MODEL: {SACT: {TOW: 1}}", "a.yaml: Non-existent key: MODEL.SACT.TOW"),
         ("_BASE_: 3", "a.yaml: _BASE_ must name a config file or list some; got 3"),
         ("_BASE_: ''", "a.yaml: _BASE_ must name a config file or list some; got ''"),
         ("_BASE_: [[b.yaml]]", "a.yaml: _BASE_ must name a config file or list some; got ['b.yaml']"),
@@ -118,9 +118,9 @@ def test_bases_that_multiply_are_not_followed_for_ever(write):
         ("_BASE_: .", "a.yaml: _BASE_ .: not a regular file; expected a yaml file"),
         ("_BASE_: /dev/zero", "a.yaml: _BASE_ /dev/zero: not a regular file; expected a yaml file"),
         ("_BASE_: bad.yaml", "a.yaml: _BASE_ bad.yaml: not a config; expected keys and values"),
-        ("_BASE_: worse.yaml", "worse.yaml: Non-existent config key: TOW"),
+        ("_BASE_: worse.yaml", "worse.yaml: Non-existent key: TOW"),
         ("_BASE_: http://127.0.0.1:9/b.yaml", "a.yaml: _BASE_ http://127.0.0.1:9/b.yaml: cannot be fetched ("),
-        ("MODEL: {_BASE_: b.yaml}", "a.yaml: Non-existent config key: MODEL._BASE_"),
+        ("MODEL: {_BASE_: b.yaml}", "a.yaml: Non-existent key: MODEL._BASE_"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_fault(write, content, message):

@@ -128,7 +128,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_destroys_nothing(trained
         (["DATASETS.TEST", "('nowhere',)"], "nowhere: no such data set"),
         (["DATASETS.COCO_FORMAT", "[('toy', 'nowhere.json', '.')]"], "nowhere.json: no such annotation file"),
         (["DATASETS.COCO_FORMAT", f"[('toy', '{TINY}', '.')]"], f"{TINY}: not a readable json file"),
-        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH must be a positive multiple"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH must be an integer from 1 to 65536; got 0"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth: no such weight file"),
         (["--eval-only"], "MODEL.WEIGHTS is empty: evaluation needs trained weights"),
         (["--eval-only", "DATASETS.TEST", "()"], "DATASETS.TEST is empty: --eval-only has nothing to evaluate"),
@@ -245,7 +245,10 @@ def test_a_file_in_place_of_the_output_folder_is_named(files, output, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL.SACT.TOW", "1"], "error: MODEL.SACT.TOW 1: Non-existent key: MODEL.SACT.TOW"),
+        (
+            ["MODEL.SACT.TOW", "1"],
+            "error: MODEL.SACT.TOW 1: Non-existent key: MODEL.SACT.TOW; did you mean MODEL.SACT.TAU?",
+        ),
         (["MODEL.WEIGHTS", "nowhere.pth"], "error: nowhere.pth: no such weight file"),
     ],
     ids=["found before the processes start", "found by the processes"],
