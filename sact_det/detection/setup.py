@@ -110,12 +110,16 @@ def _take_classes(cfg: CfgNode, stated: int, overridden: Sequence[str]) -> None:
         for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
         if name in DatasetCatalog and (classes := MetadataCatalog.get(name).get("thing_classes")) is not None
     }
+    if not counts:
+        return
     own_data = not any(name.startswith("DATASETS.") for name in overridden)
     asked = key in overridden or (own_data and stated != get_cfg().MODEL.ROI_HEADS.NUM_CLASSES)
+    first = next(iter(counts))
     for name, count in counts.items():
         if asked and count != stated:
             raise InputError(
                 f"{key} is {stated}, but data set {name!r} has {count} classes; leave it out, or set {count}"
             )
-    if counts:
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = next(iter(counts.values()))
+        if count != counts[first]:
+            raise InputError(f"data set {name!r} has {count} classes, {first!r} has {counts[first]}")
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = counts[first]
