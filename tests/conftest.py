@@ -5,6 +5,8 @@ import resource
 import tempfile
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before anything reads it: threads wait more than they work here
+
 import pytest
 import torch
 

@@ -22,7 +22,10 @@ from sact_det.resnet_v2 import ResNetV2Spec, Stem
 
 UNITS = 5
 
-pytestmark = pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable()))
+pytestmark = [
+    pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable())),
+    pytest.mark.usefixtures("threads"),
+]
 needs_bfloat16 = pytest.mark.skipif(
     library.why_unavailable() is not None or not calls.kernels().has_bfloat16(),
     reason="this processor does not multiply bfloat16",

@@ -25,7 +25,10 @@ from sact_det.resnet_v2 import ResNetV2Spec
 UNITS = 4
 TOLERANCE = 2e-5  # of a float32 gradient, in the Euclidean norm
 
-pytestmark = pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable()))
+pytestmark = [
+    pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable())),
+    pytest.mark.usefixtures("threads"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,8 @@ from typing import Optional
 
 from torch import Tensor
 
-from sact_det.perforated.cpu.calls import Factor, Factors, address, whole_vectors
+from sact_det.perforated.cpu.calls import Factor, Factors, whole_vectors
+from sact_det.perforated.cpu.memory import address
 from sact_det.perforated.cpu.workspace import workspace
 
 
@@ -38,6 +39,7 @@ class Borrowed:
 
         Columns are the output channels, or, transposed, the input channels.
         """
+        conv = conv.resolve_neg()
         step_out, step_in, step_row, step_tap = conv.stride()
         if conv.shape[2] > 1 and step_row != conv.shape[3] * step_tap:
             conv = conv.contiguous()
@@ -48,7 +50,7 @@ class Borrowed:
         steps = (step_in, step_tap, step_out) if transposed else (step_out, step_tap, step_in)
         factors = (None, address(scale)) if transposed else (address(scale), None)
         target = self.room(name, taps * depth * whole_vectors(columns))
-        self._factors.append(Factor(target, conv.data_ptr(), columns, taps, depth, *steps, *factors))
+        self._factors.append(Factor(target, address(conv, strided=True), columns, taps, depth, *steps, *factors))
         self._sources.append(conv)
         return target
 

@@ -7,8 +7,6 @@ import ctypes
 import functools
 from typing import Optional
 
-from torch import Tensor
-
 from sact_det.perforated.cpu import library
 
 
@@ -173,14 +171,14 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
     "list_positions": (_INT64, [_ADDRESS, _ADDRESS, *3 * [_INT64], _ADDRESS, ctypes.POINTER(_INT64), _ADDRESS]),
     # Inference.
     **{name: (_INT64, []) for name in ("has_bfloat16", "has_bfloat16_tiles", "has_float16")},
-    "scratch_size": (_INT64, _pointers(Unit)),
+    "scratch_size": (_INT64, [*_pointers(Unit, Evaluation), _INT]),
     "evaluate_unit": (None, [*_pointers(Unit, Halting, Evaluation), _INT]),
     "stem_scratch_size": (_INT64, [*_pointers(Stem), _INT64]),
     "evaluate_stem": (None, [*_pointers(Stem, Images), _INT]),
     "count_positions": (_INT64, [*_pointers(Process), _INT64]),
     "halting_step": (_INT64, [*_pointers(Process), _INT64, _ADDRESS]),
     # Training.
-    "forward_scratch_size": (_INT64, _pointers(TrainedUnit)),
+    "forward_scratch_size": (_INT64, [*_pointers(TrainedUnit, SitesStruct), _INT]),
     "backward_scratch_size": (_INT64, _pointers(TrainedUnit)),
     "local_scratch_size": (_INT64, []),
     "tabulate": (None, [_ADDRESS, _INT64, _ADDRESS, _INT64]),
@@ -203,11 +201,6 @@ def kernels() -> ctypes.CDLL:
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
     return loaded
-
-
-def address(tensor: Optional[Tensor]) -> Optional[int]:
-    """Of its data, or None."""
-    return None if tensor is None else tensor.data_ptr()
 
 
 @functools.lru_cache(maxsize=None)

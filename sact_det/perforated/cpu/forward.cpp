@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include "factors.h"
+#include "sums.h"
 #include "training.h"
 
 extern "C" {
@@ -15,28 +16,35 @@ struct ForwardPass {
     float* state;               // rows of the result, or null: `reads` with the identity as shortcut, else `writes`
     float* output;              // [output positions, out_channels]; += remaining * residual
     const float* remaining;     // [output positions], or null: output = state
-    double* sums;               // [threads, images, out_channels]; += residual, or state where `remaining` is null
-    double* squares;            // [threads, out_channels] or null; += the state's squares less those before
-    float* scratch;             // [threads, forward_scratch_size(unit)]
+    double* sums;               // [images, out_channels]; += residual, or state where `remaining` is null
+    double* squares;            // [out_channels] or null; += the state's squares less those before
+    float* scratch;             // [forward_scratch_size()]
 };
-
-int64_t forward_scratch_size(const TrainedUnit* unit) {
-    return BLOCK_ROWS * unit->in_channels + 2 * whole_vectors(unit->out_channels);
-}
 
 }  // extern "C"
 
 namespace {
 
+// The parts of the scratch, in floats: what each thread normalizes, sums over images, and squares over all positions.
+struct Parts {
+    Parts(const TrainedUnit& unit, const Sites& sites, int threads)
+        : blocks(Blocks(sites.num_writes, threads).number()),
+          each(BLOCK_ROWS * unit.in_channels),
+          sums(threads * each),
+          squares(sums + ImageSums::size(blocks, sites.images, unit.out_channels)),
+          size(squares + ImageSums::size(blocks, 1, unit.out_channels)) {}
+
+    const int64_t blocks, each, sums, squares, size;
+};
+
 // Adds the residual to the state and, weighted, to the output.
 struct Addition {
     const TrainedUnit& unit;
     const ForwardPass& to;
-    const int64_t* positions;      // of the rows
-    const Place* places;
+    const int64_t* positions;  // of the rows
     const int32_t* state_rows;
-    double* sums;                  // [images, out_channels]
-    float *one_sum, *one_square;   // [whole_vectors(out_channels)]; the sum if all rows belong to one image, else null
+    float* const* sums;        // [whole_vectors(out_channels)] of the image of each row, in order
+    float* squares;            // [whole_vectors(out_channels)] or null
 
     void expect(int first, int count, int64_t column, int vectors) const {
         for (int r = 0; r < count; r++) {
@@ -48,6 +56,7 @@ struct Addition {
     void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
         const int64_t width = unit.out_channels - column;
         const Vector bias = load_part(unit.bias3 + column, width);
+        const bool one_image = sums[first] == sums[first + count - 1];
         Vector sum{}, square{};
         for (int r = 0; r < count; r++) {
             const int64_t position = positions[first + r];
@@ -59,21 +68,24 @@ struct Addition {
             float* output = to.output + position * unit.out_channels + column;
             const Vector change = to.remaining ? residual : after;
             store_part(output, to.remaining ? load_part(output, width) + to.remaining[position] * residual : after, width);
-            if (to.squares) square += to.remaining ? residual * (2 * before + residual) : after * after;
-            if (one_sum)
+            if (squares) square += to.remaining ? residual * (2 * before + residual) : after * after;
+            if (one_image)
                 sum += change;
             else
-                for (int64_t c = 0; c < std::min<int64_t>(width, LANES); c++)
-                    sums[places[first + r].image * unit.out_channels + column + c] += change[c];
+                add(change, sums[first + r] + column);
         }
-        if (one_sum) store(one_sum + column, load(one_sum + column) + sum);
-        if (to.squares) store(one_square + column, load(one_square + column) + square);
+        if (one_image) add(sum, sums[first] + column);
+        if (squares) add(square, squares + column);
     }
 };
 
 }  // namespace
 
 extern "C" {
+
+int64_t forward_scratch_size(const TrainedUnit* unit, const Sites* sites, int threads) {
+    return Parts(*unit, *sites, threads).size;
+}
 
 void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const ForwardPass* pass_at, const Factors* factors,
                    int threads) {
@@ -85,15 +97,15 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
     float* zeros = to.inner + sites.num_reads * inner_size;
     std::fill_n(zeros, inner_size, 0.0f);
     Blocks read_blocks(sites.num_reads, threads), write_blocks(sites.num_writes, threads);
+    const Parts parts(unit, sites, threads);
+    const int64_t map_size = sites.out_height * sites.out_width, block_rows = write_blocks.size_of_each();
+    const ImageSums image_sums(to.scratch + parts.sums, sites.writes, sites.num_writes, block_rows, sites.images, map_size, channels);
+    const ImageSums all_squares(to.scratch + parts.squares, sites.writes, sites.num_writes, block_rows, 1,
+                                sites.images * map_size, channels);
 
 #pragma omp parallel num_threads(threads)
     {
-        const int thread = omp_get_thread_num();
-        float* normalized = to.scratch + thread * forward_scratch_size(&unit);
-        float* one_sum = normalized + BLOCK_ROWS * unit.in_channels;
-        float* one_square = one_sum + whole_vectors(channels);
-        double* sums = to.sums + thread * sites.images * channels;
-        double* squares = to.squares ? to.squares + thread * channels : nullptr;
+        float* normalized = to.scratch + omp_get_thread_num() * parts.each;
         float* targets[BLOCK_ROWS];
         Left<float> left;
 
@@ -119,10 +131,12 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
 #pragma omp barrier
         write_blocks.take([&](int64_t first, int rows) {
             Place places[BLOCK_ROWS];
+            float* sums[BLOCK_ROWS];
             left.segments = 9;
             std::fill_n(left.lengths, 9, unit.width);
             for (int r = 0; r < rows; r++) {
                 places[r] = locate(sites.writes[first + r], sites.out_height, sites.out_width);
+                sums[r] = image_sums.of(first, places[r].image);
                 for (int tap = 0; tap < 9; tap++) {
                     const int64_t position = tapped(unit, sites, places[r], tap);
                     const int32_t row = position < 0 ? -1 : sites.read_rows[position];
@@ -143,15 +157,14 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
                 normalize_row(row_of(to.x, to.x_rows, source, unit.in_channels), unit.scale, unit.shift, unit.in_channels,
                               normalized + r * unit.in_channels);
             }
-            const bool one_image = places[0].image == places[rows - 1].image;
-            std::fill_n(one_sum, 2 * whole_vectors(channels), 0.0f);
-            multiply(left, rows, unit.conv3, channels,
-                     Addition{unit, to, sites.writes + first, places, state_rows, sums, one_image ? one_sum : nullptr, one_square});
-            for (int64_t c = 0; c < channels; c++) {
-                if (one_image) sums[places[0].image * channels + c] += one_sum[c];
-                if (squares) squares[c] += one_square[c];
-            }
+            image_sums.start(first, places[0].image, places[rows - 1].image, 0, whole_vectors(channels));
+            float* squares = to.squares ? all_squares.of(first, 0) : nullptr;
+            if (squares) all_squares.start(first, 0, 0, 0, whole_vectors(channels));
+            multiply(left, rows, unit.conv3, channels, Addition{unit, to, sites.writes + first, state_rows, sums, squares});
         });
+#pragma omp barrier
+        image_sums.add_to(to.sums);
+        if (to.squares) all_squares.add_to(to.squares);
     }
 }
 

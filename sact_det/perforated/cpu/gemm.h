@@ -168,6 +168,7 @@ public:
         size = tiles * TILE_ROWS;
     }
 
+    int64_t size_of_each() const { return size; }
     int64_t number() const { return number_for(count); }
     int64_t number_for(int64_t rows) const { return (rows + size - 1) / size; }  // blocks that hold the first rows
     int64_t first(int64_t block) const { return block * size; }

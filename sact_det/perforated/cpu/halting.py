@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sact_det.halting_process import HaltingOutcome, HaltingProcess
 from sact_det.perforated.cpu import calls
+from sact_det.perforated.cpu.memory import address, ones, plain, zeros
 
 
 class RowsHalting(HaltingProcess):
@@ -21,12 +22,13 @@ class RowsHalting(HaltingProcess):
     def __init__(self, exists: Tensor, num_units: int, eps: float):
         number, height, width = exists.shape
         self._kernels = calls.kernels()
+        exists = plain(exists)
         self._active = exists.clone()
-        self._distribution = torch.zeros(number, num_units, height, width)
-        cumulative, self._ponder_cost = torch.zeros(2, *exists.shape)
-        self.remainder = torch.ones(exists.shape)
-        self._units = torch.zeros(exists.shape, dtype=torch.int64)
-        self._counts = torch.zeros(2, number, num_units, dtype=torch.int64)
+        self._distribution = zeros(number, num_units, height, width)
+        cumulative, self._ponder_cost = zeros(2, *exists.shape)
+        self.remainder = ones(*exists.shape)
+        self._units = zeros(*exists.shape, dtype=torch.int64)
+        self._counts = zeros(2, number, num_units, dtype=torch.int64)
         self._kept = exists, cumulative
         self._process = calls.Process(
             images=number,
@@ -34,15 +36,15 @@ class RowsHalting(HaltingProcess):
             width=width,
             units=num_units,
             threshold=1.0 - eps,
-            exists=exists.data_ptr(),
-            cumulative=cumulative.data_ptr(),
-            remainder=self.remainder.data_ptr(),
-            ponder_cost=self._ponder_cost.data_ptr(),
-            num_units=self._units.data_ptr(),
-            active=self._active.data_ptr(),
-            distribution=self._distribution.data_ptr(),
-            evaluated=self._counts[0].data_ptr(),
-            dilated=self._counts[1].data_ptr(),
+            exists=address(exists, torch.bool),
+            cumulative=address(cumulative),
+            remainder=address(self.remainder),
+            ponder_cost=address(self._ponder_cost),
+            num_units=address(self._units, torch.int64),
+            active=address(self._active, torch.bool),
+            distribution=address(self._distribution),
+            evaluated=address(self._counts[0], torch.int64),
+            dilated=address(self._counts[1], torch.int64),
         )
         self._unit = 0
         self._left = self._kernels.count_positions(self._process, 0)
@@ -58,8 +60,8 @@ class RowsHalting(HaltingProcess):
 
     def step(self, h: Optional[Tensor]) -> Tensor:
         """See HaltingProcess."""
-        h = None if h is None else h.contiguous()
-        self._left = self._kernels.halting_step(self._process, self._unit, None if h is None else h.data_ptr())
+        h = None if h is None else plain(h)
+        self._left = self._kernels.halting_step(self._process, self._unit, address(h))
         self._unit += 1
         return self._distribution[:, self._unit - 1]
 

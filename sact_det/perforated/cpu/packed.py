@@ -1,6 +1,5 @@
 """Weights as the kernels for inference read them."""
 
-import ctypes
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
@@ -12,6 +11,7 @@ from torch import Tensor
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit
 from sact_det.halting_branch import SpatialHalting
 from sact_det.perforated.cpu import calls
+from sact_det.perforated.cpu.memory import address
 from sact_det.perforated.folded import fold_halting, fold_unit
 from sact_det.resnet_v2 import BottleneckUnit, Stem, symmetric_max_pool
 
@@ -39,13 +39,11 @@ class PackedUnit:
     Attributes:
         struct: with the addresses of `tensors`.
         inner_size: floats of a row behind conv1.
-        scratch_size: floats of scratch per thread.
     """
 
     struct: calls.Unit
     tensors: dict[str, Tensor]
     inner_size: int
-    scratch_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +66,8 @@ def pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> PackedUnit:
     width, in_channels = folded.conv1.shape
     if width % 2 or in_channels % 2:
         dtype = torch.float32
-    tensors = {
-        **{name: getattr(folded, name).contiguous() for name in ("scale", "shift", "bias1", "bias2", "bias3")},
-        **{name: _packed(getattr(folded, name), dtype) for name in ("conv1", "conv2", "conv3")},
-    }
+    vectors = {name: getattr(folded, name).contiguous() for name in ("scale", "shift", "bias1", "bias2", "bias3")}
+    factors = {name: _packed(getattr(folded, name), dtype) for name in ("conv1", "conv2", "conv3")}
     struct = calls.Unit(
         in_channels=in_channels,
         width=width,
@@ -80,10 +76,11 @@ def pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> PackedUnit:
         dilation=folded.dilation,
         projects=folded.projects,
         bfloat16=dtype == torch.bfloat16,
-        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        **{name: address(vector) for name, vector in vectors.items()},
+        **{name: address(factor, dtype) for name, factor in factors.items()},
     )
     inner_size = calls.whole_vectors(width) * dtype.itemsize // torch.float32.itemsize
-    return PackedUnit(struct, tensors, inner_size, calls.kernels().scratch_size(ctypes.byref(struct)))
+    return PackedUnit(struct, {**vectors, **factors}, inner_size)
 
 
 def pack_halting(branch: SpatialHalting) -> PackedHalting:
@@ -91,7 +88,7 @@ def pack_halting(branch: SpatialHalting) -> PackedHalting:
     folded = fold_halting(branch)
     lanes = calls.kernels().lanes()
     tensors = folded.taps.contiguous(), F.pad(folded.bias, (0, -len(folded.bias) % lanes)), folded.pooled.contiguous()
-    struct = calls.Halting(len(folded.pooled), *(tensor.data_ptr() for tensor in tensors), float(folded.constant))
+    struct = calls.Halting(len(folded.pooled), *map(address, tensors), float(folded.constant))
     return PackedHalting(struct, tensors, len(tensors[1]))
 
 
@@ -144,7 +141,7 @@ def _pack_stem(stem: Stem, dtype: torch.dtype) -> PackedStem:
     conv = _packed((rows if dtype == torch.float32 else F.pad(rows, (0, 1))).flatten(1), dtype)
     bias = F.pad(stem.conv.bias.float(), (0, -channels % lanes))
     same, bfloat16 = stem.pool is not symmetric_max_pool, dtype == torch.bfloat16
-    return PackedStem(calls.Stem(channels, conv.data_ptr(), bias.data_ptr(), same, bfloat16), (conv, bias))
+    return PackedStem(calls.Stem(channels, address(conv, dtype), address(bias), same, bfloat16), (conv, bias))
 
 
 # By the type of the factors: packs the root convolution.

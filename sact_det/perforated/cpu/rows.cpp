@@ -4,13 +4,14 @@
 // memory of its own except what batch normalisation and ReLU would have to write anyway: a 3x3 convolution reads its
 // neighbours through pointers (gemm.h), and a pointer beyond the map leads to a row of zeros.
 //
-// Threads take blocks of a list as they come. A position's result does not depend on which thread computes it; sums
-// over positions are kept per thread in double precision, and depend on it in their last bits.
+// Threads take blocks of a list as they come; there may be fewer of them than were asked for. No result depends on which
+// thread computes it; sums over positions (sums.h) depend on the number that was asked for, in their last bits. Nothing is
+// allocated here.
 
 #include <omp.h>
 
+#include <new>
 #include <thread>
-#include <vector>
 
 #include "worker.h"
 
@@ -21,7 +22,12 @@ constexpr int64_t FEW = 2 * BLOCK_ROWS;  // reads up to which threads share posi
 // Which blocks of reads are done, so that a block of writes waits for those that it needs and not for all threads.
 class Progress {
 public:
-    explicit Progress(int64_t blocks) : done(blocks) {}
+    // Floats of memory for so many blocks.
+    static int64_t size(int64_t blocks) { return (blocks * sizeof(Flag) + sizeof(float) - 1) / sizeof(float); }
+
+    Progress(float* memory, int64_t blocks) : done(reinterpret_cast<Flag*>(memory)) {
+        for (int64_t block = 0; block < blocks; block++) new (done + block) Flag(false);
+    }
 
     void finish(int64_t block) { done[block].store(true, std::memory_order_release); }
 
@@ -34,18 +40,20 @@ public:
     }
 
 private:
-    std::vector<std::atomic<bool>> done;
+    typedef std::atomic<bool> Flag;
+
+    Flag* const done;
     std::atomic<int64_t> known{0};  // all blocks before this one are done
 };
 
 // Every thread takes blocks of positions.
 class Apart {
 public:
-    Apart(const Unit& unit, const Evaluation& to, int threads)
-        : unit(unit), to(to), reads(to.num_reads, threads), writes(to.num_writes, threads), progress(reads.number()) {}
+    Apart(const Unit& unit, const Evaluation& to, Blocks& reads, Blocks& writes, float* memory)
+        : unit(unit), to(to), reads(reads), writes(writes), progress(memory, reads.number()) {}
 
     template <class Element, class From>
-    void work(Worker<Element, From>& worker) {
+    void work(Worker<Element, From>& worker, const ImageSums& sums) {
         reads.take([&](int64_t first, int rows) {
             worker.read(first, rows, {});
             worker.multiply_halted(first, rows);
@@ -54,7 +62,7 @@ public:
         writes.take([&](int64_t first, int rows) {
             progress.wait(needed(to.writes[first + rows - 1]));
             worker.convolve(first, rows, worker.middle(), {});
-            worker.write(first, rows, worker.middle(), {});
+            worker.write(first, rows, worker.middle(), sums, {});
             worker.multiply_written(first, rows);
         });
     }
@@ -70,7 +78,7 @@ private:
 
     const Unit& unit;
     const Evaluation& to;
-    Blocks reads, writes;
+    Blocks &reads, &writes;
     Progress progress;
 };
 
@@ -78,16 +86,15 @@ private:
 // so each weight is fetched by one thread only.
 class Together {
 public:
-    Together(const Evaluation& to, int threads) : to(to), threads(threads), reads(to.num_reads, threads), writes(to.num_writes, threads) {}
+    Together(const Evaluation& to, Blocks& reads, Blocks& writes) : to(to), reads(reads), writes(writes) {}
 
     static bool pays(const Unit& unit, const Evaluation& to, int threads) {
         return to.num_reads <= FEW && threads > 1 && threads <= panels(unit.width);
     }
 
-    // middle: shared.
+    // middle: shared; share: this thread's; sums: of blocks of BLOCK_ROWS.
     template <class Element, class From>
-    void work(Worker<Element, From>& worker, Element* middle, int thread) {
-        const Share share{thread, threads};
+    void work(Worker<Element, From>& worker, Element* middle, const ImageSums& sums, Share share) {
         for (int64_t first = 0; first < to.num_reads; first += BLOCK_ROWS)
             worker.read(first, static_cast<int>(std::min<int64_t>(BLOCK_ROWS, to.num_reads - first)), share);
         for (int64_t first = 0; first < to.num_writes; first += BLOCK_ROWS) {
@@ -95,7 +102,7 @@ public:
 #pragma omp barrier
             worker.convolve(first, rows, middle, share);
 #pragma omp barrier
-            worker.write(first, rows, middle, share);
+            worker.write(first, rows, middle, sums, share);
         }
         reads.take([&](int64_t first, int rows) { worker.multiply_halted(first, rows); });
 #pragma omp barrier
@@ -104,34 +111,48 @@ public:
 
 private:
     const Evaluation& to;
-    const int threads;
-    Blocks reads, writes;
+    Blocks &reads, &writes;
+};
+
+// The parts of the scratch: what each thread keeps, sums over images, and what blocks of reads are done.
+template <class Element>
+struct Parts {
+    Parts(const Unit& unit, const Evaluation& to, int threads)
+        : sums(threads * Scratch<Element>(unit).size),
+          progress(sums + (to.sums ? ImageSums::size(Blocks(to.num_writes, threads).number(), to.images, unit.out_channels) : 0)),
+          size(progress + Progress::size(Blocks(to.num_reads, threads).number())) {}
+
+    const int64_t sums, progress, size;  // in floats; what the threads keep comes first
 };
 
 template <class Element, class From>
 void evaluate(const Unit& unit, const Halting* branch, const Evaluation& to, int threads) {
-    const bool together = Together::pays(unit, to, threads);
-    Apart apart(unit, to, threads);
-    Together shared(to, threads);
+    const Parts<Element> parts(unit, to, threads);
+    const int64_t map_size = to.out_height * to.out_width;
+    Blocks reads(to.num_reads, threads), writes(to.num_writes, threads);
+    Apart apart(unit, to, reads, writes, to.scratch + parts.progress);
+    Together together(to, reads, writes);
     Element* middle = reinterpret_cast<Element*>(to.scratch + Scratch<Element>(unit).middle);
 
 #pragma omp parallel num_threads(threads)
     {
-        const int thread = omp_get_thread_num();
+        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+        const bool shares = Together::pays(unit, to, team);
+        const ImageSums sums(to.scratch + parts.sums, to.writes, to.num_writes, shares ? BLOCK_ROWS : writes.size_of_each(),
+                             to.images, map_size, unit.out_channels);
         Worker<Element, From> worker(unit, branch, to, thread);
-        if (together)
-            shared.work(worker, middle, thread);
+        if (shares)
+            together.work(worker, middle, sums, {thread, team});
         else
-            apart.work(worker);
-        if (branch) {
+            apart.work(worker, sums);
 #pragma omp barrier
+        if (to.sums) sums.add_to(to.sums);
+        if (branch) {
 #pragma omp for schedule(static)
             for (int64_t image = 0; image < to.images; image++) {
                 double logit = 0;
-                for (int part = 0; part < threads; part++) {
-                    const double* sum = to.sums + (part * to.images + image) * branch->channels;
-                    for (int64_t c = 0; c < branch->channels; c++) logit += sum[c] * branch->pooled[c];
-                }
+                const double* sum = to.sums + image * branch->channels;
+                for (int64_t c = 0; c < branch->channels; c++) logit += sum[c] * branch->pooled[c];
                 to.image_logits[image] = static_cast<float>(logit / to.counts[image] + branch->constant);
             }
 #pragma omp for schedule(static)
@@ -166,11 +187,12 @@ int64_t has_float16() {
 #endif
 }
 
-int64_t scratch_size(const Unit* unit) {
+// Floats that `scratch` holds; of `at`, images, num_reads and num_writes matter, and whether there are sums.
+int64_t scratch_size(const Unit* unit, const Evaluation* at, int threads) {
 #if HAS_BFLOAT16
-    if (unit->bfloat16) return Scratch<BFloat16>(*unit).size;
+    if (unit->bfloat16) return Parts<BFloat16>(*unit, *at, threads).size;
 #endif
-    return Scratch<float>(*unit).size;
+    return Parts<float>(*unit, *at, threads).size;
 }
 
 // One unit; branch may be null.

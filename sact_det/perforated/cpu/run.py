@@ -29,6 +29,7 @@ from sact_det.norm import learns_from_batch
 from sact_det.perforated.cpu import calls
 from sact_det.perforated.cpu.conditions import why_not_here, why_not_unit
 from sact_det.perforated.cpu.halting import RowsHalting
+from sact_det.perforated.cpu.memory import address, empty, ones, plain, zeros
 from sact_det.perforated.cpu.packed import PackedUnit, factor_type, pack_block
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.precision import compute_type, exact_float32
@@ -69,7 +70,7 @@ class RowsRun(Run):
         stride, channels = packed.struct.stride, packed.struct.out_channels
         number, _, *size = x.shape
         self._shape = (number, -(-size[0] // stride), -(-size[1] // stride))
-        self._exists = torch.ones(self._shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
+        self._exists = ones(*self._shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
         self._counts = self._exists.sum((1, 2))
         positions = math.prod(self._shape)
         self._padded = valid is not None
@@ -78,61 +79,61 @@ class RowsRun(Run):
         # evaluated, `moved`, have a state of their own; no row is ever copied. A plain block has nothing but its state.
         self._output = self._state = self._rows_of_output(positions, channels)
         self._moved: Optional[Tensor] = None
-        self._remaining = torch.ones(self._shape)
+        self._remaining = ones(*self._shape)
         self._halting: Optional[RowsHalting] = None
-        self._sums = None
-        if block.halting != "none":
-            self._sums = torch.zeros(self._threads, number, channels, dtype=torch.float64)
+        self._sums = None if block.halting == "none" else zeros(number, channels, dtype=torch.float64)
         self._scores: Optional[Tensor] = None
-        self._image_logits = torch.empty(number)
-        self._lists = torch.empty(2, positions, dtype=torch.int64)  # active positions, and what a 3x3 convolution reads
+        self._image_logits = empty(number)
+        self._lists = empty(2, positions, dtype=torch.int64)  # active positions, and what a 3x3 convolution reads
 
         rows = x.permute(0, 2, 3, 1)
         as_it_is = x.dtype == torch.bfloat16 and packed.struct.bfloat16 and packed.struct.projects
-        if as_it_is or x.dtype == torch.float32:
-            rows = rows.contiguous()
-        else:
-            rows = self._take("input", *rows.shape).copy_(rows)
+        floats = x.dtype == torch.float32
+        rows = plain(rows) if floats or as_it_is else self._take("input", *rows.shape).copy_(rows)
         self._evaluation = calls.Evaluation(
             images=number,
             out_height=self._shape[1],
             out_width=self._shape[2],
-            writes=self._lists[0].data_ptr(),
-            state=self._state.data_ptr(),
-            remaining=self._remaining.data_ptr(),
-            sums=calls.address(self._sums),
-            counts=self._counts.data_ptr(),
-            image_logits=self._image_logits.data_ptr(),
+            writes=address(self._lists[0], torch.int64),
+            state=address(self._state),
+            remaining=address(self._remaining),
+            sums=address(self._sums, torch.float64),
+            counts=address(self._counts, torch.int64),
+            image_logits=address(self._image_logits),
         )
         self._read_at(tuple(size), packed)
         self._list(self._exists)
         around = self._evaluation.num_reads
         if tuple(size) != self._shape[1:]:
-            exists = torch.ones(number, *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
-            reads = torch.empty(2, exists.numel(), dtype=torch.int64)
-            self._evaluation.reads = reads.data_ptr()
+            exists = ones(number, *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+            reads = empty(2, exists.numel(), dtype=torch.int64)
+            self._evaluation.reads = address(reads[0], torch.int64)
             self._evaluation.num_reads = self._listed(exists, exists, reads)[0]
-        self._evaluation.x, self._evaluation.x_bfloat16 = rows.data_ptr(), as_it_is
-        self._evaluation.shortcut = None if packed.struct.projects else rows.data_ptr()
+        self._evaluation.x, self._evaluation.x_bfloat16 = address(rows, rows.dtype), as_it_is
+        self._evaluation.shortcut = None if packed.struct.projects else address(rows)
         self._evaluate(first)
         if len(block.units) > 1:
             self._read_at(self._shape[1:], self._packed.units[block.units[1]])
             self._evaluation.num_reads, self._evaluation.x_bfloat16 = around, False
-            self._evaluation.x = self._evaluation.shortcut = self._state.data_ptr()
+            self._evaluation.x = self._evaluation.shortcut = address(self._state)
 
     def _rows_of_output(self, positions: int, channels: int) -> Tensor:
         if self._dtype != torch.float32:  # a copy becomes the result
             return self._take("output", positions, channels)
-        return (torch.zeros if self._padded else torch.empty)(positions, channels)
+        return (zeros if self._padded else empty)(positions, channels)
 
     def _take(self, name: str, *shape: int) -> Tensor:
-        """Memory for this run, in the place of what it had under that name."""
-        if name in self._taken:
-            workspace.give_back(name, self._taken[name])
-        memory = self._taken[name] = workspace.take(name, *shape)
+        """Memory for features of this run, in the place of what it had under that name."""
+        memory = self._take_any(name, *shape)
         if self._padded:
             memory.zero_()  # nothing is written where there is no position
         return memory
+
+    def _take_any(self, name: str, *shape: int) -> Tensor:
+        if name in self._taken:
+            workspace.give_back(name, self._taken[name])
+        self._taken[name] = workspace.take(name, *shape)
+        return self._taken[name]
 
     def _read_at(self, size: tuple[int, ...], packed: PackedUnit) -> None:
         """Prepares for units that read a map of (height, width) `size`."""
@@ -140,8 +141,7 @@ class RowsRun(Run):
         to.in_height, to.in_width = size
         inner = self._take("inner", to.images * math.prod(size) + 1, packed.inner_size)
         inner[-1].zero_()
-        to.inner, to.reads = inner.data_ptr(), self._lists[1].data_ptr()
-        to.scratch = self._take("scratch", self._threads, packed.scratch_size).data_ptr()
+        to.inner, to.reads = address(inner), address(self._lists[1], torch.int64)
 
     def _list(self, active: Tensor) -> None:
         """Lists the positions of the coming unit. active: bool [N, H, W], False at padding."""
@@ -151,8 +151,9 @@ class RowsRun(Run):
     def _listed(self, active: Tensor, exists: Tensor, lists: Tensor) -> tuple[int, int]:
         """Fills both lists, int64 and ascending, and says how long they are."""
         count = ctypes.c_int64()
+        masks, (actives, reads) = (address(plain(mask), torch.bool) for mask in (active, exists)), lists
         around = self._kernels.list_positions(
-            active.data_ptr(), exists.data_ptr(), *active.shape, lists[0].data_ptr(), count, lists[1].data_ptr()
+            *masks, *active.shape, address(actives, torch.int64), count, address(reads, torch.int64)
         )
         return count.value, around
 
@@ -162,11 +163,13 @@ class RowsRun(Run):
         if isinstance(unit.halting, SpatialHalting):
             packed = self._packed.branches[unit.halting]
             branch = packed.struct
-            self._scores = torch.zeros(self._shape)
-            to.scores = self._scores.data_ptr()
+            self._scores = zeros(*self._shape)
+            to.scores = address(self._scores)
             if to.products is None:
-                to.products = self._take("products", self._exists.numel(), packed.products_size).data_ptr()
-        self._kernels.evaluate_unit(self._packed.units[unit].struct, branch, to, self._threads)
+                to.products = address(self._take("products", self._exists.numel(), packed.products_size))
+        struct = self._packed.units[unit].struct
+        to.scratch = address(self._take_any("scratch", self._kernels.scratch_size(struct, to, self._threads)))
+        self._kernels.evaluate_unit(struct, branch, to, self._threads)
 
     def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
         """See Run."""
@@ -174,7 +177,7 @@ class RowsRun(Run):
             return TensorHalting(exists, num_units, eps, per_image)
         self._halting = RowsHalting(exists.contiguous(), num_units, eps)
         self._remaining = self._halting.remainder
-        self._evaluation.remaining = self._remaining.data_ptr()
+        self._evaluation.remaining = address(self._remaining)
         return self._halting
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
@@ -187,17 +190,17 @@ class RowsRun(Run):
         self._list(active)
         if self._state is self._output:
             self._state = self._take("state", *self._output.shape)
-            to.state, to.output = self._state.data_ptr(), self._output.data_ptr()
+            to.state, to.output = address(self._state), address(self._output)
         self._evaluate(unit)
         if self._moved is None:
-            self._moved = active.clone()
-            to.x, to.shortcut, to.moved = to.state, to.state, self._moved.data_ptr()
+            self._moved = active.clone(memory_format=torch.contiguous_format)
+            to.x, to.shortcut, to.moved = to.state, to.state, address(self._moved, torch.bool)
 
     def scores(self, branch: HaltingBranch) -> Tensor:
         """See Run; the branch must be that of the last unit."""
         assert self._sums is not None
         if isinstance(branch, ImageHalting):
-            pooled = (self._sums.sum(0) / self._counts[:, None]).float()
+            pooled = (self._sums / self._counts[:, None]).float()
             with exact_float32("cpu"):
                 return branch.scores(pooled[:, :, None, None])[:, None, None]
         assert self._scores is not None
@@ -210,7 +213,7 @@ class RowsRun(Run):
 
     def result(self) -> Tensor:
         """See Run."""
-        output = self._output.view(*self._shape, -1).permute(0, 3, 1, 2).to(self._dtype)
+        output = self._output.view(*self._shape, self._output.shape[1]).permute(0, 3, 1, 2).to(self._dtype)
         for name, memory in self._taken.items():
             workspace.give_back(name, memory)
         return output

@@ -15,7 +15,7 @@ struct LocalScoring {
     const float* packed;    // the same as a right factor
     const float* bias;      // [whole_vectors(9)], what the norm adds at each tap
     const float* rows;      // of the state, at `reads`
-    float* products;        // [num_reads + 1, whole_vectors(9)], room to work
+    float* products;        // [num_reads, whole_vectors(9)], room to work
     float* logits;          // [output positions]; forward: written where active; backward: its gradient
     float* grad_rows;       // backward: [output positions, channels] or null; += its gradient
     int64_t adds;           // backward: as in BackwardPass, like `filled`

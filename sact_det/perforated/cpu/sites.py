@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sact_det.perforated.cpu.calls import SitesStruct, kernels
+from sact_det.perforated.cpu.memory import address, empty
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +42,17 @@ def make_sites(size_in: tuple[int, int], exists: Tensor, reads: Tensor, writes: 
         in_width=size_in[1],
         out_height=height,
         out_width=width,
-        reads=reads.data_ptr(),
+        reads=address(reads, torch.int64),
         num_reads=len(reads),
-        read_rows=read_rows.data_ptr(),
-        writes=writes.data_ptr(),
+        read_rows=address(read_rows, torch.int32),
+        writes=address(writes, torch.int64),
         num_writes=len(writes),
-        write_rows=write_rows.data_ptr(),
+        write_rows=address(write_rows, torch.int32),
     )
     return Sites(struct, reads, read_rows, writes, write_rows)
 
 
 def _tabulate(positions: Tensor, number: int) -> Tensor:
-    table = torch.empty(number, dtype=torch.int32)
-    kernels().tabulate(positions.data_ptr(), len(positions), table.data_ptr(), number)
+    table = empty(number, dtype=torch.int32)
+    kernels().tabulate(address(positions, torch.int64), len(positions), address(table, torch.int32), number)
     return table

@@ -3,8 +3,6 @@
 
 #include <omp.h>
 
-#include <vector>
-
 #include "gemm.h"
 
 extern "C" {
@@ -28,41 +26,50 @@ struct Images {
     float* scratch;               // [threads, stem_scratch_size]
 };
 
-int64_t stem_scratch_size(const Stem* stem, int64_t width) {
-    return 3 * ((width + 1) / 2) * whole_vectors(stem->channels);
-}
-
 }  // extern "C"
 
 namespace {
 
+constexpr int64_t BORDER = 3;
+
+// What a thread keeps of the root convolution: rows of its output that a window of the pooling reads.
+int64_t ring_size(int64_t channels, int64_t width) { return 3 * ((width + 1) / 2) * whole_vectors(channels); }
+
+// A row of colours, with its border.
+int64_t line_size(int64_t width) { return (width + 2 * BORDER) * 3; }
+
 constexpr int64_t whole_steps(int64_t elements, int64_t length) { return (elements + length - 1) / length * length; }
+
+// Of one thread.
+int64_t scratch_size(const Stem& stem, int64_t width) {
+    return ring_size(stem.channels, width) + whole_vectors(line_size(width));
+}
 
 template <class Element>
 void evaluate(const Stem& stem, const Images& to, int threads) {
     Element* const all_colours = static_cast<Element*>(to.colours);
-    const int64_t border = 3, taps = 7, size = whole_vectors(stem.channels);
-    const int64_t colours_row = (to.width + 2 * border) * 3, colours_image = (to.height + 2 * border) * colours_row;
+    const int64_t border = BORDER, taps = 7, size = whole_vectors(stem.channels);
+    const int64_t colours_row = line_size(to.width), colours_image = (to.height + 2 * border) * colours_row;
     const int64_t out_height = (to.height + 3) / 4, out_width = (to.width + 3) / 4;
     store_part(all_colours + to.images * colours_image, Vector{}, 1);  // read with the last row, and multiplied by 0
 
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> line(whole_vectors(colours_row));
+        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+        float* ring = to.scratch + thread * scratch_size(stem, to.width);
+        float* line = ring + ring_size(stem.channels, to.width);
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < to.images * (to.height + 2 * border); row++) {
             const int64_t image = row / (to.height + 2 * border), y = row % (to.height + 2 * border) - border;
             const int64_t height = to.sizes[2 * image], width = to.sizes[2 * image + 1];
-            std::fill(line.begin(), line.end(), 0.0f);
+            std::fill_n(line, whole_vectors(colours_row), 0.0f);
             for (int64_t colour = 0; colour < 3 && 0 <= y && y < height; colour++) {
                 const float* pixel = to.pixels + image * to.stride_image + colour * to.stride_colour + y * to.stride_y;
                 for (int64_t x = 0; x < width; x++) line[(x + border) * 3 + colour] = pixel[x * to.stride_x];
             }
             Element* colours = all_colours + row * colours_row;
-            for (int64_t c = 0; c < colours_row; c += LANES) store_part(colours + c, load(&line[c]), colours_row - c);
+            for (int64_t c = 0; c < colours_row; c += LANES) store_part(colours + c, load(line + c), colours_row - c);
         }
-        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
-        float* ring = to.scratch + thread * stem_scratch_size(&stem, to.width);  // three rows of the convolution
         int64_t held[3] = {-1, -1, -1}, held_image = -1;
         Left<Element> left;
         left.segments = taps;
@@ -83,14 +90,14 @@ void evaluate(const Stem& stem, const Images& to, int threads) {
             for (int64_t y = first_y; y <= last_y; y++) {
                 if (held[y % 3] == y) continue;
                 held[y % 3] = y;
-                float* line = ring + y % 3 * ((to.width + 1) / 2) * size;
+                float* row = ring + y % 3 * ((to.width + 1) / 2) * size;
                 for (int64_t x = 0; x < width; x += BLOCK_ROWS) {
                     const int count = static_cast<int>(std::min<int64_t>(BLOCK_ROWS, width - x));
                     float* targets[BLOCK_ROWS];
                     for (int r = 0; r < count; r++) {
                         const Element* window = all_colours + image * colours_image + 2 * y * colours_row + 2 * (x + r) * 3;
                         for (int tap = 0; tap < taps; tap++) left.rows[tap][r] = window + tap * colours_row;
-                        targets[r] = line + (x + r) * size;
+                        targets[r] = row + (x + r) * size;
                     }
                     const Store<float> store{stem.bias, stem.channels, false, targets};
                     multiply(left, count, static_cast<const Element*>(stem.conv), stem.channels, store);
@@ -118,6 +125,8 @@ void evaluate(const Stem& stem, const Images& to, int threads) {
 }  // namespace
 
 extern "C" {
+
+int64_t stem_scratch_size(const Stem* stem, int64_t width) { return scratch_size(*stem, width); }
 
 void evaluate_stem(const Stem* stem_at, const Images* at, int threads) {
     const Stem stem = *stem_at;

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sact_det.padding import Sizes
 from sact_det.perforated.cpu import calls
+from sact_det.perforated.cpu.memory import address, empty
 from sact_det.perforated.cpu.packed import factor_type, pack_stem
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.precision import compute_type
@@ -18,23 +19,23 @@ def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     kernels, threads = calls.kernels(), torch.get_num_threads()
     dtype = compute_type(x)
     packed = stem.weight_cache.get(stem, pack_stem[factor_type(dtype)])
-    pixels = x.float()
+    pixels = x.float().resolve_neg()
     number, _, height, width = x.shape
-    own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64)
+    own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64, device="cpu")
     shape = number, -(-height // stem.stride), -(-width // stem.stride), packed.struct.channels
-    rows = torch.empty(shape) if dtype == torch.float32 else workspace.take("pooled", *shape)
+    rows = empty(*shape) if dtype == torch.float32 else workspace.take("pooled", *shape)
     colours = workspace.take("colours", number * (height + 6) * (width + 6) * 3 + 1)
     scratch = workspace.take("scratch", threads, kernels.stem_scratch_size(packed.struct, width))
     images = calls.Images(
         number,
         height,
         width,
-        pixels.data_ptr(),
+        address(pixels, strided=True),
         *pixels.stride(),
-        own.data_ptr(),
-        colours.data_ptr(),
-        rows.data_ptr(),
-        scratch.data_ptr(),
+        address(own, torch.int64),
+        address(colours),
+        address(rows),
+        address(scratch),
     )
     kernels.evaluate_stem(packed.struct, images, threads)
     workspace.give_back("colours", colours)

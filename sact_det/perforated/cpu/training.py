@@ -21,6 +21,7 @@ from sact_det.halting_branch import SpatialHalting, learn_from_positions
 from sact_det.norm import learns_from_batch, norm_affine
 from sact_det.perforated.cpu.calls import kernels
 from sact_det.perforated.cpu.conditions import why_not_on, why_not_unit
+from sact_det.perforated.cpu.memory import address, empty, ones, plain, zeros
 from sact_det.perforated.cpu.sites import Sites, make_sites
 from sact_det.perforated.cpu.training_functions import GradientRows, UnitCall, UnitFunction
 from sact_det.perforated.cpu.training_scores import LocalFunction, ResultFunction
@@ -79,37 +80,38 @@ class TrainingRun(Run):
         unit = block.units[0]
         assert isinstance(unit, BottleneckUnit)
         shape = (len(x), -(-x.shape[2] // unit.stride), -(-x.shape[3] // unit.stride))
-        self._exists = torch.ones(shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
+        self._exists = ones(*shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
         self._counts = self._exists.sum((1, 2))[:, None]
         channels = unit.conv3.out_channels
         # No view of other memory: PyTorch treats those differently where they enter its graph (ResultFunction).
-        self._out = torch.empty((shape[0], channels, *shape[1:]), memory_format=torch.channels_last)
+        self._out = empty(shape[0], channels, *shape[1:], memory_format=torch.channels_last)
         if valid is not None:
             self._out.zero_()
         # Growth of the sums of squares over all positions, for norms that learn their moving statistics.
         self._squares: Optional[Tensor] = None
         if learn_from_positions(block.units):
-            self._squares = torch.zeros(self._threads, channels, dtype=torch.float64)
+            self._squares = zeros(channels, dtype=torch.float64)
 
         own = self._lists(self._exists)[0]
         self._sites = make_sites(shape[1:], self._exists, own, own)
         size, reads = (x.shape[2], x.shape[3]), own
         if size != shape[1:]:
-            exists = torch.ones(len(x), *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+            exists = ones(len(x), *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
             reads = _by_phase(self._lists(exists, exists)[0], size, unit.stride)
         self._remaining: Optional[Tensor] = None
         self._state = self._output = self._sums = None
-        self._rows: Optional[Tensor] = x.permute(0, 2, 3, 1).contiguous().view(-1, x.shape[1])
+        self._rows: Optional[Tensor] = plain(x.permute(0, 2, 3, 1)).view(-1, x.shape[1])
         self._evaluate(unit, make_sites(size, self._exists, reads, own), None, self._sites)
-        self._remaining = torch.ones(shape)
+        self._remaining = ones(*shape)
 
     def _lists(self, active: Tensor, exists: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
         exists = self._exists if exists is None else exists
-        actives, reads = torch.empty(active.numel(), dtype=torch.int64), torch.empty(active.numel(), dtype=torch.int64)
+        actives, reads = (empty(active.numel(), dtype=torch.int64) for _ in range(2))
         count = ctypes.c_int64()
+        masks = (address(mask, torch.bool) for mask in (active, exists))
         around = kernels().list_positions(
-            active.data_ptr(), exists.data_ptr(), *active.shape, actives.data_ptr(), count, reads.data_ptr()
+            *masks, *active.shape, address(actives, torch.int64), count, address(reads, torch.int64)
         )
         return actives[: count.value], reads[:around]
 
@@ -118,7 +120,7 @@ class TrainingRun(Run):
         norms = [self._cache.get(norm, fixed_affine) for norm in (unit.preact, unit.norm1, unit.norm2)]
         strides = unit.stride, unit.conv2.dilation[0]
         call = UnitCall(sites, x_rows, tuple(norms), *strides, self._squares, self._threads, self._gradient)
-        rows = None if unit.halting is None else torch.empty(len(scored.reads), unit.conv3.out_channels)
+        rows = None if unit.halting is None else empty(len(scored.reads), unit.conv3.out_channels)
         shortcut = (None, None) if unit.shortcut is None else (unit.shortcut.weight, unit.shortcut.bias)
         self._state, self._output, self._sums = UnitFunction.apply(
             call,
@@ -140,7 +142,7 @@ class TrainingRun(Run):
         """See Run."""
         assert isinstance(branch, SpatialHalting) and self._sums is not None
         if self._squares is not None:
-            branch.observe(self._counts.sum().double(), self._sums.detach().sum(0), self._squares.sum(0))
+            branch.observe(self._counts.sum().double(), self._sums.detach().sum(0), self._squares)
         scale, shift = norm_affine(branch.local_norm)
         weights = branch.local_conv.weight[0].flatten(1)
         taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights

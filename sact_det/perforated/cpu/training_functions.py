@@ -10,7 +10,6 @@ Shape shorthand in this module:
     N: images; C: channels; w: bottleneck width; H, W: feature map, padding included; P = N * H * W.
 """
 
-import ctypes
 import math
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -20,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sact_det.perforated.cpu.borrowed import Borrowed
-from sact_det.perforated.cpu.calls import BackwardPass, ForwardPass, TrainedUnit, address, kernels, whole_vectors
+from sact_det.perforated.cpu.calls import BackwardPass, ForwardPass, TrainedUnit, kernels, whole_vectors
+from sact_det.perforated.cpu.memory import address, empty, plain, zeros
 from sact_det.perforated.cpu.sites import Sites
 from sact_det.perforated.cpu.workspace import workspace
 
@@ -30,7 +30,7 @@ TAPS = 9
 
 def token(positions: int, channels: int) -> Tensor:
     """Stands for features [P, C]."""
-    return torch.empty_strided((positions, channels), (0, 0))
+    return torch.empty_strided((positions, channels), (0, 0), dtype=torch.float32, device="cpu")
 
 
 class GradientRows:
@@ -45,7 +45,7 @@ class GradientRows:
 
     def start(self, positions: int, channels: int) -> Tensor:
         """Room for the gradient of one backward pass. PyTorch's anomaly mode looks at every row: there all are zero."""
-        make = torch.zeros if torch.is_anomaly_enabled() else torch.empty
+        make = zeros if torch.is_anomaly_enabled() else empty
         return make(positions, channels)
 
     def fill(self, rows: Tensor) -> None:
@@ -62,7 +62,7 @@ class UnitCall:
         x_rows: where a position's row stands in x, int32; None: at the position's own number.
         norms: scale and shift of the three norms, float32.
         stride, dilation: of the 3x3 convolution.
-        squares: [threads, C] or None; what the state's squares grow by is added.
+        squares: float64 [C] or None; what the state's squares grow by is added.
         threads: how many.
         gradient: of the state, shared by all of a block's units and branches.
     """
@@ -87,8 +87,8 @@ class UnitCall:
             stride=self.stride,
             dilation=self.dilation,
             projects=projects,
-            bias3=bias3.data_ptr(),
-            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+            bias3=address(bias3),
+            **{name: address(tensor) for name, tensor in tensors.items()},
         )
 
 
@@ -128,34 +128,34 @@ class UnitFunction(torch.autograd.Function):
         sites, threads = call.sites.struct, call.threads
         width, channels = len(conv1), len(conv3)
         positions = sites.images * sites.out_height * sites.out_width
-        inner = torch.empty(sites.num_reads + 1, whole_vectors(width))
-        middle = torch.empty(sites.num_writes, whole_vectors(width))
-        added = torch.zeros(threads, sites.images, channels, dtype=torch.float64)
+        inner = empty(sites.num_reads + 1, whole_vectors(width))
+        middle = empty(sites.num_writes, whole_vectors(width))
+        added = zeros(sites.images, channels, dtype=torch.float64)
         if sites.num_writes:
             bias = bias3 if shortcut_bias is None else bias3 + shortcut_bias
             with Borrowed() as memory:
+                bias = plain(bias)
                 unit = call.unit(x, conv1, conv3, bias, shortcut is not None)
                 unit.conv1 = memory.pack("conv1", conv1, call.norms[1][0])
                 unit.conv2 = memory.pack("conv2", conv2, call.norms[2][0])
                 unit.conv3 = memory.pack("conv3", conv3 if shortcut is None else torch.cat([conv3, shortcut], 1))
-                scratch_size = kernels().forward_scratch_size(ctypes.byref(unit))
                 forward = ForwardPass(
-                    x=x.data_ptr(),
-                    x_rows=address(call.x_rows),
-                    inner=inner.data_ptr(),
-                    middle=middle.data_ptr(),
+                    x=address(x),
+                    x_rows=address(call.x_rows, torch.int32),
+                    inner=address(inner),
+                    middle=address(middle),
                     state=address(rows),
-                    output=out.data_ptr(),
+                    output=address(out.permute(0, 2, 3, 1)),
                     remaining=address(remaining),
-                    sums=added.data_ptr(),
-                    squares=address(call.squares),
-                    scratch=memory.room("scratch", threads * scratch_size),
+                    sums=address(added, torch.float64),
+                    squares=address(call.squares, torch.float64),
+                    scratch=memory.room("scratch", kernels().forward_scratch_size(unit, sites, threads)),
                 )
                 kernels().train_forward(unit, sites, forward, memory.factors(), threads)
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut)
-        new_sums = added.sum(0) if sums is None else sums + added.sum(0)
+        new_sums = added if sums is None else sums + added
         new = token(positions, channels), token(positions, channels), new_sums
         depends = [index for index, needed in enumerate(ctx.needs_input_grad) if needed]
         if not set(depends) - {2, 4}:  # neither the state before nor the weights have gradients
@@ -176,8 +176,8 @@ class UnitFunction(torch.autograd.Function):
         first = remaining is None
         width, channels = len(conv1), len(conv3)
 
-        make = torch.empty if sites.struct.num_writes else torch.zeros
-        grad_remaining = None if grad_output is None or not needs[4] else torch.zeros(remaining.shape)
+        make = empty if sites.struct.num_writes else zeros
+        grad_remaining = None if grad_output is None or not needs[4] else zeros(*remaining.shape)
         grad_conv1 = make(width, x.shape[1]) if needs[8] else None
         grad_conv2 = make(width, TAPS, width) if needs[9] else None
         grad_conv3 = make(channels, width) if needs[10] else None
@@ -201,7 +201,8 @@ class UnitFunction(torch.autograd.Function):
             through_middle = through_inner or grad_conv2 is not None or (rows is None and grad_remaining is not None)
             through_conv3 = grad_conv3 is not None or grad_bias3 is not None
             size = middle.shape[1]
-            sums = None if grad_sums is None else grad_sums.float().contiguous()
+            sums = None if grad_sums is None else plain(grad_sums.float())
+            bias3 = plain(bias3)
             with Borrowed() as memory:
                 unit = call.unit(x, conv1, conv3, bias3, shortcut is not None)
                 if through_middle:
@@ -214,20 +215,20 @@ class UnitFunction(torch.autograd.Function):
                     unit.shortcut = memory.pack("shortcut", shortcut, transposed=True)
 
                 turned_conv3 = memory.take("turned_conv3", width + 1, channels) if through_conv3 else None
-                scratch_size = kernels().backward_scratch_size(ctypes.byref(unit))
+                scratch_size = kernels().backward_scratch_size(unit)
 
                 def room(name: str, needed: bool, *shape: int) -> Optional[int]:
                     return memory.room(name, math.prod(shape)) if needed else None
 
                 backward = BackwardPass(
-                    x=x.data_ptr(),
-                    x_rows=address(call.x_rows),
-                    inner=inner.data_ptr(),
-                    middle=middle.data_ptr(),
+                    x=address(x),
+                    x_rows=address(call.x_rows, torch.int32),
+                    inner=address(inner),
+                    middle=address(middle),
                     state=address(rows),
                     remaining=address(remaining),
                     grad_state=address(grad_state),
-                    filled=address(call.gradient.filled),
+                    filled=address(call.gradient.filled, torch.int32),
                     grad_output=address(grad_output),
                     grad_sums=address(sums),
                     grad_x=address(grad_x) if needs_x else None,

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sact_det.perforated.cpu.borrowed import Borrowed
-from sact_det.perforated.cpu.calls import LocalScoring, address, kernels, whole_vectors
+from sact_det.perforated.cpu.calls import LocalScoring, kernels, whole_vectors
+from sact_det.perforated.cpu.memory import address, plain, zeros
 from sact_det.perforated.cpu.sites import Sites
 from sact_det.perforated.cpu.training_functions import TAPS, GradientRows, token
 
@@ -41,17 +42,17 @@ class LocalFunction(torch.autograd.Function):
             Float32 [N, H, W], zero where the unit was not evaluated; and a token.
         """
         struct = sites.struct
-        logits = torch.zeros(struct.images, struct.out_height, struct.out_width)
+        logits = zeros(struct.images, struct.out_height, struct.out_width)
         if struct.num_writes:
             padded = F.pad(bias, (0, whole_vectors(TAPS) - TAPS))
             with Borrowed() as memory:
                 scoring = LocalScoring(
                     channels=taps.shape[1],
                     packed=memory.pack("taps", taps[:, :, None, None]),
-                    bias=padded.data_ptr(),
-                    rows=rows.data_ptr(),
+                    bias=address(padded),
+                    rows=address(rows),
                     products=memory.room("products", struct.num_reads * whole_vectors(TAPS)),
-                    logits=logits.data_ptr(),
+                    logits=address(logits),
                 )
                 kernels().local_forward(scoring, struct, memory.factors(), threads)
         ctx.sites, ctx.gradient, ctx.threads = sites, gradient, threads
@@ -72,24 +73,24 @@ class LocalFunction(torch.autograd.Function):
         rows, taps = ctx.saved_tensors
         needs_state, needs_taps, needs_bias = (ctx.needs_input_grad[index] for index in (3, 5, 6))
         if not struct.num_writes:
-            zeros = [torch.zeros_like(taps) if needs_taps else None, taps.new_zeros(TAPS) if needs_bias else None]
-            return None, None, None, grad_state, None, *zeros
+            nothing = torch.zeros_like(taps) if needs_taps else None, taps.new_zeros(TAPS) if needs_bias else None
+            return None, None, None, grad_state, None, *nothing
         adds = grad_state is not None
         if needs_state and grad_state is None:
             grad_state = ctx.gradient.start(grad_logits.numel(), taps.shape[1])
-        grad_logits = grad_logits.contiguous()
+        grad_logits = plain(grad_logits)
         grad_taps = torch.empty_like(taps) if needs_taps else None
         with Borrowed() as memory:
             products = memory.take("products", struct.num_reads, whole_vectors(TAPS))
             scoring = LocalScoring(
                 channels=taps.shape[1],
-                taps=taps.data_ptr(),
-                rows=rows.data_ptr(),
-                products=products.data_ptr(),
-                logits=grad_logits.data_ptr(),
+                taps=address(taps),
+                rows=address(rows),
+                products=address(products),
+                logits=address(grad_logits),
                 grad_rows=address(grad_state) if needs_state else None,
                 adds=adds,
-                filled=address(ctx.gradient.filled),
+                filled=address(ctx.gradient.filled, torch.int32),
                 grad_taps=address(grad_taps),
                 scratch=memory.room("scratch", threads * kernels().local_scratch_size()),
             )
@@ -113,4 +114,4 @@ class ResultFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """In rows."""
-        return gradient.permute(0, 2, 3, 1).contiguous().view(-1, gradient.shape[1]), None
+        return plain(gradient.permute(0, 2, 3, 1)).view(-1, gradient.shape[1]), None

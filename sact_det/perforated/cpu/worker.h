@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "gemm.h"
+#include "sums.h"
 #include "taps.h"
 
 extern "C" {
@@ -36,8 +36,8 @@ struct Evaluation {
     float* output;           // rows, or null; += remaining * residual
     const uint8_t* moved;    // [output positions] or null; where it does not hold, `x` is to be read in `output`
     const float* remaining;  // [output positions], where there is an output
-    double* sums;            // [threads, images, out_channels] or null; += residual, or state where there is no output
-    float* scratch;          // [threads, scratch_size(unit)]
+    double* sums;            // [images, out_channels] or null; += residual, or state where there is no output
+    float* scratch;          // [scratch_size()]
     const int64_t* counts;   // [images], positions of each image; from here on, for branches only
     float* products;         // [output positions, whole_vectors(9)]; zero wherever there is no position
     float* image_logits;     // [images], room to work
@@ -82,9 +82,7 @@ struct Residual {
     const Unit& unit;
     const Evaluation& to;
     const int64_t* positions;
-    const Place* places;
-    double* sums;    // [images, out_channels] or null
-    float* one_sum;  // [whole_vectors(out_channels)] if all rows belong to one image, else null
+    float* const* sums;  // [whole_vectors(out_channels)] of the image of each row, in order; or null
     const Normalized<Element, From>* normalized;  // of a projecting shortcut, or null
 
     void expect(int first, int count, int64_t column, int vectors) const {
@@ -101,6 +99,7 @@ struct Residual {
     void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
         const int64_t width = unit.out_channels - column;
         const Vector bias = load_part(unit.bias3 + column, width);
+        const bool one_image = sums && sums[first] == sums[first + count - 1];
         Vector sum{};
         for (int r = 0; r < count; r++) {
             const int64_t position = positions[first + r], place = position * unit.out_channels + column;
@@ -112,16 +111,12 @@ struct Residual {
                 store_part(output, load_part(output, width) + to.remaining[position] * residual, width);
             }
             const Vector change = to.output ? residual : state;
-            if (one_sum)
+            if (one_image)
                 sum += change;
             else if (sums)
-                add(change, width, sums + places[first + r].image * unit.out_channels + column);
+                add(change, sums[first + r] + column);
         }
-        if (one_sum) store(one_sum + column, load(one_sum + column) + sum);
-    }
-
-    static void add(Vector v, int64_t count, double* sum) {
-        for (int64_t c = 0; c < std::min<int64_t>(count, LANES); c++) sum[c] += v[c];
+        if (one_image) add(sum, sums[first] + column);
     }
 };
 
@@ -148,10 +143,9 @@ template <class Element>
 struct Scratch {
     explicit Scratch(const Unit& unit)
         : middle(room<Element>(BLOCK_ROWS * unit.in_channels)),
-          one_sum(middle + room<Element>(BLOCK_ROWS * whole_vectors(unit.width))),
-          size(one_sum + whole_vectors(unit.out_channels)) {}
+          size(middle + room<Element>(BLOCK_ROWS * whole_vectors(unit.width))) {}
 
-    const int64_t middle, one_sum, size;  // in floats; the rows that are normalized come first
+    const int64_t middle, size;  // in floats; the rows that are normalized come first
 };
 
 // One thread at work on a unit: factors of Element, x of From.
@@ -163,9 +157,7 @@ public:
           inner_size(whole_vectors(unit.width)), inner(static_cast<Element*>(to.inner)),
           zeros(inner + to.images * to.in_height * to.in_width * inner_size),  // the row behind the last
           normalized(reinterpret_cast<Element*>(to.scratch + thread * scratch.size)),
-          middles(reinterpret_cast<Element*>(to.scratch + thread * scratch.size + scratch.middle)),
-          one_sum(to.scratch + thread * scratch.size + scratch.one_sum),
-          sums(to.sums ? to.sums + thread * to.images * unit.out_channels : nullptr) {}
+          middles(reinterpret_cast<Element*>(to.scratch + thread * scratch.size + scratch.middle)) {}
 
     // Room for what conv2 makes of a block of writes.
     Element* middle() const { return middles; }
@@ -205,13 +197,16 @@ public:
     }
 
     // conv3 and what becomes of it at some of the writes, a share of the columns.
-    void write(int64_t first, int rows, const Element* middle, Share share) {
+    void write(int64_t first, int rows, const Element* middle, const ImageSums& sums, Share share) {
         left.segments = unit.projects ? 2 : 1;
         left.lengths[0] = unit.width;
         left.lengths[1] = unit.in_channels;
-        Place places[BLOCK_ROWS];
+        const int64_t first_image = to.writes[first] / (to.out_height * to.out_width);
+        int64_t image = first_image;
         for (int r = 0; r < rows; r++) {
-            const Place place = places[r] = locate(to.writes[first + r], to.out_height, to.out_width);
+            const Place place = locate(to.writes[first + r], to.out_height, to.out_width);
+            image = place.image;
+            if (to.sums) image_sums[r] = sums.of(first, image);
             left.rows[0][r] = middle + r * inner_size;
             if (!unit.projects) continue;
             const int64_t row = place.image * to.in_height + place.y * unit.stride;
@@ -219,16 +214,12 @@ public:
             left.rows[1][r] = normalized + r * unit.in_channels;
         }
         const Normalized<Element, From> preactivation{unit, rows, sources, normalized, share.first_column(unit.out_channels)};
-        const bool one_image = places[0].image == places[rows - 1].image;
-        const Residual<Element, From> residual{
-            unit, to, to.writes + first, places, sums, sums && one_image ? one_sum : nullptr,
-            unit.projects ? &preactivation : nullptr};
-        if (residual.one_sum) std::fill_n(one_sum, whole_vectors(unit.out_channels), 0.0f);
+        const Residual<Element, From> residual{unit, to, to.writes + first, to.sums ? image_sums : nullptr,
+                                               unit.projects ? &preactivation : nullptr};
+        if (to.sums)
+            sums.start(first, first_image, image, share.first_column(unit.out_channels),
+                       whole_vectors(share.end_column(unit.out_channels)));
         multiply(left, rows, static_cast<const Element*>(unit.conv3), unit.out_channels, residual, share);
-        if (residual.one_sum) {
-            double* sum = sums + places[0].image * unit.out_channels;
-            for (int64_t c = 0; c < unit.out_channels; c++) sum[c] += one_sum[c];
-        }
     }
 
     // Products with the branch's taps at those of some reads that are not written: their state is final.
@@ -285,12 +276,11 @@ private:
     const From* const x;
     const int64_t inner_size;
     Element *const inner, *const zeros, *const normalized, *const middles;
-    float* const one_sum;
-    double* const sums;
     const From* sources[BLOCK_ROWS];
     const float* tapped[BLOCK_ROWS];
     Element* targets[BLOCK_ROWS];
     float* products[BLOCK_ROWS];
+    float* image_sums[BLOCK_ROWS];
     Left<Element> left;
 };
 

@@ -6,6 +6,8 @@ import threading
 import torch
 from torch import Tensor
 
+from sact_det.perforated.cpu.memory import empty
+
 
 class Workspace(threading.local):
     """What one thread's runs hand from one to the next, by name."""
@@ -22,7 +24,8 @@ class Workspace(threading.local):
         """As `take`, in one dimension and perhaps longer."""
         memory = self._free.pop(name, None)
         if memory is None or memory.numel() < size:
-            memory = torch.empty(size)
+            with torch.inference_mode(False):  # what is made in that mode cannot be written to in another
+                memory = empty(size)
         return memory
 
     def give_back(self, name: str, tensor: Tensor) -> None:
