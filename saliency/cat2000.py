@@ -1,7 +1,7 @@
 """CAT2000 and whatever has its layout (Borji and Itti, "CAT2000", 2015).
 
     ROOT/Stimuli/<Category>/<Name>.jpg          images; folders `Output` in there hold model output and are passed over
-    ROOT/FIXATIONLOCS/<Category>/<Name>.mat     variable fixLocs, a binary map of the image's size; or an image file
+    ROOT/FIXATIONLOCS/<Category>/<Name>.mat     variable fixLocs, a binary map of the image's size; or an image or .npy
     ROOT/FIXATIONMAPS/<Category>/<Name>.jpg     smoothed; not needed here
 
 ROOT may also be the folder that holds `trainSet`. Numbers in names may have gaps: the order is the natural one.
@@ -12,15 +12,16 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Optional, Union
+from typing import Sequence, Union
 
+from sact_det.data.image_files import IMAGE_SUFFIXES, is_visible
 from sact_det.errors import InputError
 from saliency.dataset import FixationDataset, FixationImage, check_same_shape, load_images, natural_order
-from saliency.fixations import MAT_VARIABLE, read_fixations
-from saliency.images import IMAGE_SUFFIXES
+from saliency.fixations import MAT_SUFFIX, MAT_VARIABLE, read_fixations
+from saliency.images import LEVEL_SUFFIXES, files_by_stem
 
 STIMULI, LOCATIONS = "Stimuli", "FIXATIONLOCS"
-LOCATION_SUFFIXES = (".mat", *IMAGE_SUFFIXES)
+LOCATION_SUFFIXES = (MAT_SUFFIX, *LEVEL_SUFFIXES)
 OUTPUT = "output"  # a folder of this name, in any case, is not one of stimuli
 
 TRAINING_IMAGES, TRAINING_CATEGORIES, TRAINING_SHAPE = 2000, 20, (1080, 1920)
@@ -51,13 +52,15 @@ def read_cat2000(
     root = _root(Path(root))
     loaders = []
     for folder in sorted((root / STIMULI).iterdir(), key=lambda path: natural_order(path.name)):
-        if not folder.is_dir() or folder.name.startswith(".") or folder.name.lower() == OUTPUT:
+        if not folder.is_dir() or not is_visible(folder.name) or folder.name.lower() == OUTPUT:
             continue
-        images = _files(folder, IMAGE_SUFFIXES)
-        loaders += [partial(_load, root, folder.name, path, variable) for path in images]
-        stems = {path.stem for path in images}
-        locations = _files(root / LOCATIONS / folder.name, LOCATION_SUFFIXES)
-        loaders += [partial(_without_image, path, folder) for path in locations if path.stem not in stems]
+        images = files_by_stem(folder, IMAGE_SUFFIXES)
+        locations = files_by_stem(root / LOCATIONS / folder.name, LOCATION_SUFFIXES)
+        for stem in sorted(images, key=natural_order):
+            found = locations.pop(stem, [])
+            loaders += [partial(_load, root, folder.name, path, found, variable) for path in images[stem]]
+        alone = (path for stem in sorted(locations, key=natural_order) for path in locations[stem])
+        loaders += [partial(_without_image, path, folder) for path in alone]
     if not loaders:
         raise InputError(f"{root / STIMULI}: no images; expected {STIMULI}/<Category>/<Name>.jpg")
     return load_images(str(root), loaders, skip_bad=skip_bad, progress=progress)
@@ -73,31 +76,22 @@ def _root(path: Path) -> Path:
     raise InputError(f"{path}: {problem}")
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """In natural order; none if there is no such folder."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    wanted = (path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(filter(Path.is_file, wanted), key=lambda path: natural_order(path.name))
-
-
 def _without_image(source: Path, folder: Path) -> FixationImage:
     raise InputError(f"{source}: there is no image of this name in {folder}")
 
 
-def _load(root: Path, category: str, image: Path, variable: str) -> FixationImage:
-    source = _location_file(root / LOCATIONS / category, image.stem)
-    if source is None:
-        raise InputError(f"{root / LOCATIONS / category / image.stem}.mat: no such fixation file, for {image}")
+def _load(root: Path, category: str, image: Path, sources: Sequence[Path], variable: str) -> FixationImage:
+    if not sources:
+        missing = root / LOCATIONS / category / f"{image.stem}{MAT_SUFFIX}"
+        raise InputError(f"{missing}: no such fixation file, for {image}")
+    source = sources[0]
+    if len(sources) > 1:
+        raise InputError(f"{source}: also {sources[1].name}: which of them are the fixations?")
     fixations = read_fixations(source, variable)
     check_same_shape(fixations, source, image)
     if len(fixations) == 0:
         raise InputError(f"{source}: no fixations")
     return FixationImage(f"{category}/{image.stem}", category, fixations, image)
-
-
-def _location_file(folder: Path, stem: str) -> Optional[Path]:
-    candidates = (folder / f"{stem}{suffix}" for suffix in LOCATION_SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
 
 
 @dataclass(frozen=True)

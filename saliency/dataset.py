@@ -165,7 +165,7 @@ def load_images(
 
 def image_shape(path: Path) -> tuple[int, int]:
     """(height, width) of an image file that is read to its end. Raises InputError if it cannot be."""
-    height, width = read_image(path, color=False).shape
+    height, width = read_image(path).shape[:2]
     return height, width
 
 

@@ -3,6 +3,7 @@
 Coordinates are pixels counted from 0, x to the right and y down.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +11,20 @@ from typing import Any, Iterable, Union
 
 import numpy as np
 from scipy.io import loadmat, whosmat
+from scipy.sparse import issparse
 
 from sact_det.errors import InputError, one_line
 from saliency.blur import gaussian_blur
-from saliency.images import read_image
+from saliency.images import read_levels
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int]
 
-MAT_VARIABLE = "fixLocs"  # of CAT2000
+MAT_SUFFIX, MAT_VARIABLE = ".mat", "fixLocs"  # of CAT2000
 DENSITY_SIGMA = 40.0  # pixels at 1920x1080: about one degree of visual angle
+_FAR = 2.0**53  # pixels; beyond it floats are no longer whole numbers of their own
+_MANY = 0.01  # share of an image's pixels; of CAT2000's fewer than 0.0003 are fixated
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +61,9 @@ class Fixations:
         """One fixation for each pixel of a [H, W] map that is not 0. Raises InputError if it is no such map."""
         fixation_map = np.asarray(fixation_map)
         if fixation_map.ndim != 2 or fixation_map.size == 0 or fixation_map.dtype.kind not in "biuf":
-            raise InputError(f"a fixation map must be numbers [H, W]; got {_described(fixation_map)}")
+            raise InputError(
+                f"a fixation map must be numbers [H, W]; got {fixation_map.dtype} {list(fixation_map.shape)}"
+            )
         if fixation_map.dtype.kind == "f" and not np.isfinite(fixation_map).all():
             raise InputError("a fixation map must be finite; it holds NaN or infinity")
         y, x = np.nonzero(fixation_map)
@@ -65,17 +73,18 @@ class Fixations:
     def from_points(cls, points: Any, shape: Shape) -> "Fixations":
         """Points [n, 2] of x and y; fractions are cut off. Raises InputError if they are none or lie outside."""
         try:
-            array = np.asarray(points, float)
-        except (TypeError, ValueError):
-            array = np.zeros(0)
-        if array.ndim == 2 and array.shape[1] == 2 and np.isfinite(array).all():
-            pixels = np.floor(array).astype(np.int64)
-            return cls(pixels[:, 0].copy(), pixels[:, 1].copy(), shape)
-        if array.ndim == 2 and array.shape[1] == 2:
-            raise InputError("fixations must be finite points x, y; they hold NaN or infinity")
-        if np.shape(points) == (0,):
+            array = np.asarray(points)
+            array = array.astype(float) if array.dtype.kind in "biufUO" else array
+        except (TypeError, ValueError, OverflowError) as error:  # ragged, words, numbers of 400 digits
+            raise InputError(f"fixations must be points [n, 2] of x and y; got {_shortened(points)}") from error
+        if array.shape == (0,):
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), shape)
-        raise InputError(f"fixations must be points [n, 2] of x and y; got {_described(np.asarray(points, object))}")
+        if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind != "f":
+            raise InputError(f"fixations must be points [n, 2] of x and y; got {_shortened(points)}")
+        if not np.isfinite(array).all():
+            raise InputError("fixations must be finite points x, y; they hold NaN or infinity")
+        pixels = np.floor(array.clip(-_FAR, _FAR)).astype(np.int64)
+        return cls(pixels[:, 0].copy(), pixels[:, 1].copy(), shape)
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -148,12 +157,13 @@ def pooled(parts: Iterable[Fixations], shape: Shape) -> Fixations:
 
 
 def read_fixations(path: Union[str, Path], variable: str = MAT_VARIABLE) -> Fixations:
-    """Reads a fixation map from a MATLAB file (pixels that are not 0) or an image file.
+    """Reads a fixation map from a MATLAB file, an image file or a .npy: pixels that are not 0 are fixated.
 
-    In an image, which compression may have blurred, the pixels above half of its greatest value are fixated.
+    Of an image that lossy compression (JPEG, for one) may have blurred, it is the pixels above half of its greatest
+    value. Where fixations are so many that the map may be a smoothed or inverted one, a warning says their share.
 
     Args:
-        path: of a .mat file (format 4 to 7) or of an image.
+        path: of a .mat file (format 4 to 7), of an image in grey levels, or of an array [H, W].
         variable: the map's name in a MATLAB file.
 
     Raises:
@@ -162,9 +172,23 @@ def read_fixations(path: Union[str, Path], variable: str = MAT_VARIABLE) -> Fixa
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such fixation file")
-    if path.suffix.lower() != ".mat":
-        picture = read_image(path, color=False)
-        return Fixations.from_map(picture > picture.max() / 2)
+    fixations = _from_mat(path, variable) if path.suffix.lower() == MAT_SUFFIX else _from_levels(path)
+    height, width = fixations.shape
+    share = len(fixations) / (height * width)
+    if share > _MANY:
+        logger.warning(
+            "%s: %.1f%% of the pixels are fixated (%d of %dx%d): is the map smoothed or inverted? Expected fixations",
+            *(path, 100 * share, len(fixations), width, height),
+        )
+    return fixations
+
+
+def _from_levels(path: Path) -> Fixations:
+    levels = read_levels(path)
+    return Fixations.from_map(levels.values > levels.values.max() / 2 if levels.lossy else levels.values)
+
+
+def _from_mat(path: Path, variable: str) -> Fixations:
     try:
         content = loadmat(path, variable_names=[variable])
         if variable not in content:
@@ -176,8 +200,9 @@ def read_fixations(path: Union[str, Path], variable: str = MAT_VARIABLE) -> Fixa
         raise InputError(f"{path}: a MATLAB file of version 7.3; save it with -v7") from error
     except Exception as error:  # scipy raises whatever it stumbles over
         raise InputError(f"{path}: not a MATLAB file that can be read: {one_line(error)}") from error
+    found = content[variable]
     try:
-        return Fixations.from_map(content[variable])
+        return Fixations.from_map(found.toarray() if issparse(found) else found)
     except InputError as error:
         raise InputError(f"{path}: {variable}: {error}") from error
 
@@ -186,5 +211,6 @@ def _shape(array: np.ndarray) -> Shape:
     return array.shape[0], array.shape[1]
 
 
-def _described(array: np.ndarray) -> str:
-    return f"an array of shape {list(array.shape)}"
+def _shortened(points: Any) -> str:
+    text = " ".join(repr(points).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

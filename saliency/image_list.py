@@ -3,11 +3,17 @@
 JSON is a list of objects with "image" and "fixations", the latter a file (.mat or an image, see read_fixations) or a
 list of points [[x, y], ...]; "category" and "name" may be given. CSV has a header: image,fixations with one row per
 image, or image,x,y with one row per fixation; category and name may be columns too. Files are relative to the list.
+
+An image without a name is called by its path, without suffix, from the deepest folder that holds both the list and the
+image: "stimuli/001.jpg", "/data/cat/stimuli/001.jpg" in /data/cat/list.csv and "../stimuli/001.jpg" in
+/data/cat/lists/list.csv are all "stimuli/001".
 """
 
 import csv
+import io
+import os
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Union
 
 from sact_det.errors import InputError, one_line
@@ -51,47 +57,72 @@ def _from_json(content: Any) -> list[Entry]:
     if not isinstance(content, list):
         raise InputError("expected a list of objects with 'image' and 'fixations'")
     for number, entry in enumerate(content, 1):
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
             raise InputError(f"entry {number} has no 'image'")
         if not isinstance(entry.get("fixations"), (str, list)):
             raise InputError(f"entry {number} has no 'fixations', neither a file nor points")
+        for key in ("name", "category"):
+            if not isinstance(entry.get(key, ""), (str, int)):
+                raise InputError(f"entry {number}: {key!r} must be a string; got {type(entry[key]).__name__}")
     return content
 
 
 def _from_csv(text: str) -> list[Entry]:
-    rows = csv.DictReader(text.splitlines())
-    columns = set(rows.fieldnames or ())
-    if "image" not in columns or not ("fixations" in columns or {"x", "y"} <= columns):
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    columns = rows.fieldnames or ()
+    if "image" not in columns or not ("fixations" in columns or {"x", "y"} <= set(columns)):
         raise InputError("expected a header with the columns image and fixations, or image, x and y")
-    if "fixations" in columns:
-        entries = list(rows)
-        for number, entry in enumerate(entries, 2):
-            if not entry["image"] or not entry["fixations"]:
-                raise InputError(f"line {number} has no image or no fixations")
-        return entries
-    merged: dict[str, Entry] = {}
-    for number, row in enumerate(rows, 2):
+    if len(set(columns)) < len(columns):
+        raise InputError(f"the header has a column twice: {', '.join(columns)}")
+    entries = []
+    for row in rows:
+        if None in row:
+            raise InputError(f"line {rows.line_num} has {len(columns) + len(row[None])} cells; expected {len(columns)}")
+        if not row["image"] or not row.get("fixations", "in columns"):
+            raise InputError(f"line {rows.line_num} has no image or no fixations")
+        entries.append({**row, "line": rows.line_num})
+    return entries if "fixations" in columns else _merged(entries)
+
+
+def _merged(rows: list[Entry]) -> list[Entry]:
+    """One entry for each image of rows with a point each."""
+    entries: dict[str, Entry] = {}
+    for row in rows:
         try:
             point = [float(row["x"]), float(row["y"])]
         except (TypeError, ValueError) as error:
-            raise InputError(f"line {number}: x and y must be numbers; got {row['x']!r}, {row['y']!r}") from error
-        merged.setdefault(row["image"], {**row, "fixations": []})["fixations"].append(point)
-    return list(merged.values())
+            got = f"{row['x']!r}, {row['y']!r}"
+            raise InputError(f"line {row['line']}: x and y must be numbers; got {got}") from error
+        entry = entries.setdefault(row["image"], {**row, "fixations": []})
+        for key in ("name", "category"):
+            if row.get(key) != entry.get(key):
+                raise InputError(
+                    f"line {row['line']}: {key} {row[key]!r} of {row['image']}, which has {entry[key]!r} in line "
+                    f"{entry['line']}"
+                )
+        entry["fixations"].append(point)
+    return list(entries.values())
 
 
 def _load(folder: Path, entry: Entry, variable: str) -> FixationImage:
     image = folder / entry["image"]
-    name = str(entry.get("name") or Path(entry["image"]).with_suffix(""))
     if isinstance(entry["fixations"], str):
         source = folder / entry["fixations"]
         fixations = read_fixations(source, variable)
         check_same_shape(fixations, source, image)
     else:
+        shape = image_shape(image)
         try:
-            fixations = Fixations.from_points(entry["fixations"], image_shape(image))
+            fixations = Fixations.from_points(entry["fixations"], shape)
         except InputError as error:
-            text = str(error)
-            raise InputError(text if text.startswith(str(image)) else f"{image}: {text}") from error
+            raise InputError(f"{image}: {error}") from error
     if len(fixations) == 0:
         raise InputError(f"{image}: no fixations")
+    name = str(entry.get("name") or _name(image, folder))
     return FixationImage(name, str(entry.get("category") or ""), fixations, image)
+
+
+def _name(image: Path, folder: Path) -> str:
+    from_list = os.path.relpath(os.path.abspath(image), os.path.abspath(folder))
+    below = [part for part in Path(from_list).parts if part != os.pardir]
+    return PurePath(*below).with_suffix("").as_posix()

@@ -3,64 +3,65 @@
 from pathlib import Path
 from typing import Any, Union
 
-import cv2
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.data.decoding import Levels, decode_levels
+from sact_det.data.image_files import IMAGE_SUFFIXES, is_visible, naming_image, read_checked, read_encoded
+from sact_det.errors import InputError, one_line
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+ARRAY_SUFFIX = ".npy"
+LEVEL_SUFFIXES = (ARRAY_SUFFIX, *IMAGE_SUFFIXES)  # of what `read_levels` reads
 
 PADDING_VALUE = 126  # CAT2000 pads to 1920x1080 with this grey
 _PADDING_TOLERANCE = 3  # grey levels that JPEG may be off
 
 
-def read_image(path: Union[str, Path], color: bool = True) -> np.ndarray:
-    """Reads an image as it is stored; a rotation noted in its EXIF data is ignored (in CAT2000 one is wrong).
-
-    Args:
-        path: of the file.
-        color: RGB, uint8 [H, W, 3]; otherwise grey, uint8 [H, W].
-
-    Raises:
-        InputError: the file is missing, is no image, or is cut short.
-    """
-    pixels = _decoded(Path(path), cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if color else pixels
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The visible files of a folder that have one of these suffixes, by name without suffix; none if it is missing."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in suffixes and is_visible(path.name) and not path.is_dir():
+            found.setdefault(path.stem, []).append(path)
+    return found
 
 
-def read_grey_levels(path: Union[str, Path]) -> np.ndarray:
-    """Reads an image as grey levels at the depth it is stored with: uint8, uint16 or float32 [H, W]; as `read_image`.
+def read_image(path: Union[str, Path]) -> np.ndarray:
+    """Reads an image, uint8 RGB [H, W, 3], as it is stored: fixations count the pixels of the file.
+
+    A rotation in its EXIF data, which every other reader here applies, is left out: the one in CAT2000, that of
+    Pattern/134 of the test set, is wrong.
 
     Raises:
-        InputError: also if a level is not finite.
+        InputError: as `read_checked`.
     """
-    levels = _decoded(Path(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if levels.dtype.kind == "f" and not np.isfinite(levels).all():
-        raise InputError(f"{path}: a map must be finite; it holds NaN or infinity")
-    return levels
+    return read_checked(path, upright=False)
 
 
-def _decoded(path: Path, mode: int) -> np.ndarray:
+def read_levels(path: Union[str, Path]) -> Levels:
+    """Reads a map: the grey levels of an image as deep as they are stored, or the numbers of a .npy.
+
+    Raises:
+        InputError: the file is missing or broken, its image is in colours or partly transparent, its array is not
+            [H, W], or a value is not finite.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        return Levels(_read_array(path), lossy=False)
+    encoded = read_encoded(path)
+    with naming_image(path):
+        return decode_levels(encoded)
+
+
+def _read_array(path: Path) -> np.ndarray:
     try:
-        encoded = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such image") from error
-    except OSError as error:
-        raise InputError(f"{path}: the image cannot be read: {error.strerror}") from error
-    pixels = None
-    if encoded and not _cut_short(encoded):
-        try:
-            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error:
-            pixels = None
-    if pixels is None:
-        raise InputError(f"{path}: not an image that can be read to its end")
-    return pixels
-
-
-def _cut_short(encoded: bytes) -> bool:
-    """Whether a JPEG lacks its end, which the decoder would make up in grey. A thumbnail's end comes early."""
-    return encoded.startswith(b"\xff\xd8") and encoded.rfind(b"\xff\xd9") < len(encoded) // 2
+        values = np.load(path, allow_pickle=False)
+    except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
+        raise InputError(f"{path}: not an array that can be read: {one_line(error)}") from error
+    if not isinstance(values, np.ndarray):
+        raise InputError(f"{path}: an archive of arrays; expected one array (.npy)")
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise InputError(f"{path}: a map must be finite numbers [H, W]; got {values.dtype} {list(values.shape)}")
+    return values
 
 
 def padding_mask(image: np.ndarray) -> np.ndarray:

@@ -3,58 +3,64 @@
 A source of maps is called with the name of an image and returns its map, float [h, w], of any size.
 """
 
+import os
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Mapping, Sequence, Union
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Callable, Mapping, Optional, Sequence, Union
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from sact_det.errors import InputError, one_line
+from sact_det.data.image_files import IMAGE_SUFFIXES
+from sact_det.errors import InputError
 from saliency.dataset import FixationDataset
-from saliency.images import IMAGE_SUFFIXES, padding_mask, read_grey_levels
+from saliency.images import LEVEL_SUFFIXES, files_by_stem, padding_mask, read_levels
 
 if TYPE_CHECKING:
     from sact_det.ponder_file import PonderFile
 
 Maps = Callable[[str], np.ndarray]
 
-ARRAY_SUFFIX = ".npy"
-
 
 class MapFolder:
-    """Maps as files FOLDER/<name of the image>.<suffix>: images, whose grey levels count (8 or 16 bits), or .npy.
+    """Maps as files FOLDER/<name of the image>.<suffix>: images in grey levels (8 or 16 bits), or .npy.
 
     Args:
         folder: of the files; an image of CAT2000 is called <Category>/<NNN>.
+        dataset: the images, none of which is taken for its own map.
 
     Raises:
         InputError: there is no such folder.
     """
 
-    def __init__(self, folder: Union[str, Path]):
+    def __init__(self, folder: Union[str, Path], dataset: Optional[FixationDataset] = None):
         self._folder = Path(folder)
+        self._photographs = {image.name: image.source for image in dataset or () if isinstance(image.source, Path)}
+        self._files: dict[Path, dict[str, list[Path]]] = {}
         if not self._folder.is_dir():
             raise InputError(f"{folder}: no such folder of maps")
 
     def __call__(self, name: str) -> np.ndarray:
         """The map, float [h, w]. Raises InputError if there is none, or two, or it cannot be read."""
-        candidates = [self._folder / f"{name}{suffix}" for suffix in (ARRAY_SUFFIX, *IMAGE_SUFFIXES)]
-        found = [path for path in candidates if path.is_file()]
+        levels, _ = read_levels(self._find(name))
+        return levels if levels.dtype.kind == "f" else levels.astype(np.float32)
+
+    def _find(self, name: str) -> Path:
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            raise InputError(f"{self._folder}: no such map as {name!r}: the image's name leads out of this folder")
+        wanted = self._folder.joinpath(*parts)
+        if wanted.parent not in self._files:
+            self._files[wanted.parent] = files_by_stem(wanted.parent, LEVEL_SUFFIXES)
+        found = self._files[wanted.parent].get(wanted.name, [])
         if len(found) != 1:
             problem = f"also {found[1].name}: which is the map?" if found else "no such map (.npy or an image)"
-            raise InputError(f"{found[0] if found else candidates[0].with_suffix('')}: {problem}")
-        (path,) = found
-        if path.suffix != ARRAY_SUFFIX:
-            return read_grey_levels(path).astype(np.float32)
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: not an array that can be read: {one_line(error)}") from error
-        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-            raise InputError(f"{path}: a map must be finite numbers [H, W]; got {values.dtype} {list(values.shape)}")
-        return values
+            raise InputError(f"{found[0] if found else wanted}: {problem}")
+        photograph = self._photographs.get(name)
+        if photograph is not None and os.path.samefile(found[0], photograph):
+            raise InputError(f"{found[0]}: no map, but the image itself")
+        return found[0]
 
 
 class PonderFileMaps:

@@ -213,7 +213,7 @@ def make_models(args: argparse.Namespace, networks: dict[str, Any], dataset: Fix
         folder = args.cache or Path(args.output) / "maps"
         maps = extract_maps(cfg, dataset, folder, edge, processes=args.num_gpus, progress=True)
         models.append(Model(name, maps, PostProcessing(edge, blur_at=args.blur_at, interpolation=args.interpolation)))
-    stored: list[tuple[str, Maps]] = [(name, MapFolder(folder)) for name, folder in args.maps]
+    stored: list[tuple[str, Maps]] = [(name, MapFolder(folder, dataset)) for name, folder in args.maps]
     stored += [(name, PonderFileMaps(path, [image.name for image in dataset])) for name, path in args.hdf5]
     return models + [Model(name, maps, chain) for name, maps in stored]
 

@@ -4,8 +4,8 @@
 * The crop is resized to a square, whatever its shape, by TensorFlow 1's bilinear rule: a pixel at `i` reads
   `i * float32(in / out)`, without half-pixel offset and without smoothing when it shrinks.
 
-Pixels keep the range [0, 255]; the model maps them to [-1, 1] (MODEL.PIXEL_MEAN, PIXEL_STD). A file's orientation tag
-is not looked at, as in the original.
+Pixels keep the range [0, 255]; the model maps them to [-1, 1] (MODEL.PIXEL_MEAN, PIXEL_STD). Images come upright
+(sact_det/data/decoding.py); the original did not look at the orientation that a file may note.
 
 Shape shorthand in this module:
     H, W: of the image.

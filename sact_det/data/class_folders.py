@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sact_det.data.labelled_images import IMAGE_SUFFIXES, EncodedImages
+from sact_det.data.image_files import IMAGE_SUFFIXES, is_image_name, read_encoded
+from sact_det.data.labelled_images import EncodedImages
 from sact_det.errors import InputError
 
 
@@ -28,7 +29,7 @@ class ClassFolders(EncodedImages):
         counts = []
         for name in classes:
             with os.scandir(root / name) as entries:
-                files = sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+                files = sorted(e.name for e in entries if is_image_name(e.name) and not e.is_dir())
             if not files:
                 raise InputError(f"{root / name}: no images in this class folder ({', '.join(IMAGE_SUFFIXES)})")
             names += (os.fsencode(file) for file in files)
@@ -46,4 +47,4 @@ class ClassFolders(EncodedImages):
 
     def encoded(self, index: int) -> bytes:
         """The image file."""
-        return self._path(index).read_bytes()
+        return read_encoded(self._path(index))

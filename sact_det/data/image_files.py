@@ -1,15 +1,32 @@
-"""Image files that a user names: finding, naming and reading them."""
+"""Image files: which files of a folder are images, what they are called, and reading them."""
 
+import contextlib
 import glob
 import re
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Iterator, Sequence, Union
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 
-from sact_det.data.labelled_images import IMAGE_SUFFIXES
+from sact_det.data.decoding import decode_rgb
 from sact_det.errors import InputError, one_line
+from sact_det.files import why_not_regular
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def is_visible(name: str) -> bool:
+    """False for hidden files: macOS puts a `._photo.jpg`, which is no image, beside every file on drives of others.
+
+    Args:
+        name: of a file in a folder or an archive, with or without its folders.
+    """
+    return not name.rpartition("/")[2].startswith(".")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file found in a folder or an archive is taken for an image: it is visible and has such a suffix."""
+    return is_visible(name) and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -18,7 +35,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            files = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(child for child in path.iterdir() if is_image_name(child.name) and not child.is_dir())
             if not files:
                 raise InputError(f"{item}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
         elif path.exists():
@@ -63,19 +80,44 @@ def _stem(path: Path) -> str:
     return re.sub(r"[:\s]+", "_", name) if ": " in name else name
 
 
-def read_checked(path: Union[str, Path], image_format: str) -> np.ndarray:
-    """Reads an image file, turned upright, as uint8 [H, W, 3].
+def read_encoded(path: Union[str, Path]) -> bytes:
+    """The content of an image file. Raises InputError: there is no such file, or it cannot be read."""
+    try:
+        found = why_not_regular(path)
+        if found is not None:
+            raise InputError(f"{path}: the image cannot be read: it is {found}")
+        return Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path}: no such image") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the image cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextlib.contextmanager
+def naming_image(name: Union[str, Path], what: str = "read") -> Iterator[None]:
+    """Whatever goes wrong with an image becomes an InputError: "{name}: the image cannot be {what}: ..."."""
+    try:
+        yield
+    except Exception as error:  # decoders raise whatever they like
+        if isinstance(error, InputError) and str(error).startswith(f"{name}: "):
+            raise
+        raise InputError(f"{name}: the image cannot be {what}: {one_line(error)}") from error
+
+
+def read_checked(path: Union[str, Path], image_format: str = "RGB", upright: bool = True) -> np.ndarray:
+    """Reads an image file by the rule of decoding.py, as uint8 [H, W, 3].
 
     Args:
         path: of the file.
         image_format: channel order, "RGB" or "BGR".
+        upright: False leaves out the orientation in its EXIF data.
 
     Raises:
-        InputError: the file is missing or is no image that can be read to its end.
+        InputError: the file is missing, is no image that can be read to its end, or has no known range of brightness.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such image")
-    try:
-        return read_image(str(path), image_format)
-    except Exception as error:  # decoders raise whatever they like
-        raise InputError(f"{path}: the image cannot be read: {one_line(error)}") from error
+    encoded = read_encoded(path)
+    with naming_image(path):
+        pixels = decode_rgb(encoded, upright)
+    return pixels[..., ::-1] if image_format == "BGR" else pixels

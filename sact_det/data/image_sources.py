@@ -17,6 +17,7 @@ from detectron2.data import DatasetCatalog
 
 from sact_det.data.cifar_python import CifarPython, is_cifar_python
 from sact_det.data.class_folders import ClassFolders
+from sact_det.data.image_files import is_visible
 from sact_det.data.imagenet_tars import TRAIN_TAR, VAL_TAR, ClassTars, ValidationTar
 from sact_det.data.jpeg_npz import JpegNpz
 from sact_det.data.labelled_images import LabelledImages
@@ -68,7 +69,7 @@ def open_images(path: Union[str, Path], split: str = "") -> LabelledImages:
     if split:
         raise InputError(f"{path}: holds no splits; expected (name, path), without {split!r}")
     if path.is_dir():
-        tars = sorted(path.glob("*.tar"))
+        tars = sorted(tar for tar in path.glob("*.tar") if is_visible(tar.name))
         return ClassTars(tars) if tars else ClassFolders(path)
     if path.suffix == ".npz":
         return JpegNpz(path)

@@ -13,7 +13,8 @@ from typing import Sequence
 import numpy as np
 from scipy.io import loadmat
 
-from sact_det.data.labelled_images import IMAGE_SUFFIXES, EncodedImages
+from sact_det.data.image_files import is_image_name
+from sact_det.data.labelled_images import EncodedImages
 from sact_det.data.tar_index import TarIndex, tar_index
 from sact_det.errors import InputError, one_line
 
@@ -108,7 +109,7 @@ class ValidationTar(TarImages):
 
 def _images(index: TarIndex) -> np.ndarray:
     """Which files are images."""
-    return np.flatnonzero([os.fsdecode(name).lower().endswith(IMAGE_SUFFIXES) for name in index.names.tolist()])
+    return np.flatnonzero([is_image_name(os.fsdecode(name)) for name in index.names.tolist()])
 
 
 def read_devkit(path: Path) -> tuple[list[str], list[int]]:

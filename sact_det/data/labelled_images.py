@@ -1,14 +1,11 @@
 """Images, each with one label: what every layout of a classification data set becomes."""
 
-import io
 from typing import Any, Sequence, Union, overload
 
 import numpy as np
-from PIL import Image
 
-from sact_det.errors import InputError, one_line
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from sact_det.data.decoding import decode_rgb
+from sact_det.data.image_files import naming_image
 
 
 class LabelledImages(Sequence[dict[str, Any]]):
@@ -62,9 +59,6 @@ class EncodedImages(LabelledImages):
         raise NotImplementedError
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 RGB [H, W, 3]. Raises InputError, naming the image, if it cannot be read."""
-        try:
-            with Image.open(io.BytesIO(self.encoded(index))) as image:
-                return np.array(image.convert("RGB"))
-        except Exception as error:  # decoders raise whatever they like
-            raise InputError(f"{self.name(index)}: the image cannot be read: {one_line(error)}") from error
+        """uint8 RGB [H, W, 3], by the rule of decoding.py. Raises InputError, naming the image, where it is refused."""
+        with naming_image(self.name(index)):
+            return decode_rgb(self.encoded(index))

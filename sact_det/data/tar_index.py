@@ -16,12 +16,13 @@ from typing import Iterator, NamedTuple, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from sact_det.data.image_files import is_visible
 from sact_det.errors import InputError, one_line
 from sact_det.files import cache_folder, replacing
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "1"  # of the kept file
+_FORMAT = "2"  # of the kept file
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def _find(tars: Sequence[Path]) -> TarIndex:
                 progress.update(member.size)
 
         for number, path in enumerate(tars):
-            inner = [member for member in _members(path) if member.name.endswith(".tar")]
+            inner = [member for member in _members(path) if member.name.endswith(".tar") and is_visible(member.name)]
             for member in inner:
                 add(Path(member.name).stem, number, _members(path, member.offset))
             if not inner:

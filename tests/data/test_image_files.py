@@ -1,6 +1,10 @@
+import os
 import time
 
-from sact_det.data.image_files import distinct_stems
+import pytest
+
+from sact_det.data.image_files import distinct_stems, find_images, read_checked
+from sact_det.errors import InputError
 
 
 def test_images_of_data_sets_get_names_that_files_can_have():
@@ -31,3 +35,25 @@ def test_many_equal_names_take_no_time():
     stems = distinct_stems([f"{number}/image.png" for number in range(20_000)])
     assert len(set(stems)) == 20_000 and stems[-1] == "image_20000"
     assert time.process_time() - start < 5
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    for name in ("a.jpg", "._a.jpg", ".hidden.png", "b.PNG", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.jpg").mkdir()
+    assert [path.name for path in find_images([str(tmp_path)])] == ["a.jpg", "b.PNG"]
+    assert [path.name for path in find_images([str(tmp_path / "*.[jP]*")])] == ["a.jpg", "b.PNG"]
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    cases = {
+        tmp_path: "the image cannot be read: it is a folder",
+        tmp_path / "pipe.jpg": "the image cannot be read: it is a pipe",
+        tmp_path / "none.jpg": "no such image",
+        f"{tmp_path}/a\0b": "the image cannot be read: embedded null byte",
+    }
+    for path, problem in cases.items():
+        with pytest.raises(InputError) as error:
+            read_checked(path)
+        assert str(error.value) == f"{path}: {problem}"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from labelled_folders import encoded, noise_image, write_class_folders
+from PIL import Image
 
+from sact_det.data.image_files import read_checked
 from sact_det.data.image_sources import open_images
 from sact_det.data.labelled_images import LabelledImages
 from sact_det.errors import InputError
@@ -55,13 +57,23 @@ def test_other_files_in_a_class_folder_are_no_images(tmp_path):
     (tmp_path / "data/apple/Thumbs.db").write_bytes(b"x")
     (tmp_path / "data/.cache").mkdir()
     (tmp_path / "data/readme.txt").write_text("x")
+    (tmp_path / "data/apple/._0.png").write_bytes(b"Mac OS X")
+    (tmp_path / "data/apple/folder.png").mkdir()
     assert len(open_images(root)) == 3
+
+
+def test_images_come_upright_as_pictures_show_them(tmp_path):
+    root = write_class_folders(tmp_path / "data", per_class=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its left side
+    Image.fromarray(noise_image(0, 0)).save(tmp_path / "data/apple/0.png", exif=exif)
+    item = open_images(root)[0]
+    assert item["image"].shape == (80, 60, 3)
+    np.testing.assert_array_equal(item["image"], read_checked(tmp_path / "data/apple/0.png", "RGB"))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
 def test_every_image_becomes_rgb(tmp_path, mode):
-    from PIL import Image
-
     root = write_class_folders(tmp_path / "data", per_class=1)
     form = "jpeg" if mode == "CMYK" else "png"
     path = tmp_path / f"data/apple/a.{form}"

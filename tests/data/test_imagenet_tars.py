@@ -147,6 +147,18 @@ def test_a_class_without_images_is_named(tmp_path):
     assert refusal(tmp_path) == f"{tmp_path / 'n01440764.tar'}: no images of class n01440764"
 
 
+def test_hidden_files_in_and_among_tars_are_passed_over(tmp_path):
+    double = b"Mac OS X"
+    inner = tar_of([("._a.JPEG", double), ("a.JPEG", b"x"), ("./._b.JPEG", double)])
+    (tmp_path / "n01440764.tar").write_bytes(inner)
+    (tmp_path / "._n01440764.tar").write_bytes(double)
+    images = open_images(tmp_path)
+    assert len(images) == 1 and images.name(0) == f"{tmp_path / 'n01440764.tar'}: a.JPEG"
+    (tmp_path / "train.tar").write_bytes(tar_of([("._n01440764.tar", double), ("n01440764.tar", inner)]))
+    images = open_images(tmp_path / "train.tar")
+    assert images.classes == ["n01440764"] and len(images) == 1
+
+
 def test_a_broken_image_inside_a_tar_is_named(tmp_path):
     (tmp_path / "n01440764.tar").write_bytes(tar_of([("a.JPEG", b"x")]))
     with pytest.raises(InputError) as error:

@@ -127,7 +127,7 @@ def test_what_is_wrong_in_a_process_is_one_line(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "launch", launch_here)
     dataset = read_cat2000(write_cat2000_folder(tmp_path / "set", categories=("Action",)))
     (tmp_path / "set/Stimuli/Action/002.jpg").write_bytes(b"no image any more")
-    with pytest.raises(InputError, match=r"002\.jpg: not an image that can be read to its end$"):
+    with pytest.raises(InputError, match=r"002\.jpg: the image cannot be read: cannot identify image file$"):
         extract_maps(config(CLASSIFIER, weights), dataset, tmp_path / "maps", EDGE, processes=2)
 
 

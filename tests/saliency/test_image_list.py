@@ -1,13 +1,16 @@
 """Lists of images with fixation files or points."""
 
 import json
+import os
 
+import numpy as np
 import pytest
 from cat2000_folder import write_cat2000_folder
 
 from sact_det.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.image_list import read_image_list
+from saliency.map_sources import MapFolder
 
 IMAGE, LOCATIONS = "Stimuli/Action/001.jpg", "FIXATIONLOCS/Action/001.mat"
 
@@ -51,12 +54,36 @@ def test_json_and_csv_say_the_same_as_the_layout(root):
         ([{"image": IMAGE, "fixations": [[1, 2, 3]]}], ".json", r"points \[n, 2\]"),
         ([{"image": IMAGE, "fixations": [["a", "b"]]}], ".json", r"points \[n, 2\]"),
         ([{"image": IMAGE, "fixations": [[64, 0]]}], ".json", "001.jpg: 1 of 1 fixations lie outside"),
+        (
+            [{"image": IMAGE, "fixations": [[1, 2], [3]]}],
+            ".json",
+            r"points \[n, 2\] of x and y; got \[\[1, 2\], \[3\]\]",
+        ),
+        ([{"image": IMAGE, "fixations": [1, 2]}], ".json", r"points \[n, 2\]"),
+        ([{"image": IMAGE, "fixations": [[{}, 2]]}], ".json", r"points \[n, 2\]"),
+        ([{"image": IMAGE, "fixations": [[10**400, 2]]}], ".json", r"points \[n, 2\]"),
+        ([{"image": IMAGE, "fixations": [[1e300, 2]]}], ".json", "1 of 1 fixations lie outside"),
+        ('[{"image": "Stimuli/Action/001.jpg", "fixations": [[NaN, 2]]}]', ".json", "NaN or infinity"),
+        ([{"image": "", "fixations": [[6, 0]]}], ".json", "entry 1 has no 'image'"),
+        ([{"image": ".", "fixations": [[6, 0]]}], ".json", "it is a folder"),
+        ([{"image": "a\0b", "fixations": [[6, 0]]}], ".json", "cannot be read: embedded null byte"),
+        ([{"image": IMAGE, "fixations": LOCATIONS, "name": {}}], ".json", "entry 1: 'name' must be a string; got dict"),
         ([{"image": "x.jpg", "fixations": [[6, 0]]}], ".json", "x.jpg: no such image"),
         ([{"image": IMAGE, "fixations": "x.mat"}], ".json", "x.mat: no such fixation file"),
         ("a,b\n1,2\n", ".csv", "expected a header"),
         ("", ".csv", "expected a header"),
         ("image,x,y\n", ".csv", "the list is empty"),
         (f"image,x,y\n{IMAGE},1,\n", ".csv", "line 2: x and y must be numbers"),
+        (f"image,x,y\n{IMAGE},1,2,3\n", ".csv", "line 2 has 4 cells; expected 3"),
+        (f"image,fixations\n{IMAGE},{LOCATIONS},,\n", ".csv", "line 2 has 4 cells; expected 2"),
+        (f"image,x,y\n{IMAGE},1\n", ".csv", "line 2: x and y must be numbers"),
+        ("image,x,y\n,1,2\n", ".csv", "line 2 has no image"),
+        (f"image,x,x,y\n{IMAGE},1,2,3\n", ".csv", "the header has a column twice: image, x, x, y"),
+        (
+            f"image,x,y,category\n{IMAGE},1,2,a\n{IMAGE},1,2,b\n",
+            ".csv",
+            "line 3: category 'b' of .*, which has 'a' in line 2",
+        ),
         ("image,fixations\na.jpg,\n", ".csv", "line 2 has no image or no fixations"),
         ("", ".txt", "must be a .json or a .csv"),
     ],
@@ -76,3 +103,27 @@ def test_bad_entries_can_be_left_out(root):
     entries = [{"image": "x.jpg", "fixations": [[6, 0]]}, {"image": IMAGE, "fixations": LOCATIONS}]
     dataset = read(root, entries, skip_bad=True)
     assert len(dataset) == 1 and dataset.skipped == [f"{root / 'x.jpg'}: no such image"]
+
+
+@pytest.mark.parametrize("folder", [".", "lists", "lists/deep"])
+def test_images_are_called_by_their_path_from_the_folder_that_holds_list_and_image(root, folder):
+    place = root / folder
+    place.mkdir(parents=True, exist_ok=True)
+    for image in (str(root / IMAGE), os.path.relpath(root / IMAGE, place)):
+        (found,) = read(place, [{"image": image, "fixations": [[1, 2]]}])
+        assert found.name == "Stimuli/Action/001" and found.pixels().shape == (36, 64, 3)
+
+
+def test_maps_of_images_with_absolute_names_lie_in_the_folder_of_maps(root, tmp_path):
+    (tmp_path / "maps/Stimuli/Action").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    np.save(tmp_path / "maps/Stimuli/Action/001.npy", np.eye(3))
+    dataset = read(root, [{"image": str(root / IMAGE), "fixations": [[1, 2]]}])
+    assert (MapFolder(tmp_path / "maps", dataset)(dataset[0].name) == np.eye(3)).all()
+    with pytest.raises(InputError, match="empty/Stimuli/Action/001: no such map"):
+        MapFolder(tmp_path / "empty", dataset)(dataset[0].name)
+
+
+def test_a_line_break_within_quotes_ends_no_row(root):
+    (image,) = read(root, f'image,note,x,y\n{IMAGE},"a\u2028b\nc",5,6\n', ".csv")
+    assert image.fixations.pixels.tolist() == [6 * 64 + 5]

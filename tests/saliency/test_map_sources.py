@@ -46,7 +46,7 @@ def two_files(folder):
         (lambda folder: np.save(folder / "Action/001.npy", np.zeros(3)), r"got float64 \[3\]"),
         (lambda folder: np.save(folder / "Action/001.npy", np.array([[{}]])), "not an array that can be read"),
         (lambda folder: (folder / "Action/001.npy").write_bytes(b""), "not an array that can be read"),
-        (lambda folder: (folder / "Action/001.png").write_bytes(b"x"), "not an image that can be read to its end"),
+        (lambda folder: (folder / "Action/001.png").write_bytes(b"x"), "cannot be read: cannot identify image file"),
     ],
 )
 def test_what_is_wrong_with_a_map_is_named(folder, write, message):
@@ -54,6 +54,39 @@ def test_what_is_wrong_with_a_map_is_named(folder, write, message):
     with pytest.raises(InputError, match=message) as error:
         MapFolder(folder)("Action/001")
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../001", "Action/../../001", ""])
+def test_a_name_that_leads_out_of_the_folder_has_no_map(folder, name):
+    np.save(folder.parent / "001.npy", VALUES)
+    with pytest.raises(InputError, match=r"no such map as .*leads out of this folder"):
+        MapFolder(folder)(name)
+
+
+def test_an_image_is_not_its_own_map(tmp_path):
+    dataset = read_cat2000(write_cat2000_folder(tmp_path))
+    with pytest.raises(InputError, match=r"Action/001\.jpg: no map, but the image itself"):
+        MapFolder(tmp_path / "Stimuli", dataset)("Action/001")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (cv2.applyColorMap(VALUES.astype(np.uint8), cv2.COLORMAP_JET), "in colours"),
+        (np.dstack([np.zeros((5, 7, 3), np.uint8), VALUES.astype(np.uint8)]), "partly transparent"),
+    ],
+)
+def test_maps_in_colours_or_transparency_are_refused(folder, pixels, message):
+    cv2.imwrite(str(folder / "Action/001.png"), pixels)
+    with pytest.raises(InputError, match=rf"001\.png: the image cannot be read: is {message}"):
+        MapFolder(folder)("Action/001")
+
+
+def test_suffixes_may_be_upper_case_and_hidden_files_are_passed_over(folder):
+    cv2.imwrite(str(folder / "Action/001.png"), VALUES)
+    (folder / "Action/001.png").rename(folder / "Action/001.PNG")
+    (folder / "Action/._001.npy").write_bytes(b"x")
+    assert (MapFolder(folder)("Action/001") == VALUES).all()
 
 
 def test_a_missing_folder_is_named(tmp_path):
