@@ -12,8 +12,10 @@ from torch import Tensor
 from sact_det.classification.dense_flops import dense_flops
 from sact_det.classification.model import FAMILIES, Classifier, ClassifierOutput
 from sact_det.config import spec_from_config
+from sact_det.engine.logged import log_after_backward
 from sact_det.freeze import freeze
 from sact_det.network_spec import NetworkSpec
+from sact_det.transfer import to_device
 from sact_det.visualize import draw_ponder_map
 
 
@@ -102,23 +104,28 @@ class SACTClassifier(Classifier):
         return (images.float() - self.pixel_mean) / self.pixel_std
 
     def _losses(self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput) -> dict[str, Tensor]:
-        labels = torch.tensor([item["label"] for item in batched_inputs], device=self.device)
+        labels = to_device([item["label"] for item in batched_inputs], self.device)
         losses = {"loss_cls": F.cross_entropy(output.logits, labels, label_smoothing=self.label_smoothing)}
         if self.spec.halting != "none":
             losses["loss_ponder"] = self.tau * output.ponder.mean_cost().mean()
-        self._log(batched_inputs, output, labels)
+        self._log(batched_inputs, output, labels, losses["loss_cls"])
         return losses
 
     @torch.no_grad()
-    def _log(self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput, labels: Tensor) -> None:
+    def _log(
+        self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput, labels: Tensor, loss: Tensor
+    ) -> None:
         storage, ponder = get_event_storage(), output.ponder
         height, width = batched_inputs[0]["image"].shape[1:]
         dense = dense_flops(self.spec, self.reference_units, self.logits.out_channels, (height, width))
-        storage.put_scalar("classifier/accuracy", (output.logits.argmax(1) == labels).float().mean().item())
-        storage.put_scalar("sact/flops_percent", 100 * ponder.flops.double().mean().item() / dense)
+        values = {
+            "classifier/accuracy": (output.logits.argmax(1) == labels).float().mean(),
+            "sact/flops_percent": 100 * ponder.flops.double().mean() / dense,
+        }
         for name, block in ponder.blocks.items():
-            storage.put_scalar(f"sact/{name}_cost", block.mean_cost().mean().item())
-            storage.put_scalar(f"sact/{name}_units", block.mean_units().mean().item())
+            values[f"sact/{name}_cost"] = block.mean_cost().mean()
+            values[f"sact/{name}_units"] = block.mean_units().mean()
+        log_after_backward(values, loss)
         if self.vis_period > 0 and storage.iter % self.vis_period == 0:
             image = batched_inputs[0]["image"].permute(1, 2, 0).byte().cpu().numpy()
             picture = draw_ponder_map(ponder.image(0).detached().map((height, width))[0].cpu().numpy(), image=image)

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any, Callable
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sact_det import build_classifier
@@ -13,14 +14,15 @@ from sact_det.benchmark.lively import enliven, noise
 
 # Operations that read a value of a tensor, or a number of values, into the host's memory.
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "bincount")
-MAKES = ("lift_fresh",)  # torch.tensor of Python numbers: on a GPU a copy that is waited for
+# Functions that do so without an operation where the tensor is on a CPU, or that make tensors of Python numbers.
+CALLS = ("tolist", "numpy", "__array__", "tensor", "as_tensor")
 
 
 class HostReads(TorchDispatchMode):
     """Counts what would wait for a GPU, on any device: values read by the host, tensors made of Python numbers.
 
     Attributes:
-        counts: name of the operation -> how often.
+        counts: name of the operation or function -> how often.
         operations: all operations.
     """
 
@@ -28,12 +30,35 @@ class HostReads(TorchDispatchMode):
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.operations = 0
+        self._calls = _Calls(self.counts)
+
+    def __enter__(self) -> "HostReads":
+        self._calls.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._calls.__exit__(*error)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
         name = function.overloadpacket.__name__
-        if name in READS or name in MAKES or (name.startswith("index") and _by_mask(args)):
+        if name in READS or (name.startswith("index") and _by_mask(args)):
             self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+class _Calls(TorchFunctionMode):
+    """Counts CALLS."""
+
+    def __init__(self, counts: Counter[str]):
+        super().__init__()
+        self._counts = counts
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name in CALLS:
+            self._counts[name] += 1
         return function(*args, **(kwargs or {}))
 
 

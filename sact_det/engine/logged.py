@@ -1,0 +1,31 @@
+"""Numbers of a step for Detectron2's event storage, read once and late: no wait for a GPU amid the forward pass."""
+
+from typing import Mapping, Optional
+
+import torch
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+
+def log_after_backward(values: Mapping[str, Tensor], loss: Optional[Tensor] = None) -> None:
+    """Puts scalars into the current storage when the backward pass of `loss` has been run, all in one copy.
+
+    Args:
+        values: name -> a tensor of one number, all on one device. They are detached.
+        loss: a part of what is minimised; None, or one that has no gradient: they are read now.
+    """
+    storage = get_event_storage()
+    iteration, names = storage.iter, list(values)
+    vector = torch.stack([value.detach().double().reshape(()) for value in values.values()])
+
+    def put() -> None:
+        for name, value in zip(names, vector.tolist()):
+            storage.put_scalar(name, value, cur_iter=iteration)
+
+    def reached(_: Tensor) -> None:
+        torch.autograd.Variable._execution_engine.queue_callback(put)
+
+    if loss is None or not loss.requires_grad:
+        put()
+    else:
+        loss.register_hook(reached)
