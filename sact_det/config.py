@@ -22,7 +22,8 @@ def add_sact_config(cfg: CN) -> None:
     # Parameter `k`: halting scores are shared in k x k cells (section 2.3).
     cfg.MODEL.SACT.TILE = 1
     # How blocks compute; the results do not depend on it: "dense", "perforated" (active positions only; learning norms
-    # must be frozen, or it falls back to dense) or "auto" (perforated where enough positions have halted).
+    # must be frozen, or it falls back to dense) or "auto" (perforated where that is faster:
+    # on CPUs wherever kernels can run, on GPUs where `make gpu` has measured it).
     cfg.MODEL.SACT.EXECUTION = "dense"
 
     # Parameter `L` of every block: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101; (5, 5, 5) is CIFAR's ResNet-32.
