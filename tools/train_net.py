@@ -28,7 +28,9 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
+from sact_det.engine.config_checks import check_training
 from sact_det.engine.launch import launch
+from sact_det.engine.trainer import check_expected_results
 from sact_det.errors import InputError, errors_to_exit_code
 from sact_det.tasks import load_config, task_of
 
@@ -43,6 +45,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         )
     if args.eval_only and not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST is empty: --eval-only has nothing to evaluate")
+    if not args.eval_only:
+        check_training(cfg)
     return cfg
 
 
@@ -64,7 +68,9 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         model = trainer_class.build_model(cfg)
         checkpointer = trainer_class.checkpointer_class(model, cfg.OUTPUT_DIR, evaluate=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        trainer_class.test(cfg, model)
+        results = trainer_class.test(cfg, model)
+        if comm.is_main_process():
+            check_expected_results(cfg, results)
         return
     trainer = trainer_class(cfg)
     trainer.resume_or_load(resume=args.resume)

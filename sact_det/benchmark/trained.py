@@ -5,7 +5,6 @@ from typing import Sequence
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import Tensor
 
 from sact_det.benchmark.networks import AdaptivePart
@@ -14,6 +13,7 @@ from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.engine.stages import build_model
 from sact_det.errors import InputError
 from sact_det.resnet_v2 import Stem
 

@@ -5,7 +5,6 @@ from typing import Any, Optional
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import Tensor
 
 from sact_det.classification.checkpoint import ClassifierCheckpointer
@@ -13,6 +12,7 @@ from sact_det.classification.dense_flops import dense_flops
 from sact_det.classification.evaluator import ponder_row
 from sact_det.classification.loader import label_offset, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
+from sact_det.engine.stages import build_model
 from sact_det.errors import InputError
 from sact_det.ponder import PonderRecord
 

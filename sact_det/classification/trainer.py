@@ -19,6 +19,8 @@ class ClassificationTrainer(Trainer):
     """Trainer of SACTClassifier."""
 
     checkpointer_class = ClassifierCheckpointer
+    training_sizes = ("SOLVER.IMS_PER_BATCH", "INPUT.CLASSIFICATION.SIZE_TRAIN")
+    test_sizes = ("INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "INPUT.CLASSIFICATION.SIZE_TEST")
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:

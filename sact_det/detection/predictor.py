@@ -8,12 +8,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import ponder_row
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.engine.stages import build_model
 from sact_det.errors import InputError
 from sact_det.ponder import PonderRecord
 

@@ -19,6 +19,8 @@ class DetectionTrainer(Trainer):
     """Trainer of SACTGeneralizedRCNN."""
 
     checkpointer_class = DetectorCheckpointer
+    training_sizes = ("SOLVER.IMS_PER_BATCH", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN")
+    test_sizes = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:

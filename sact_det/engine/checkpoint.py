@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sact_det.errors import InputError
 from sact_det.files import replacing, write_torch
+from sact_det.norm import FrozenBatchNorm2d
 from sact_det.weights.weight_file import load_torch, unwrap
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class SACTCheckpointer(DetectionCheckpointer):
                 raise InputError(f"{path}: no such weight file")
         elif self._evaluate:
             raise InputError("MODEL.WEIGHTS is empty: evaluation needs trained weights")
+        else:
+            self._check_frozen_norms("MODEL.WEIGHTS is empty", set(self.model.state_dict()))
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -115,10 +118,21 @@ class SACTCheckpointer(DetectionCheckpointer):
                     f"{self._path}: weights of another architecture than the config's (MODEL.SACT, number of "
                     f"classes): {what}: {names[0]}{more}"
                 )
+        self._check_frozen_norms(f"{self._path} has no values for it", set(fresh))
         if fresh:
             parts = sorted({re.sub(r"\.[^.]+$", "", name) for name in fresh})
             logger.info("Starting fresh, because %s has no values for them: %s", self._path, ", ".join(parts))
         self.model.load_state_dict(state_dict, strict=False)
+
+    def _check_frozen_norms(self, why: str, fresh: set[str]) -> None:
+        """A norm of a halting branch that has no statistics must be able to learn them."""
+        for name, part in self.model.named_modules():
+            if isinstance(part, FrozenBatchNorm2d) and _HALTING in name and f"{name}.running_mean" in fresh:
+                key = "HALTING_NORM" if name.startswith(("backbone.", "block")) else "BOX_HEAD_HALTING_NORM"
+                raise InputError(
+                    f"MODEL.SACT.{key} FrozenBN: {name} starts fresh ({why}), and a norm without statistics must not "
+                    "be frozen; expected MovingBN or BN"
+                )
 
     def _check_architecture(self, metadata: dict[str, Any]) -> None:
         """The file's own description against the model's, where shapes could not tell the difference."""
@@ -133,9 +147,17 @@ class SACTCheckpointer(DetectionCheckpointer):
                 )
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Saves model and checkpointables as `name`.pth in the save folder. Raises OSError if it cannot be written."""
+        """Saves model and checkpointables as `name`.pth in the save folder.
+
+        Raises:
+            OSError: it cannot be written.
+            FloatingPointError: a weight is NaN or infinite; the last checkpoint stays a good one.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
+        for key, value in self.model.state_dict().items():
+            if not value.isfinite().all():
+                raise FloatingPointError(f"{key} holds NaN or infinite values")
         data = {"model": self.model.state_dict(), "sact": {**self.description(), "missing": []}, **kwargs}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         path = Path(self.save_dir) / f"{name}.pth"

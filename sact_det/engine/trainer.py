@@ -14,9 +14,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from detectron2.utils.logger import setup_logger
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
 
 from sact_det.data.stream import derived_seed
 from sact_det.engine.checkpoint import SACTCheckpointer
+from sact_det.engine.config_checks import check_common, check_training
+from sact_det.engine.stages import build_model, built, sizes_fit
 from sact_det.engine.writers import LateWriter, json_writer, tensorboard_writer
 from sact_det.errors import InputError, one_line
 from sact_det.files import write_json
@@ -49,37 +52,67 @@ class SeedEveryStep(HookBase):
 class Trainer(DefaultTrainer):
     """DefaultTrainer whose runs are repeatable: killed and resumed, or split over processes, with SEED >= 0.
 
-    A task is a subclass with `checkpointer_class`, `table_row` and, as in DefaultTrainer, `build_train_loader` (whose
+    A task is a subclass with `checkpointer_class`, the config's keys that say how large a step's and an evaluation's
+    tensors are (`training_sizes`, `test_sizes`), `table_row` and, as in DefaultTrainer, `build_train_loader` (whose
     batch sampler is a BatchStream), `build_test_loader` and `build_evaluator`.
 
     Raises:
-        InputError: a data set cannot be used; those in DATASETS.TEST are looked at before training, not after.
+        InputError: a data set cannot be used (those in DATASETS.TEST are looked at before training, not after), or
+            what the config describes cannot be built or needs a GPU that there is not.
     """
 
     checkpointer_class: type[SACTCheckpointer]
+    training_sizes: tuple[str, ...]
+    test_sizes: tuple[str, ...]
 
     def __init__(self, cfg: CfgNode):
         # As DefaultTrainer.__init__, but for the checkpointer, and for processes without a GPU.
         super(DefaultTrainer, self).__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
+        check_training(cfg)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        for name in cfg.DATASETS.TEST:
-            self.build_test_loader(cfg, name)
+        check_common(cfg)  # what was scaled may have become 0
+        with built("the loader of DATASETS.TEST"):
+            for name in cfg.DATASETS.TEST:
+                self.build_test_loader(cfg, name)
         model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        loader = self.build_train_loader(cfg)
+        with built("the optimizer"):
+            optimizer = self.build_optimizer(cfg, model)
+        with built("the loader of DATASETS.TRAIN"):
+            loader = self.build_train_loader(cfg)
         if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
             model = DistributedDataParallel(model, broadcast_buffers=False)
         else:
             model = create_ddp_model(model, broadcast_buffers=False)
         self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        with built("the schedule of the learning rate"):
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = self.checkpointer_class(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """sact_det.engine.stages.build_model; logs the model."""
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """As in DefaultTrainer, but a step in SOLVER.STEPS that the training does not reach is only warned of."""
+        steps = tuple(step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER)
+        if len(steps) < len(cfg.SOLVER.STEPS):
+            logger.warning(
+                "SOLVER.STEPS %s: MAX_ITER %d comes first", cfg.SOLVER.STEPS[len(steps) :], cfg.SOLVER.MAX_ITER
+            )
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.STEPS = steps
+        return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -122,6 +155,30 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start = self.start_iter
 
+    def train(self) -> Any:
+        """As in DefaultTrainer.
+
+        Raises:
+            InputError: the training diverged, does not fit into memory, or ended with other results than expected.
+        """
+        try:
+            with sizes_fit(self.cfg, "a step of the training", self.training_sizes):
+                super(DefaultTrainer, self).train(self.start_iter, self.max_iter)
+        except FloatingPointError as error:
+            raise InputError(self._diverged(error)) from error
+        results = getattr(self, "_last_eval_results", {})
+        if comm.is_main_process():
+            check_expected_results(self.cfg, results)
+        return results
+
+    def _diverged(self, error: FloatingPointError) -> str:
+        last = self.checkpointer.get_checkpoint_file() if self.checkpointer.has_checkpoint() else ""
+        before = f"the last good checkpoint is {last}" if last else "there is no good checkpoint"
+        return (
+            f"training diverged in step {self.iter}: {before}; lower SOLVER.BASE_LR {self.cfg.SOLVER.BASE_LR:g}, raise "
+            f"SOLVER.WARMUP_ITERS {self.cfg.SOLVER.WARMUP_ITERS} or set SOLVER.CLIP_GRADIENTS ({one_line(error)})"
+        )
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in DefaultTrainer. Raises InputError if the state is that of an optimiser for another config."""
         try:
@@ -140,13 +197,23 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """DefaultTrainer.test; logs the table row of each data set and writes inference/results.json."""
-        results = super().test(cfg, model, evaluators)
+        with sizes_fit(cfg, "the evaluation", cls.test_sizes):
+            results = super().test(cfg, model, evaluators)
         if results and comm.is_main_process():
             by_dataset = results if len(cfg.DATASETS.TEST) > 1 else dict.fromkeys(cfg.DATASETS.TEST, results)
             for name, result in by_dataset.items():
                 logger.info("%s:\n%s", name, cls.table_row(cfg, result))
             write_json(Path(cfg.OUTPUT_DIR) / "inference" / "results.json", by_dataset)
         return results
+
+
+def check_expected_results(cfg: CfgNode, results: dict[str, Any]) -> None:
+    """Raises InputError unless an evaluation's results are those of TEST.EXPECTED_RESULTS, within its tolerances."""
+    for task, metric, expected, tolerance in cfg.TEST.EXPECTED_RESULTS:
+        found = results.get(task, {}).get(metric)
+        if found is None or not abs(found - expected) <= tolerance:
+            said = "there is none" if found is None else f"got {found}"
+            raise InputError(f"TEST.EXPECTED_RESULTS: {task} {metric} must be {expected} to within {tolerance}; {said}")
 
 
 def lr_factor(cfg: CfgNode, parameter: str) -> float:

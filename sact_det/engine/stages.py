@@ -1,0 +1,58 @@
+"""Names for what fails late: which part could not be built, which sizes did not fit into memory."""
+
+import contextlib
+from typing import Any, Iterator, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model as build_model_of_detectron2
+
+from sact_det.engine.config_checks import value_of
+from sact_det.errors import InputError, is_out_of_memory, one_line
+
+_MODEL_SIZES = ("MODEL.SACT.BASE_CHANNELS", "MODEL.SACT.UNITS", "MODEL.RPN.CONV_DIMS")
+
+
+@contextlib.contextmanager
+def sizes_fit(cfg: CfgNode, what: str, keys: Sequence[str]) -> Iterator[None]:
+    """Has an error about memory name the keys of the config that decide how much is needed.
+
+    Raises:
+        InputError: there is too little memory for `what`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        sizes = ", ".join(f"{key} {value_of(cfg, key)}" for key in keys)
+        raise InputError(
+            f"out of memory: {what} takes more than there is; lower {sizes} ({one_line(error)})"
+        ) from error
+
+
+@contextlib.contextmanager
+def built(what: str) -> Iterator[None]:
+    """For the building of a part from a config, whose checks do not know everything that Detectron2's parts refuse.
+
+    Raises:
+        InputError: `what` cannot be built; the message has Detectron2's reason.
+    """
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        kind = "" if isinstance(error, (AssertionError, ValueError)) else f"{type(error).__name__}: "
+        raise InputError(f"{what} cannot be built from this config: {kind}{one_line(error)}") from error
+
+
+def build_model(cfg: CfgNode) -> Any:
+    """detectron2.modeling.build_model: the module of MODEL.META_ARCHITECTURE.
+
+    Raises:
+        InputError: the model cannot be built, or does not fit into memory.
+    """
+    with sizes_fit(cfg, "the model", _MODEL_SIZES), built("the model"):
+        return build_model_of_detectron2(cfg)
