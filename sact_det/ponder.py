@@ -4,14 +4,15 @@ Shape shorthand in this module:
     N: images; H, W: size of an image; h, w: size of a block's feature map (1, 1 under ACT); L: its residual units.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any, Optional, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sact_det.padding import Sizes
+from sact_det.transfer import to_host
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,18 @@ class BlockPonder:
             halting_distribution=self.halting_distribution[one, :, :height, :width],
         )
 
-    def detached(self, device: Optional[torch.device] = None) -> "BlockPonder":
-        """Without gradient, on `device`."""
-        tensors = {
-            name: getattr(self, name).detach().to(device or self.flops.device)
-            for name in ("ponder_cost", "num_units", "flops", "halting_distribution")
-        }
-        return replace(self, **tensors)
+    def tensors(self) -> list[Tensor]:
+        """Everything but the sizes, in a fixed order."""
+        return [self.ponder_cost, self.num_units, self.flops, self.halting_distribution]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "BlockPonder":
+        """The same with others in the place of `tensors()`."""
+        ponder_cost, num_units, flops, distribution = tensors
+        return BlockPonder(ponder_cost, num_units, flops, distribution, self.sizes)
+
+    def detached(self) -> "BlockPonder":
+        """Without gradient."""
+        return self.with_tensors([tensor.detach() for tensor in self.tensors()])
 
 
 def legacy_nearest_index(size_in: int, size_out: int) -> np.ndarray:
@@ -128,10 +134,26 @@ class PonderRecord:
         blocks = {name: block.image(index) for name, block in self.blocks.items()}
         return PonderRecord(blocks, self.dense_flops[index : index + 1])
 
-    def detached(self, device: Optional[torch.device] = None) -> "PonderRecord":
-        """Without gradient, on `device`."""
-        blocks = {name: block.detached(device) for name, block in self.blocks.items()}
-        return PonderRecord(blocks, self.dense_flops.to(device or self.dense_flops.device))
+    def tensors(self) -> list[Tensor]:
+        """Everything but the sizes, in a fixed order: what one copy brings elsewhere."""
+        return [self.dense_flops, *(tensor for block in self.blocks.values() for tensor in block.tensors())]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "PonderRecord":
+        """The same with others in the place of `tensors()`."""
+        dense_flops, *others = tensors
+        rest = iter(others)
+        blocks = {
+            name: block.with_tensors([next(rest) for _ in block.tensors()]) for name, block in self.blocks.items()
+        }
+        return PonderRecord(blocks, dense_flops)
+
+    def detached(self) -> "PonderRecord":
+        """Without gradient."""
+        return self.with_tensors([tensor.detach() for tensor in self.tensors()])
+
+    def on_host(self) -> "PonderRecord":
+        """Without gradient, on the CPU; a GPU is waited for once."""
+        return self.with_tensors(to_host(self.tensors()))
 
 
 def block_map(block: BlockPonder, size: tuple[int, int]) -> Tensor:

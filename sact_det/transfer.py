@@ -14,3 +14,18 @@ def to_device(values: Union[Sequence[int], Sequence[Sequence[int]]], device: tor
     """
     tensor = torch.from_numpy(np.asarray(values, dtype=np.int64))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors on the CPU, without gradient: those of a GPU are copied together, and waited for once."""
+    tensors = [tensor.detach() for tensor in tensors]
+    on_gpus = [tensor for tensor in tensors if tensor.is_cuda]
+    copies = [
+        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        if tensor.is_cuda
+        else tensor.cpu()
+        for tensor in tensors
+    ]
+    for device in {tensor.device for tensor in on_gpus}:
+        torch.cuda.current_stream(device).synchronize()
+    return copies

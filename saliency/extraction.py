@@ -70,7 +70,7 @@ class PonderModel:
         else:
             images = self._model.preprocess_image([item])
             _, record = self._model.backbone.extract(images.tensor, images.image_sizes)
-        return record.detached(torch.device("cpu")).image(0).map(size)[0].numpy()
+        return record.on_host().image(0).map(size)[0].numpy()
 
     def _input(self, image: np.ndarray) -> Tensor:
         if self._is_classifier:

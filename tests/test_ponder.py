@@ -93,7 +93,7 @@ def test_detached_records_hold_the_same_numbers_without_gradient(padded: PonderR
     first = padded.blocks["block1"]
     first.ponder_cost.requires_grad_()
     assert padded.mean_cost().requires_grad
-    detached = padded.detached(torch.device("cpu"))
+    detached = padded.on_host()
     assert not detached.mean_cost().requires_grad
     assert torch.equal(detached.mean_cost(), padded.mean_cost())
     assert torch.equal(detached.flops, padded.flops)

@@ -15,7 +15,7 @@ from sact_det.config import spec_from_config
 from sact_det.engine.logged import log_after_backward
 from sact_det.freeze import freeze
 from sact_det.network_spec import NetworkSpec
-from sact_det.transfer import to_device
+from sact_det.transfer import to_device, to_host
 from sact_det.visualize import draw_ponder_map
 
 
@@ -134,7 +134,6 @@ class SACTClassifier(Classifier):
 
 def _outputs(output: ClassifierOutput) -> list[dict[str, Any]]:
     """One dict per image, on the CPU."""
-    cpu = torch.device("cpu")
-    ponder = output.ponder.detached(cpu)
-    logits = output.logits.detach().to(cpu)
+    logits, *tensors = to_host([output.logits, *output.ponder.tensors()])
+    ponder = output.ponder.with_tensors(tensors)
     return [{"logits": logits[index], "ponder": ponder.image(index)} for index in range(len(logits))]

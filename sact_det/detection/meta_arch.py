@@ -97,7 +97,7 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
             return results
         outputs = self._postprocess(results, batched_inputs, images.image_sizes)
         region_flops = self.roi_heads.res5.ponder.flops.split([len(p) for p in proposals])
-        ponder = ponder.detached(torch.device("cpu"))
+        ponder = ponder.on_host()
         for index, (output, box_head) in enumerate(zip(outputs, region_flops)):
             output["ponder"] = ponder.image(index)
             output["box_head_flops"] = int(box_head.sum())
