@@ -1,21 +1,18 @@
-"""Data sets in COCO format named in the config: registration, and a check that they can be used."""
+"""Data sets in COCO format named in the config: registration, and Detectron2's view of them."""
 
 import logging
-import math
+import os
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
+from detectron2.utils.logger import log_first_n
 
-from sact_det.errors import InputError, one_line
-from sact_det.text_files import read_json
-
-logger = logging.getLogger(__name__)
-
-_NAMED_AT_MOST = 3
-_ID = (int, str)  # of images; categories and annotations have numbers
+from sact_det.data.coco_boxes import coco_boxes
+from sact_det.data.coco_json import read_categories, read_coco
+from sact_det.errors import InputError
 
 
 def register_coco_datasets(cfg: CfgNode) -> None:
@@ -48,7 +45,7 @@ def register_coco_datasets(cfg: CfgNode) -> None:
 
 
 def _register(name: str, json_file: str, image_root: str) -> None:
-    categories = sorted(read_coco(json_file)["categories"], key=lambda category: category["id"])
+    categories = read_categories(json_file, read_coco(json_file))
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)  # labelled images have none
@@ -57,97 +54,37 @@ def _register(name: str, json_file: str, image_root: str) -> None:
         json_file=json_file,
         image_root=image_root,
         evaluator_type="coco",
-        thing_classes=[category["name"] for category in categories],
-        thing_dataset_id_to_contiguous_id={category["id"]: i for i, category in enumerate(categories)},
+        thing_classes=list(categories.values()),
+        thing_dataset_id_to_contiguous_id={category_id: i for i, category_id in enumerate(categories)},
     )
-
-
-def read_coco(json_file: str) -> dict[str, Any]:
-    """The annotation file, with the keys of COCO format. Raises InputError."""
-    content = read_json(json_file, missing="no such annotation file")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise InputError(f"{json_file}: not in COCO format: no list {key!r}")
-    for key in ("images", "categories"):
-        if not content[key]:
-            raise InputError(f"{json_file}: the list {key!r} is empty")
-    _by_id(json_file, content, "categories", name=str)
-    return content
 
 
 def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, Any]]:
-    """Detectron2's dataset dicts, after a check of what the json says.
+    """Detectron2's dataset dicts of the boxes that `coco_boxes` finds; its remarks become one warning, said once.
 
-    Category ids may have gaps. Boxes without area or wholly outside their image are left out and counted in one
-    warning; boxes that stick out are clipped later, with the image's transforms.
+    Annotations keep their id (None if they have none); segmentations and keypoints are not read.
 
     Raises:
-        InputError: an entry lacks what it needs or shares its id; an annotation refers to no image or category or has
-            no valid bbox; an image file is missing.
+        InputError: the file or one of its entries cannot be used, or an image file is missing.
     """
-    content = read_coco(json_file)
-    images = _by_id(json_file, content, "images", file_name=str, height=int, width=int)
-    category_ids = {category["id"] for category in content["categories"]}
-    for image in images.values():
-        path = Path(image_root) / image["file_name"]
-        if not path.is_file():
+    coco = coco_boxes(json_file, read_coco(json_file))
+    if coco.remarks:
+        log_first_n(logging.WARNING, f"{json_file}: {'; '.join(coco.remarks)}", key="message")
+    dicts: dict[Any, dict[str, Any]] = {}
+    for image in coco.images:
+        path = os.path.join(image_root, image.file_name)
+        if not Path(path).is_file():
             raise InputError(f"{path}: no such image (data set {name!r}, {json_file})")
-    useless = set()
-    for annotation in _by_id(json_file, content, "annotations", image_id=_ID, category_id=int, bbox=list).values():
-        where = f"{json_file}: annotation {annotation['id']}"
-        if annotation["image_id"] not in images:
-            raise InputError(f"{where}: image_id {annotation['image_id']} is not in 'images'")
-        if annotation["category_id"] not in category_ids:
-            raise InputError(f"{where}: category_id {annotation['category_id']} is not in 'categories'")
-        if not _is_box(annotation["bbox"]):
-            raise InputError(
-                f"{where}: bbox must be four finite numbers (x, y, width, height); got {annotation['bbox']!r}"
-            )
-        if not _covers(annotation["bbox"], images[annotation["image_id"]]):
-            useless.add(annotation["id"])
-    if useless:
-        some = ", ".join(map(str, sorted(useless)[:_NAMED_AT_MOST]))
-        logger.warning(
-            "%s: left out of training: %d of %d boxes, without area or outside their image (annotations %s%s)",
-            json_file,
-            len(useless),
-            len(content["annotations"]),
-            some,
-            ", ..." if len(useless) > _NAMED_AT_MOST else "",
+        size = {"height": image.height, "width": image.width}
+        dicts[image.id] = {"file_name": path, **size, "image_id": image.id, "annotations": []}
+    for box in coco.boxes:
+        dicts[box.image_id]["annotations"].append(
+            {
+                "id": box.id,
+                "bbox": list(box.bbox),
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": box.category,
+                "iscrowd": int(box.iscrowd),
+            }
         )
-    try:
-        dicts = load_coco_json(json_file, image_root, name, extra_annotation_keys=["id"])
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{json_file}: {one_line(error)}") from error
-    for record in dicts:
-        record["annotations"] = [a for a in record["annotations"] if a["id"] not in useless]
-    return dicts
-
-
-def _by_id(json_file: str, content: dict[str, Any], key: str, **types: Any) -> dict[Any, dict[str, Any]]:
-    """The entries of a list by their id, each with values of these types. Raises InputError."""
-    types["id"] = _ID if key == "images" else int
-    entries: dict[Any, dict[str, Any]] = {}
-    for entry in content[key]:
-        for name, kind in types.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
-                raise InputError(f"{json_file}: an entry of {key!r} has no valid {name!r}: {str(entry)[:80]}")
-        if entry["id"] in entries:
-            raise InputError(f"{json_file}: two entries of {key!r} have the id {entry['id']}")
-        entries[entry["id"]] = entry
-    return entries
-
-
-def _is_box(bbox: list[Any]) -> bool:
-    return len(bbox) == 4 and all(isinstance(side, (int, float)) and math.isfinite(side) for side in bbox)
-
-
-def _covers(bbox: list[float], image: dict[str, Any]) -> bool:
-    """Whether the box has area inside the image."""
-    x, y, width, height = bbox
-    return (
-        min(x + width, image["width"]) > max(x, 0)
-        and min(y + height, image["height"]) > max(y, 0)
-        and width > 0
-        and height > 0
-    )
+    return list(dicts.values())

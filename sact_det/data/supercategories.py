@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sact_det.data.coco import read_coco
+from sact_det.data.coco_json import read_coco
 from sact_det.errors import InputError
 
 

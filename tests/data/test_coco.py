@@ -58,30 +58,135 @@ def test_registering_a_name_again_replaces_it(files, tmp_path):
     assert len(DatasetCatalog.get("toy")) == 2
 
 
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "sact_det.data.coco"]
+
+
 @pytest.mark.parametrize(
-    ("bbox", "kept"),
+    ("bbox", "clipped", "pixels"),
     [
-        ([90, 10, 100, 40], True),  # sticks out to the right of the 128 pixels
-        ([-30, -30, 31, 31], True),
-        ([127.5, 0, 10, 10], True),
-        ([10, 10, 0, 40], False),
-        ([10, 10, 40, 0], False),
-        ([10, 10, -5, 40], False),
-        ([128, 10, 20, 20], False),
-        ([10, -50, 20, 50], False),
+        ([90, 10, 100, 40], [90, 10, 38, 40], 62),  # of 128 x 96 pixels
+        ([-30, -30, 31, 31], [0, 0, 1, 1], 30),
+        ([127.5, 0, 10, 10], [127.5, 0, 0.5, 10], 10),
+        ([-5, -7, 500, 300], [0, 0, 128, 96], 367),
+        ([100, 60, 28.01, 36], [100, 60, 28, 36], None),  # of rounding nothing is said
+        ([100, 60, 28, 36], [100, 60, 28, 36], None),
     ],
 )
-def test_boxes_without_area_in_their_image_are_left_out_and_counted(files, caplog, bbox, kept):
+def test_boxes_beyond_their_image_are_clipped_and_counted_once(files, caplog, bbox, clipped, pixels):
+    change(files[0], lambda content: content["annotations"][0].update(bbox=bbox))
+    for _ in range(2):
+        with caplog.at_level(logging.WARNING, "sact_det.data.coco"):
+            annotations = load(files)[0]["annotations"]
+        assert [a["id"] for a in annotations] == [1, 2] and annotations[0]["bbox"] == clipped
+    remark = f"1 of 8 boxes clipped, up to {pixels} pixels beyond their image (annotation 1)"
+    assert warnings_of(caplog) == ([f"{files[0]}: {remark}"] if pixels else [])
+
+
+@pytest.mark.parametrize(
+    "bbox",
+    [
+        [10, 10, 0, 40],
+        [10, 10, 40, 0],
+        [10, 10, -5, 40],
+        [128, 10, 20, 20],
+        [10, -50, 20, 50],
+        [10, 10, 40, 1e-9],
+        [1e300, 10, 1e308, 40],
+    ],
+)
+def test_boxes_without_area_in_their_image_are_left_out_and_counted(files, caplog, bbox):
     change(files[0], lambda content: content["annotations"][0].update(bbox=bbox))
     with caplog.at_level(logging.WARNING, "sact_det.data.coco"):
-        first = load(files)[0]
-    assert [a["id"] for a in first["annotations"]] == ([1, 2] if kept else [2])
-    warnings = [record.getMessage() for record in caplog.records if record.name == "sact_det.data.coco"]
-    assert warnings == (
-        []
-        if kept
-        else [f"{files[0]}: left out of training: 1 of 8 boxes, without area or outside their image (annotations 1)"]
-    )
+        assert [a["id"] for a in load(files)[0]["annotations"]] == [2]
+    assert warnings_of(caplog) == [f"{files[0]}: 1 of 8 boxes left out, without area in their image (annotation 1)"]
+
+
+def as_fractions(content):
+    images = {image["id"]: image for image in content["images"]}
+    for a in content["annotations"]:
+        image = images[a["image_id"]]
+        a["bbox"] = [side / image[key] for side, key in zip(a["bbox"], ("width", "height") * 2)]
+
+
+def as_corners(content):
+    for a in content["annotations"]:
+        x, y, width, height = a["bbox"]
+        a["bbox"] = [x + 30, y + 30, x + width + 10, y + height + 10]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (as_fractions, "all numbers of boxes are at most 1, which looks like fractions of the image; expected pixels"),
+        (as_corners, "the boxes look like corners (x0, y0, x1, y1); expected x, y, width, height"),
+        (lambda content: content["categories"][0].update(name="class 4"), "categories that share a name .*(class 4)"),
+        (lambda content: content["annotations"].clear(), "no boxes to find (0 crowds, which are ignored)"),
+        (lambda content: [a.update(iscrowd=1) for a in content["annotations"]], "no boxes to find (8 crowds"),
+        (lambda content: content["annotations"][1].update(area=-1), "1 of 8 areas cannot be any (annotation 2: -1)"),
+        (lambda content: content["annotations"][1].update(area="9"), '(annotation 2: the string "9"); the boxes\' own'),
+    ],
+)
+def test_what_the_numbers_look_like_is_said(files, caplog, edit, message):
+    change(files[0], edit)
+    with caplog.at_level(logging.WARNING, "sact_det.data.coco"):
+        load(files)
+    (warning,) = warnings_of(caplog)
+    assert all(part in warning for part in message.split(".*"))
+
+
+@pytest.mark.parametrize("name", ["area", "iscrowd", "segmentation", "keypoints", "id", "score", "attributes"])
+@pytest.mark.parametrize("value", [None, "x", -1, [[]], [[1, 2]], {"counts": "?"}, float("nan"), 10**400])
+def test_what_boxes_do_not_need_cannot_hurt(files, name, value):
+    if name == "iscrowd" and value is not None:
+        pytest.skip("what is a crowd must be known")
+    expected = [{**a, "id": None} for d in load(files) for a in d["annotations"]]
+    change(files[0], lambda content: [content["annotations"][i].update({name: value}) for i in (0,)])
+    assert [{**a, "id": None} for d in load(files) for a in d["annotations"]] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [*[(v, 0) for v in (0, 0.0, False, None, "0", "false")], *[(v, 1) for v in (1, 1.0, True, "1", " True")]],
+)
+def test_a_crowd_is_told_in_every_spelling(files, value, crowd):
+    change(files[0], lambda content: content["annotations"][0].update(iscrowd=value))
+    assert [a["iscrowd"] for a in load(files)[0]["annotations"]] == [crowd, 0]
+
+
+def test_numbers_that_pandas_made_floats_are_whole(files):
+    expected = load(files)
+
+    def edit(content):
+        for entry in (*content["images"], *content["annotations"], *content["categories"]):
+            entry.update({key: float(value) for key, value in entry.items() if isinstance(value, int)})
+
+    change(files[0], edit)
+    assert load(files) == expected
+    assert MetadataCatalog.get("toy").thing_dataset_id_to_contiguous_id == {1: 0, 4: 1, 9: 2}
+
+
+@pytest.mark.parametrize("number", [0, -7, 2**70, 33.0, "x", "0"])
+def test_ids_of_images_may_be_any_number_or_string(files, number):
+    expected = [{**d, "image_id": None} for d in load(files)]
+    kind = str if isinstance(number, str) else lambda value: value
+
+    def edit(content):
+        for entry in content["images"]:
+            entry["id"] = number if entry["id"] == 1 else kind(entry["id"])
+        for entry in content["annotations"]:
+            entry["image_id"] = number if entry["image_id"] == 1 else kind(entry["image_id"])
+
+    change(files[0], edit)
+    found = load(files)
+    assert [d["image_id"] for d in found] == sorted(d["image_id"] for d in found)
+    assert sorted([{**d, "image_id": None} for d in found], key=lambda d: d["file_name"]) == expected
+
+
+def test_categories_of_one_name_say_their_ids(files):
+    change(files[0], lambda content: [category.update(name="cell") for category in content["categories"][:2]])
+    config(("toy", *files))
+    assert MetadataCatalog.get("toy").thing_classes == ["cell (id 1)", "cell (id 4)", "class 9"]
 
 
 def drop(key, index, name):
@@ -100,15 +205,46 @@ def put(key, index, **values):
         (put("annotations", 2, bbox=[1, 2, 3]), "annotation 3: bbox must be four finite numbers"),
         (put("annotations", 2, bbox=[1, 2, 3, "4"]), "annotation 3: bbox must be four finite numbers"),
         (put("annotations", 2, bbox=[1, 2, float("nan"), 4]), "annotation 3: bbox must be four finite numbers"),
-        (put("annotations", 2, bbox=None), "an entry of 'annotations' has no valid 'bbox'"),
-        (put("annotations", 2, image_id=[1]), "an entry of 'annotations' has no valid 'image_id'"),
+        (
+            put("annotations", 2, bbox=None),
+            "annotation 3: bbox must be four finite numbers (x, y, width, height); got null",
+        ),
+        (put("annotations", 2, image_id=[1]), "annotation 3: image_id must be a whole number or a string; got [1]"),
+        (
+            put("annotations", 2, image_id="1"),
+            "annotation 3: image_id is the string \"1\"; the ids of 'images' are like 1",
+        ),
+        (put("annotations", 2, image_id=True), "annotation 3: image_id must be a whole number or a string; got true"),
+        (
+            put("annotations", 2, category_id="1"),
+            'annotation 3: category_id must be a whole number; got the string "1"',
+        ),
+        (put("annotations", 2, category_id=1.5), "annotation 3: category_id must be a whole number; got 1.5"),
+        (put("annotations", 2, bbox=["1", "2", "3", "4"]), "annotation 3: bbox must be four finite numbers"),
+        (put("annotations", 2, bbox=[1, 2, True, 4]), "annotation 3: bbox must be four finite numbers"),
+        (put("annotations", 2, bbox=[1, 2, 10**400, 4]), "annotation 3: bbox must be four finite numbers"),
+        (put("annotations", 2, bbox={}, id=None), "annotations[2]: bbox must be four finite numbers"),
+        (put("annotations", 2, iscrowd="maybe"), 'annotation 3: iscrowd must be 0 or 1; got the string "maybe"'),
+        (put("annotations", 2, iscrowd=2), "annotation 3: iscrowd must be 0 or 1; got 2"),
+        (put("annotations", 2, iscrowd=[0]), "annotation 3: iscrowd must be 0 or 1; got [0]"),
         (put("annotations", 2, id=2), "two entries of 'annotations' have the id 2"),
-        (put("annotations", 2, ignore=1), '"ignore" in COCO json file is not supported'),
-        (drop("annotations", 0, "category_id"), "an entry of 'annotations' has no valid 'category_id'"),
-        (lambda content: content["annotations"].append(3), "an entry of 'annotations' has no valid"),
-        (drop("images", 0, "width"), "an entry of 'images' has no valid 'width'"),
-        (put("images", 0, height="97"), "an entry of 'images' has no valid 'height'"),
-        (put("images", 0, file_name=3), "an entry of 'images' has no valid 'file_name'"),
+        (put("annotations", 2, ignore=1), "annotation 3: ignore must be 0, for only crowds are ignored; got 1"),
+        (drop("annotations", 0, "category_id"), "annotation 1: category_id must be a whole number; got nothing"),
+        (lambda content: content["annotations"].append(3), "annotations[8] must be an object; got 3"),
+        (drop("images", 0, "width"), "image 1: width must be a whole number of pixels above 0; got nothing"),
+        (put("images", 0, width=-1), "image 1: width must be a whole number of pixels above 0; got -1"),
+        (put("images", 0, width=12.5), "image 1: width must be a whole number of pixels above 0; got 12.5"),
+        (
+            put("images", 0, id="a"),
+            "the ids of 'images' must be all numbers or all strings; got the string \"a\" and 4",
+        ),
+        (drop("images", 2, "id"), "images[2]: id must be a whole number or a string; got nothing"),
+        (put("images", 2, file_name=""), 'image 3: file_name must be a string that is not empty; got the string ""'),
+        (
+            put("images", 0, height="97"),
+            'image 1: height must be a whole number of pixels above 0; got the string "97"',
+        ),
+        (put("images", 0, file_name=3), "image 1: file_name must be a string that is not empty; got 3"),
         (put("images", 1, id=1), "two entries of 'images' have the id 1"),
     ],
 )
@@ -137,10 +273,10 @@ def test_a_missing_image_is_named(files):
         ('{"images": [{}], "annotations": {}}', "not in COCO format: no list 'annotations'"),
         ('{"images": [], "annotations": [], "categories": []}', "the list 'images' is empty"),
         ('{"images": [{}], "annotations": [], "categories": []}', "the list 'categories' is empty"),
-        ('{"images": [{}], "annotations": [], "categories": [1]}', "an entry of 'categories' has no valid 'name'"),
+        ('{"images": [{}], "annotations": [], "categories": [1]}', "categories[0] must be an object; got 1"),
         (
             '{"images": [{}], "annotations": [], "categories": [{"name": "a", "id": "1"}]}',
-            "an entry of 'categories' has no valid 'id'",
+            'category "1": id must be a whole number; got the string "1"',
         ),
         (
             '{"images": [{}], "annotations": [], "categories": [{"name": "a", "id": 1}, {"name": "b", "id": 1}]}',
