@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Optional, Union
 
+from sact_det.errors import InputError
 from sact_det.unfinished import PREFIX, unfinished_folder
 
 _KINDS = {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -102,10 +103,19 @@ def writable_file(path: Union[str, Path]) -> Path:
 
 
 def write_json(path: Union[str, Path], value: Any) -> None:
-    """Writes `value` as indented JSON, NaN and infinities as null. Raises OSError if `path` cannot be written."""
-    value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
+    """Writes `value` as indented JSON, NaN and infinities as null.
+
+    Raises:
+        InputError: it is nested so deeply that Python cannot write it.
+        OSError: `path` cannot be written.
+    """
+    try:
+        value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
+        text = json.dumps(value, indent=1) + "\n"
+    except RecursionError as error:
+        raise InputError(f"{path}: what is to be written there is nested too deeply") from error
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_torch(path: Union[str, Path], value: Any) -> None:

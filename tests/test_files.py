@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sact_det.errors import InputError
 from sact_det.files import replacing, writable_file, writable_folder, write_json, write_torch
 
 LARGE = {"json": list(range(30_000)), "torch": {"w": torch.arange(30_000)}}
@@ -86,6 +87,15 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
 def test_json_has_null_where_there_is_no_number(tmp_path):
     write_json(tmp_path / "x.json", {"AP": math.nan, "a": [math.inf, 1.5], "b": (None, "NaN")})
     assert json.loads((tmp_path / "x.json").read_text()) == {"AP": None, "a": [None, 1.5], "b": [None, "NaN"]}
+
+
+def test_json_that_is_nested_too_deeply_is_named_and_nothing_is_written(tmp_path):
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(InputError, match=r"x\.json: what is to be written there is nested too deeply"):
+        write_json(tmp_path / "x.json", value)
+    assert everything(tmp_path) == []
 
 
 def test_a_folder_is_made_and_stays_empty(tmp_path):

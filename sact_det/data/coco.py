@@ -21,18 +21,20 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     Registering a name again replaces it. Images are read later; annotations are checked when the data set is loaded.
 
     Raises:
-        InputError: an entry is not (name, json, folder), a json cannot be read, or the data sets in use have different
-            categories.
+        InputError: an entry is not (name, json, folder), two of them have one name, a json cannot be read, or the data
+            sets in use have different categories.
     """
+    files: dict[str, Any] = {}
     for entry in cfg.DATASETS.COCO_FORMAT:
         if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(part, str) for part in entry)):
             raise InputError(
                 f"DATASETS.COCO_FORMAT: each entry must be (name, annotation json, image folder); got {entry!r}"
             )
+        if files.setdefault(entry[0], tuple(entry[1:])) != tuple(entry[1:]):
+            raise InputError(f"DATASETS.COCO_FORMAT: two entries have the name {entry[0]!r}")
         _register(*entry)
 
-    ours = {entry[0] for entry in cfg.DATASETS.COCO_FORMAT}
-    used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in ours]
+    used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in files]
     for name in used:
         classes, expected = (MetadataCatalog.get(n).thing_classes for n in (name, used[0]))
         if classes != expected:

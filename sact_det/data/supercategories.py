@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sact_det.data.coco_json import read_coco
+from sact_det.data.coco_json import is_number, read_coco, shown
 from sact_det.errors import InputError
 
 
@@ -25,8 +25,9 @@ def merge_supercategories(json_file: str) -> dict[str, Any]:
         merged[category["id"]] = numbers.setdefault(name, len(numbers) + 1)
     annotations = []
     for annotation in content["annotations"]:
-        if not isinstance(annotation, dict) or annotation.get("category_id") not in merged:
-            raise InputError(f"{json_file}: an annotation has no valid 'category_id': {str(annotation)[:80]}")
-        annotations.append({**annotation, "category_id": merged[annotation["category_id"]]})
+        category_id = annotation.get("category_id") if isinstance(annotation, dict) else None
+        if not is_number(category_id) or category_id not in merged:
+            raise InputError(f"{json_file}: an annotation has no valid 'category_id': {shown(annotation)}")
+        annotations.append({**annotation, "category_id": merged[category_id]})
     categories = [{"id": number, "name": name, "supercategory": name} for name, number in numbers.items()]
     return {**content, "categories": categories, "annotations": annotations}

@@ -26,10 +26,16 @@ def _dataset_dicts(names: Sequence[str], filter_empty: bool) -> list[dict[str, A
     for name in names:
         if name not in DatasetCatalog:
             raise InputError(f"{name}: no such data set; DATASETS.COCO_FORMAT lists yours")
+    together = ", ".join(names)
     try:
         return get_detection_dataset_dicts(list(names), filter_empty=filter_empty)
+    except (InputError, OSError):
+        raise
     except AssertionError as error:
-        raise InputError(f"{', '.join(names)}: no usable images: {one_line(error)}") from error
+        empty = "no usable images: none has a box that is no crowd" if filter_empty else "no images"
+        raise InputError(f"{together}: {empty} ({one_line(error)})") from error
+    except (ImportError, LookupError, TypeError, ValueError) as error:  # of what Detectron2 or others have registered
+        raise InputError(f"{together}: the data set cannot be loaded: {one_line(error)}") from error
 
 
 def build_train_loader(cfg: CfgNode) -> DataLoader:

@@ -300,6 +300,12 @@ def test_an_entry_that_is_no_triple_is_refused(entry):
         config(entry)
 
 
+def test_two_data_sets_of_one_name_are_refused(files, tmp_path):
+    assert config(("toy", *files), ("toy", *files)).DATASETS.TRAIN == ("toy",)
+    with pytest.raises(InputError, match=r"DATASETS\.COCO_FORMAT: two entries have the name 'toy'"):
+        config(("toy", *files), ("toy", files[0], str(tmp_path / "elsewhere")))
+
+
 def test_data_sets_used_together_must_agree_on_their_categories(files, tmp_path):
     (tmp_path / "other").mkdir()
     other = write_coco_folder(tmp_path / "other", num_images=2, category_ids=(1, 2))

@@ -185,16 +185,15 @@ def test_no_training_set_is_an_error(folder):
         build_train_loader(config(folder, "DATASETS.TRAIN", "()"))
 
 
-def without_boxes(root):
-    json_file, image_root = write_coco_folder(root, num_images=3)
+@pytest.mark.parametrize("boxes", ["none", "crowds", "outside"])
+def test_images_without_a_box_are_nothing_to_train_on_but_can_be_tested(tmp_path, boxes):
+    json_file, image_root = write_coco_folder(tmp_path, num_images=3)
     content = json.loads(Path(json_file).read_text())
-    Path(json_file).write_text(json.dumps({**content, "annotations": []}))
-    return json_file, image_root
-
-
-def test_images_without_a_box_are_nothing_to_train_on_but_can_be_tested(tmp_path):
-    cfg = config(without_boxes(tmp_path))
-    with pytest.raises(InputError, match="toy: no usable images: No valid data found in toy"):
+    changes = {"none": None, "crowds": {"iscrowd": 1}, "outside": {"bbox": [200, 200, 40, 40]}}[boxes]
+    annotations = [] if changes is None else [{**a, **changes} for a in content["annotations"]]
+    Path(json_file).write_text(json.dumps({**content, "annotations": annotations}))
+    cfg = config((json_file, image_root))
+    with pytest.raises(InputError, match="toy: no usable images: none has a box that is no crowd"):
         build_train_loader(cfg)
     assert [item["image_id"] for (item,) in build_test_loader(cfg, "toy")] == [1, 2, 3]
 

@@ -51,8 +51,9 @@ def test_a_category_without_supercategory_is_refused(annotations):
         merge_supercategories(str(annotations))
 
 
-def test_an_annotation_of_no_category_is_refused(annotations):
-    edit(annotations, lambda content: content["annotations"][0].update(category_id=5))
+@pytest.mark.parametrize("category_id", [5, "1", None, [1], {}, True])
+def test_an_annotation_of_no_category_is_refused(annotations, category_id):
+    edit(annotations, lambda content: content["annotations"][0].update(category_id=category_id))
     with pytest.raises(InputError, match="an annotation has no valid 'category_id'"):
         merge_supercategories(str(annotations))
 
