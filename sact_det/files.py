@@ -28,6 +28,25 @@ def why_not_regular(path: Union[str, Path]) -> Optional[str]:
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a folder")
 
 
+def check_input(path: Union[str, Path], what: str = "file") -> None:
+    """Raises InputError if a file to be read is missing, is no regular one (a pipe may never end) or cannot be opened.
+
+    Args:
+        path: of the file.
+        what: the error calls it.
+    """
+    try:
+        found = why_not_regular(path)
+        if found is None:
+            with open(path, "rb"):
+                return
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path}: no such {what}") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    raise InputError(f"{path}: cannot be read (it is {found}); expected a {what}")
+
+
 def check_output(path: Union[str, Path]) -> None:
     """Raises OSError, naming `path`, if something else than a regular file is in the place of a file to be written."""
     try:

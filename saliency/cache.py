@@ -11,8 +11,6 @@ import hashlib
 import json
 import logging
 import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 from urllib.parse import quote
@@ -22,6 +20,7 @@ from tqdm import tqdm
 
 from sact_det.errors import InputError
 from sact_det.files import replacing, write_json
+from sact_det.npz_file import read_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +72,12 @@ class MapCache:
     def get(self, name: str) -> Optional[np.ndarray]:
         """The map, float32 [h, w], or None if it is not here or its file is broken (which is said in the log)."""
         path = self._path(name)
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                found = content["map"]
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            logger.warning("%s: broken, will be made again (%s)", path, error)
+        try:
+            found = read_arrays(path)["map"]
+        except (InputError, KeyError) as error:
+            logger.warning("%s: broken, will be made again (%s)", path, error.__cause__ or error)
             return None
         if found.ndim != 2 or found.dtype != np.float32:
             logger.warning("%s: holds no map, will be made again", path)

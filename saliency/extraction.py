@@ -26,6 +26,7 @@ from torch.multiprocessing import ProcessExitedException
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.preprocessing import whole_image
 from sact_det.detection.predictor import Predictor
+from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.launch import launch
 from sact_det.errors import InputError, one_line
 from sact_det.files import file_sha256
@@ -105,16 +106,14 @@ def check_halts_by_position(cfg: CfgNode) -> None:
 
 
 def fingerprint(cfg: CfgNode, longer_edge: int) -> dict[str, Any]:
-    """What the maps of a model depend on, beside the image. Raises InputError if there is no such weight file."""
+    """What the maps of a model depend on, beside the image. Raises InputError if the weights cannot be read."""
     weights = cfg.MODEL.WEIGHTS
     if not weights:
         raise InputError("MODEL.WEIGHTS is empty: name trained weights")
-    if not Path(weights).is_file():
-        raise InputError(f"{weights}: no such weight file")
     return {
         "rule": _RULE,
         "longer_edge": longer_edge,
-        "weights_sha256": file_sha256(weights),
+        "weights_sha256": file_sha256(local_weights(weights)),
         "model": _as_json(cfg.MODEL),
         "format": cfg.INPUT.FORMAT,
     }

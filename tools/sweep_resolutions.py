@@ -27,7 +27,7 @@ from sact_det.classification.evaluator import accuracy_row
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.command_line import parse_with_overrides
 from sact_det.errors import InputError, errors_to_exit_code
-from sact_det.files import replacing, writable_folder, write_json
+from sact_det.files import check_input, replacing, writable_folder, write_json
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.sweep_resolutions")
@@ -63,8 +63,7 @@ def make_pairs(args: argparse.Namespace) -> list[Pair]:
         if folder.casefold() in folders:
             raise InputError(f"--model {name!r}: too close to the other model {folders[folder.casefold()]!r}")
         folders[folder.casefold()] = name
-        if not Path(weights).is_file():
-            raise InputError(f"{weights}: no such weight file")
+        check_input(weights, "weight file")
         for size in dict.fromkeys(args.sizes):
             own = ["MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(Path(args.output) / folder / str(size))]
             cfg = load_config(config, [*args.opts, *own, "INPUT.CLASSIFICATION.SIZE_TEST", str(size)])

@@ -6,6 +6,9 @@ import numpy as np
 
 from sact_det.data.labelled_images import EncodedImages
 from sact_det.errors import InputError
+from sact_det.npz_file import read_arrays
+
+_KEYS = ("jpeg", "end", "label", "classes")
 
 
 class JpegNpz(EncodedImages):
@@ -22,15 +25,11 @@ class JpegNpz(EncodedImages):
 
     def __init__(self, path: Path):
         self._path = path
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                jpeg, end, label, classes = (archive[key] for key in ("jpeg", "end", "label", "classes"))
-        except KeyError as error:
-            raise InputError(f"{path}: expected the arrays jpeg, end, label and classes; {error.args[0]}") from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
-            raise InputError(f"{path}: damaged, pickled, or not an npz") from error
+        arrays = read_arrays(path)
+        absent = [key for key in _KEYS if key not in arrays]
+        if absent:
+            raise InputError(f"{path}: expected the arrays jpeg, end, label and classes; there is no {absent[0]}")
+        jpeg, end, label, classes = (arrays[key] for key in _KEYS)
         fits = (
             jpeg.dtype == np.uint8
             and all(array.ndim == 1 for array in (jpeg, end, label, classes))

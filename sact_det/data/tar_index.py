@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import tarfile
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Iterator, NamedTuple, Sequence
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from sact_det.data.image_files import is_visible
 from sact_det.errors import InputError, one_line
 from sact_det.files import cache_folder, replacing
+from sact_det.npz_file import read_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,8 @@ def tar_index(tars: Sequence[Path]) -> TarIndex:
             raise InputError(f"{path}: no such file")
     kept = cache_folder() / f"tars-{_identity(tars)}.npz"
     try:
-        with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return TarIndex(**arrays)
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile):  # none yet, or damaged
+        return TarIndex(**read_arrays(kept))
+    except (InputError, TypeError):  # none yet, or damaged
         index = _find(tars)
     try:
         kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

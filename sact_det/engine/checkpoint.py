@@ -1,17 +1,23 @@
 """Loading and saving: strict about what fits, atomic on disk, never unpickling."""
 
+import contextlib
+import io
 import logging
 import re
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from sact_det.errors import InputError
-from sact_det.files import replacing, write_torch
+from sact_det.errors import InputError, one_line
+from sact_det.files import check_input, replacing, write_torch
 from sact_det.norm import FrozenBatchNorm2d
+from sact_det.text_files import read_text
+from sact_det.weights.values import COUNTER, describe, is_of_kind, kind
 from sact_det.weights.weight_file import load_torch, unwrap
 
 logger = logging.getLogger(__name__)
@@ -19,7 +25,7 @@ logger = logging.getLogger(__name__)
 StateDict = dict[str, Tensor]
 
 _HALTING = ".halting."
-_COUNTERS = "num_batches_tracked"  # learning norms have it, frozen ones do not
+_LAST = "last_checkpoint"  # names it
 _CONFIG_KEYS = {
     "family": "MODEL.CLASSIFIER.FAMILY",
     "units": "MODEL.SACT.UNITS",
@@ -27,6 +33,25 @@ _CONFIG_KEYS = {
     "dilation": "MODEL.SACT.DILATION",
     "stem_pool": "MODEL.SACT.STEM_POOL",
 }
+
+
+def local_weights(path: str) -> str:
+    """A weight file as it lies on this machine; one at a URL is fetched, and kept, by Detectron2's PathManager.
+
+    Raises:
+        InputError: it is missing, cannot be read or cannot be fetched.
+    """
+    local = path
+    if "://" in path:
+        # The progress bar, and what is said beside the error, are for terminals.
+        shown = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+        try:
+            with shown:
+                local = PathManager.get_local_path(path)
+        except Exception as error:  # whatever the handler of the scheme raises
+            raise InputError(f"{path}: cannot be fetched ({one_line(error)})") from error
+    check_input(local, "weight file")
+    return local
 
 
 class SACTCheckpointer(DetectionCheckpointer):
@@ -56,6 +81,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self._evaluate = evaluate
         self._path = ""
+        self._states: list[str] = []
 
     def description(self) -> dict[str, Any]:
         """The model's metadata: what its state dict alone cannot say."""
@@ -65,21 +91,38 @@ class SACTCheckpointer(DetectionCheckpointer):
         """State dict of a file, and the prefixes that its source lacked, under the model's names."""
         return state_dict, missing
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads `path` ("" loads nothing). Raises InputError if the file is missing, broken or does not fit."""
+    def load(self, path: str, checkpointables: Optional[list[str]] = None) -> dict[str, Any]:
+        """Loads `path` ("" loads nothing). Raises InputError if the file is missing, broken or does not fit.
+
+        Args:
+            path: of the file, or a URL.
+            checkpointables: names of the states that must be in the file beside the weights, to be loaded too; None:
+                all that this checkpointer saves.
+        """
         if path:
-            self._path = path
-            local = self.path_manager.get_local_path(path) if "://" in path else path
-            if not Path(local).is_file():
-                raise InputError(f"{path}: no such weight file")
+            self._path, path = path, local_weights(path)
         elif self._evaluate:
             raise InputError("MODEL.WEIGHTS is empty: evaluation needs trained weights")
         else:
             self._check_frozen_norms("MODEL.WEIGHTS is empty", set(self.model.state_dict()))
-        return super().load(path, *args, **kwargs)
+        self._states = list(self.checkpointables) if checkpointables is None else checkpointables
+        # Past DetectionCheckpointer.load: it cuts local names at a "?", and waits for processes without the file.
+        return super(DetectionCheckpointer, self).load(path, self._states)
+
+    def get_checkpoint_file(self) -> str:
+        """The last checkpoint. Raises InputError if the file that names it cannot be read."""
+        note = Path(self.save_dir) / _LAST
+        name = read_text(note).strip()
+        if not name:
+            raise InputError(f"{note}: is empty; expected the name of the last checkpoint beside it")
+        return str(note.parent / name)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        return load_torch(filename)
+        content = load_torch(filename)
+        absent = [state for state in self._states if state not in content]
+        if absent:
+            raise InputError(f"{self._path}: holds weights, not a training to go on with (there is no {absent[0]!r})")
+        return content
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         state_dict, metadata = unwrap(checkpoint)
@@ -94,17 +137,23 @@ class SACTCheckpointer(DetectionCheckpointer):
             for name in state_dict
             if name.startswith(self.per_class)
             and name in model_state
-            and state_dict[name].shape != model_state[name].shape
+            and state_dict[name].shape[:1] != model_state[name].shape[:1]
+            and state_dict[name].shape[1:] == model_state[name].shape[1:]
         ]
         for name in [] if self._evaluate else other_classes:
             del state_dict[name]
+        known = {name: value for name, value in state_dict.items() if name in model_state}
         misfits = [
             f"{name} is {list(value.shape)}, the model's {list(model_state[name].shape)}"
-            for name, value in state_dict.items()
-            if name in model_state and value.shape != model_state[name].shape
+            for name, value in known.items()
+            if value.shape != model_state[name].shape
         ]
-        unexpected = [n for n in state_dict if n not in model_state and not n.endswith(_COUNTERS)]
-        fresh = [n for n in model_state if n not in state_dict and not n.endswith(_COUNTERS)]
+        for name, value in known.items():
+            if not is_of_kind(name, value):
+                raise InputError(f"{self._path}: {name} is {describe(value)}; expected {kind(name)}")
+        # Learning norms count their steps, frozen ones do not.
+        unexpected = [n for n in state_dict if n not in model_state and not n.endswith(COUNTER)]
+        fresh = [n for n in model_state if n not in state_dict and not n.endswith(COUNTER)]
         allowed = (*self.source_lacks, *missing_at_source, *other_classes)
         missing = [n for n in fresh if self._evaluate or not (n.startswith(allowed) or _HALTING in n)]
         for what, names in (
@@ -167,5 +216,5 @@ class SACTCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Notes which checkpoint is the last."""
-        with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
+        with replacing(Path(self.save_dir) / _LAST) as temporary:
             temporary.write_text(last_filename_basename)

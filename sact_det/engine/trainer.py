@@ -13,6 +13,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from detectron2.utils.logger import setup_logger
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,6 +24,7 @@ from sact_det.engine.stages import build_model, built, sizes_fit
 from sact_det.engine.writers import LateWriter, json_writer, tensorboard_writer
 from sact_det.errors import InputError, one_line
 from sact_det.files import write_json
+from sact_det.weights.values import check_values
 
 logger = logging.getLogger(__name__)
 
@@ -180,14 +182,21 @@ class Trainer(DefaultTrainer):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in DefaultTrainer. Raises InputError if the state is that of an optimiser for another config."""
+        """As in DefaultTrainer. Raises InputError if the state is none, or that of an optimiser for another config."""
         try:
             super().load_state_dict(state_dict)
-        except (KeyError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"the run in OUTPUT_DIR {self.cfg.OUTPUT_DIR} cannot go on with other parameters that learn or other "
                 f"learning rate factors than it was begun with (SOLVER, FREEZE_AT, NORM): {one_line(error)}"
             ) from error
+        of_run = f"the checkpoint in OUTPUT_DIR {self.cfg.OUTPUT_DIR}"
+        if type(self.iter) is not int or self.iter < 0:
+            raise InputError(f"{of_run}: its iteration is {self.iter!r}; expected a number of steps")
+        for state in self._trainer.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    check_values(f"{of_run}: {name}", value)
 
     @classmethod
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:

@@ -35,24 +35,17 @@ from torch import Tensor, nn
 
 from sact_det.classification.model import Classifier
 from sact_det.errors import InputError
+from sact_det.npz_file import read_arrays
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
+from sact_det.weights.values import float32_tensor
 
 _NETWORK = re.compile(r"resnet_v2_(50|101|152)_")
 _UNIT = re.compile(r"resnet_v2_\d+_block([1-4])_unit_(\d+)_bottleneck_v2_(\w+)")
 
 
 def read_npz(path: Union[str, Path]) -> dict[str, np.ndarray]:
-    """The arrays of an npz file. Raises InputError if it is missing, broken, not an npz, or holds pickled objects."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected an npz of TF-Slim variables") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
-        raise InputError(f"{path}: damaged, pickled, or not an npz; expected an npz of TF-Slim variables") from error
-    return arrays
+    """The arrays of an npz of TF-Slim's variables. Raises InputError as `read_arrays` does."""
+    return read_arrays(path, "npz of TF-Slim variables")
 
 
 def convert_tf_slim(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -183,6 +176,4 @@ def _identity(norm: nn.BatchNorm2d) -> dict[str, Tensor]:
 def _to_tensor(name: str, value: np.ndarray, shape: torch.Size) -> Tensor:
     """float32 of `shape`, from [out, height, width, in] if it is a convolution's weights."""
     expected = (shape[0], *shape[2:], *shape[1:2])
-    if value.shape != expected or value.dtype.kind != "f":
-        raise InputError(f"{name}: is {value.dtype} {list(value.shape)}; expected floats {list(expected)}")
-    return torch.from_numpy(np.array(np.moveaxis(value, -1, 1) if len(shape) == 4 else value, np.float32, order="C"))
+    return float32_tensor(name, value, expected, (0, 3, 1, 2))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sact_det.errors import InputError
+from sact_det.weights.values import float32_tensor
 
 _CONV = {"weight": "weights", "bias": "biases"}
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -114,6 +115,4 @@ def _get(variables: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 def _to_tensor(name: str, value: np.ndarray, shape: torch.Size) -> Tensor:
     """float32 of `shape`, from [height, width, in, out] if it is a convolution's weights."""
     expected = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
-    if value.shape != expected or value.dtype.kind != "f":
-        raise InputError(f"{name}: is {value.dtype} {list(value.shape)}; expected floats {list(expected)}")
-    return torch.from_numpy(np.array(value.transpose(3, 2, 0, 1) if len(shape) == 4 else value, np.float32, order="C"))
+    return float32_tensor(name, value, expected, (3, 2, 0, 1))

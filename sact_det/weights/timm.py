@@ -17,7 +17,7 @@ other functions.
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, Mapping, Sequence, Union
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Union
 
 import safetensors
 import safetensors.torch
@@ -26,36 +26,66 @@ from torch import Tensor, nn
 
 from sact_det.classification.model import Classifier
 from sact_det.errors import InputError
+from sact_det.files import check_input
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
-from sact_det.weights.weight_file import load_torch
+from sact_det.weights.torch_file import read_torch
+from sact_det.weights.values import check_values, describe, is_of_kind, kind
+from sact_det.weights.weight_file import find_key, take_state_dict
 
 _UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 _NUM_BLOCKS = 4
-_PARALLEL = "module."
+_AVERAGES = ("state_dict_ema", "model_ema")
+_WEIGHTS = ("state_dict", "model")
 _PIXEL_RANGE = 255
 _EXPECTED = "expected timm's resnetv2_50, _101 or _152 (batch norm, 7x7 stem)"
 
 
-def read_timm(path: Union[str, Path]) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file or in one that torch.save wrote, without `module.` before the names.
+class TimmFile(NamedTuple):
+    """What a file of timm holds.
+
+    Attributes:
+        state_dict: under the names of the bare model.
+        key: where it was in a checkpoint of a training: "state_dict_ema", say; None if the file is the state dict.
+        other: where the weights are that were not taken, the averaged ones or those that are not; None if nowhere.
+    """
+
+    state_dict: dict[str, Tensor]
+    key: Optional[str] = None
+    other: Optional[str] = None
+
+
+def read_timm(path: Union[str, Path], ema: Optional[bool] = None) -> dict[str, Tensor]:
+    """The state dict of `read_timm_file`."""
+    return read_timm_file(path, ema).state_dict
+
+
+def read_timm_file(path: Union[str, Path], ema: Optional[bool] = None) -> TimmFile:
+    """The state dict in a .safetensors file or in one that torch.save wrote.
+
+    Args:
+        path: of the file.
+        ema: takes the moving averages of the weights, which timm's checkpoints of a training may hold beside the
+            weights themselves, or does not; None: takes them if they are there, as timm's own loader does.
 
     Raises:
-        InputError: the file is missing, broken, or holds no state dict.
+        InputError: the file is missing or damaged, or holds no state dict; a tensor holds what no weight does; there
+            are no averages, and `ema` asks for them.
     """
-    is_safetensors = Path(path).suffix == ".safetensors"
-    state_dict = _read_safetensors(path) if is_safetensors else load_torch(path)["model"]
-    if all(name.startswith(_PARALLEL) for name in state_dict):
-        state_dict = {name.removeprefix(_PARALLEL): value for name, value in state_dict.items()}
-    return state_dict
+    if Path(path).suffix == ".safetensors":
+        return TimmFile(take_state_dict(path, _read_safetensors(path), ()))
+    content = read_torch(path)
+    averages, weights = find_key(content, _AVERAGES), find_key(content, _WEIGHTS)
+    if ema and averages is None:
+        raise InputError(f"{path}: holds no moving averages of the weights (under {' or '.join(_AVERAGES)})")
+    if averages is None or ema is False:
+        return TimmFile(take_state_dict(path, content, _WEIGHTS), weights, averages)
+    return TimmFile(take_state_dict(path, content, _AVERAGES), averages, weights)
 
 
 def _read_safetensors(path: Union[str, Path]) -> dict[str, Tensor]:
+    check_input(path, "weight file")
     try:
         return safetensors.torch.load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such weight file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
         raise InputError(f"{path}: damaged, or not a safetensors file") from error
 
@@ -136,12 +166,9 @@ def _source(module: str) -> str:
     return f"stages.{int(match[1]) - 1}.blocks.{match[2]}.{names.get(match[3], match[3])}"
 
 
-def _checked(name: str, value: Tensor, target: Tensor) -> Tensor:
-    """The values in the type of `target`, after a look at the shape and the kind of number."""
-    if value.shape != target.shape or value.is_floating_point() != target.is_floating_point():
-        kind = "floats" if target.is_floating_point() else "an integer"
-        raise InputError(
-            f"{name}: is {str(value.dtype).removeprefix('torch.')} {list(value.shape)}; "
-            f"expected {kind} {list(target.shape)}"
-        )
-    return value.to(target.dtype)
+def _checked(name: str, values: Tensor, target: Tensor) -> Tensor:
+    """The values in the type of `target`, after a look at the shape and the kind of number, and at the values."""
+    if values.shape != target.shape or not is_of_kind(name, values):
+        raise InputError(f"{name}: is {describe(values)}; expected {kind(name)} {list(target.shape)}")
+    check_values(name, values)
+    return values.to(target.dtype)

@@ -14,18 +14,21 @@ metadata. Nothing is ever unpickled.
 """
 
 import json
-import pickle
-import warnings
+import math
+from collections import Counter
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple, Union
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
 
-import torch
 from torch import Tensor
 
 from sact_det.errors import InputError
 from sact_det.files import write_torch
+from sact_det.weights.torch_file import read_torch
+from sact_det.weights.values import check_dense, check_values
 
-_EXPECTED = "expected tensors and plain values written by torch.save"
+_KEYS = ("model", "state_dict")
+_COMPILED = "_orig_mod"  # a part of the names below a module that torch.compile made
+_PARALLEL = "module."  # before all names of a DistributedDataParallel
 
 
 class WeightFile(NamedTuple):
@@ -63,34 +66,49 @@ def load_torch(path: Union[str, Path]) -> dict[str, Any]:
     A state dict that is bare, or under "state_dict", comes back as {"model": ...}.
 
     Raises:
-        InputError: the file is missing or broken, holds pickled objects, or has no state dict.
+        InputError: as `take_state_dict`; or the file is missing or damaged, holds pickled objects, or has metadata that
+            are not those of a weight file.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on a foreign pickle precede an error that says more
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such weight file") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path}: holds pickled objects, which are never loaded, or is damaged; {_EXPECTED}"
-        ) from error
-    except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
-        raise InputError(f"{path}: damaged, or not a weight file; {_EXPECTED}") from error
+    content = read_torch(path)
+    state_dict = take_state_dict(path, content, _KEYS)
+    others = content if find_key(content, _KEYS) == "model" else {}
+    _check_metadata(path, others.get("sact", {}))
+    return {**others, "model": state_dict}
 
-    if isinstance(content, dict) and "model" not in content:
-        content = {"model": content.get("state_dict", content)}
-    if not isinstance(content, dict) or not _is_state_dict(content["model"]):
-        raise InputError(
-            f"{path}: holds no weights; expected a state dict (names and tensors), bare, under 'model' or 'state_dict'"
-        )
-    if not isinstance(content.get("sact", {}), dict):
-        raise InputError(
-            f"{path}: 'sact' is a {type(content['sact']).__name__}; expected a dict that describes the network"
-        )
-    return content
+
+def find_key(content: object, keys: Sequence[str]) -> Optional[str]:
+    """The first of these keys under which a file's content has something."""
+    return next((key for key in keys if isinstance(content, dict) and content.get(key) is not None), None)
+
+
+def take_state_dict(path: Union[str, Path], content: Any, keys: Sequence[str]) -> dict[str, Tensor]:
+    """The state dict in a file's content, under the names of the bare model.
+
+    What torch.compile and DistributedDataParallel put into the names is taken out.
+
+    Args:
+        path: for errors.
+        content: of the file.
+        keys: where the state dict may be; the first that is there counts. Otherwise, the content is the state dict.
+
+    Raises:
+        InputError: there is no state dict, or a tensor holds what no weight does (sact_det/weights/values.py).
+    """
+    key = find_key(content, keys)
+    state_dict = content if key is None else content[key]
+    if not _is_state_dict(state_dict):
+        places = f", bare or under {' or '.join(map(repr, keys))}" if keys else ""
+        raise InputError(f"{path}: holds no weights; expected a state dict (names and tensors){places}")
+    for name, values in state_dict.items():
+        check_dense(f"{path}: {name}", values)
+        check_values(f"{path}: {name}", values)
+    names = {name: ".".join(part for part in name.split(".") if part != _COMPILED) for name in state_dict}
+    while all(name.startswith(_PARALLEL) for name in names.values()):
+        names = {name: bare.removeprefix(_PARALLEL) for name, bare in names.items()}
+    repeated = [bare for bare, count in Counter(names.values()).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path}: {repeated[0]} is there twice, with and without {_COMPILED!r} in its name")
+    return {bare: state_dict[name] for name, bare in names.items()}
 
 
 def _is_state_dict(value: object) -> bool:
@@ -99,3 +117,40 @@ def _is_state_dict(value: object) -> bool:
         and bool(value)
         and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
     )
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+_METADATA: dict[str, tuple[Callable[[object], bool], str]] = {
+    **dict.fromkeys(("family", "halting", "stem_pool", "source"), (_is_text, "a string")),
+    **dict.fromkeys(("units", "dilation"), (_list_of(_is_size), "a list of positive integers")),
+    "base_channels": (_is_size, "a positive integer"),
+    "num_classes": (lambda value: value is None or _is_size(value), "a positive integer, or None"),
+    **dict.fromkeys(("pixel_mean", "pixel_std"), (_list_of(_is_number), "a list of numbers")),
+    **dict.fromkeys(("missing", "unused"), (_list_of(_is_text), "a list of names")),
+}
+
+
+def _check_metadata(path: Union[str, Path], metadata: object) -> None:
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path}: 'sact' is a {type(metadata).__name__}; expected a dict that describes the network")
+    for key, (fits, expected) in _METADATA.items():
+        if key in metadata and not fits(metadata[key]):
+            raise InputError(
+                f"{path}: 'sact' does not describe a network as our weight files do: {key} is {metadata[key]!r}; "
+                f"expected {expected}"
+            )

@@ -1,6 +1,7 @@
 """What a weight file must hold to become a detector, and what a failing save must not destroy."""
 
 import logging
+import math
 import pickle
 from pathlib import Path
 
@@ -260,4 +261,65 @@ def test_a_run_whose_last_checkpoint_is_damaged_does_not_start_anew(tmp_path, da
     DetectorCheckpointer(detector(seed=1), str(tmp_path)).save("model_0000007")
     damage(tmp_path / "model_0000007.pth")
     with pytest.raises(InputError, match=r"model_0000007\.pth: (damaged|no such weight file)"):
+        DetectorCheckpointer(detector(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+# Values and states that a damaged or foreign file may hold
+
+
+def save_changed(path, name, value):
+    state_dict = detector().state_dict()
+    assert name in state_dict
+    torch.save({"model": {**state_dict, name: value(state_dict[name])}}, path)
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("backbone.stem.conv.weight", lambda v: v * math.nan, "values are NaN, infinite or beyond float32"),
+        ("backbone.stem.conv.weight", lambda v: v.round().int(), "is int32 .*; expected floats"),
+        ("backbone.stem.conv.weight", lambda v: v + 0j, "is complex64 .*; expected floats"),
+        ("backbone.stem.conv.weight", lambda v: v > 0, "is bool .*; expected floats"),
+        ("backbone.res4_norm.running_var", lambda v: v - 2, "variances are negative"),
+        ("roi_heads.box_predictor.cls_score.weight", lambda v: v[:0], "is empty"),
+        ("roi_heads.box_predictor.cls_score.weight", lambda v: v[:3, :7], "shapes differ: roi_heads.box_predictor"),
+        ("roi_heads.box_predictor.cls_score.weight", lambda v: v[:3, 0], "shapes differ: roi_heads.box_predictor"),
+    ],
+)
+def test_values_that_no_detector_computes_with_are_named(path, name, value, message, evaluate):
+    save_changed(path, name, value)
+    with pytest.raises(InputError, match=f"^{path}: .*{message}") as error:
+        load(path, evaluate=evaluate)
+    assert name in str(error.value)
+
+
+def test_a_url_that_cannot_be_fetched_is_named(capfd):
+    with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:9/w\.pth: cannot be fetched \(.*refused"):
+        load("http://127.0.0.1:9/w.pth")
+    assert capfd.readouterr().err == ""  # one line is enough
+
+
+@pytest.mark.parametrize("name", ["with?query.pth", "with#fragment.pth", "100%.pth"])
+def test_local_files_may_look_like_urls(tmp_path, name):
+    state_dict = detector(seed=1).state_dict()
+    torch.save(state_dict, tmp_path / name)
+    loaded = load(tmp_path / name)
+    assert all(torch.equal(loaded[key], value) for key, value in state_dict.items())
+
+
+def test_an_error_does_not_keep_a_checkpointer_from_loading_the_next_file(path):
+    checkpointer = DetectorCheckpointer(detector())
+    for name in ("missing.pth", "missing.pth"):
+        with pytest.raises(InputError, match="no such weight file"):
+            checkpointer.load(str(path.with_name(name)))
+
+
+@pytest.mark.parametrize(
+    ("note", "message"),
+    [(b"\xff\0", "last_checkpoint: not a readable text file"), (b" \n", "last_checkpoint: is empty")],
+)
+def test_a_mark_that_names_no_checkpoint_is_refused(tmp_path, note, message):
+    (tmp_path / "last_checkpoint").write_bytes(note)
+    with pytest.raises(InputError, match=message):
         DetectorCheckpointer(detector(), str(tmp_path)).resume_or_load("", resume=True)

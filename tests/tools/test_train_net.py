@@ -1,8 +1,10 @@
 """The command line that trains and evaluates: its files, and one line for whatever is wrong."""
 
 import json
+import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +219,37 @@ def test_a_run_does_not_go_on_with_another_optimiser(trained, files, output, cap
     before = contents(output, "*.pth")
     line = error_line(capsys, run, command(files, output, "--resume", "SOLVER.MAX_ITER", "3", *change))
     assert line.startswith(f"the run in OUTPUT_DIR {output} cannot go on with other parameters that learn")
+    assert contents(output, "*.pth") == before
+
+
+def without_training(content):
+    del content["trainer"]
+
+
+def first_momentum(content):
+    return next(iter(content["trainer"]["_trainer"]["optimizer"]["state"].values()))["momentum_buffer"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_training, "model_final.pth: holds weights, not a training to go on with"),
+        (lambda content: content.update(trainer=3), "cannot go on with other parameters"),
+        (lambda content: content["trainer"].update(iteration="2"), "its iteration is '2'; expected a number of steps"),
+        (lambda content: content["trainer"].update(iteration=-2), "its iteration is -2; expected a number of steps"),
+        (lambda content: first_momentum(content).fill_(math.nan), "momentum_buffer: .* values are NaN"),
+        (lambda content: next(iter(content["model"].values())).fill_(math.inf), "values are NaN, infinite"),
+    ],
+    ids=["weights alone", "no state", "iteration of letters", "negative iteration", "momentum", "weights"],
+)
+def test_a_checkpoint_that_is_no_state_of_a_training_is_refused(trained, files, output, capsys, change, message):
+    copy_run(trained, output)
+    content = torch.load(output / "model_final.pth", weights_only=True)
+    change(content)
+    torch.save(content, output / "model_final.pth")
+    before = contents(output, "*.pth")
+    line = error_line(capsys, run, command(files, output, "--resume", "SOLVER.MAX_ITER", "3"))
+    assert re.search(message, line)
     assert contents(output, "*.pth") == before
 
 

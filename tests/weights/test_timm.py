@@ -1,6 +1,8 @@
 """timm's own networks against ours with the converted weights."""
 
+import argparse
 import io
+import math
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from sact_det.classification.model import Classifier
 from sact_det.errors import InputError
 from sact_det.resnet_v2 import ResNetV2Spec
-from sact_det.weights.timm import convert_timm, read_timm
+from sact_det.weights.timm import convert_timm, read_timm, read_timm_file
 from sact_det.weights.weight_file import load_weights
 
 timm = pytest.importorskip("timm")
@@ -200,6 +202,12 @@ def changed(name: str, value: object) -> dict[str, Tensor]:
         ("head.fc.weight", torch.zeros(()), r"head.fc.weight: is float32 \[\]; expected floats \[1, 256, 1, 1\]"),
         ("ema.decay", torch.zeros(1), r"ema.decay: not in the network of units \(2, 2, 3, 2\)"),
         (f"{UNIT}.conv4.weight", torch.zeros(1), f"{UNIT}.conv4.weight: not in the network"),
+        ("norm.weight", torch.full((256,), math.nan), "norm.weight: 256 of 256 values are NaN"),
+        ("norm.weight", torch.full((256,), 1e300, dtype=torch.float64), "norm.weight: 256 of 256 .* beyond float32"),
+        ("norm.running_var", torch.full((256,), -1.0), "norm.running_var: 256 of 256 variances are negative"),
+        ("norm.weight", torch.zeros(256, dtype=torch.complex64), r"norm.weight: is complex64 \[256\]; expected floats"),
+        ("norm.weight", torch.zeros(256, dtype=torch.bool), r"norm.weight: is bool \[256\]; expected floats"),
+        ("norm.num_batches_tracked", torch.tensor(True), r"norm.\w+: is bool \[\]; expected an integer"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_refused_by_name(name: str, value: object, message: str):
@@ -222,19 +230,35 @@ def torch_bytes(content: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("form", ["safetensors", "bare", "model", "state_dict", "module."])
+@pytest.mark.parametrize("form", ["safetensors", "bare", "model", "state_dict", "module.", "_orig_mod.module."])
 def test_state_dicts_are_read_from_every_usual_file(tmp_path: Path, form: str):
     state_dict = timm_network().state_dict()
     path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
     if form == "safetensors":
         safetensors.torch.save_file(state_dict, path)
-    elif form == "module.":
-        torch.save({f"module.{name}": value for name, value in state_dict.items()}, path)
+    elif form.endswith("."):
+        torch.save({f"{form}{name}": value for name, value in state_dict.items()}, path)
     else:
         torch.save(state_dict if form == "bare" else {form: state_dict, "epoch": 3}, path)
     read = read_timm(path)
     assert read.keys() == state_dict.keys()
     assert all(torch.equal(read[name], state_dict[name]) for name in read)
+
+
+@pytest.mark.parametrize("averages", ["state_dict_ema", "model_ema"])
+def test_moving_averages_are_taken_unless_they_are_not_wanted(tmp_path: Path, averages: str):
+    path = tmp_path / "checkpoint.pth.tar"
+    content = {"epoch": 3, "args": argparse.Namespace(model="resnetv2_50"), "state_dict": {"a": torch.zeros(1)}}
+    torch.save({**content, averages: {"module.a": torch.ones(1)}}, path)
+    assert read_timm_file(path) == read_timm_file(path, ema=True)
+    assert read_timm_file(path) == ({"a": torch.ones(1)}, averages, "state_dict")
+    assert read_timm_file(path, ema=False) == ({"a": torch.zeros(1)}, "state_dict", averages)
+    assert read_timm(path) == {"a": torch.ones(1)}
+    assert timm.models.load_state_dict(str(path), weights_only=False) == read_timm(path)  # timm's own choice
+    torch.save(content, path)
+    assert read_timm_file(path) == ({"a": torch.zeros(1)}, "state_dict", None)
+    with pytest.raises(InputError, match="holds no moving averages"):
+        read_timm_file(path, ema=True)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
