@@ -8,13 +8,14 @@ from its raw bytes. A pickle that names anything else is refused.
 import contextlib
 import io
 import pickle
-import tarfile
+from functools import partial
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator, TypeVar
 
 import numpy as np
 
 from sact_det.data.labelled_images import LabelledImages
+from sact_det.data.tar_members import read_members
 from sact_det.errors import InputError, one_line
 
 FOLDER = "cifar-10-batches-py"
@@ -22,6 +23,7 @@ TRAINING_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_BATCHES = ("test_batch",)
 META = "batches.meta"
 _SHAPE = (3, 32, 32)
+_Content = TypeVar("_Content")
 _ARRAYS = {
     (module, name)
     for module, names in {
@@ -84,22 +86,15 @@ class CifarPython(LabelledImages):
         self._path = path
         pixels, labels = [], []
         with _files(path) as read:
-            classes = _load(read, path, META)[b"label_names"]
+            classes = _load(read, path, META, _class_names)
             for batch in TRAINING_BATCHES if train else TEST_BATCHES:
-                content = _load(read, path, batch)
-                try:
-                    images = _bytes_array(content[b"data"]).reshape(-1, *_SHAPE)
-                    numbers = np.array(content[b"labels"], np.int64)
-                    if numbers.shape != (len(images),) or not 0 <= numbers.min() <= numbers.max() < len(classes):
-                        raise ValueError("the labels do not fit")
-                except Exception as error:  # a stand-in in an unexpected place may lead to any exception
-                    raise InputError(f"{path}: {batch}: not a batch of CIFAR-10: {one_line(error)}") from error
+                images, numbers = _load(read, path, batch, partial(_images_and_labels, len(classes)))
                 pixels.append(images)
                 labels.append(numbers)
         self._pixels = np.concatenate(pixels)
         self._batch = np.repeat(TRAINING_BATCHES if train else TEST_BATCHES, [len(part) for part in labels])
         self._first = np.repeat(np.cumsum([0, *map(len, labels)])[:-1], [len(part) for part in labels])
-        super().__init__([name.decode() for name in classes], np.concatenate(labels))
+        super().__init__(classes, np.concatenate(labels))
 
     def name(self, index: int) -> str:
         """Path, batch and number of the image in it, from 0."""
@@ -117,31 +112,38 @@ def _files(path: Path) -> Iterator[Any]:
         folder = path if (path / META).is_file() else path / FOLDER
         yield lambda name: (folder / name).read_bytes()
         return
+    wanted = {f"{FOLDER}/{name}": name for name in (META, *TRAINING_BATCHES, *TEST_BATCHES)}
     try:
-        with tarfile.open(path) as archive:
-            # In the order of the archive: stepping back means decompressing it again.
-            wanted = {f"{FOLDER}/{name}": name for name in (META, *TRAINING_BATCHES, *TEST_BATCHES)}
-            contents = {
-                wanted[member.name]: archive.extractfile(member).read()  # type: ignore[union-attr]
-                for member in archive
-                if member.name in wanted and member.isfile()
-            }
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        contents = {wanted[member]: content for member, content in read_members(path, wanted).items()}
+    except InputError:
+        raise
+    except Exception as error:  # a decompressor's answer to arbitrary bytes may be any exception
         raise InputError(f"{path}: not a readable tar.gz of CIFAR-10 for Python: {one_line(error)}") from error
     yield contents.__getitem__
 
 
-def _load(read: Any, path: Path, name: str) -> dict[Any, Any]:
+def _load(read: Any, path: Path, name: str, interpret: Callable[[Any], _Content]) -> _Content:
+    """What is made of the content of a file. Raises InputError if it is missing or something else."""
     try:
         raw = read(name)
     except (FileNotFoundError, KeyError) as error:
         raise InputError(f"{path}: no {name}; expected the files of CIFAR-10 for Python") from error
     try:
-        content = _InertUnpickler(io.BytesIO(raw), encoding="bytes").load()
-        if not isinstance(content, dict) or not content.keys() & {b"data", b"label_names"}:
-            raise ValueError("it is no dict of images or class names")
-        if name == META and not all(isinstance(label, bytes) for label in content[b"label_names"]):
-            raise ValueError("the class names are no strings")
-    except Exception as error:  # an unpickler's answer to arbitrary bytes may be any exception
+        return interpret(_InertUnpickler(io.BytesIO(raw), encoding="bytes").load())
+    except Exception as error:  # arbitrary bytes, and stand-ins in unexpected places, may lead to any exception
         raise InputError(f"{path}: {name}: not a file of CIFAR-10 for Python: {one_line(error)}") from error
-    return content
+
+
+def _class_names(meta: Any) -> list[str]:
+    return [name.decode() for name in meta[b"label_names"]]
+
+
+def _images_and_labels(num_classes: int, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [n, 3, 32, 32] and int64 [n]."""
+    images = _bytes_array(batch[b"data"]).reshape(-1, *_SHAPE)
+    labels = np.array(batch[b"labels"])
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+        raise ValueError(f"labels of {len(images)} images are expected to be as many integers")
+    if not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(f"labels are expected to lie in 0 to {num_classes - 1}")
+    return images, labels.astype(np.int64)

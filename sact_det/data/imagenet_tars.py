@@ -6,7 +6,6 @@ The outer tar of the training images holds one tar per class; an image is read f
 
 import io
 import os
-import tarfile
 from pathlib import Path
 from typing import Sequence
 
@@ -16,6 +15,7 @@ from scipy.io import loadmat
 from sact_det.data.image_files import is_image_name
 from sact_det.data.labelled_images import EncodedImages
 from sact_det.data.tar_index import TarIndex, tar_index
+from sact_det.data.tar_members import read_members
 from sact_det.errors import InputError, one_line
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -121,8 +121,8 @@ def read_devkit(path: Path) -> tuple[list[str], list[int]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; the labels of {VAL_TAR} are in it")
     try:
-        with tarfile.open(path) as archive:
-            meta, truth = (archive.extractfile(name).read() for name in (_META, _TRUTH))  # type: ignore[union-attr]
+        members = read_members(path, (_META, _TRUTH))
+        meta, truth = members[_META], members[_TRUTH]
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         leaves = synsets[synsets["num_children"] == 0]  # the others are groups of classes
         synset_of = {int(number): str(name) for number, name in zip(leaves["ILSVRC2012_ID"], leaves["WNID"])}

@@ -146,6 +146,8 @@ def build_on(stand_in):
         lambda root: pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0] * 2}, protocol=3),
         lambda root: pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1, 3]}, protocol=3),
         lambda root: pickle.dumps({b"data": np.zeros((0, 3072), np.uint8), b"labels": []}, protocol=3),
+        lambda root: pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1.5, 1]}, protocol=3),
+        lambda root: pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, True, 2**70]}, protocol=3),
         lambda root: pickle.dumps([1, 2]),
         lambda root: b"no pickle",
         lambda root: b"",
@@ -175,3 +177,36 @@ def test_a_damaged_archive_is_refused(tmp_path, content):
         archive.add(write_cifar(tmp_path), FOLDER)
     path.write_bytes(buffer.getvalue()[:20_000] if content is None else content)
     assert refusal(path).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("content", [{b"data": 1}, {b"label_names": [b"\xff", b"a", b"b"]}, {b"label_names": 3}, 3])
+def test_class_names_that_are_none_are_refused(tmp_path, content):
+    folder = write_cifar(tmp_path)
+    (folder / "batches.meta").write_bytes(pickle.dumps(content))
+    assert refusal(folder).startswith(f"{folder}: batches.meta: not a file of CIFAR-10 for Python")
+
+
+def test_the_checksum_at_the_end_of_an_archive_is_compared(tmp_path):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(write_cifar(tmp_path), FOLDER)
+        archive.addfile(tarfile.TarInfo("last"), io.BytesIO())
+    whole = bytearray(buffer.getvalue())
+    path.write_bytes(whole)
+    assert len(open_images(path, "train")) == 15
+    whole[-6] ^= 1  # of the CRC-32, which is followed by the size
+    path.write_bytes(whole)
+    assert "not a readable tar.gz of CIFAR-10 for Python: CRC check failed" in refusal(path)
+
+
+def test_no_byte_of_an_archive_changes_an_image_without_a_word(tmp_path):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(write_cifar(tmp_path), FOLDER)
+    whole = path.read_bytes()
+    for place in range(64, len(whole), len(whole) // 40):  # behind the header with its name, which has no checksum
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        assert refusal(path).startswith(f"{path}: ")
