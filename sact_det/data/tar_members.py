@@ -26,6 +26,6 @@ def read_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
             for member in archive
             if member.name in names and member.isreg()
         }
-        while archive.fileobj.read(_BLOCK):  # type: ignore[union-attr]
+        while archive.fileobj.read(_BLOCK):
             pass
     return contents

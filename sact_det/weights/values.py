@@ -83,4 +83,4 @@ def _distinct(values: Tensor) -> Tensor:
     stored = values.untyped_storage()
     if values.numel() * values.element_size() <= stored.nbytes():
         return values
-    return values.new_empty(0).set_(stored)  # type: ignore[call-overload]
+    return values.new_empty(0).set_(stored)
