@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from sact_det.halting import DEFAULT_EPS, share_in_tiles
 from sact_det.halting_process import HaltingProcess, TensorHalting
-from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
+from sact_det.padding import Sizes, check_batch, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import BlockPonder
+from sact_det.precision import score_type
 from sact_det.weight_cache import WeightCache, refuse_released
 
 HALTING_RULES = ("none", "act", "sact")
@@ -37,18 +38,19 @@ def check_halting(halting: str, eps: float, tile: int) -> None:
 class HaltingBranch(nn.Module):
     """H^l: scores the output of a unit (eq. 4).
 
-    Its parameters stay as they are when a module is cast to 16 bits: scores are computed in float32.
+    Its parameters do not follow where a module is cast to 16 bits: scores are computed in float32 at least.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HaltingBranch":
         def keep_precision(t: Tensor) -> Tensor:
             changed = fn(t)
-            return t.to(changed.device) if changed.dtype in (torch.float16, torch.bfloat16) else changed
+            narrow = changed.dtype in (torch.float16, torch.bfloat16)
+            return t.to(changed.device, score_type(changed.dtype)) if narrow else changed
 
         return super()._apply(keep_precision, recurse)
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
-        """x: [N, C, H, W] -> h^l in (0, 1), float32 [N, H, W] or, one per image, [N, 1, 1]."""
+        """x: [N, C, H, W] -> h^l in (0, 1), of score_type [N, H, W] or, one per image, [N, 1, 1]."""
         raise NotImplementedError
 
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
@@ -65,6 +67,7 @@ class ResidualUnit(nn.Module):
     """F^l: one residual unit (eq. 2) and, behind all but the last of a block, its halting branch."""
 
     in_channels: int
+    conv1: nn.Conv2d
     stride: int
     halting: Optional[HaltingBranch]
 
@@ -107,21 +110,23 @@ class Run(Protocol):
 
     bounded: bool = False
 
-    def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
+    def start_halting(
+        self, exists: Tensor, num_units: int, eps: float, per_image: bool, dtype: torch.dtype
+    ) -> HaltingProcess:
         """What halts the positions of this run, and of any that takes over; arguments as of TensorHalting."""
-        return TensorHalting(exists, num_units, eps, per_image)
+        return TensorHalting(exists, num_units, eps, per_image, dtype)
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """Updates the state by a unit where active, bool [N, H, W] (ACT: [N, 1, 1]; a plain block: None)."""
 
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """h^l of the state, float32 [N, H, W] (ACT: [N, 1, 1]); anything finite where no longer active.
+        """h^l of the state, of its score_type, [N, H, W] (ACT: [N, 1, 1]); anything finite where no longer active.
 
         The branch is that of the unit evaluated last.
         """
 
     def add(self, weight: Tensor) -> None:
-        """Adds the state, weighted by p^l, float32 [N, H, W], to the output; in the end the weights sum to 1."""
+        """Adds the state, weighted by p^l, [N, H, W], to the output; in the end the weights sum to 1."""
 
     def result(self) -> Tensor:
         """The output of the block, [N, C, H, W]; where nothing was added (a plain block), the state. Ends the run."""
@@ -169,7 +174,7 @@ class AdaptiveBlock(nn.Module):
     computes the active positions only (of all units but the first), where no norm depends on the batch: in evaluation,
     and in training with frozen norms. "auto" perforates a unit where that is faster. In float32 on a CPU, inference
     and training with frozen norms run in kernels of our own under both (sact_det/perforated/cpu); inference of plain
-    blocks too.
+    blocks too. Halting scores, and what is made of them, are float32 for features of 16 bits, and else of their type.
 
     In evaluation a block stops as soon as every position has halted; in training all units run, so that their norms and
     every process see the same graph.
@@ -213,7 +218,19 @@ class AdaptiveBlock(nn.Module):
         self.execution = execution
 
     def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, BlockPonder]:
-        """x: [N, C, H, W]; sizes: each image's own part of x, or None. Returns the features and the BlockPonder."""
+        """Evaluates the block.
+
+        Args:
+            x: [N, C, H, W]; without images there is nothing to compute, and that is the result.
+            sizes: (height, width) of each image's own part of x, or None.
+
+        Returns:
+            The features and the BlockPonder.
+
+        Raises:
+            ValueError: x is no batch, or `sizes` does not fit it.
+        """
+        check_batch("x", x, sizes)
         sizes_in = own_sizes(sizes, (x.shape[2], x.shape[3]))
         valid_in = valid_mask(sizes_in, (x.shape[2], x.shape[3]), x.device)
         dense_in = positions(sizes_in, (x.shape[2], x.shape[3]), len(x), x.device)
@@ -227,20 +244,21 @@ class AdaptiveBlock(nn.Module):
         total = self.units[0].flops(dense_in, dense_out)
         run = self._start(x, valid_in, valid)
         if self.halting == "none":
-            return self._run_plain(run, exists, sizes_out, dense_out, total)
-        return self._run_adaptive(run, exists, sizes_out, dense_out, total)
+            return self._run_plain(run, exists, sizes_out, dense_out, total, score_type(x.dtype))
+        return self._run_adaptive(run, exists, sizes_out, dense_out, total, score_type(x.dtype))
 
     def _run_plain(
-        self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor
+        self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, BlockPonder]:
         for unit in self.units[1:]:
             run.evaluate(unit, None)
             total = total + unit.flops(dense, dense)
         # h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1.
-        distribution = torch.zeros(len(exists), len(self.units), *exists.shape[1:], device=exists.device)
+        shape = (len(exists), len(self.units), *exists.shape[1:])
+        distribution = torch.zeros(shape, dtype=dtype, device=exists.device)
         distribution[:, -1] = exists
         ponder = BlockPonder(
-            ponder_cost=(len(self.units) + 1.0) * exists,
+            ponder_cost=(len(self.units) + 1) * exists.to(dtype),
             num_units=len(self.units) * exists.long(),
             flops=total,
             halting_distribution=distribution,
@@ -249,11 +267,11 @@ class AdaptiveBlock(nn.Module):
         return run.result(), ponder
 
     def _run_adaptive(
-        self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor
+        self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, BlockPonder]:
         """Algorithm 2 (1 for ACT) from the first unit's output on."""
         per_image = self.halting == "act"
-        process = run.start_halting(exists, len(self.units), self.eps, per_image)
+        process = run.start_halting(exists, len(self.units), self.eps, per_image, dtype)
         for index, unit in enumerate(self.units):
             if not self.training and not run.bounded and not process.any_active():
                 break

@@ -27,12 +27,12 @@ DEFAULT_EPS = 0.01
 
 @dataclass(frozen=True)
 class HaltingState:
-    """What algorithm 2 knows after some units; every tensor has the shape of the positions.
+    """What algorithm 2 knows after some units; every tensor has the shape of the positions, real numbers one type.
 
     Attributes:
-        cumulative: c, float32.
-        remainder: R, float32, in [0, 1].
-        ponder_cost: rho so far, float32; its gradient is d rho / d h^l = -1 for l < N, else 0 (eq. 12).
+        cumulative: c.
+        remainder: R, in [0, 1].
+        ponder_cost: rho so far; its gradient is d rho / d h^l = -1 for l < N, else 0 (eq. 12).
         num_units: N so far, int64; carries no gradient.
         active: a, bool.
     """
@@ -44,9 +44,14 @@ class HaltingState:
     active: Tensor
 
 
-def start_halting(exists: Tensor) -> HaltingState:
-    """The state before the first unit. exists: bool, False where there is no position at all (padding)."""
-    zeros = torch.zeros(exists.shape, dtype=torch.float32, device=exists.device)
+def start_halting(exists: Tensor, dtype: torch.dtype = torch.float32) -> HaltingState:
+    """The state before the first unit.
+
+    Args:
+        exists: bool, False where there is no position at all (padding).
+        dtype: of the halting scores, float32 or float64.
+    """
+    zeros = torch.zeros(exists.shape, dtype=dtype, device=exists.device)
     return HaltingState(
         cumulative=zeros,
         remainder=torch.ones_like(zeros),
@@ -61,11 +66,11 @@ def halting_step(state: HaltingState, h: Optional[Tensor], eps: float = DEFAULT_
 
     Args:
         state: the state before this unit.
-        h: halting scores h^l, float32, shape of the positions; None for the last unit (h^L = 1).
-        eps: the threshold is c >= 1 - eps, in float32.
+        h: halting scores h^l, of the state's type and shape; None for the last unit (h^L = 1).
+        eps: the threshold is c >= 1 - eps, rounded to that type.
 
     Returns:
-        p^l, float32, the weight of this unit's output at each position, and the state after the unit.
+        p^l, the weight of this unit's output at each position, and the state after the unit.
     """
     h = torch.ones_like(state.remainder) if h is None else h
     cumulative = torch.where(state.active, state.cumulative + h.detach(), state.cumulative)

@@ -13,7 +13,7 @@ from sact_det.block import HaltingBranch, ResidualUnit
 from sact_det.convolution import init_conv
 from sact_det.flops import conv_flops
 from sact_det.norm import MovingBatchNorm2d, Norm, learns_from_batch
-from sact_det.precision import exact_float32
+from sact_det.precision import exact_float32, widened
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -35,7 +35,7 @@ def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
 class SpatialHalting(HaltingBranch):
     """H^l of SACT: sigma(conv3x3(BN(x)) + conv1x1(BN(mean(x))) + b) at every position (eq. 14).
 
-    Both norms are the original program's; the equation leaves them out. Always computed in float32.
+    Both norms are the original program's; the equation leaves them out. Computed in score_type.
 
     Args:
         channels: C.
@@ -52,9 +52,9 @@ class SpatialHalting(HaltingBranch):
         self.global_conv = init_conv(nn.Conv2d(channels, 1, 1, bias=False))
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
-        """x: [N, C, H, W] -> h^l, float32 [N, H, W] in (0, 1)."""
+        """x: [N, C, H, W] -> h^l, [N, H, W] in (0, 1)."""
         with exact_float32(x.device):
-            x = x.float()
+            x = widened(x)
             local = self.activate(self.local_norm(x, valid))
             if valid is not None:
                 local = local * valid
@@ -75,7 +75,7 @@ class SpatialHalting(HaltingBranch):
 
 
 class ImageHalting(HaltingBranch):
-    """H^l of ACT: sigma(conv1x1(BN(mean(x))) + b), one score per image (eq. 6). Always computed in float32.
+    """H^l of ACT: sigma(conv1x1(BN(mean(x))) + b), one score per image (eq. 6). Computed in score_type.
 
     Args: as of SpatialHalting.
     """
@@ -87,9 +87,9 @@ class ImageHalting(HaltingBranch):
         self.global_conv = init_conv(nn.Conv2d(channels, 1, 1), HALTING_BIAS)
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
-        """x: [N, C, H, W] -> h^l, float32 [N, 1, 1] in (0, 1)."""
+        """x: [N, C, H, W] -> h^l, [N, 1, 1] in (0, 1)."""
         with exact_float32(x.device):
-            return self.scores(_mean(x.float(), valid))[:, None, None]
+            return self.scores(_mean(widened(x), valid))[:, None, None]
 
     def scores(self, pooled: Tensor) -> Tensor:
         """h^l from the mean of every image, [N, C, 1, 1] -> [N]."""

@@ -20,7 +20,7 @@ class HaltingOutcome:
 
     Attributes:
         ponder_cost, num_units: as of BlockPonder.
-        distribution: p^l, float32 [N, L, H, W] (ACT: [N, L, 1, 1]), detached.
+        distribution: p^l, [N, L, H, W] (ACT: [N, L, 1, 1]), detached.
         evaluated, dilated: int64 [N, L], the active positions of each unit and their 3x3 dilation.
     """
 
@@ -42,10 +42,10 @@ class HaltingProcess(Protocol):
         """Whether anything does; may wait for a GPU."""
 
     def step(self, h: Optional[Tensor]) -> Tensor:
-        """p^l, float32, of one unit after the other.
+        """p^l of one unit after the other.
 
         Args:
-            h: halting scores h^l, float32, of the shape of `active`; None for the last unit.
+            h: halting scores h^l, of the shape of `active`; None for the last unit.
         """
 
     def outcome(self) -> HaltingOutcome:
@@ -60,13 +60,21 @@ class TensorHalting(HaltingProcess):
         num_units: L.
         eps: halts where the cumulative halting score reaches 1 - eps.
         per_image: one decision per image (ACT), not per position.
+        dtype: of the halting scores, float32 or float64.
     """
 
-    def __init__(self, exists: Tensor, num_units: int, eps: float, per_image: bool = False):
+    def __init__(
+        self,
+        exists: Tensor,
+        num_units: int,
+        eps: float,
+        per_image: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ):
         self._exists = exists
         self._num_units = num_units
         self._eps = eps
-        self._state = start_halting(torch.ones_like(exists[:, :1, :1]) if per_image else exists)
+        self._state = start_halting(torch.ones_like(exists[:, :1, :1]) if per_image else exists, dtype)
         self._distribution: list[Tensor] = []
         self._counts = [active_positions(self.active, exists)]
 

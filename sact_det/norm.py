@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
 
+from sact_det.precision import widened
+
 Norm = Callable[[int], nn.Module]
 
 TF_EPSILON = 1e-5
@@ -53,6 +55,12 @@ def _of_all_processes(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Te
     return count, mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
 
 
+def _check_channels(x: Tensor, channels: int) -> None:
+    """Raises ValueError where arithmetic would make several channels of one; F.batch_norm has a check of its own."""
+    if x.shape[1] != channels:
+        raise ValueError(f"a norm of {channels} channels got a feature map of {list(x.shape)}")
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """Normalises by the batch in training and by the moving statistics in evaluation ("BN")."""
 
@@ -71,7 +79,8 @@ class BatchNorm2d(nn.BatchNorm2d):
             return self._normalize(x, self.running_mean, self.running_var)
         if valid is None and len(x) > 0 and not (self.synchronized and _spans_processes()):
             return self._native_training_step(x)
-        count, mean, var = self._batch_statistics(x.float(), valid)
+        _check_channels(x, self.num_features)
+        count, mean, var = self._batch_statistics(widened(x), valid)
         self._update(count, mean, var)
         scale = self.weight * torch.rsqrt(var + self.eps)
         return ((x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
@@ -81,8 +90,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def _native_training_step(self, x: Tensor) -> Tensor:
         count = x.numel() // x.shape[1]
-        if count == 1:  # the batch is its own mean; torch's kernel refuses it
-            self._update(count, x.float().flatten(), torch.zeros_like(self.running_var))
+        if count == 1 and x.shape[1] == self.num_features:  # the batch is its own mean; torch's kernel refuses it
+            self._update(count, widened(x).flatten(), torch.zeros_like(self.running_var))
             return (x * 0 * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
         mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
@@ -128,8 +137,9 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
         if self.training:
+            _check_channels(x, self.num_features)
             with torch.no_grad():
-                self._update(*self._batch_statistics(x.float(), valid))
+                self._update(*self._batch_statistics(widened(x), valid))
             # A copy: the next forward pass before backward must not change what this one normalised by.
             return self._normalize(x, self.running_mean.clone(), self.running_var.clone())
         return self._normalize(x, self.running_mean, self.running_var)
@@ -150,7 +160,7 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
         """See BatchNorm2d."""
         mean, var = mean.to(self.running_mean.dtype), var.to(self.running_var.dtype)
         self.num_batches_tracked.add_(count > 0)
-        rate = (1.0 / (self.num_batches_tracked + 1)).clamp(min=self.momentum) * (count > 0)
+        rate = (self.num_batches_tracked + 1).to(mean.dtype).reciprocal().clamp(min=self.momentum) * (count > 0)
         spread = rate * (1 - rate) * (mean - self.running_mean).square()  # variance between old mean and new
         self.running_var.lerp_(var, rate).add_(spread)
         self.running_mean.lerp_(mean, rate)
@@ -166,6 +176,7 @@ class FrozenBatchNorm2d(_FrozenBatchNorm2d):
         """x: [N, C, H, W]; valid is accepted for symmetry and has no effect."""
         if not x.requires_grad:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        _check_channels(x, len(self.weight))
         # F.batch_norm would keep x for the gradients of the constant weight and bias.
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         shift = self.bias - self.running_mean * scale
@@ -232,7 +243,7 @@ def freeze_norms(module: nn.Module, skip: str = "") -> None:
             continue
         if isinstance(child, nn.BatchNorm2d):
             frozen = FrozenBatchNorm2d(child.num_features, child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen.to(child.weight.device))
+            frozen.load_state_dict({key: value.clone() for key, value in child.state_dict().items()}, assign=True)
+            setattr(module, name, frozen)
         else:
             freeze_norms(child, skip)

@@ -12,6 +12,19 @@ from torch import Tensor
 Sizes = Sequence[tuple[int, int]]
 
 
+def check_batch(name: str, x: Tensor, sizes: Optional[Sizes] = None) -> None:
+    """Raises ValueError, naming the argument, unless x is [N, C, H, W] and `sizes` has a pair for each image."""
+    if x.dim() != 4:
+        raise ValueError(f"`{name}` must be a batch [N, C, H, W]; got {list(x.shape)}")
+    if sizes is None:
+        return
+    if len(sizes) != x.shape[0]:
+        raise ValueError(f"`sizes` must have a (height, width) for each of {x.shape[0]} images; got {len(sizes)}")
+    for size in sizes:
+        if len(size) != 2 or not all(hasattr(side, "__index__") for side in size):
+            raise ValueError(f"`sizes` must be pairs of whole numbers, (height, width); got {size!r}")
+
+
 def own_sizes(sizes: Optional[Sizes], map_size: tuple[int, int]) -> Optional[Sizes]:
     """`sizes`, or None if every image fills the map. Raises ValueError if an image is larger than the map."""
     if sizes is None:

@@ -20,10 +20,11 @@ class BlockPonder:
     """The halting outcome of one block.
 
     Attributes:
-        ponder_cost: rho = N + R, float32 [N, h, w] ([N, 1, 1] under ACT); 2 at least, 0 at padding. Differentiable.
+        ponder_cost: rho = N + R, float32 [N, h, w] ([N, 1, 1] under ACT), or float64 of features that are; 2 at least,
+            0 at padding. Differentiable.
         num_units: N, int64, same shape; 0 at padding.
         flops: int64 [N], by the paper's rule (sact_det/flops.py).
-        halting_distribution: p^l, float32 [N, L, h, w]; sums to 1 over L at every position.
+        halting_distribution: p^l, likewise [N, L, h, w]; sums to 1 over L at every position.
         sizes: (height, width) of each image on the map, or None if every image fills it.
     """
 

@@ -14,6 +14,16 @@ from torch import Tensor
 EXACT = ("ieee", "none", False)  # what a switch says where float32 is multiplied as float32
 
 
+def score_type(dtype: torch.dtype) -> torch.dtype:
+    """The type of halting scores and of statistics for features of `dtype`: float32, or float64 as they are."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in its score_type."""
+    return x.to(score_type(x.dtype))
+
+
 def compute_type(x: Tensor) -> torch.dtype:
     """The type in which PyTorch would convolve x: autocast's where it is on, else that of x."""
     kind = x.device.type

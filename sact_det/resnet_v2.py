@@ -19,7 +19,7 @@ from sact_det.convolution import init_conv
 from sact_det.flops import bottleneck_unit_flops, conv_flops
 from sact_det.network_spec import NetworkSpec, are_positive_integers
 from sact_det.norm import Norm
-from sact_det.padding import Sizes, own_sizes, positions, strided_sizes
+from sact_det.padding import Sizes, check_batch, own_sizes, positions, strided_sizes
 from sact_det.weight_cache import WeightCache, refuse_released
 
 ROOT_CHANNELS = 64
@@ -71,7 +71,11 @@ class Stem(nn.Module):
         return super().train(mode)
 
     def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
-        """x: [N, 3, H, W], zero at padding -> [N, channels, ceil(H / 4), ceil(W / 4)], zero at padding."""
+        """x: [N, 3, H, W], zero at padding -> [N, channels, ceil(H / 4), ceil(W / 4)], zero at padding.
+
+        Raises ValueError as AdaptiveBlock.forward does.
+        """
+        check_batch("x", x, sizes)
         sizes = own_sizes(sizes, (x.shape[2], x.shape[3]))
         if self.execution != "dense":
             from sact_det.perforated.choice import run_stem  # late: it knows this module

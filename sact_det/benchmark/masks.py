@@ -42,9 +42,11 @@ class PrescribedRun(Run):
         """As the real run: no wait is added, and none is taken away."""
         return self.run.bounded
 
-    def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
+    def start_halting(
+        self, exists: Tensor, num_units: int, eps: float, per_image: bool, dtype: torch.dtype
+    ) -> HaltingProcess:
         """See Run."""
-        return self.run.start_halting(exists, num_units, eps, per_image)
+        return self.run.start_halting(exists, num_units, eps, per_image, dtype)
 
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run."""

@@ -9,7 +9,9 @@ from sact_det.block import check_choice
 from sact_det.convolution import init_conv
 from sact_det.flops import conv_flops
 from sact_det.network_spec import NetworkSpec
+from sact_det.padding import check_batch
 from sact_det.ponder import PonderRecord
+from sact_det.precision import widened
 from sact_det.resnet_cifar import ResNetCifarSpec
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
@@ -19,7 +21,12 @@ DEFAULT_CLASSES = {"imagenet": 1001, "cifar": 10}
 
 @dataclass(frozen=True)
 class ClassifierOutput:
-    """logits: float32 [N, num_classes]; ponder: the PonderRecord of all blocks, root convolution and logits."""
+    """What a classifier says of N images.
+
+    Attributes:
+        logits: float32 [N, num_classes]; float64 of a model that computes in it.
+        ponder: the PonderRecord of all blocks, root convolution and logits.
+    """
 
     logits: Tensor
     ponder: PonderRecord
@@ -54,18 +61,20 @@ class Classifier(nn.Module):
             self.get_submodule(name).set_execution(execution)  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> ClassifierOutput:
-        """images: float32 [N, 3, H, W], RGB in [-1, 1]; H and W at least 1."""
+        """images: float32 [N, 3, H, W], RGB in [-1, 1]; H and W at least 1. Raises ValueError if it is no batch."""
         return self.classify(images)
 
     def classify(self, images: Tensor) -> ClassifierOutput:
         """What `forward` does, for subclasses whose `forward` takes something else."""
+        check_batch("images", images)
         x = self.stem(images)
         size = (images.shape[2], images.shape[3])
         root_flops = self.stem.flops(None, size, len(images), images.device)  # type: ignore[operator]
         blocks = {}
         for name in self.block_names:
             x, blocks[name] = self.get_submodule(name)(x)
-        logits = self.logits(self.spec.pool(x, self.postnorm)).flatten(1).float()
+        logits = self.logits(self.spec.pool(x, self.postnorm)).flatten(1)
+        logits = widened(logits)
         return ClassifierOutput(logits, PonderRecord(blocks, root_flops + conv_flops(self.logits)))
 
 

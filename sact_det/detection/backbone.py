@@ -12,7 +12,7 @@ from sact_det.block import AdaptiveBlock
 from sact_det.config import spec_from_config
 from sact_det.freeze import freeze
 from sact_det.network_spec import NetworkSpec
-from sact_det.padding import Sizes, own_sizes, strided_sizes, valid_mask
+from sact_det.padding import Sizes, check_batch, own_sizes, strided_sizes, valid_mask
 from sact_det.ponder import PonderRecord
 from sact_det.resnet_v2 import Stem
 
@@ -67,6 +67,7 @@ class SACTBackbone(Backbone):
             images: float32 [N, 3, H, W], normalised, zero at padding.
             sizes: (height, width) of each image, or None if every image fills the batch.
         """
+        check_batch("images", images, sizes)
         image_size = (images.shape[2], images.shape[3])
         sizes = own_sizes(sizes, image_size)
         root_flops = self.stem.flops(sizes, image_size, len(images), images.device)

@@ -50,7 +50,7 @@ def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid
 
 def run_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Optional[Tensor]:
     """Output of the stem at x, or None if only PyTorch can compute it."""
-    reason = why_not_here(stem, x)
+    reason = why_not_here(stem, x, stem.conv.weight)
     if reason is None:
         return evaluate_stem(stem, x, sizes)
     refuse_released(stem, f"where the kernels for inference cannot serve ({reason})")

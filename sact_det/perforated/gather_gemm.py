@@ -16,7 +16,7 @@ from sact_det.block import HaltingBranch, ResidualUnit
 from sact_det.halting_branch import SpatialHalting, linear
 from sact_det.norm import norm_affine
 from sact_det.perforated.active_set import NEIGHBOURS, ActiveSet
-from sact_det.precision import exact_float32, products_as_convolutions
+from sact_det.precision import exact_float32, products_as_convolutions, score_type, widened
 from sact_det.resnet_cifar import SLOPE, CifarUnit
 from sact_det.resnet_v2 import BottleneckUnit
 
@@ -26,7 +26,7 @@ READS = {BottleneckUnit: 1, CifarUnit: 2}
 
 def normalize(rows: Tensor, norm: nn.Module) -> Tensor:
     """The norm at rows [positions, C]."""
-    scale, shift = norm_affine(norm)
+    scale, shift = norm_affine(norm, score_type(rows.dtype))
     return torch.addcmul(shift.to(rows.dtype), rows, scale.to(rows.dtype))
 
 
@@ -98,23 +98,23 @@ def residual(unit: ResidualUnit, rows: Tensor, active: ActiveSet) -> Tensor:
 
 
 def scores(branch: HaltingBranch, rows: Tensor, pooled: Tensor, active: ActiveSet) -> Tensor:
-    """h^l at the active positions, float32 [a]; see SpatialHalting.
+    """h^l at the active positions, of score_type [a]; see SpatialHalting.
 
     Args:
         rows: output of the unit at ring 1, [d, C].
-        pooled: its mean over every image's own positions, [N, C, 1, 1].
+        pooled: its mean over every image's own positions, of score_type [N, C, 1, 1].
         active: with one ring.
     """
     assert isinstance(branch, SpatialHalting)
     with exact_float32(rows.device):
         taps = branch.local_conv.weight[0].flatten(1)
         if branch.activate is linear:  # the norm goes into the taps, which are fewer than rows
-            scale, shift = norm_affine(branch.local_norm)
-            local = torch.addmm(shift @ taps, rows.float(), scale[:, None] * taps)
+            scale, shift = norm_affine(branch.local_norm, score_type(rows.dtype))
+            local = torch.addmm(shift @ taps, widened(rows), scale[:, None] * taps)
         else:
-            local = branch.activate(normalize(rows.float(), branch.local_norm)) @ taps
+            local = branch.activate(normalize(widened(rows), branch.local_norm)) @ taps
         # One product per neighbour instead of a gather of C channels: column k of `local` is meant for offset k.
         padded = F.pad(local, (0, 0, 0, 1)).flatten()
         columns = active.neighbours(0) * NEIGHBOURS + torch.arange(NEIGHBOURS, device=rows.device)
-        image = branch.local_conv.bias + branch.global_logits(pooled.float())  # type: ignore[operator]
+        image = branch.local_conv.bias + branch.global_logits(pooled)  # type: ignore[operator]
         return torch.sigmoid(padded[columns].sum(1) + image[active.images])

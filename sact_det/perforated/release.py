@@ -63,8 +63,9 @@ def _why_not(part: Part) -> Optional[str]:
         return 'execution "dense" needs them'
     if part.training:
         return "the model is in training"
-    weight = next(part.parameters())
-    reason = why_not_here(part, weight) if isinstance(part, Stem) else why_not_rows(part, weight)
+    weight = part.conv.weight if isinstance(part, Stem) else part.units[0].conv1.weight
+    x = weight.new_empty(1, weight.shape[1], 1, 1)
+    reason = why_not_here(part, x, weight) if isinstance(part, Stem) else why_not_rows(part, x)
     return None if reason is None else f"the kernels for CPUs cannot serve ({reason})"
 
 

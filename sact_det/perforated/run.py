@@ -11,14 +11,13 @@ Shape shorthand in this module:
 from typing import Optional, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sact_det.block import DenseRun, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import ImageHalting, SpatialHalting, learn_from_positions
 from sact_det.perforated.active_set import ActiveSet
 from sact_det.perforated.gather_gemm import READS, residual, scores
-from sact_det.precision import exact_float32
+from sact_det.precision import exact_float32, widened
 
 
 def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -51,10 +50,11 @@ class PositionRun(Run):
         self._set: Optional[ActiveSet] = None
         self._halted: list[tuple[Tensor, Tensor]] = []  # (positions, their output)
         own = dense.x if self._valid is None else dense.x * self._valid
-        own = own.float()
+        own = widened(own)
+        number, _, height, width = own.shape
         self._counts = (
-            torch.full_like(own[:, 0, 0, 0], own[0, 0].numel()) if self._valid is None else self._valid.sum((1, 2, 3))
-        ).float()
+            own.new_full((number,), height * width) if self._valid is None else self._valid.sum((1, 2, 3)).to(own.dtype)
+        )
         self._sums = own.sum((2, 3))
         # Sums of squares over all positions, for norms that learn their moving statistics.
         self._squares: Optional[Tensor] = None
@@ -76,7 +76,7 @@ class PositionRun(Run):
         y = residual(unit, self._rows, active_set).to(self._rows.dtype)
         self._track(y, places, active_set)
         self._rows = self._rows.index_add(0, places, y)
-        self._output = torch.addcmul(self._output, self._remaining.index_select(0, inner)[:, None], y.float())
+        self._output = torch.addcmul(self._output, self._remaining.index_select(0, inner)[:, None], widened(y))
         self._set = active_set
 
     def _let_halted_go(self, active: Tensor) -> None:
@@ -91,11 +91,11 @@ class PositionRun(Run):
     def _track(self, y: Tensor, places: Tensor, active_set: ActiveSet) -> None:
         """Keeps the sums over all positions that the halting branches read, as y is added to the rows at `places`."""
         with exact_float32(y.device):
-            image = F.one_hot(active_set.images, len(self._sums)).to(torch.float32)
-            self._sums = self._sums + image.T @ y.float()
+            images = torch.arange(len(self._sums), device=y.device)[:, None]
+            self._sums = self._sums + (active_set.images == images).to(self._sums.dtype) @ widened(y)
         if self._squares is not None:
             with torch.no_grad():  # (x + y)^2 - x^2
-                before = self._rows.detach().index_select(0, places).float()
+                before = widened(self._rows.detach().index_select(0, places))
                 self._squares = self._squares + (y * (2 * before + y)).sum(0).double()
 
     def scores(self, branch: HaltingBranch) -> Tensor:
@@ -136,7 +136,7 @@ class ImageRun(DenseRun):
 
     @staticmethod
     def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
-        x = x.float()
+        x = widened(x)
         if valid is None:
             return x.mean((2, 3), keepdim=True)
         return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)

@@ -4,6 +4,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from sact_det.block import ResidualUnit
 from sact_det.halting_branch import SpatialHalting, linear
@@ -16,21 +17,26 @@ from sact_det.resnet_v2 import BottleneckUnit
 _INPUT_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # of inference
 
 
-def why_not_on(x: Tensor) -> Optional[str]:
-    """Why the kernels for training cannot read x, or None."""
+def why_not_on(x: Tensor, weight: Tensor) -> Optional[str]:
+    """Why the kernels for training cannot evaluate a part of a network at x, or None.
+
+    Args:
+        x: what the part reads.
+        weight: of the convolution that reads it first, [., C, ., .].
+    """
     if x.device.type == "cpu" and (x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
         return "they compute in float32 only"
-    return _why_not_at_all(x)
+    return _why_not_at_all(x, weight)
 
 
-def why_not_here(module: nn.Module, x: Tensor) -> Optional[str]:
-    """Why the kernels for inference cannot evaluate a module's part of a network at x, or None."""
+def why_not_here(module: nn.Module, x: Tensor, weight: Tensor) -> Optional[str]:
+    """Why the kernels for inference cannot evaluate a module's part of a network at x, or None; see `why_not_on`."""
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
     dtype = compute_type(x)
     if x.device.type == "cpu" and not {x.dtype, dtype} <= _INPUT_TYPES:
         return "they compute in float32 and in 16 bits"
-    return _why_not_at_all(x) or _why_slower(dtype)
+    return _why_not_at_all(x, weight) or _why_slower(dtype)
 
 
 def _why_slower(dtype: torch.dtype) -> Optional[str]:
@@ -42,9 +48,18 @@ def _why_slower(dtype: torch.dtype) -> Optional[str]:
     return None
 
 
-def _why_not_at_all(x: Tensor) -> Optional[str]:
-    if x.device.type != "cpu":
-        return f"they are for CPUs, not for {x.device.type}"
+def _why_not_at_all(x: Tensor, weight: Tensor) -> Optional[str]:
+    """What PyTorch refuses, it refuses in its own words: here it only has to get there."""
+    for tensor in (x, weight):
+        if tensor.device.type not in ("cpu", "meta" if tensor is weight else "cpu"):  # released weights are on "meta"
+            return f"they are for CPUs, not for {tensor.device.type}"
+    channels = weight.shape[1]
+    if x.dim() != 4 or x.shape[1] != channels or 0 in x.shape[1:]:
+        return f"they read maps [N, {channels}, H, W], not {list(x.shape)}"
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled("cpu"):
+        return f"the weights are {weight.dtype} and what they are multiplied with is {x.dtype}"
+    if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or is_functorch_wrapped_tensor(x):
+        return f"they read plain tensors, not {x.layout} ones of type {type(x).__name__} or within torch.func"
     return library.why_unavailable()
 
 

@@ -15,7 +15,6 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
 """
 
-import ctypes
 import math
 from typing import Optional
 
@@ -31,6 +30,7 @@ from sact_det.perforated.cpu.conditions import why_not_here, why_not_unit
 from sact_det.perforated.cpu.halting import RowsHalting
 from sact_det.perforated.cpu.memory import address, empty, ones, plain, zeros
 from sact_det.perforated.cpu.packed import PackedUnit, factor_type, pack_block
+from sact_det.perforated.cpu.positions import list_positions
 from sact_det.perforated.cpu.workspace import workspace
 from sact_det.precision import compute_type, exact_float32
 from sact_det.resnet_v2 import BottleneckUnit
@@ -40,6 +40,7 @@ def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     """Why a RowsRun cannot evaluate the block at x, or None if it can."""
     if block.training and block.halting != "none":
         return "they are for inference"
+    first = block.units[0]
     for unit in block.units:
         refused = why_not_unit(unit)
         if refused is not None:
@@ -48,7 +49,7 @@ def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
         local = (unit.halting.local_norm,) if isinstance(unit.halting, SpatialHalting) else ()
         if any(map(learns_from_batch, (unit.preact, unit.norm1, unit.norm2, *local))):
             return "norms that learn from the batch need PyTorch"
-    return why_not_here(block, x)
+    return why_not_here(block, x, first.conv1.weight)
 
 
 class RowsRun(Run):
@@ -108,7 +109,7 @@ class RowsRun(Run):
             exists = ones(number, *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
             reads = empty(2, exists.numel(), dtype=torch.int64)
             self._evaluation.reads = address(reads[0], torch.int64)
-            self._evaluation.num_reads = self._listed(exists, exists, reads)[0]
+            self._evaluation.num_reads = list_positions(exists, exists, *reads)[0]
         self._evaluation.x, self._evaluation.x_bfloat16 = address(rows, rows.dtype), as_it_is
         self._evaluation.shortcut = None if packed.struct.projects else address(rows)
         self._evaluate(first)
@@ -146,16 +147,7 @@ class RowsRun(Run):
     def _list(self, active: Tensor) -> None:
         """Lists the positions of the coming unit. active: bool [N, H, W], False at padding."""
         to = self._evaluation
-        to.num_writes, to.num_reads = self._listed(active, self._exists, self._lists)
-
-    def _listed(self, active: Tensor, exists: Tensor, lists: Tensor) -> tuple[int, int]:
-        """Fills both lists, int64 and ascending, and says how long they are."""
-        count = ctypes.c_int64()
-        masks, (actives, reads) = (address(plain(mask), torch.bool) for mask in (active, exists)), lists
-        around = self._kernels.list_positions(
-            *masks, *active.shape, address(actives, torch.int64), count, address(reads, torch.int64)
-        )
-        return count.value, around
+        to.num_writes, to.num_reads = list_positions(active, self._exists, *self._lists)
 
     def _evaluate(self, unit: ResidualUnit) -> None:
         to, branch = self._evaluation, None
@@ -171,10 +163,12 @@ class RowsRun(Run):
         to.scratch = address(self._take_any("scratch", self._kernels.scratch_size(struct, to, self._threads)))
         self._kernels.evaluate_unit(struct, branch, to, self._threads)
 
-    def start_halting(self, exists: Tensor, num_units: int, eps: float, per_image: bool) -> HaltingProcess:
+    def start_halting(
+        self, exists: Tensor, num_units: int, eps: float, per_image: bool, dtype: torch.dtype
+    ) -> HaltingProcess:
         """See Run."""
         if per_image:
-            return TensorHalting(exists, num_units, eps, per_image)
+            return TensorHalting(exists, num_units, eps, per_image, dtype)
         self._halting = RowsHalting(exists.contiguous(), num_units, eps)
         self._remaining = self._halting.remainder
         self._evaluation.remaining = address(self._remaining)

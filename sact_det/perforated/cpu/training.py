@@ -10,7 +10,6 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
 """
 
-import ctypes
 from typing import Any, Optional
 
 import torch
@@ -19,9 +18,9 @@ from torch import Tensor
 from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.halting_branch import SpatialHalting, learn_from_positions
 from sact_det.norm import learns_from_batch, norm_affine
-from sact_det.perforated.cpu.calls import kernels
 from sact_det.perforated.cpu.conditions import why_not_on, why_not_unit
-from sact_det.perforated.cpu.memory import address, empty, ones, plain, zeros
+from sact_det.perforated.cpu.memory import empty, ones, plain, zeros
+from sact_det.perforated.cpu.positions import list_positions
 from sact_det.perforated.cpu.sites import Sites, make_sites
 from sact_det.perforated.cpu.training_functions import GradientRows, UnitCall, UnitFunction
 from sact_det.perforated.cpu.training_scores import LocalFunction, ResultFunction
@@ -41,9 +40,9 @@ def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
             return "norms that learn need PyTorch: freeze them (NORM FrozenBN)"
         if index > 0 and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
             return "units behind the first must keep the shape and must not be dilated"
-        if unit.conv1.weight.dtype != torch.float32:
+        if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in unit.parameters()):
             return "they compute in float32 only"
-    return why_not_on(x)
+    return why_not_on(x, block.units[0].conv1.weight)
 
 
 def _learns(norm: Any) -> bool:
@@ -108,12 +107,8 @@ class TrainingRun(Run):
         """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
         exists = self._exists if exists is None else exists
         actives, reads = (empty(active.numel(), dtype=torch.int64) for _ in range(2))
-        count = ctypes.c_int64()
-        masks = (address(mask, torch.bool) for mask in (active, exists))
-        around = kernels().list_positions(
-            *masks, *active.shape, address(actives, torch.int64), count, address(reads, torch.int64)
-        )
-        return actives[: count.value], reads[:around]
+        count, around = list_positions(active, exists, actives, reads)
+        return actives[:count], reads[:around]
 
     def _evaluate(self, unit: BottleneckUnit, sites: Sites, x_rows: Optional[Tensor], scored: Sites) -> None:
         """sites: where the unit is evaluated; scored: at which of them its state is wanted, as `reads`."""
@@ -133,7 +128,7 @@ class TrainingRun(Run):
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         """See Run; `active` only ever shrinks."""
         assert active is not None and isinstance(unit, BottleneckUnit) and self._rows is not None
-        writes, reads = self._lists((active & self._exists).contiguous())
+        writes, reads = self._lists(active & self._exists)
         _, height, width = self._exists.shape
         sites = make_sites((height, width), self._exists, reads, writes)
         self._evaluate(unit, sites, self._sites.read_rows, sites)
