@@ -1,25 +1,54 @@
 """The loaders of detectors: Detectron2's mapper behind our training stream."""
 
+import copy
 from typing import Any, Sequence
 
+import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import transforms as T
 from detectron2.data.common import DatasetFromList
+from detectron2.data.detection_utils import check_image_size
 from torch.utils.data import DataLoader
 
+from sact_det.data.decoding import decode_rgb
+from sact_det.data.image_files import naming_image, read_encoded
 from sact_det.data.stream import build_stream_loader
+from sact_det.detection.augmentation import build_augmentation
 from sact_det.errors import InputError, one_line
 
 
 class CheckedMapper(DatasetMapper):
-    """DatasetMapper that names the file when an image cannot be used. Raises InputError."""
+    """DatasetMapper for boxes, whose images are read by the rule of every reader here (sact_det/data/decoding.py).
+
+    Raises InputError: when it is made, where a key of INPUT cannot be used; when it is called, where an image or its
+    annotations cannot, naming the file.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """The arguments of __init__."""
+        augmentations = build_augmentation(cfg, is_train)  # first, since it names the key that is wrong
+        return {**super().from_config(cfg, is_train), "augmentations": augmentations}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Maps one dataset dict; see DatasetMapper."""
-        try:
-            return super().__call__(dataset_dict)
-        except Exception as error:
-            raise InputError(f"{dataset_dict['file_name']}: the image cannot be used: {one_line(error)}") from error
+        item, file_name = copy.deepcopy(dataset_dict), dataset_dict["file_name"]
+        with naming_image(file_name, "used"):
+            pixels = decode_rgb(read_encoded(file_name))
+            check_image_size(item, pixels)
+            augmented = T.AugInput(pixels[..., ::-1] if self.image_format == "BGR" else pixels)
+            transforms = self.augmentations(augmented)
+            item["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if not self.is_train:
+            item.pop("annotations", None)
+        elif "annotations" in item:
+            try:
+                self._transform_annotations(item, transforms, augmented.image.shape[:2])
+            except Exception as error:
+                raise InputError(f"{file_name}: its annotations cannot be used: {one_line(error)}") from error
+        return item
 
 
 def _dataset_dicts(names: Sequence[str], filter_empty: bool) -> list[dict[str, Any]]:

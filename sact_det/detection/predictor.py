@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import Instances
 
+from sact_det.detection.augmentation import build_augmentation
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import ponder_row
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -171,6 +172,22 @@ def test_a_broken_image_is_named_in_one_line(tmp_path, workers, damage, reason):
     loader = build_train_loader(config(files, "DATALOADER.NUM_WORKERS", str(workers)))
     line = error_line(loader)
     assert line.startswith(f"{tmp_path / '1.png'}: the image cannot be used: ") and reason in line
+
+
+def test_images_are_read_by_the_rule_of_all_readers_in_the_order_of_the_model(tmp_path):
+    files = write_coco_folder(tmp_path, num_images=1)
+    pixels = cv2.imread(str(tmp_path / "1.png"))
+    cv2.imwrite(str(tmp_path / "1.png"), pixels.astype(np.uint16) * 257)
+    for channels, order in (("BGR", slice(None)), ("RGB", slice(None, None, -1))):
+        cfg = config(files, "INPUT.FORMAT", channels, "INPUT.MIN_SIZE_TEST", "0")
+        ((item,),) = build_test_loader(cfg, "toy")
+        assert (item["image"].permute(1, 2, 0).numpy() == pixels[..., order]).all()
+
+
+def test_annotations_that_fail_are_not_blamed_on_the_image(tmp_path):
+    (item,) = build_test_loader(config(write_coco_folder(tmp_path, num_images=1)), "toy").dataset._dataset
+    with pytest.raises(InputError, match=r"1\.png: its annotations cannot be used: "):
+        CheckedMapper(config(write_coco_folder(tmp_path)), is_train=True)({**item, "annotations": [{"bbox": "x"}]})
 
 
 @pytest.mark.parametrize("key", ["TRAIN", "TEST"])
