@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; where those lie that nobody asked for."""
+"""Files appear whole or not at all; what can be read and what can be written is known beforehand."""
 
 import contextlib
 import errno
@@ -85,14 +85,6 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         if error.errno is None or PREFIX not in str(error.filename or PREFIX):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def cache_folder() -> Path:
-    """For what can be made again: $SACT_DET_CACHE, by default $XDG_CACHE_HOME/sact_det or ~/.cache/sact_det."""
-    own = os.environ.get("SACT_DET_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sact_det"
 
 
 def writable_folder(path: Union[str, Path]) -> Path:

@@ -1,7 +1,7 @@
 """Where the files of uncompressed tars lie, those of tars inside tars included. Found once and kept.
 
 Finding them takes a header from every 100 kB or so of ImageNet's 138 GB. The index lies in the cache folder
-(sact_det/files.py); it is used for as long as no tar changes its size or its time of modification.
+(sact_det/cache_folder.py); it is used for as long as no tar changes its size or its time of modification.
 """
 
 import hashlib
@@ -10,17 +10,20 @@ import os
 import tarfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from sact_det.cache_folder import is_private, private_cache_folder
 from sact_det.data.image_files import is_visible
 from sact_det.errors import InputError, one_line
-from sact_det.files import cache_folder, replacing
+from sact_det.files import replacing
 from sact_det.npz_file import read_arrays
 
 logger = logging.getLogger(__name__)
+
+_NOT_KEPT = "The tars will have to be looked through again next time: %s"
 
 _FORMAT = "2"  # of the kept file
 
@@ -49,18 +52,38 @@ def tar_index(tars: Sequence[Path]) -> TarIndex:
     for path in tars:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-    kept = cache_folder() / f"tars-{_identity(tars)}.npz"
-    try:
-        return TarIndex(**read_arrays(kept))
-    except (InputError, TypeError):  # none yet, or damaged
+    kept = _place(tars)
+    index = _read(kept) if kept else None
+    if index is None:
         index = _find(tars)
+        if kept is not None:
+            _keep(index, kept)
+    return index
+
+
+def _place(tars: Sequence[Path]) -> Optional[Path]:
+    """Where the index is kept, or None if nothing can be kept."""
     try:
-        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return private_cache_folder() / f"tars-{_identity(tars)}.npz"
+    except OSError as error:
+        logger.info(_NOT_KEPT, error)
+        return None
+
+
+def _keep(index: TarIndex, kept: Path) -> None:
+    try:
         with replacing(kept) as temporary:
             np.savez(temporary, **asdict(index))
     except OSError as error:
-        logger.info("The tars will have to be looked through again next time: %s", error)
-    return index
+        logger.info(_NOT_KEPT, error)
+
+
+def _read(kept: Path) -> Optional[TarIndex]:
+    """An index that was kept; None if it is not there, is damaged, or somebody else may have written it."""
+    try:
+        return TarIndex(**read_arrays(kept)) if kept.exists() and is_private(kept) else None
+    except (InputError, TypeError):
+        return None
 
 
 def _identity(tars: Sequence[Path]) -> str:

@@ -1,7 +1,8 @@
 """The C++ sources of this folder as a library: compiled for this processor on first use, and kept.
 
-The library lies in the cache folder (sact_det/files.py), under a name made from the sources, the compiler and the
-processor. It knows nothing of Python or torch: plain C calls with plain pointers.
+The library lies in the cache folder (sact_det/cache_folder.py), under a name made from the sources, the processor and
+the compiler, with its checksum beside it. Only one whose checksum is right, and that nobody else can have written, is
+loaded. It knows nothing of Python or torch: plain C calls with plain pointers.
 """
 
 import ctypes
@@ -11,19 +12,19 @@ import logging
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, Optional
 
-from sact_det.files import cache_folder
+from sact_det.cache_folder import is_private, private_cache_folder
+from sact_det.files import file_sha256, replacing, why_not_regular
+from sact_det.perforated.cpu.compiler import Compiler, LibraryUnavailable, find_compiler
 
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 SOURCES = sorted(FOLDER.glob("*.cpp"))
 HEADERS = sorted(FOLDER.glob("*.h"))
-COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
     "-std=gnu++17",
     "-O3",
@@ -36,43 +37,31 @@ FLAGS = (
 )
 
 
-class LibraryUnavailable(Exception):
-    """The library cannot be had; the message says why."""
-
-
 @functools.lru_cache(maxsize=None)
 def load_library() -> ctypes.CDLL:
     """The library; calls.py knows its functions.
 
+    One that is kept serves without a compiler, too, or if the compiler fails.
+
     Raises:
-        LibraryUnavailable: there is no compiler, or it fails.
+        LibraryUnavailable: none is kept, and there is no compiler, or it fails.
     """
-    compiler = _compiler()
-    identity = "\0".join((*(path.read_text() for path in SOURCES + HEADERS), _version(compiler), *FLAGS, _processor()))
-    name = f"rows-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+    name = f"rows-{_digest(*(path.read_text() for path in SOURCES + HEADERS), *FLAGS, _processor())}"
+    folder = _cache()
     try:
-        path = cache_folder() / name
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _compile(compiler, path)
-    except OSError as error:
-        logger.info("The kernels for this processor are compiled anew in every process: %s", error)
-        with tempfile.TemporaryDirectory() as folder:
-            _compile(compiler, Path(folder) / name)
-            return _load(Path(folder) / name)
-    return _load(path)
+        compiler = find_compiler()
+        file = f"{name}-{_digest(*compiler.command[1:], compiler.version)}.so"
+        return (folder and _load_kept(folder / file)) or _compile(compiler, folder, file)
+    except LibraryUnavailable:
+        for path in _newest_first(folder, name):
+            library = _load_kept(path)
+            if library is not None:
+                return library
+        raise
 
 
-def _compiler() -> str:
-    for name in filter(None, (os.environ.get("CXX"), *COMPILERS)):
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    raise LibraryUnavailable("no C++ compiler (CXX, " + ", ".join(COMPILERS) + ")")
-
-
-def _version(compiler: str) -> str:
-    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
@@ -86,25 +75,67 @@ def _processor() -> str:
     )
 
 
-def _compile(compiler: str, path: Path) -> None:
-    """Writes the library under its name once it is complete."""
-    logger.info("Compiling kernels for this processor: %s", path)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        done = subprocess.run(
-            [compiler, *FLAGS, *map(str, SOURCES), "-o", str(made)], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise LibraryUnavailable(f"{compiler} failed: {last}")
-        os.replace(made, path)
-
-
-def _load(path: Path) -> ctypes.CDLL:
+def _cache() -> Optional[Path]:
+    """Where the library is kept, or None if nothing can be kept."""
     try:
-        return ctypes.CDLL(str(path))
+        return private_cache_folder()
     except OSError as error:
-        raise LibraryUnavailable(f"{path} cannot be loaded: {error}") from error
+        logger.info("The kernels for this processor are compiled anew in every process: %s", error)
+        return None
+
+
+def _newest_first(folder: Optional[Path], name: str) -> Iterator[Path]:
+    """What compilers, whichever, have made of the same sources for the same processor."""
+    if folder is not None:
+        yield from sorted(folder.glob(f"{name}-*.so"), key=os.path.getmtime, reverse=True)
+
+
+def _load_kept(path: Path) -> Optional[ctypes.CDLL]:
+    """The library at `path`, or None if there is none, it is damaged, or somebody else may have written it."""
+    try:
+        if why_not_regular(path) or not is_private(path):
+            problem = "another user owns it, or may write to it"
+        elif file_sha256(path) != _checksum(path).read_text(encoding="ascii"):
+            problem = "damaged, or its checksum is"
+        else:
+            return ctypes.CDLL(str(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    logger.info("%s is not used: %s", path, problem)
+    return None
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _compile(compiler: Compiler, folder: Optional[Path], name: str) -> ctypes.CDLL:
+    """Compiles and loads the library, and keeps it in the folder where that is possible."""
+    logger.info("Compiling kernels for this processor")
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            made = Path(temporary) / name
+            compiler.compile([*FLAGS, *map(str, SOURCES)], made)
+            library = ctypes.CDLL(str(made))
+            if folder is not None:
+                _keep(made, folder / name)
+            return library
+    except OSError as error:
+        raise LibraryUnavailable(f"what {compiler.command[0]} made cannot be loaded: {error}") from error
+
+
+def _keep(made: Path, path: Path) -> None:
+    """Puts the library into the cache folder. Processes that do so at the same time do not disturb each other."""
+    try:
+        with replacing(path) as temporary:
+            shutil.copyfile(made, temporary)
+            temporary.chmod(0o755)
+        with replacing(_checksum(path)) as temporary:
+            temporary.write_text(file_sha256(made), encoding="ascii")
+    except OSError as error:
+        logger.info("The kernels for this processor are compiled anew in every process: %s", error)
 
 
 def why_unavailable() -> Optional[str]:

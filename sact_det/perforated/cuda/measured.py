@@ -15,8 +15,9 @@ from typing import Any, Sequence
 import torch
 
 import sact_det
+from sact_det.cache_folder import cache_folder
 from sact_det.errors import one_line
-from sact_det.files import cache_folder, write_json
+from sact_det.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +65,8 @@ def write_table(device: torch.device, rows: Sequence[Measured]) -> Path:
 @lru_cache(maxsize=None)
 def read_table(device: torch.device) -> tuple[Measured, ...]:
     """What was measured on the card; nothing if there is no table, or if it cannot be read, which is logged."""
-    path = table_path(device)
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(table_path(device).read_text(encoding="utf-8"))
         return tuple(_row(row) for row in rows)
     except FileNotFoundError:
         return ()
