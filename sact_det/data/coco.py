@@ -2,7 +2,6 @@
 
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -75,7 +74,7 @@ def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, A
     dicts: dict[Any, dict[str, Any]] = {}
     for image in coco.images:
         path = os.path.join(image_root, image.file_name)
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path}: no such image (data set {name!r}, {json_file})")
         size = {"height": image.height, "width": image.width}
         dicts[image.id] = {"file_name": path, **size, "image_id": image.id, "annotations": []}
