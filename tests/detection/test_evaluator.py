@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from coco_folder import write_coco_folder
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -392,6 +392,56 @@ def test_categories_of_one_name_have_an_ap_each(tmp_path):
     files = edited(tmp_path, lambda content: [category.update(name="cell") for category in content["categories"]])
     results = results_of(files, tmp_path / "out")
     assert {key for key in results if key.startswith("AP-")} == {f"AP-cell (id {i})" for i in (1, 4, 9)}
+
+
+def test_a_data_set_that_python_registered_is_evaluated_too(tmp_path):
+    files = write_coco_folder(tmp_path, num_images=2)
+    config(files)
+    dicts = DatasetCatalog.get("toy")
+    DatasetCatalog.register("toy from Python", lambda: dicts)
+    MetadataCatalog.get("toy from Python").thing_classes = MetadataCatalog.get("toy").thing_classes
+    try:
+        evaluator = BoxEvaluator("toy from Python", str(tmp_path / "out"))
+        for inputs, outputs in perfect_predictions(files):
+            evaluator.process(inputs, outputs)
+        assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+    finally:
+        DatasetCatalog.remove("toy from Python")
+        MetadataCatalog.remove("toy from Python")
+
+
+def test_annotations_that_are_kept_from_us_leave_the_boxes_to_be_sent_in(tmp_path):
+    files = write_coco_folder(tmp_path, num_images=2)
+    evaluator = box_evaluator(files, tmp_path / "out")
+    content = read_json(files[0])
+    content.pop("annotations")
+    write_json(files[0], content)
+    blind = BoxEvaluator("toy", str(tmp_path / "out"))
+    blind._detections = evaluator._detections
+    assert math.isnan(blind.evaluate()["bbox"]["AP"])
+    assert len(read_json(tmp_path / "out/coco_instances_results.json")) == 4
+
+
+def evaluate_boxes_of_shares(files, folder):
+    """Every process finds the first box of the images that its loader gives, the main one gathers."""
+    rank, world_size = comm.get_rank(), comm.get_world_size()
+    pairs = list(perfect_predictions(files))
+    evaluator = BoxEvaluator("toy", f"{folder}/{world_size}")
+    assert len(pairs) < 5 or world_size == 1
+    for inputs, outputs in pairs:
+        evaluator.process(inputs, [{"instances": outputs[0]["instances"][:1]}])
+    results = evaluator.evaluate()
+    assert (results == {}) == (rank > 0)
+    if rank == 0:
+        write_json(f"{folder}/{world_size}/results.json", results)
+
+
+def test_two_processes_have_the_ap_of_one(tmp_path):
+    files = write_coco_folder(tmp_path, num_images=5)
+    evaluate_boxes_of_shares(files, tmp_path)
+    launch(evaluate_boxes_of_shares, 2, dist_url="auto", args=(files, tmp_path))
+    one, two = (read_json(tmp_path / name / "results.json") for name in ("1", "2"))
+    assert str(two) == str(one) and 0 < one["bbox"]["AP"] < 100
 
 
 def test_more_classes_than_the_data_set_has_are_refused(tmp_path):
