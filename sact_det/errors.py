@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import select
 import sys
@@ -58,7 +59,8 @@ def errors_to_exit_code() -> Iterator[None]:
         yield
         sys.stdout.flush()  # a pipe that nobody reads is found here, not when the interpreter ends
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        if multiprocessing.parent_process() is None:  # else the process that started this one says so
+            sys.stderr.write("interrupted\n")
         sys.exit(_INTERRUPTED)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():

@@ -9,6 +9,7 @@ import cv2
 from tqdm import tqdm
 
 from sact_det.errors import InputError
+from sact_det.processes import follow_parent
 
 Result = TypeVar("Result")
 
@@ -56,6 +57,7 @@ _worker_task: Optional[Callable[[int], Any]] = None
 
 def _start_worker(task: Callable[[int], Any]) -> None:
     global _worker_task
+    follow_parent()
     cv2.setNumThreads(1)  # the processes share the cores already
     _worker_task = task
 

@@ -37,8 +37,9 @@ from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
 from sact_det.block import EXECUTIONS
 from sact_det.command_line import split_overrides
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import writable_file, write_json
+from sact_det.processes import command_line
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
 Tables = Iterator[Union[Table, MemoryTable]]
@@ -317,7 +318,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         try:
             run(parse_arguments(argv))
         except KeyboardInterrupt:

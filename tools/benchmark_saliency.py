@@ -19,8 +19,9 @@ from typing import Any, Callable, Optional, Sequence
 import cv2
 import numpy as np
 
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import writable_file, write_json
+from sact_det.processes import command_line
 from saliency.blur import gaussian_blur
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
@@ -200,7 +201,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         run(parse_arguments(argv))
 
 

@@ -13,8 +13,9 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 
 # isort: split
 from sact_det.data.supercategories import merge_supercategories
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import write_json
+from sact_det.processes import command_line
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         run(parse_arguments(argv))
 
 

@@ -16,10 +16,11 @@ from typing import Any, Optional, Sequence
 import torch
 
 from sact_det.benchmark.machine import describe_machine
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.experiments.runs import read_run
 from sact_det.experiments.table import results_table
 from sact_det.files import write_json
+from sact_det.processes import command_line
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         run(parse_arguments(argv))
 
 

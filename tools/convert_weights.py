@@ -18,8 +18,9 @@ from typing import Any, Optional, Sequence
 
 from torch import Tensor
 
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import file_sha256
+from sact_det.processes import command_line
 from sact_det.weights.sact_tf import convert_sact_tf
 from sact_det.weights.tf_checkpoint import open_checkpoint
 from sact_det.weights.tf_slim import convert_tf_slim, read_npz
@@ -134,7 +135,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
-    with errors_to_exit_code():
+    with command_line():
         if args.command == "inspect":
             inspect(args.file)
         else:

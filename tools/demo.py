@@ -18,8 +18,9 @@ from typing import Any, Optional, Sequence
 
 from sact_det.data.demo import make_demo_dataset
 from sact_det.data.synthetic_fixations import make_synthetic_fixations
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import replacing, write_json
+from sact_det.processes import command_line
 from sact_det.text_files import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -89,12 +90,16 @@ def run(arguments: Sequence[str]) -> None:
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            said.append(line)
-            progress = PROGRESS.search(line)
-            if progress:
-                eta, iteration, loss = progress.groups()
-                print(f"\r    iteration {int(iteration) + 1:4}, loss {loss}, ETA {eta}   ", end="", flush=True)
+        try:
+            for line in process.stdout:
+                said.append(line)
+                progress = PROGRESS.search(line)
+                if progress:
+                    eta, iteration, loss = progress.groups()
+                    print(f"\r    iteration {int(iteration) + 1:4}, loss {loss}, ETA {eta}   ", end="", flush=True)
+        except BaseException:
+            process.terminate()
+            raise
     print()
     if process.returncode:
         raise InputError(f"{shlex.join(arguments)} failed: {''.join(said[-20:])}")
@@ -147,7 +152,7 @@ def demo() -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
-    with errors_to_exit_code():
+    with command_line():
         demo()
 
 

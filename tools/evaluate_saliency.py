@@ -43,8 +43,9 @@ from PIL import Image
 
 import sact_det
 from sact_det.command_line import parse_with_overrides
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import replacing, writable_folder
+from sact_det.processes import command_line
 from saliency.cat2000 import Statistics, read_cat2000
 from saliency.center import KINDS, CenterBaseline
 from saliency.dataset import FixationDataset
@@ -267,7 +268,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         run(parse_arguments(argv))
 
 

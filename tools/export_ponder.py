@@ -21,7 +21,8 @@ from tqdm import tqdm
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
 from sact_det.classification.predictor import load_classifier
 from sact_det.command_line import parse_with_overrides
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
+from sact_det.processes import command_line
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.export_ponder")
@@ -56,7 +57,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         export(parse_arguments(argv))
 
 

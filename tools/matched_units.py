@@ -23,8 +23,9 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
 from sact_det.command_line import parse_with_overrides
-from sact_det.errors import InputError, errors_to_exit_code, one_line
+from sact_det.errors import InputError, one_line
 from sact_det.files import replacing, write_json
+from sact_det.processes import command_line
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.matched_units import first_units, matched_units
 from sact_det.weights.weight_file import load_weights, save_weights
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         run(parse_arguments(argv))
 
 

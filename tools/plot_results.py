@@ -14,9 +14,10 @@ from typing import Any, Callable, Optional, Sequence
 from matplotlib.figure import Figure
 
 from sact_det.classification.accuracy_plot import draw_sweep
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.files import replacing, writable_folder
+from sact_det.processes import command_line
 from sact_det.text_files import read_json
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         run(parse_arguments(argv))
 
 

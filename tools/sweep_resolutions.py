@@ -26,8 +26,9 @@ from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.classification.evaluator import accuracy_row
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.command_line import parse_with_overrides
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import check_input, replacing, writable_folder, write_json
+from sact_det.processes import command_line
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.sweep_resolutions")
@@ -108,7 +109,7 @@ def sweep(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         sweep(parse_arguments(argv))
 
 

@@ -28,10 +28,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
+from sact_det.data.stream import check_batch_size
 from sact_det.engine.config_checks import check_training
-from sact_det.engine.launch import launch
+from sact_det.engine.launch import check_launch, launch
 from sact_det.engine.trainer import check_expected_results
 from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.processes import command_line
 from sact_det.tasks import load_config, task_of
 
 
@@ -85,32 +87,33 @@ def main(args: argparse.Namespace) -> None:
 
 def main_in_processes(args: argparse.Namespace) -> None:
     """Runs main in --num-gpus processes; without any GPU, they share the CPU."""
-    with errors_to_exit_code():
-        read_config(args)  # what is wrong with it is said once, not by every process
-        if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
-            raise InputError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
-        try:
-            launch(
-                main,
-                args.num_gpus,
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                dist_url=args.dist_url,
-                args=(args,),
-            )
-        except ProcessExitedException as error:
-            # A process that exits has said why; one that was killed has not.
-            sys.exit(error.exit_code if error.signal_name is None else f"error: {error}")
+    cfg = read_config(args)  # what is wrong with it is said once, not by every process
+    if not args.eval_only:
+        check_batch_size(cfg.SOLVER.IMS_PER_BATCH, args.num_gpus * args.num_machines)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessExitedException as error:
+        # A process that exits has said why; one that was killed has not.
+        sys.exit(error.exit_code if error.signal_name is None else f"error: {error}")
 
 
 def invoke_main(argv: Optional[Sequence[str]] = None) -> None:
     """The command line: main, in this process or in several."""
     args = default_argument_parser(__doc__).parse_args(argv)
-    if args.num_gpus * args.num_machines > 1:
-        main_in_processes(args)
-    else:
-        main(args)
+    with command_line(args.num_machines):
+        check_launch(args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, torch.cuda.device_count())
+        if args.num_gpus * args.num_machines > 1:
+            main_in_processes(args)
+        else:
+            main(args)
 
 
 if __name__ == "__main__":

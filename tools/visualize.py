@@ -40,7 +40,7 @@ from sact_det.command_line import parse_with_overrides
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Prediction, Predictor
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.picture_folder import (
     MAX_SIDE,
     PictureFolder,
@@ -53,6 +53,7 @@ from sact_det.picture_folder import (
     without_photograph,
 )
 from sact_det.ponder_file import PonderFile
+from sact_det.processes import command_line
 from sact_det.tasks import load_config
 from sact_det.visualize import ContactSheet, display_scale, draw_panel
 
@@ -191,7 +192,7 @@ def visualize(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         visualize(parse_arguments(argv))
 
 

@@ -51,11 +51,7 @@ class BatchStream(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ):
-        if batch_size < 1 or batch_size % world_size:
-            raise InputError(
-                "SOLVER.IMS_PER_BATCH must be a positive multiple of the number of processes, "
-                f"{world_size}; got {batch_size}"
-            )
+        check_batch_size(batch_size, world_size)
         self._size = size
         self._batch_size = batch_size
         self._seed = seed
@@ -107,6 +103,15 @@ class SeededMap(Dataset):
             return self._mapper(self._dicts[index])
         finally:
             torch.set_rng_state(model_state)
+
+
+def check_batch_size(batch_size: int, world_size: int) -> None:
+    """Raises InputError, naming the key, if processes cannot share the images of a batch evenly."""
+    if batch_size < 1 or batch_size % world_size:
+        raise InputError(
+            "SOLVER.IMS_PER_BATCH must be a positive multiple of the number of processes, "
+            f"{world_size}; got {batch_size}"
+        )
 
 
 def build_stream_loader(

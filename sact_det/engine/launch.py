@@ -1,24 +1,113 @@
-"""Detectron2's launch, whose processes leave their process group before they exit."""
+"""Detectron2's launch: its arguments checked, its processes ended with this one and out of their group."""
 
-from typing import Any, Callable, Sequence
+import multiprocessing
+import os
+import socket
+from typing import Any, Callable, Optional, Sequence
+from urllib.parse import urlsplit
 
 import torch.distributed as dist
 from detectron2.engine import launch as launch_detectron2
 from detectron2.utils import comm
 
+from sact_det.errors import InputError
+from sact_det.processes import end_children, follow_parent
+
+GRACE = 5.0  # seconds in which interrupted processes may end by themselves: one that waits for others may not
+
+
+def check_launch(num_gpus: int, num_machines: int, machine_rank: int, dist_url: str, available_gpus: int) -> None:
+    """Raises InputError, naming the option, if the processes could not be started or would wait for ever.
+
+    Args:
+        num_gpus, num_machines, machine_rank, dist_url: options of Detectron2's command lines.
+        available_gpus: of this machine; 0: processes share its CPU.
+    """
+    if num_gpus < 1:
+        raise InputError(
+            f"--num-gpus must be 1 or more, the number of processes on this machine; got {num_gpus} "
+            "(MODEL.DEVICE cpu does without a GPU)"
+        )
+    if 0 < available_gpus < num_gpus:
+        raise InputError(f"--num-gpus {num_gpus}: this machine has {available_gpus}")
+    if num_machines < 1:
+        raise InputError(f"--num-machines must be 1 or more; got {num_machines}")
+    if not 0 <= machine_rank < num_machines:
+        raise InputError(
+            f"--machine-rank must lie in 0 to {num_machines - 1} with --num-machines {num_machines}; got {machine_rank}"
+        )
+    _check_dist_url(dist_url, num_machines)
+    if num_gpus * num_machines > 1 and machine_rank == 0:
+        _check_port(dist_url)
+
+
+def _check_dist_url(url: str, num_machines: int) -> None:
+    wanted = "tcp://HOST:PORT, file:///PATH, env://, or, on one machine, auto"
+    if url == "auto":
+        if num_machines > 1:
+            raise InputError(
+                f"--dist-url auto: {num_machines} machines need the address of one of them, tcp://HOST:PORT"
+            )
+        return
+    address = _tcp_address(url)
+    if address is not None:
+        try:
+            socket.getaddrinfo(*address)
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"--dist-url {url}: no machine is called {address[0]}") from error
+    elif url == "env://":
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+        if missing:
+            raise InputError(f"--dist-url env://: {' and '.join(missing)} not set in the environment")
+    elif not (url.startswith("file:///") and os.path.isdir(os.path.dirname(url[len("file://") :]))):
+        raise InputError(f"--dist-url must be {wanted}; got {url!r}")
+
+
+def _tcp_address(url: str) -> Optional[tuple[str, int]]:
+    """Host and port of tcp://HOST:PORT, or None."""
+    try:
+        parts = urlsplit(url)
+        return (parts.hostname, parts.port) if parts.scheme == "tcp" and parts.hostname and parts.port else None
+    except ValueError:  # no port number, or no IPv6 address
+        return None
+
+
+def _check_port(url: str) -> None:
+    """Raises InputError if another program of this machine listens where the first process has to."""
+    address = _tcp_address(url)
+    if address is None:
+        return
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("", address[1]))
+        except OSError as error:
+            raise InputError(
+                f"--dist-url {url}: port {address[1]} of this machine cannot be used ({error.strerror}), perhaps "
+                "because another training runs here; choose another, or, on one machine, auto"
+            ) from error
+
 
 def launch(main: Callable, num_processes: int, *, args: Sequence = (), **options: Any) -> None:
     """detectron2.engine.launch, and afterwards leave_process_group() in every process whose main returned.
+
+    The processes end with this one, whatever ends it.
 
     Args:
         main: called as main(*args) in every process; picklable.
         num_processes: on this machine, one for each GPU if there are any.
         options: num_machines, machine_rank, dist_url and timeout, as Detectron2 has them.
     """
-    launch_detectron2(_run_and_leave, num_processes, args=(main, *args), **options)
+    others = multiprocessing.active_children()
+    try:
+        launch_detectron2(_run_and_leave, num_processes, args=(main, *args), **options)
+    except BaseException:
+        end_children(GRACE, spare=others)
+        raise
 
 
 def _run_and_leave(main: Callable, *args: Any) -> None:
+    follow_parent(GRACE)
     main(*args)
     leave_process_group()
 
