@@ -17,8 +17,9 @@ from typing import Optional, Sequence
 
 import torch
 
-from sact_det.errors import InputError, errors_to_exit_code
+from sact_det.errors import InputError
 from sact_det.files import writable_folder
+from sact_det.processes import command_line
 
 
 def stages():
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with errors_to_exit_code():
+    with command_line():
         sys.exit(run(parse_arguments(argv)))
 
 
