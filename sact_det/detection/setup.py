@@ -9,7 +9,8 @@ from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 
 from sact_det.data.coco import register_coco_datasets
-from sact_det.detection.backbone import EXTRACTOR_BLOCKS
+from sact_det.detection.backbone import EXTRACTOR_BLOCKS, build_sact_resnet_backbone
+from sact_det.detection.roi_heads import SACTRes5ROIHeads
 from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_rules import whole, within
 from sact_det.engine.config_table import DETECTION, UNUSED_BY_DETECTORS
@@ -35,6 +36,7 @@ def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     check_registered("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY)
     check_registered("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY)
     check_registered("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY)
+    _check_parts(cfg)
     _check_boxes_only(cfg)
     check_ranges(cfg, DETECTION)
     check_no_effect(cfg, UNUSED_BY_DETECTORS, "a detector")
@@ -43,6 +45,20 @@ def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     stated = model.ROI_HEADS.NUM_CLASSES
     register_coco_datasets(cfg)
     _take_classes(cfg, stated, overrides[::2])
+
+
+def _check_parts(cfg: CfgNode) -> None:
+    """Detectron2's own backbones and box heads keep no account of their computation."""
+    model = cfg.MODEL
+    for section, registry, ours in (
+        ("BACKBONE", BACKBONE_REGISTRY, build_sact_resnet_backbone.__name__),
+        ("ROI_HEADS", ROI_HEADS_REGISTRY, SACTRes5ROIHeads.__name__),
+    ):
+        name = model[section].NAME
+        if registry.get(name).__module__.startswith("detectron2."):
+            raise InputError(
+                f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE} needs MODEL.{section}.NAME {ours}; got {name!r}"
+            )
 
 
 def _check_boxes_only(cfg: CfgNode) -> None:

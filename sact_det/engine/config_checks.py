@@ -62,10 +62,6 @@ def _plain(value: Any) -> Any:
 
 def check_common(cfg: CfgNode) -> None:
     """What every task asks of the keys that both read. Raises InputError."""
-    expected = dict(leaves(defaults()))
-    for key, value in leaves(cfg):
-        if value is None and expected.get(key) is not None:  # yacs takes None for any type
-            raise InputError(f"{key} must have a value; got None")
     check_ranges(cfg, COMMON)
     solver = cfg.SOLVER
     if solver.REFERENCE_WORLD_SIZE and solver.IMS_PER_BATCH % solver.REFERENCE_WORLD_SIZE:
@@ -85,3 +81,8 @@ def check_training(cfg: CfgNode) -> None:
     """What a training needs, beyond an evaluation. Raises InputError."""
     if cfg.SOLVER.AMP.ENABLED and torch.device(cfg.MODEL.DEVICE).type != "cuda":
         raise InputError(f"SOLVER.AMP.ENABLED: mixed precision needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE!r}")
+    if cfg.SOLVER.RESCALE_INTERVAL and cfg.SOLVER.WARMUP_ITERS >= cfg.SOLVER.MAX_ITER:
+        raise InputError(
+            "SOLVER.RESCALE_INTERVAL needs steps behind the warm-up: SOLVER.MAX_ITER must be more than "
+            f"SOLVER.WARMUP_ITERS, {cfg.SOLVER.WARMUP_ITERS}; got {cfg.SOLVER.MAX_ITER}"
+        )

@@ -26,7 +26,7 @@ MOST_CLASSES, MOST_WORKERS = 100_000, 1024
 
 UNITS = listing(whole(1, MOST_UNITS), f"integers from 1 to {MOST_UNITS}")
 NAMES = listing(Rule(lambda name: isinstance(name, str) and name != "", ""), "names")
-_PATH = Rule(lambda path: isinstance(path, str) and "\0" not in path, "be a path")
+_PATH = Rule(lambda path: "\0" not in path and path.encode() is not None, "be a path, in characters that UTF-8 has")
 
 
 def _is_expectation(row: Any) -> bool:
@@ -89,7 +89,7 @@ COMMON: Mapping[str, Rule] = {
     "TEST.EXPECTED_RESULTS": listing(Rule(_is_expectation, ""), "(task, metric, value, tolerance) each"),
     "SEED": Rule(lambda seed: seed < 2**32, f"be an integer below {2**32}"),
     "VIS_PERIOD": whole(0),
-    "OUTPUT_DIR": Rule(lambda path: path and _PATH.allows(path), "name a folder"),
+    "OUTPUT_DIR": Rule(lambda path: path and _PATH.allows(path), "name a folder, in characters that UTF-8 has"),
     "VERSION": one_of(2),
 }
 

@@ -37,7 +37,7 @@ def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
         raise InputError(f"overrides come as KEY VALUE pairs; got {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):
         _set(cfg, key, value, f"{key} {_shown(value)}: ")
-    if str(cfg.MODEL.DEVICE).startswith("cuda") and not torch.cuda.is_available():
+    if re.fullmatch(r"cuda(:\d+)?", cfg.MODEL.DEVICE) and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg
 
@@ -68,6 +68,8 @@ def _set(cfg: CfgNode, key: str, raw: Any, where: str) -> None:
             value = raw  # a folder called 1 is a folder
         if isinstance(old, float) and type(value) is int:
             value = float(value)
+        if value is None and old is not None:  # yacs takes None for any type
+            raise ValueError("Type mismatch")
         cfg.merge_from_list([key, repr(value) if isinstance(value, str) else value])
     except Exception as error:  # yacs raises whatever it likes
         said = one_line(error)

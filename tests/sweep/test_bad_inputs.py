@@ -5,6 +5,7 @@ import pkgutil
 
 import detectron2.engine.defaults
 import pytest
+from command_lines import ROOT
 
 import sweep
 from sweep.good_inputs import GoodInputs
@@ -43,3 +44,9 @@ def test_a_bad_input_ends_in_one_line_that_says_what_is_wrong(case, good, tmp_pa
     monkeypatch.setattr(detectron2.engine.defaults, "collect_env_info", str)
     monkeypatch.setattr(detectron2.engine.defaults, "_try_get_key", first_of)
     case.run(Place(tmp_path, good), capsys, monkeypatch)
+
+
+def test_the_tables_hold_hundreds_of_cases_of_every_command_line():
+    cases = [case for area in areas().values() for case in area]
+    assert len(cases) >= 300
+    assert {case.tool for case in cases} == {path.stem for path in (ROOT / "tools").glob("*.py")}
