@@ -20,7 +20,6 @@ positions halt as smooth random fields have it, so that the wanted share of FLOP
 import argparse
 import contextlib
 import math
-import sys
 from dataclasses import replace
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
 
@@ -51,7 +50,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("measure", choices=tuple(MEASURES))
-    parser.add_argument("--json", metavar="FILE", help="writes all numbers there")
+    parser.add_argument("--json", metavar="FILE", help="writes all numbers there, table by table")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     parser.add_argument("--threads", type=int, metavar="N", help="default: PyTorch's choice")
@@ -313,17 +312,13 @@ def run(args: argparse.Namespace) -> None:
         for table in MEASURES[args.measure].run(args, setting):
             print(f"\n{table.markdown()}", flush=True)
             tables.append(table.values())
-    if args.json is not None:
-        write_json(args.json, {"arguments": vars(args), "machine": machine, "tables": tables})
+            if args.json is not None:  # whatever happens to the next table
+                write_json(args.json, {"arguments": vars(args), "machine": machine, "tables": tables})
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     with command_line():
-        try:
-            run(parse_arguments(argv))
-        except KeyboardInterrupt:
-            sys.stderr.write("interrupted: tables above are whole, no JSON was written\n")
-            sys.exit(130)
+        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -367,12 +367,26 @@ def test_unknown_arguments_are_named_in_the_last_line(tool, arguments, said, cap
     assert said in capsys.readouterr().err.rstrip().splitlines()[-1]
 
 
-def test_an_interrupt_ends_without_traceback_and_without_json(tool, tmp_path, capsys, monkeypatch):
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("end", "code"), [(KeyboardInterrupt(), 130), (RuntimeError("a kernel failed"), 1), (MemoryError(), 1)], ids=repr
+)
+@pytest.mark.parametrize("finished", [0, 1])
+def test_what_ends_a_run_costs_no_finished_table(tool, tmp_path, capsys, monkeypatch, end, code, finished):
+    measure, begun = tool.measure_part, []
 
-    monkeypatch.setattr(tool, "measure_part", interrupted)
+    def measure_until(title, *arguments):
+        begun.append(title)
+        if len(begun) > finished:
+            raise end
+        return measure(title, *arguments)
+
+    monkeypatch.setattr(tool, "measure_part", measure_until)
     out = tmp_path / "numbers.json"
+    given = ["--ratios", "1.0", "--rivals", "eager", "--executions", "dense", "--sizes", "32x32", "64x32"]
     with pytest.raises(SystemExit) as stop:
-        tool.main(["extractor", *TINY, "--ratios", "1.0", "--sizes", "32x32", "--json", str(out)])
-    assert stop.value.code == 130 and not out.exists() and "interrupted" in capsys.readouterr().err
+        tool.main(["extractor", *TINY, *given, "--json", str(out)])
+    assert stop.value.code == code and "Traceback" not in capsys.readouterr().err
+    assert out.exists() == bool(finished)
+    if finished:
+        (table,) = json.loads(out.read_text())["tables"]
+        assert table["title"] == begun[0] and table["rows"]
