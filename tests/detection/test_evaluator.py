@@ -227,7 +227,8 @@ def perfect_predictions(files, copies=1):
     annotations = read_json(files[0])["annotations"]
     for inputs in build_test_loader(config(files), "toy"):
         own = [a for a in annotations if a["image_id"] == inputs[0]["image_id"]] * copies
-        classes = [{1: 0, 4: 1, 9: 2}[a["category_id"]] for a in own]
+        numbers = MetadataCatalog.get("toy").thing_dataset_id_to_contiguous_id
+        classes = [numbers[a["category_id"]] for a in own]
         yield inputs, found(inputs[0], [a["bbox"] for a in own], classes, torch.linspace(0.9, 0.8, len(own)))
 
 
@@ -294,6 +295,18 @@ def test_a_perfect_detector_has_ap_100_whatever_the_ids_of_annotations_are(tmp_p
         | dict.fromkeys(("AP-class 1", "AP-class 4", "AP-class 9"), 100),
         nan_ok=True,
     )
+
+
+@pytest.mark.parametrize("category_ids", [(0, 1, 2), (-2, 0, 5), (7, 3, 2**70), (0,)])
+def test_categories_may_have_any_ids(tmp_path, category_ids):
+    files = write_coco_folder(tmp_path, num_images=3, category_ids=category_ids)
+    results = results_of(files, tmp_path / "out")
+    by_category = {key: ap for key, ap in results.items() if key.startswith("AP-")}
+    expected = [f"AP-class {i}" for i in sorted(category_ids)] if len(category_ids) > 1 else []
+    assert list(by_category) == expected and results["AP"] == pytest.approx(100)
+    assert all(ap == pytest.approx(100) for ap in by_category.values())
+    found = read_json(tmp_path / "out/coco_instances_results.json")
+    assert {box["category_id"] for box in found} == set(category_ids)
 
 
 @pytest.mark.parametrize("number", [0, -5, "0", "x", 2**70])
