@@ -134,7 +134,7 @@ def _about_boxes(annotations: Sequence[Annotation], clipped: Sequence[Optional[B
     if beyond:
         most = max(map(_overhang, beyond))
         remarks.append(
-            f"{len(beyond)} of {count} boxes clipped, up to {most:.0f} pixels beyond their image ({_some(beyond)})"
+            f"{len(beyond)} of {count} boxes clipped, up to {most:.6g} pixels beyond their image ({_some(beyond)})"
         )
     if annotations and all(max(one.bbox) <= 1 for one in annotations):
         remarks.append("all numbers of boxes are at most 1, which looks like fractions of the image; expected pixels")

@@ -1,6 +1,5 @@
 """Stage "detectors": the demo on the device, and detectors on voc2012_animals where it is there."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from sact_det.benchmark.gpu.stage import Machine, Report
+from sact_det.text_files import read_json
 
 REPOSITORY = Path(__file__).parents[3]
 DEMO_SECONDS = 60.0
@@ -104,7 +104,7 @@ def _results(folder: Path, dataset: str) -> dict[str, Any]:
     path = folder / "inference/results.json"
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))[dataset]
+    found = read_json(path)[dataset]
     return {**found.get("bbox", {}), **found.get("ponder", {})}
 
 

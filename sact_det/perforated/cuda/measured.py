@@ -4,7 +4,6 @@
 versions. Without one, "auto" is dense on GPUs.
 """
 
-import json
 import logging
 import re
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import sact_det
 from sact_det.cache_folder import cache_folder
 from sact_det.errors import one_line
 from sact_det.files import write_json
+from sact_det.text_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ def write_table(device: torch.device, rows: Sequence[Measured]) -> Path:
 @lru_cache(maxsize=None)
 def read_table(device: torch.device) -> tuple[Measured, ...]:
     """What was measured on the card; nothing if there is no table, or if it cannot be read, which is logged."""
-    try:
-        rows = json.loads(table_path(device).read_text(encoding="utf-8"))
-        return tuple(_row(row) for row in rows)
-    except FileNotFoundError:
+    path = table_path(device)
+    if not path.exists():
         return ()
-    except (OSError, ValueError, TypeError) as error:
+    try:
+        return tuple(_row(row) for row in read_json(path))
+    except (ValueError, TypeError) as error:
         logger.warning('Execution "auto" is dense on %s: its table cannot be read (%s)', device, one_line(error))
         return ()
 
