@@ -29,5 +29,8 @@ def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     if cfg.INPUT.FORMAT != "RGB":
         raise InputError(f"INPUT.FORMAT must be 'RGB' for a classifier; got {cfg.INPUT.FORMAT!r}")
     check_ranges(cfg, CLASSIFICATION)
+    parts, frozen = 1 + family.max_blocks, cfg.MODEL.BACKBONE.FREEZE_AT
+    if frozen > parts:
+        raise InputError(f"MODEL.BACKBONE.FREEZE_AT must be at most {parts}, stem and blocks; got {frozen}")
     check_no_effect(cfg, UNUSED_BY_CLASSIFIERS, "a classifier")
     register_image_sources(cfg)

@@ -63,7 +63,7 @@ def _set(cfg: CfgNode, key: str, raw: Any, where: str) -> None:
         raise InputError(f"{where}Non-existent key: {key}{f'; did you mean {near[0]}?' if near else ''}")
     old = known[key]
     try:
-        value = CfgNode._decode_cfg_value(raw)
+        value = raw if isinstance(raw, dict) else CfgNode._decode_cfg_value(raw)
         if isinstance(old, str) and isinstance(raw, str) and value is not None and not isinstance(value, str):
             value = raw  # a folder called 1 is a folder
         if isinstance(old, float) and type(value) is int:

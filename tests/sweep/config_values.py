@@ -17,6 +17,7 @@ from sweep.harness import (
     Word,
     file,
     good,
+    labelled_data,
     output,
 )
 
@@ -239,6 +240,12 @@ CASES = [
         "MODEL.BACKBONE.NAME",
         "build_resnet_backbone",
     ),
+    Case(
+        "train_net",
+        r"^MODEL\.BACKBONE\.FREEZE_AT must be at most 4, stem and blocks; got 5",
+        *("--config-file", good("cifar_config"), *labelled_data(), "OUTPUT_DIR", output),
+        *("MODEL.BACKBONE.FREEZE_AT", "5"),
+    ),
     Case("train_net", r"needs MODEL\.ROI_HEADS\.NAME SACTRes5", *DETECTOR, "MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
     Case(
         "train_net",
@@ -307,6 +314,24 @@ CASES = [
         r"config\.yaml: MODEL\.SACT is a section of keys; got 3",
         "--config-file",
         config("MODEL: {SACT: 3}"),
+    ),
+    *(
+        Case(
+            "train_net",
+            says,
+            "--config-file",
+            config("MODEL: {META_ARCHITECTURE: SACTClassifier, SACT: {REFERENCE_UNITS: [1, 1, 1, 1]}}\n" + text),
+        )
+        for text, says in (
+            ("SOLVER: {BASE_LR: .nan}", r"^SOLVER\.BASE_LR must be a finite positive number; got nan"),
+            ("SOLVER: {MOMENTUM: .inf}", r"^SOLVER\.MOMENTUM must lie in \[0, 1\); got inf"),
+            ("SOLVER: {STEPS: [.nan]}", r"^SOLVER\.STEPS must list positive integers, in rising order"),
+            ("SEED: 2020-01-01", r"SEED is of type int; got date"),
+            ("OUTPUT_DIR: !!binary aGk=", r"OUTPUT_DIR is of type str; got bytes"),
+            ('OUTPUT_DIR: "a\\0b"', r"^OUTPUT_DIR must name a folder"),
+            ("DATASETS: {TRAIN: {a: 1}}", r"DATASETS\.TRAIN is of type tuple; got dict"),
+            ("SOLVER: {MAX_ITER: yes}", r"SOLVER\.MAX_ITER is of type int; got bool"),
+        )
     ),
     Case("train_net", r"config\.yaml: MODEL is a section of keys", "--config-file", config("MODEL: [1]")),
     Case(

@@ -18,12 +18,13 @@ class GoodInputs:
     """Paths, all strings, below one folder that no case may change.
 
     Attributes:
-        detector_config, classifier_config: of networks of a few channels for three classes.
+        detector_config, classifier_config, cifar_config: of networks of a few channels for three classes.
         results: a file of tools/collect_results.py.
     """
 
     detector_config = str(ROOT / "configs/tests/tiny.yaml")
     classifier_config = str(ROOT / "configs/tests/tiny_classifier.yaml")
+    cifar_config = str(ROOT / "configs/tests/tiny_cifar.yaml")
     results = str(ROOT / "docs/results/bccd.json")
 
     def __init__(self, folder: Path):
