@@ -16,6 +16,7 @@ DETECTRON2_NEEDS = [
     "hydra-core>=1.1",
     "iopath>=0.1.9",
     "omegaconf>=2.1",
+    "setuptools<82",  # the last with pkg_resources, which detectron2.model_zoo imports
     "tabulate",
     "tensorboard",
     "termcolor",

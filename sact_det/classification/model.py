@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Optional
 
+import torch
 from torch import Tensor, nn
 
 from sact_det.block import check_choice
@@ -16,6 +17,7 @@ from sact_det.resnet_cifar import ResNetCifarSpec
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
 FAMILIES: dict[str, type[NetworkSpec]] = {spec.family: spec for spec in (ResNetV2Spec, ResNetCifarSpec)}
+_CHANNELS = 3
 DEFAULT_CLASSES = {"imagenet": 1001, "cifar": 10}
 
 
@@ -61,12 +63,14 @@ class Classifier(nn.Module):
             self.get_submodule(name).set_execution(execution)  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> ClassifierOutput:
-        """images: float32 [N, 3, H, W], RGB in [-1, 1]; H and W at least 1. Raises ValueError if it is no batch."""
+        """images: float32 [N, 3, H, W], RGB in [-1, 1]; N, H and W at least 1. Raises ValueError for anything else."""
         return self.classify(images)
 
     def classify(self, images: Tensor) -> ClassifierOutput:
         """What `forward` does, for subclasses whose `forward` takes something else."""
         check_batch("images", images)
+        if not torch.jit.is_tracing():  # which would take the sizes for constants
+            _check_images(images)
         x = self.stem(images)
         size = (images.shape[2], images.shape[3])
         root_flops = self.stem.flops(None, size, len(images), images.device)  # type: ignore[operator]
@@ -76,6 +80,14 @@ class Classifier(nn.Module):
         logits = self.logits(self.spec.pool(x, self.postnorm)).flatten(1)
         logits = widened(logits)
         return ClassifierOutput(logits, PonderRecord(blocks, root_flops + conv_flops(self.logits)))
+
+
+def _check_images(images: Tensor) -> None:
+    if images.shape[1] != _CHANNELS or 0 in images.shape or not images.is_floating_point():
+        raise ValueError(
+            f"`images` must be floats [N, {_CHANNELS}, H, W] with N, H and W at least 1; got "
+            f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+        )
 
 
 def build_classifier(

@@ -1,5 +1,8 @@
 """A config is checked when it is read: one line names the key."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import sact_det.detection  # noqa: F401
 from sact_det.errors import InputError
 from sact_det.tasks import load_config
 
-TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "configs/tests/tiny.yaml")
 
 
 def refusal(config_file, *overrides):
@@ -102,3 +106,15 @@ def test_a_config_is_read_back_as_it_was_written(tmp_path):
     cfg = load_config(TINY, ["MODEL.SACT.TAU", "0.25"])
     (tmp_path / "config.yaml").write_text(cfg.dump())
     assert yaml.safe_load(load_config(str(tmp_path / "config.yaml")).dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_what_is_installed_gives_detectron2_its_model_zoo():
+    program = "from detectron2 import model_zoo; print(model_zoo.get_config_file('COCO-Detection/rpn_R_50_C4_1x.yaml'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.endswith("rpn_R_50_C4_1x.yaml\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-bench.lock"])
+def test_the_locked_setuptools_still_have_pkg_resources(name):
+    (version,) = re.findall(r"^setuptools==(\d+)", (ROOT / name).read_text(), re.M)
+    assert 77 <= int(version) < 82  # from PyTorch's requirement to what Detectron2's model zoo imports

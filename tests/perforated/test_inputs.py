@@ -1,6 +1,7 @@
 """What reaches the kernels: what they cannot read is refused as dense refuses it, and all else gives the same."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -213,11 +214,15 @@ def test_no_images_give_no_features(execution: str, halting: str, tile: int, hal
 @pytest.mark.parametrize("family", ["imagenet", "cifar"])
 @pytest.mark.parametrize("halting", ["none", "act", "sact"])
 @pytest.mark.parametrize("execution", EXECUTIONS)
-def test_classifiers_say_nothing_of_no_images(family: str, halting: str, execution: str):
+def test_classifiers_refuse_what_is_no_batch_of_colour_images(family: str, halting: str, execution: str):
     model = build_classifier(units=(2, 2), base_channels=4, num_classes=5, halting=halting, family=family).eval()
     model.set_execution(execution)
-    output = model(torch.zeros(0, 3, 40, 33))
-    assert output.logits.shape == (0, 5) and output.ponder.flops.shape == (0,)
+    for shape in ((0, 3, 40, 33), (2, 1, 40, 33), (2, 3, 0, 33)):
+        with pytest.raises(ValueError, match=rf"floats \[N, 3, H, W\] .*; got float32 {re.escape(str(list(shape)))}"):
+            model(torch.zeros(shape))
+    for dtype in (torch.uint8, torch.int64, torch.complex64, torch.bool):
+        with pytest.raises(ValueError, match=r"floats .*; got (uint8|int64|complex64|bool)"):
+            model(torch.zeros(2, 3, 40, 33, dtype=dtype))
     with pytest.raises(ValueError, match=r"`images` must be a batch \[N, C, H, W\]; got \[3, 40, 33\]"):
         model(torch.zeros(3, 40, 33))
 
