@@ -5,57 +5,33 @@ The original SACT program:    python tools/convert_weights.py sact-tf CHECKPOINT
 TF-Slim's resnet_v2:          python tools/convert_weights.py tf-slim CHECKPOINT OUT.pth
   the same, frozen (npz):     python tools/convert_weights.py tf-slim SRC.npz OUT.pth
 timm's resnetv2:              python tools/convert_weights.py timm SRC.safetensors OUT.pth
-What a file holds:            python tools/convert_weights.py inspect FILE.pth
+What a file holds:            python tools/convert_weights.py inspect FILE
 
 CHECKPOINT is a folder with a file `checkpoint`, a prefix, an .index file, or the one file of an old checkpoint.
 All print the config keys (KEY VALUE, for a yaml or the command line) that the weights need.
 """
 
 import argparse
+import os
 import shlex
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from torch import Tensor
 
 from sact_det.errors import InputError
-from sact_det.files import file_sha256
+from sact_det.files import file_sha256, writable_file
 from sact_det.processes import command_line
-from sact_det.weights.sact_tf import convert_sact_tf
-from sact_det.weights.tf_checkpoint import open_checkpoint
-from sact_det.weights.tf_slim import convert_tf_slim, read_npz
-from sact_det.weights.tf_slim_checkpoint import convert_tf_slim_checkpoint
-from sact_det.weights.timm import convert_timm, read_timm
+from sact_det.weights.conversion import CONVERSIONS, Converted, from_timm, recognise
+from sact_det.weights.timm import IMAGE_MEAN
 from sact_det.weights.weight_file import load_weights, save_weights
 
 DESCRIPTION = ("units", "base_channels")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SHOWN = 3
 
-# State dict, metadata, and the files that they come from.
-Converted = tuple[dict[str, Tensor], dict[str, Any], list[Path]]
 
-
-def from_sact_tf(args: argparse.Namespace) -> Converted:
-    checkpoint = open_checkpoint(args.source)
-    return *convert_sact_tf(checkpoint), checkpoint.files
-
-
-def from_tf_slim(args: argparse.Namespace) -> Converted:
-    if args.source.suffix == ".npz":
-        return *convert_tf_slim(read_npz(args.source)), [args.source]
-    checkpoint = open_checkpoint(args.source)
-    return *convert_tf_slim_checkpoint(checkpoint), checkpoint.files
-
-
-def from_timm(args: argparse.Namespace) -> Converted:
-    return *convert_timm(read_timm(args.source), args.mean, args.std), [args.source]
-
-
-CONVERSIONS = {"sact-tf": from_sact_tf, "tf-slim": from_tf_slim, "timm": from_timm}
-
-
-def config_lines(path: Path, metadata: dict[str, Any]) -> list[str]:
+def config_lines(path: Path, metadata: dict[str, Any], detector: bool) -> list[str]:
     """KEY VALUE of the network that the metadata describes, quoted for a shell."""
     keys = {
         "MODEL.WEIGHTS": path,
@@ -70,16 +46,38 @@ def config_lines(path: Path, metadata: dict[str, Any]) -> list[str]:
         keys["MODEL.SACT.DILATION"] = tuple(metadata.get("dilation", (1, 1, 1, 1)))
         keys["MODEL.SACT.STEM_POOL"] = metadata.get("stem_pool", "same")
     if metadata.get("num_classes"):
-        keys["MODEL.CLASSIFIER.NUM_CLASSES"] = metadata["num_classes"]
+        keys[f"MODEL.{'ROI_HEADS' if detector else 'CLASSIFIER'}.NUM_CLASSES"] = metadata["num_classes"]
     keys["MODEL.PIXEL_MEAN"] = list(metadata.get("pixel_mean", [127.5] * 3))
     keys["MODEL.PIXEL_STD"] = list(metadata.get("pixel_std", [127.5] * 3))
     keys["INPUT.FORMAT"] = "RGB"
     return [f"{key} {shlex.quote(str(value))}" for key, value in keys.items()]
 
 
+def is_detector(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is that of a detector rather than of a classifier."""
+    return any(name.startswith("roi_heads.") for name in state_dict)
+
+
 def inspect(path: Path) -> None:
-    state_dict, metadata = load_weights(path)
-    print(f"{path}: sha256 {file_sha256(path)}")
+    command = recognise(path)
+    if command is None:
+        print(f"{path}: sha256 {file_sha256(path)}")
+        describe(path, *load_weights(path))
+        return
+    converted = CONVERSIONS[command](path)
+    for file in converted.files:
+        print(f"{file}: sha256 {file_sha256(file)}")
+    print(f"to be converted: python tools/convert_weights.py {command} {shlex.quote(str(path))} OUT.pth")
+    if converted.choice:
+        print(converted.choice)
+    describe(Path("OUT.pth"), converted.state_dict, converted.metadata)
+
+
+def describe(path: Path, state_dict: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Prints what a weight file holds, and the config that it needs."""
+    detector = is_detector(state_dict)
+    if detector:
+        print("network: a detector")
     for key, value in metadata.items():
         if key not in ("missing", "unused"):
             print(f"{key}: {value}")
@@ -87,23 +85,35 @@ def inspect(path: Path) -> None:
     if not metadata.keys() >= set(DESCRIPTION):
         print("The file does not describe its network.")
         return
-    try:
-        lines = config_lines(path, metadata)
-        unused = list(map(str, metadata.get("unused", [])))
-        missing = ", ".join(metadata.get("missing", []))
-    except TypeError as error:
-        raise InputError(f"{path}: 'sact' does not describe a network as our weight files do ({error})") from error
-    print(f"missing, will start fresh: {missing or 'nothing'}")
+    unused = list(map(str, metadata.get("unused", [])))
+    print(f"missing, will start fresh: {', '.join(metadata.get('missing', [])) or 'nothing'}")
     if unused:
         more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
         print(f"not used from the source: {', '.join(unused[:SHOWN])}{more}")
-    print("config:", *lines, sep="\n  ")
+    print("config:", *config_lines(path, metadata, detector), sep="\n  ")
+
+
+def read_source(args: argparse.Namespace) -> Converted:
+    """What the command makes of its source. Raises InputError, which names the source."""
+    try:
+        if args.command == "timm":
+            return from_timm(args.source, args.mean, args.std, args.ema)
+        return CONVERSIONS[args.command](args.source)
+    except InputError as error:
+        if str(args.source) in str(error):
+            raise
+        raise InputError(f"{error} (in {args.source})") from error
 
 
 def convert(args: argparse.Namespace) -> None:
-    state_dict, metadata, files = CONVERSIONS[args.command](args)
+    writable_file(args.output)
+    state_dict, metadata, files, choice = read_source(args)
+    if args.output.exists() and any(os.path.samefile(args.output, file) for file in files):
+        raise InputError(f"{args.output}: would replace what it is made from; choose another name")
     metadata["source"] += ", from " + ", ".join(f"{file.name}, sha256 {file_sha256(file)}" for file in files)
     save_weights(args.output, state_dict, metadata)
+    if choice:
+        print(f"{args.source}: {choice}")
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -124,11 +134,17 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                     f"--{statistic}",
                     type=float,
                     nargs=3,
-                    default=[0.5] * 3,
+                    default=IMAGE_MEAN,
                     metavar=("R", "G", "B"),
                     help=f"{statistic} of the pixels in timm's pretrained_cfg, as shares of 1 (default: 0.5 each)",
                 )
-    inspected = commands.add_parser("inspect", help="what a weight file holds")
+            command.add_argument(
+                "--ema",
+                action=argparse.BooleanOptionalAction,
+                help="whether to take the moving averages of the weights from a training's checkpoint (default: if it "
+                "has them, as timm's own loader)",
+            )
+    inspected = commands.add_parser("inspect", help="what a weight file, or a file that can be converted, holds")
     inspected.add_argument("file", metavar="FILE", type=Path)
     return parser.parse_args(argv)
 

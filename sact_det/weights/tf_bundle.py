@@ -16,6 +16,7 @@ from typing import Iterator, Mapping, Optional, Union
 import numpy as np
 
 from sact_det.errors import InputError
+from sact_det.files import why_not_regular
 from sact_det.weights.protobuf import Message
 from sact_det.weights.tf_table import Table, masked_crc32c
 
@@ -124,6 +125,8 @@ def resolve_checkpoint(path: Union[str, Path]) -> str:
 def _named_in(state_file: Path) -> str:
     """The model_checkpoint_path of a CheckpointState in text form."""
     try:
+        if (found := why_not_regular(state_file)) is not None:
+            raise InputError(f"{state_file}: cannot be read (it is {found})")
         with open(state_file, "rb") as file:
             content = file.read(1 << 20)
     except FileNotFoundError as error:

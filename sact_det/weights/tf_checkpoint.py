@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Union
 
 from sact_det.weights.tf_bundle import TensorBundle, resolve_checkpoint
+from sact_det.weights.tf_table import is_table
 from sact_det.weights.tf_v1 import V1Checkpoint
 
 
@@ -19,3 +20,9 @@ def open_checkpoint(path: Union[str, Path]) -> Union[TensorBundle, V1Checkpoint]
     """
     prefix = resolve_checkpoint(path)
     return TensorBundle(prefix) if os.path.isfile(f"{prefix}.index") else V1Checkpoint(prefix)
+
+
+def is_checkpoint(path: Union[str, Path]) -> bool:
+    """Whether `open_checkpoint` is what reads a path: a folder, an index or a prefix, or a table by its last bytes."""
+    path = Path(path)
+    return path.is_dir() or path.suffix == ".index" or os.path.isfile(f"{path}.index") or is_table(path)

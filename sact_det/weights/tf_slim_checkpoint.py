@@ -7,7 +7,7 @@ blocks 2-4 are dilated for that is said in sact_det/weights/tf_slim.py.
 """
 
 import re
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -26,6 +26,11 @@ from sact_det.weights.tf_variables import (
 
 _SCOPE = re.compile(r"(resnet_v2_\d+)/")
 _DILATION = (1, 2, 2, 2)
+
+
+def is_tf_slim(variables: Iterable[str]) -> bool:
+    """Whether names of variables are those of TF-Slim's networks."""
+    return any(map(_SCOPE.match, variables))
 
 
 def convert_tf_slim_checkpoint(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,9 +14,10 @@ import google_crc32c
 import numpy as np
 
 from sact_det.errors import InputError
+from sact_det.files import check_input, why_not_regular
 from sact_det.weights.protobuf import read_varint
 
-MAGIC = 0xDB4775248B80FB57
+_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_SIZE = 48
 _TRAILER_SIZE = 5
 _COMPRESSIONS = {1: "Snappy", 2: "Zstandard"}
@@ -27,6 +28,18 @@ def masked_crc32c(data: Union[bytes, np.ndarray]) -> int:
     """CRC32C as TensorFlow and LevelDB store it: rotated and shifted, so that checksums of checksums stay sound."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def is_table(path: Union[str, Path]) -> bool:
+    """Whether a path is a regular file that ends as tables do."""
+    try:
+        if why_not_regular(path) is not None:
+            return False
+        with open(path, "rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - len(_MAGIC), 0))
+            return file.read() == _MAGIC
+    except (OSError, ValueError):  # ValueError: no name of a file
+        return False
 
 
 class Table:
@@ -45,10 +58,10 @@ class Table:
             self._size = os.fstat(file.fileno()).st_size
             file.seek(max(self._size - _FOOTER_SIZE, 0))
             footer = file.read()
-            if len(footer) < _FOOTER_SIZE or int.from_bytes(footer[-8:], "little") != MAGIC:
+            if len(footer) < _FOOTER_SIZE or footer[-len(_MAGIC) :] != _MAGIC:
                 raise InputError(
                     f"{self.path}: not a TensorFlow checkpoint's table, or truncated: its {self._size} bytes "
-                    f"end in {footer[-8:].hex() or 'nothing'}; expected {MAGIC.to_bytes(8, 'little').hex()}"
+                    f"end in {footer[-8:].hex() or 'nothing'}; expected {_MAGIC.hex()}"
                 )
             try:
                 _, position = _read_handle(footer, 0)  # the meta-index, which TensorFlow leaves empty
@@ -76,12 +89,8 @@ class Table:
                 raise self._damaged(error) from error
 
     def _open(self) -> BinaryIO:
-        try:
-            return open(self.path, "rb")
-        except FileNotFoundError as error:
-            raise InputError(f"{self.path}: no such file; expected a TensorFlow checkpoint's table") from error
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+        check_input(self.path, "file; expected a TensorFlow checkpoint's table")
+        return open(self.path, "rb")
 
     def _block(self, file: BinaryIO, handle: _Handle) -> bytes:
         offset, size = handle

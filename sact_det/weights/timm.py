@@ -33,6 +33,7 @@ from sact_det.weights.values import check_values, describe, is_of_kind, kind
 from sact_det.weights.weight_file import find_key, take_state_dict
 
 _UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
+IMAGE_MEAN = (0.5, 0.5, 0.5)  # of all published weights of these networks, and their standard deviation
 _NUM_BLOCKS = 4
 _AVERAGES = ("state_dict_ema", "model_ema")
 _WEIGHTS = ("state_dict", "model")
@@ -52,6 +53,20 @@ class TimmFile(NamedTuple):
     state_dict: dict[str, Tensor]
     key: Optional[str] = None
     other: Optional[str] = None
+
+    @property
+    def averaged(self) -> bool:
+        """Whether these are moving averages of weights."""
+        return self.key in _AVERAGES
+
+
+def is_timm(weights: Mapping[str, Tensor]) -> bool:
+    """Whether `convert_timm` converts these weights."""
+    try:
+        convert_timm(weights)
+    except InputError:
+        return False
+    return True
 
 
 def read_timm(path: Union[str, Path], ema: Optional[bool] = None) -> dict[str, Tensor]:
@@ -91,7 +106,7 @@ def _read_safetensors(path: Union[str, Path]) -> dict[str, Tensor]:
 
 
 def convert_timm(
-    weights: Mapping[str, Tensor], mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
+    weights: Mapping[str, Tensor], mean: Sequence[float] = IMAGE_MEAN, std: Sequence[float] = IMAGE_MEAN
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights for Classifier from timm's.
 

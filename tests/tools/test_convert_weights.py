@@ -1,6 +1,7 @@
 """tools/convert_weights.py on the original's checkpoints and on weight files; tests/weights has the conversions."""
 
 import hashlib
+import os
 import runpy
 import shutil
 from pathlib import Path
@@ -101,3 +102,30 @@ def test_a_nonsensical_description_ends_in_one_line(tmp_path: Path, capsys: pyte
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'w.pth'}: 'sact' does not describe a network")
     assert error.count("\n") == 1
+
+
+def test_a_detectors_classes_are_those_of_its_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    metadata = {"family": "imagenet", "units": [1, 1, 1, 1], "base_channels": 8, "num_classes": 3}
+    save_weights(tmp_path / "w.pth", {"roi_heads.box_predictor.cls_score.weight": torch.zeros(4, 8)}, metadata)
+    convert_weights("inspect", tmp_path / "w.pth")
+    printed = capsys.readouterr().out
+    assert "network: a detector\n" in printed and "  MODEL.ROI_HEADS.NUM_CLASSES 3\n" in printed
+    assert "CLASSIFIER" not in printed
+
+
+@pytest.mark.parametrize("case", ["sact_small_even/ckpt_momentum", "cifar_sact/ckpt/model-0.index"])
+def test_what_a_conversion_reads_is_inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str):
+    convert_weights("sact-tf", ORACLE / case, tmp_path / "ours.pth")
+    config = capsys.readouterr().out.partition("  MODEL.SACT")[2]
+    convert_weights("inspect", ORACLE / case)
+    printed = capsys.readouterr().out
+    assert f"to be converted: python tools/convert_weights.py sact-tf {ORACLE / case} OUT.pth\n" in printed
+    assert printed.partition("  MODEL.SACT")[2] == config
+
+
+def test_a_device_is_no_place_for_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SystemExit, match="1"):
+        convert_weights("sact-tf", ORACLE / "cifar_sact" / "ckpt", tmp_path / "pipe")
+    assert capsys.readouterr().err == (f"error: {tmp_path / 'pipe'}: is a pipe; expected a regular file, or none yet\n")
+    assert (tmp_path / "pipe").is_fifo()

@@ -317,6 +317,10 @@ def test_the_command_line_writes_a_weight_file_and_names_the_config_keys_and_mis
     assert "MODEL.SACT.DILATION '(1, 2, 2, 2)'\n" in printed
     convert_weights("inspect", output)
     assert capsys.readouterr().out == printed
+    convert_weights("inspect", source)
+    inspected = capsys.readouterr().out
+    assert f"to be converted: python tools/convert_weights.py tf-slim {source} OUT.pth\n" in inspected
+    assert printed.partition("  MODEL.SACT")[2] == inspected.partition("  MODEL.SACT")[2]
 
 
 def test_the_command_line_ends_bad_input_with_one_line_and_writes_nothing(

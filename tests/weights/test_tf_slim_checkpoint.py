@@ -213,3 +213,7 @@ def test_the_command_line_converts_both_formats(tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert "MODEL.SACT.DILATION '(1, 2, 2, 2)'\n" in printed
     assert "not used from the source: " in printed and " more\n" in printed
+    convert_weights("inspect", tmp_path / "slim.ckpt")
+    inspected = capsys.readouterr().out
+    assert f"to be converted: python tools/convert_weights.py tf-slim {tmp_path / 'slim.ckpt'} OUT.pth\n" in inspected
+    assert printed.partition("  MODEL.SACT")[2] == inspected.partition("  MODEL.SACT")[2]

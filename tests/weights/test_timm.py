@@ -311,3 +311,38 @@ def test_the_command_line_ends_bad_input_with_one_line_and_writes_nothing(
     captured = capsys.readouterr()
     assert captured.err.startswith("error: stages.0.blocks.0.norm1.running_mean: ") and captured.err.count("\n") == 1
     assert not output.exists() and not captured.out
+
+
+def test_the_command_line_says_which_weights_of_a_training_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source, output = tmp_path / "checkpoint.pth.tar", tmp_path / "ours.pth"
+    state_dict = timm_network().state_dict()
+    averages = {name: value + value if value.is_floating_point() else value for name, value in state_dict.items()}
+    torch.save({"state_dict": state_dict, "state_dict_ema": averages, "args": argparse.Namespace()}, source)
+    for option, taken, other in (
+        ([], "state_dict_ema", "--no-ema takes state_dict"),
+        (["--ema"], "state_dict_ema", "--no-ema takes state_dict"),
+        (["--no-ema"], "state_dict", "--ema takes state_dict_ema"),
+    ):
+        convert_weights("timm", source, output, *option)
+        assert f"{source}: {taken} is taken; {other}\n" in capsys.readouterr().out
+        saved, metadata = load_weights(output)
+        factor = 2 if taken == "state_dict_ema" else 1
+        assert torch.equal(saved["stem.conv.weight"], factor * state_dict["stem.conv.weight"])
+        assert f"({taken}), from checkpoint.pth.tar, sha256 " in metadata["source"]
+    convert_weights("inspect", source)
+    printed = capsys.readouterr().out
+    assert f"to be converted: python tools/convert_weights.py timm {source} OUT.pth\n" in printed
+    assert "state_dict_ema is taken; --no-ema takes state_dict\n" in printed
+    assert "MODEL.SACT.STEM_POOL symmetric\n" in printed
+
+
+def test_the_command_line_does_not_replace_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = tmp_path / "w.pth"
+    source.write_bytes(torch_bytes(timm_network().state_dict()))
+    (tmp_path / "link.pth").symlink_to(source)
+    before = source.read_bytes()
+    for output in (source, tmp_path / "link.pth", tmp_path / ".." / tmp_path.name / "w.pth"):
+        with pytest.raises(SystemExit, match="1"):
+            convert_weights("timm", source, output)
+        assert "would replace what it is made from" in capsys.readouterr().err
+    assert source.read_bytes() == before
