@@ -104,7 +104,7 @@ class Canvas:
         axes.tick_params(labelsize=size * _POINTS, length=size / 4 * _POINTS, pad=size / 4 * _POINTS, color=_INK)
         axes.tick_params(labelcolor=_INK)
         if label:
-            bar.set_label(label, size=size * _POINTS, labelpad=size / 2 * _POINTS, color=_INK)
+            bar.set_label(label, size=size * _POINTS, labelpad=size / 2 * _POINTS, color=_INK, parse_math=False)
 
     def pixels(self) -> np.ndarray:
         """The page as uint8 RGB [height, width, 3]."""

@@ -17,6 +17,7 @@ import torch
 
 from sact_det.benchmark.machine import describe_machine
 from sact_det.errors import InputError
+from sact_det.experiments.results_file import check_run
 from sact_det.experiments.runs import read_run
 from sact_det.experiments.table import results_table
 from sact_det.files import write_json
@@ -45,6 +46,8 @@ def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
         if not folders:
             raise InputError(f"--row {name!r}: names no folder")
         runs = [{"folder": folder, **read_run(folder)} for folder in folders]
+        for folder, run in zip(folders, runs):
+            check_run(folder, run)
         gathered.append({"name": name, "runs": sorted(runs, key=lambda run: run["seed"])})
     datasets = {run["dataset"] for row in gathered for run in row["runs"]}
     if len(datasets) > 1:

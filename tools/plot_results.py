@@ -14,11 +14,11 @@ from typing import Any, Callable, Optional, Sequence
 from matplotlib.figure import Figure
 
 from sact_det.classification.accuracy_plot import draw_sweep
-from sact_det.errors import InputError
 from sact_det.experiments.plots import draw_quality, draw_units
+from sact_det.experiments.results_file import read_results
+from sact_det.figures import save_png
 from sact_det.files import replacing, writable_folder
 from sact_det.processes import command_line
-from sact_det.text_files import read_json
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
     "rows": {"quality": draw_quality, "units": draw_units},
@@ -33,13 +33,6 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_results(path: str) -> dict[str, Any]:
-    results = read_json(path)
-    if not isinstance(results, dict) or not any(map(results.get, FIGURES)):
-        raise InputError(f"{path}: holds no rows; expected a file of tools/collect_results.py or sweep_resolutions.py")
-    return results
-
-
 def run(args: argparse.Namespace) -> None:
     inputs = {Path(path).stem: read_results(path) for path in args.results}
     folder = writable_folder(args.output)
@@ -47,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         for content in filter(results.get, FIGURES):
             for kind, draw in FIGURES[content].items():
                 with replacing(folder / f"{name}_{kind}.png") as temporary:
-                    draw(results).savefig(temporary, format="png")
+                    save_png(draw(results), temporary)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

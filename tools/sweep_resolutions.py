@@ -27,6 +27,7 @@ from sact_det.classification.evaluator import accuracy_row
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.command_line import parse_with_overrides
 from sact_det.errors import InputError
+from sact_det.figures import save_png
 from sact_det.files import check_input, replacing, writable_folder, write_json
 from sact_det.processes import command_line
 from sact_det.tasks import load_config
@@ -97,7 +98,7 @@ def write_results(output: Path, results: Sequence[dict[str, Any]]) -> str:
     with replacing(output / "table.md") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
     with replacing(output / "sweep.png") as temporary:
-        draw_sweep(content).savefig(temporary, format="png")
+        save_png(draw_sweep(content), temporary)
     return table
 
 

@@ -2,9 +2,10 @@
 
 from typing import Any, NamedTuple, Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from sact_det.figures import literal_text, new_figure, wrapped
 
 GIGA = 1e9
 
@@ -34,15 +35,17 @@ def draw_sweep(results: dict[str, Any]) -> Figure:
     return draw_accuracy(points, f"{results['dataset']}, {results['pairs'][0]['summary']['images']:.0f} images")
 
 
+@literal_text()
 def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
     """A line for every model through its resolutions, the error bars one standard deviation wide.
 
     The FLOPs axis is logarithmic where the points lie far apart.
     """
-    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 5, dpi=150)
     axes = figure.add_subplot(
-        title=title, xlabel="GFLOPs per image (mean ± standard deviation over images)", ylabel="accuracy (%)"
+        title=wrapped(title, 64),
+        xlabel="GFLOPs per image (mean ± standard deviation over images)",
+        ylabel="accuracy (%)",
     )
     for model in dict.fromkeys(point.model for point in points):
         line = sorted((point for point in points if point.model == model), key=lambda point: point.size)
@@ -51,7 +54,9 @@ def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
         # A bar that reached 0 could not be drawn on a logarithmic axis.
         below = [min(point.flops_std / GIGA, 0.99 * mean) for point, mean in zip(line, flops)]
         above = [point.flops_std / GIGA for point in line]
-        axes.errorbar(flops, accuracy, xerr=(below, above), marker="o", markersize=4, capsize=3, label=model)
+        axes.errorbar(
+            flops, accuracy, xerr=(below, above), marker="o", markersize=4, capsize=3, label=wrapped(model, 40)
+        )
         for point, x, y in zip(line, flops, accuracy):
             axes.annotate(str(point.size), (x, y), xytext=(3, 4), textcoords="offset points", fontsize="small")
     if max(point.flops for point in points) > _LOG_FROM * min(point.flops for point in points):

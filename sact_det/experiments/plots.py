@@ -3,13 +3,16 @@
 import math
 from typing import Any, Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sact_det.experiments.runs import mean_and_deviation
 from sact_det.experiments.table import columns_of, values
+from sact_det.figures import literal_text, new_figure, wrapped
+
+_TITLE, _NAME = 64, 40  # characters of a line
 
 
+@literal_text()
 def draw_quality(results: dict[str, Any]) -> Figure:
     """Quality (AP or accuracy) against FLOPs: every run a dot, every row its mean.
 
@@ -19,10 +22,9 @@ def draw_quality(results: dict[str, Any]) -> Figure:
         results: of collect_results.py.
     """
     quality, _, flops, spread = columns_of(results["rows"])
-    figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 5, dpi=120)
     axes = figure.add_subplot(
-        title=results["title"],
+        title=wrapped(results["title"], _TITLE),
         xlabel="FLOPs, % of the plain network (bar: standard deviation over images)",
         ylabel=f"{quality.title} (bar: standard deviation over seeds)",
     )
@@ -37,7 +39,7 @@ def draw_quality(results: dict[str, Any]) -> Figure:
             yerr=None if math.isnan(deviation) else deviation,
             marker="o",
             capsize=3,
-            label=row["name"],
+            label=wrapped(row["name"], _NAME),
         )
         axes.scatter(x, y, s=12, alpha=0.5, color=bars.lines[0].get_color())
     axes.grid(alpha=0.3)
@@ -45,6 +47,7 @@ def draw_quality(results: dict[str, Any]) -> Figure:
     return figure
 
 
+@literal_text()
 def draw_units(results: dict[str, Any]) -> Figure:
     """Units per block over training steps, a panel per block, a line per run of the adaptive rows.
 
@@ -55,9 +58,8 @@ def draw_units(results: dict[str, Any]) -> Figure:
     """
     rows = [row for row in results["rows"] if row["runs"][0]["halting"] != "none"] or results["rows"]
     blocks = sorted(key for key in rows[0]["runs"][0]["course"][0] if key.startswith("block"))
-    figure = Figure(figsize=(3.2 * len(blocks), 3.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(f"{results['title']}: units per block while training")
+    figure = new_figure(3.2 * len(blocks), 3.4, dpi=120)
+    figure.suptitle(wrapped(f"{results['title']}: units per block while training", 32 * len(blocks)))
     colours = {row["name"]: f"C{number}" for number, row in enumerate(results["rows"])}
     for number, block in enumerate(blocks, 1):
         axes = figure.add_subplot(1, len(blocks), number, title=block, xlabel="step")
@@ -74,4 +76,4 @@ def _draw_course(axes: Any, row: dict[str, Any], block: str, colour: str) -> Non
     for index, run in enumerate(row["runs"]):
         steps: Sequence[int] = [point["step"] + 1 for point in run["course"]]
         units = [point[block] for point in run["course"]]
-        axes.plot(steps, units, color=colour, linewidth=1, label=row["name"] if index == 0 else None)
+        axes.plot(steps, units, color=colour, linewidth=1, label=wrapped(row["name"], _NAME) if index == 0 else None)

@@ -58,14 +58,16 @@ def read_run(folder: Union[str, Path]) -> dict[str, Any]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation over runs; the deviation of one run is NaN.
+    """Mean and sample standard deviation over runs; of one run, or with a NaN, the deviation is NaN.
 
     Raises:
         ValueError: there are no values.
     """
     if not values:
         raise ValueError("`values`: a mean needs at least one")
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+    if len(values) < 2 or any(map(math.isnan, values)):
+        return statistics.fmean(values), math.nan
+    return statistics.fmean(values), statistics.stdev(values)
 
 
 def _course(line: dict[str, Any]) -> dict[str, Any]:

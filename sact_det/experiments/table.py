@@ -49,8 +49,9 @@ def columns_of(rows: Sequence[dict[str, Any]]) -> Sequence[Column]:
 
 
 def values(row: dict[str, Any], column: Column) -> list[float]:
-    """A column's number for every run of a row."""
-    return [column.factor * run["results"][column.evaluator][column.key] for run in row["runs"]]
+    """A column's number for every run of a row; NaN where the run has none, null in its json."""
+    found = (run["results"][column.evaluator][column.key] for run in row["runs"])
+    return [math.nan if number is None else column.factor * number for number in found]
 
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:

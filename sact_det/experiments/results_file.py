@@ -1,0 +1,174 @@
+"""The json of tools/collect_results.py and tools/sweep_resolutions.py, checked where it is read.
+
+Files are edited by hand and merged; whatever is drawn of them is looked at here, so that a message names the entry.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence, Union
+
+from sact_det.errors import InputError
+from sact_det.experiments.table import COLUMNS
+from sact_det.text_files import read_json
+
+KINDS = ("rows", "pairs")  # of the first tool, of the second
+_LONGEST = 60  # characters of a value in a message
+
+
+class _Entry:
+    """A value of the file and where it stands, e.g. `rows[1].runs[0].steps`."""
+
+    def __init__(self, file: Union[str, Path], place: str, value: Any):
+        self.file, self.place, self.value = file, place, value
+
+    def refuse(self, expected: str) -> InputError:
+        shown = repr(self.value)
+        shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+        return InputError(f"{self.file}: {self.place or 'the file'} must be {expected}; got {shown}")
+
+    def at(self, key: str) -> "_Entry":
+        if not isinstance(self.value, dict):
+            raise self.refuse("a mapping")
+        place = f"{self.place}.{key}" if self.place else key
+        if key not in self.value:
+            raise InputError(f"{self.file}: {place} is missing")
+        return _Entry(self.file, place, self.value[key])
+
+    def each(self) -> list["_Entry"]:
+        if not isinstance(self.value, list) or not self.value:
+            raise self.refuse("a list that is not empty")
+        return [_Entry(self.file, f"{self.place}[{index}]", value) for index, value in enumerate(self.value)]
+
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.refuse("a string")
+        return self.value
+
+    def number(self, least: float = -math.inf, most: float = math.inf, unknown: bool = False) -> Any:
+        """A finite number from `least` to `most`; where it may be `unknown`, null and NaN will do."""
+        value = self.value
+        if unknown and (value is None or value != value):
+            return value
+        limits = f" from {least:g}" * (least > -math.inf) + f" to {most:g}" * (most < math.inf)
+        kind = "a finite number"
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+            raise self.refuse(kind + limits)
+        if not least <= value <= most:
+            raise self.refuse(kind + limits)
+        return value
+
+
+def _is_finite(value: Union[int, float]) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number with hundreds of digits
+        return False
+
+
+def read_results(path: Union[str, Path]) -> dict[str, Any]:
+    """The content of a results file: rows of runs (collect_results.py), or pairs (sweep_resolutions.py).
+
+    Raises:
+        InputError: it is neither, or a value that tables and figures show is missing or none of its kind; the message
+            names it.
+    """
+    results = read_json(path)
+    present = [kind for kind in KINDS if isinstance(results, dict) and results.get(kind)]
+    if not present:
+        raise InputError(f"{path}: holds no rows; expected a file of tools/collect_results.py or sweep_resolutions.py")
+    whole = _Entry(path, "", results)
+    for kind in present:
+        _CHECKS[kind](whole)
+    return results
+
+
+def _check_rows(whole: _Entry) -> None:
+    whole.at("title").text()
+    names, runs = [], []
+    for row in whole.at("rows").each():
+        names.append(row.at("name").text())
+        runs += row.at("runs").each()
+    _check_distinct(whole, "rows", names)
+    blocks: Optional[list[str]] = None
+    for run in runs:
+        evaluator = _check_run(run)
+        if not _has(runs[0].at("results"), evaluator):
+            raise run.at("results").refuse("of one kind in all rows")
+        blocks = _check_course(run, blocks)
+
+
+def check_run(folder: Union[str, Path], run: dict[str, Any]) -> None:
+    """Raises InputError, naming the entry, unless `run` has what tables and figures show (runs.py: read_run)."""
+    entry = _Entry(folder, "", run)
+    _check_run(entry)
+    _check_course(entry, None)
+
+
+def _check_run(run: _Entry) -> str:
+    """The evaluator whose results the run has."""
+    run.at("halting").text()
+    run.at("seed").number()
+    run.at("steps").number(least=0)
+    for unit in run.at("units").each():
+        unit.number(least=1)
+    results = run.at("results")
+    evaluator = next((name for name in COLUMNS if _has(results, name)), None)
+    if evaluator is None:
+        raise results.refuse(f"of one of these kinds: {', '.join(COLUMNS)}")
+    for column in COLUMNS[evaluator]:
+        results.at(column.evaluator).at(column.key).number(unknown=True)
+    counts = results.at(column.evaluator)
+    counts.at("images").number(least=1)
+    for key in counts.value:
+        if key.endswith("_units"):
+            counts.at(key).number(unknown=True)
+    return evaluator
+
+
+def _check_course(run: _Entry, blocks: Optional[list[str]]) -> list[str]:
+    """The blocks of a run's course: those of the runs before, if there were any, and the same in every point."""
+    last = -1
+    for point in run.at("course").each():
+        step = point.at("step").number(least=0)
+        if step <= last:
+            raise point.at("step").refuse(f"above the step before, {last}")
+        last = step
+        own = sorted(key for key in point.value if key.startswith("block"))
+        if not 0 < len(own) <= len(run.at("units").value) or own != (blocks or own):
+            expected = ", ".join(blocks or [f"block{number}" for number, _ in enumerate(run.at("units").value, 1)])
+            raise InputError(
+                f"{point.file}: {point.place} must have the units of {expected}; it has {', '.join(own) or 'none'}"
+            )
+        for block in own:
+            point.at(block).number(least=0)
+        blocks = own
+    assert blocks is not None  # `each` refuses an empty list
+    return blocks
+
+
+def _check_pairs(whole: _Entry) -> None:
+    whole.at("dataset").text()
+    for pair in whole.at("pairs").each():
+        pair.at("model").text()
+        pair.at("size").number(least=1)
+        summary = pair.at("summary")
+        if summary.at("flops").number(least=0) == 0:
+            raise summary.at("flops").refuse("a number above 0")
+        summary.at("flops_std").number(least=0)
+        summary.at("accuracy").number(0, 1)
+        summary.at("images").number(least=1)
+
+
+def _check_distinct(whole: _Entry, place: str, names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{whole.file}: {place}: every row needs a name of its own; {twice!r} stands there twice")
+
+
+def _has(results: _Entry, evaluator: str) -> bool:
+    if not isinstance(results.value, dict):
+        raise results.refuse("a mapping of evaluators to numbers")
+    return evaluator in results.value
+
+
+_CHECKS: dict[str, Callable[[_Entry], None]] = {"rows": _check_rows, "pairs": _check_pairs}

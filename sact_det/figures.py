@@ -1,0 +1,40 @@
+"""Figures of matplotlib without a screen, whose titles and names are drawn as they are written."""
+
+import contextlib
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Iterator
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+_MOST_LINES = 3
+
+
+@contextlib.contextmanager
+def literal_text() -> Iterator[None]:
+    """What is written within, or under it as a decorator, is no formula: `$`, `_` and `\\` are drawn as they are."""
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        yield
+
+
+def new_figure(width: float, height: float, dpi: int) -> Figure:
+    """An empty figure of so many inches, laid out so that nothing overlaps."""
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in at most three lines of so many characters, with an ellipsis where it is cut."""
+    lines = textwrap.wrap(text, width, max_lines=_MOST_LINES, placeholder="…")
+    return "\n".join(lines)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes the figure; characters that no font has are boxes, without a warning."""
+    with literal_text(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        figure.savefig(path, format="png")
