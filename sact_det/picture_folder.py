@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sact_det.canvas import Limits
+from sact_det.errors import InputError
 from sact_det.files import replacing, writable_folder, write_json
 from sact_det.percentiles import SharedLimits
 from sact_det.ponder import PonderRecord
@@ -57,10 +58,15 @@ def block_costs(record: PonderRecord) -> dict[str, np.ndarray]:
 
 
 class StoredImages(PonderedImages):
-    """The images of a ponder file (sact_det/ponder_file.py), read one by one. Raises InputError for a plain network."""
+    """The images of a ponder file (sact_det/ponder_file.py), read one by one.
+
+    Raises InputError for a plain network, and for images that are larger than what can be drawn.
+    """
 
     def __init__(self, file: PonderFile):
         file.check_adaptive()
+        if max(file.size) > MAX_SIDE:
+            raise InputError(f"{file.path}: sides of more than {MAX_SIDE} pixels cannot be drawn; got {file.size}")
         self._file = file
 
     def __len__(self) -> int:
@@ -71,7 +77,7 @@ class StoredImages(PonderedImages):
             pixels, record = self._file.image(index), self._file.record(index)
             yield PonderedImage(
                 name=name,
-                image=np.rint(127.5 * (np.clip(np.nan_to_num(pixels), -1, 1) + 1)).astype(np.uint8),
+                image=np.rint(127.5 * (np.clip(pixels, -1, 1) + 1)).astype(np.uint8),
                 block_costs=block_costs(record),
                 title="image",
                 numbers={"height": pixels.shape[0], "width": pixels.shape[1], **record.numbers()},

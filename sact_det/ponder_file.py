@@ -29,11 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sact_det.contained_hdf5 import contained_dataset
 from sact_det.errors import InputError, one_line
 from sact_det.files import replacing
 from sact_det.ponder import BlockPonder, PonderRecord
 
 _CHUNK = 2**18  # bytes, about: what is read at once to get one image
+_MOST = 2.0**53  # of a number; beyond it floats are no longer whole numbers of their own
 _HALTING_KEYS = ("ponder_cost", "num_units", "halting_distribution")
 
 
@@ -171,7 +173,7 @@ class PonderFile:
         names: what each image is called.
 
     Raises:
-        InputError: there is no such file, it is no HDF5 file, or its content is another.
+        InputError: there is no such file, it is no HDF5 file, its content is another, or lies in other files.
     """
 
     def __init__(self, path: Union[str, Path]):
@@ -184,9 +186,11 @@ class PonderFile:
             raise InputError(f"{path}: not an HDF5 file that can be read ({one_line(error)})") from error
         try:
             self._check()
-        except BaseException:
+        except BaseException as error:
             self._file.close()
-            raise
+            if isinstance(error, InputError) or not isinstance(error, Exception):
+                raise
+            raise InputError(f"{path}: a damaged file of ponder costs ({one_line(error)})") from error
 
     def __enter__(self) -> "PonderFile":
         return self
@@ -202,20 +206,26 @@ class PonderFile:
     def __len__(self) -> int:
         return len(self._data["images"])
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return self._data["images"].shape[1:3]
+
     def check_adaptive(self) -> None:
         """Raises InputError if the network is a plain one, which has no ponder costs."""
         if self.halting == "none":
             raise InputError(f"{self.path}: of a plain network: it holds FLOPs, but no ponder costs")
 
     def image(self, index: int) -> np.ndarray:
-        """The image, float32 [H, W, 3], RGB in [-1, 1]."""
-        return self._read("images", index).astype(np.float32)
+        """The image, float32 [H, W, 3], RGB in [-1, 1]. Raises InputError if it cannot be read, or is not finite."""
+        return self._read("images", index, least=-_MOST).astype(np.float32)
 
     def record(self, index: int) -> PonderRecord:
         """The record of one image, N = 1; the blocks by their names in the file.
 
         Raises:
-            InputError: the network is a plain one, which has no ponder costs.
+            InputError: the network is a plain one, which has no ponder costs; a number cannot be read, or is negative,
+                NaN or infinite.
         """
         self.check_adaptive()
         blocks = {name: self._block(name, index) for name in self.blocks}
@@ -233,11 +243,17 @@ class PonderFile:
             halting_distribution=torch.from_numpy(distribution.astype(np.float32)).permute(2, 0, 1)[None],
         )
 
-    def _read(self, key: str, index: int) -> np.ndarray:
+    def _read(self, key: str, index: int, least: float = 0) -> np.ndarray:
         try:
-            return np.asarray(self._data[key][index])
-        except OSError as error:
+            values = np.asarray(self._data[key][index])
+        except Exception as error:  # h5py raises whatever it stumbles over, of a size beyond memory, too
             raise InputError(f"{self.path}: {key} cannot be read ({one_line(error)})") from error
+        fine = np.isfinite(values) & (values >= least) & (values <= _MOST)
+        if not fine.all():
+            expected = "numbers from 0" if least == 0 else "finite numbers"
+            found = f"{values[~fine].flat[0]:g} among {key} of image {index}"
+            raise InputError(f"{self.path}: {found} ({self.names[index]}); expected {expected}")
+        return values
 
     def _check(self) -> None:
         """Finds the arrays and sees whether they fit together."""
@@ -245,18 +261,24 @@ class PonderFile:
         self.blocks = [scope.decode() if isinstance(scope, bytes) else str(scope) for scope in scopes]
         if not self.blocks:
             raise InputError(f"{self.path}: not a file of ponder costs: it has no attribute block_scopes")
-        first = self._file.get(f"{self.blocks[0]}/ponder_cost")
-        self.halting = "none" if first is None else "act" if getattr(first, "ndim", 0) == 1 else "sact"
+        if len(set(self.blocks)) < len(self.blocks):
+            raise InputError(f"{self.path}: block_scopes names a block twice: {', '.join(self.blocks)}")
+        first = self._dataset(f"{self.blocks[0]}/ponder_cost")
+        absent = first is None and self._file.get(f"{self.blocks[0]}/ponder_cost", getlink=True) is None
+        self.halting = "none" if absent else "act" if getattr(first, "ndim", 0) == 1 else "sact"
         dimensions = {"images": 4, "flops": 1, **{f"{block}/flops": 1 for block in self.blocks}}
         if self.halting != "none":
             spatial = 2 * (self.halting == "sact")
             for block in self.blocks:
                 dimensions |= {f"{block}/{key}": 1 + spatial for key in _HALTING_KEYS}
                 dimensions[f"{block}/halting_distribution"] += 1
-        self._data = {key: self._file.get(key) for key in dimensions}
-        for key, dataset in self._data.items():
-            if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iuf":
+        self._data: dict[str, h5py.Dataset] = {}
+        for key in dimensions:
+            dataset = self._dataset(key)
+            if dataset is None or dataset.dtype.kind not in "iuf":
                 raise InputError(f"{self.path}: not a file of ponder costs: it has no numbers under {key}")
+            self._data[key] = dataset
+        for key, dataset in self._data.items():
             if dataset.ndim != dimensions[key] or len(dataset) != len(self):
                 raise InputError(
                     f"{self.path}: {key} has shape {dataset.shape}; "
@@ -269,8 +291,14 @@ class PonderFile:
             raise InputError(f"{self.path}: images has shape {self._data['images'].shape}; expected [N, H, W, 3]")
         self.names = self._names()
 
+    def _dataset(self, key: str) -> Optional[h5py.Dataset]:
+        try:
+            return contained_dataset(self._file, key)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
+
     def _names(self) -> list[str]:
-        names = self._file.get("file_names")
-        if not isinstance(names, h5py.Dataset) or names.shape != (len(self),):
+        names = self._dataset("file_names")
+        if names is None or names.shape != (len(self),):
             return [f"image {index:0{len(str(len(self)))}}" for index in range(len(self))]
         return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names[()]]

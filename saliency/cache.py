@@ -24,6 +24,8 @@ from sact_det.npz_file import read_arrays
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 200  # characters of a name that become part of a file's
+
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
     """A name for a fingerprint, of values that JSON knows (and tuples); independent of the order of its keys."""
@@ -40,12 +42,19 @@ class MapCache:
     Args:
         folder: of all fingerprints; made if missing.
         fingerprint: what the maps depend on.
+        shapes: (height, width) of the maps, by name; one of another shape is broken.
 
     Raises:
         InputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Union[str, Path], fingerprint: Mapping[str, Any]):
+    def __init__(
+        self,
+        folder: Union[str, Path],
+        fingerprint: Mapping[str, Any],
+        shapes: Optional[Mapping[str, tuple[int, int]]] = None,
+    ):
+        self._shapes = dict(shapes or {})
         self._folder = Path(folder) / fingerprint_digest(fingerprint)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +66,17 @@ class MapCache:
             raise InputError(f"{folder}: not a cache folder that can be written ({error.strerror})") from error
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{quote(name, safe='')}.npz"
+        stem = quote(name, safe="")
+        if len(stem) > _LONGEST:
+            stem = f"{stem[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:20]}"
+        return self._folder / f"{stem}.npz"
+
+    def _problem(self, name: str, values: np.ndarray) -> Optional[str]:
+        """Why this is no map of that name; None if it is one."""
+        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+            return f"must be finite numbers [H, W]; got {values.dtype} {list(values.shape)}"
+        expected = self._shapes.get(name, values.shape)
+        return None if values.shape == expected else f"must be {list(expected)}; got {list(values.shape)}"
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
@@ -79,8 +98,9 @@ class MapCache:
         except (InputError, KeyError) as error:
             logger.warning("%s: broken, will be made again (%s)", path, error.__cause__ or error)
             return None
-        if found.ndim != 2 or found.dtype != np.float32:
-            logger.warning("%s: holds no map, will be made again", path)
+        problem = "must be float32" if found.dtype != np.float32 else self._problem(name, found)
+        if problem:
+            logger.warning("%s: holds no map, will be made again (it %s)", path, problem)
             return None
         return found
 
@@ -91,8 +111,9 @@ class MapCache:
             InputError: it is no such map, or cannot be written.
         """
         values = np.asarray(values)
-        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-            raise InputError(f"the map of {name!r} must be finite numbers [H, W]; got shape {list(values.shape)}")
+        problem = self._problem(name, values)
+        if problem:
+            raise InputError(f"the map of {name!r} {problem}")
         path = self._path(name)
         try:
             with replacing(path) as temporary:

@@ -76,11 +76,7 @@ class PonderModel:
     def _input(self, image: np.ndarray) -> Tensor:
         if self._is_classifier:
             return whole_image(image, self._longer_edge)
-        height, width = image.shape[:2]
-        new_height, new_width = (
-            max(round(side * self._longer_edge / max(height, width)), 1) for side in (height, width)
-        )
-        resized = T.ResizeTransform(height, width, new_height, new_width).apply_image(image)
+        resized = T.ResizeTransform(*image.shape[:2], *_input_size(image.shape, self._longer_edge)).apply_image(image)
         channels = resized[..., ::-1] if self._is_bgr else resized
         return torch.from_numpy(np.ascontiguousarray(channels.transpose(2, 0, 1)))
 
@@ -145,8 +141,9 @@ def extract_maps(
     """
     check_halts_by_position(cfg)
     longer_edge = LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE] if longer_edge is None else longer_edge
-    cache = MapCache(folder, fingerprint(cfg, longer_edge))
     images = {_key(image): image for image in dataset}
+    shapes = {key: _input_size(image.shape, longer_edge) for key, image in images.items()}
+    cache = MapCache(folder, fingerprint(cfg, longer_edge), shapes)
     missing = [images[key] for key in cache.missing(list(images))]
     processes = min(processes, max(len(missing), 1))
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
@@ -185,6 +182,12 @@ def _extract_share(
         problem.write_text(one_line(error))
         sys.exit(1)
     comm.synchronize()
+
+
+def _input_size(shape: Sequence[int], longer_edge: int) -> tuple[int, int]:
+    """(height, width) at which a model sees an image of this shape."""
+    height, width = (max(round(side * longer_edge / max(shape[:2])), 1) for side in shape[:2])
+    return height, width
 
 
 def _key(image: FixationImage) -> str:

@@ -202,3 +202,105 @@ def test_what_is_no_ponder_file_is_one_line(tmp_path, make, message):
     with pytest.raises(InputError, match=message) as error:
         PonderFile(tmp_path / "x.h5")
     assert str(tmp_path / "x.h5") in str(error.value) and "\n" not in str(error.value)
+
+
+def move_out(path, key):
+    """Takes a data set of the file away; returns its values."""
+    with h5py.File(path, "r+") as file:
+        values = file[key][()]
+        del file[key]
+    return values
+
+
+def external_link(path, key):
+    with h5py.File(path.with_name("other.h5"), "w") as other:
+        other[key] = move_out(path, key)
+    with h5py.File(path, "r+") as file:
+        file[key] = h5py.ExternalLink("other.h5", key)
+
+
+def external_storage(path, key):
+    values = move_out(path, key)
+    values.tofile(path.with_name("secret"))
+    with h5py.File(path, "r+") as file:
+        secret = [(str(path.with_name("secret")), 0, values.nbytes)]
+        file.create_dataset(key, values.shape, values.dtype, external=secret)
+
+
+def virtual(path, key):
+    values = move_out(path, key)
+    with h5py.File(path.with_name("other.h5"), "w") as other:
+        other[key] = values
+    layout = h5py.VirtualLayout(values.shape, values.dtype)
+    layout[...] = h5py.VirtualSource(str(path.with_name("other.h5")), key, values.shape)
+    with h5py.File(path, "r+") as file:
+        file.create_virtual_dataset(key, layout)
+
+
+def ring(path, key):
+    move_out(path, key)
+    with h5py.File(path, "r+") as file:
+        file[key], file["other"] = h5py.SoftLink("/other"), h5py.SoftLink(f"/{key}")
+
+
+@pytest.mark.parametrize("key", ["images", "block1/ponder_cost", "block2/num_units", "flops"])
+@pytest.mark.parametrize(
+    ("leads", "message"),
+    [
+        (external_link, "is reached by a link; expected data in the file itself"),
+        (external_storage, "lies in external storage; expected data in the file itself"),
+        (virtual, "lies in other data sets"),
+        (ring, "is reached by a link"),
+    ],
+)
+def test_nothing_outside_the_file_is_read(tmp_path, key, leads, message):
+    path = tmp_path / "x.h5"
+    write(path)
+    leads(path, key)
+    with pytest.raises(InputError) as error:
+        PonderFile(path)
+    assert str(error.value).startswith(f"{path}: {key} {message}")
+
+
+@pytest.mark.parametrize("leads", [external_link, virtual, ring])  # strings have no external storage
+def test_no_names_outside_the_file_are_read(tmp_path, leads):
+    write(tmp_path / "x.h5")
+    leads(tmp_path / "x.h5", "file_names")
+    with pytest.raises(InputError, match=r"file_names .* in the file itself"):
+        PonderFile(tmp_path / "x.h5")
+
+
+def test_a_group_behind_a_link_is_not_followed(tmp_path):
+    write(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file.move("block1", "elsewhere")
+        file["block1"] = h5py.SoftLink("/elsewhere")
+    with pytest.raises(InputError, match="is reached by a link"):
+        PonderFile(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1, 1e300])
+@pytest.mark.parametrize("key", ["images", "flops", "block1/ponder_cost", "block1/num_units", "block1/flops"])
+def test_numbers_that_no_network_makes_are_named_with_their_image(tmp_path, key, value):
+    path = as_the_original(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        values = file[key][()].astype(np.float64)
+        values.flat[-1] = value
+        del file[key]
+        file[key] = values
+    with PonderFile(path) as file:
+        assert np.isfinite(file.image(0)).all() and file.record(0).flops.item() == 3
+        if key == "images" and value == -1:  # black is a colour
+            assert file.image(1).min() == -1
+            return
+        with pytest.raises(InputError) as error:
+            file.image(1) if key == "images" else file.record(1)
+    assert str(error.value).startswith(f"{path}: {value:g} among {key} of image 1 (image 1); expected ")
+
+
+def test_a_block_that_is_named_twice_is_refused(tmp_path):
+    path = as_the_original(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["block_scopes"] = ["block1", "block1"]
+    with pytest.raises(InputError, match="block_scopes names a block twice: block1, block1"):
+        PonderFile(path)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -80,6 +81,33 @@ def test_what_is_no_map_is_not_kept(tmp_path, values):
     with pytest.raises(InputError, match="the map of 'a' must be finite numbers"):
         cache.put("a", values)
     assert "a" not in cache
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (np.full((3, 4), np.nan), r"must be finite numbers \[H, W\]"),
+        (np.zeros((4, 3)), r"must be \[3, 4\]; got \[4, 3\]"),
+        (np.zeros((3, 4, 1)), "must be finite numbers"),
+        (np.zeros((0, 0)), "must be finite numbers"),
+    ],
+)
+def test_a_map_that_is_another_than_expected_is_made_again(tmp_path, caplog, values, problem):
+    cache = MapCache(tmp_path, {}, {"a": (3, 4)})
+    with pytest.raises(InputError, match=f"the map of 'a' {problem}"):
+        cache.put("a", values)
+    cache.put("a", extract("a"))
+    (file,) = tmp_path.glob("*/a.npz")
+    np.savez(file, map=values.astype(np.float32))
+    assert cache.fill(["a"], extract) == 1 and (cache("a") == 1).all()
+    assert re.search(f"holds no map, will be made again .it {problem}", caplog.text)
+
+
+def test_names_of_any_length_have_files_of_their_own(tmp_path):
+    cache, names = MapCache(tmp_path, {}), [f"{'a/' * 200}{number}" for number in range(3)]
+    for number, name in enumerate(names):
+        cache.put(name, np.full((1, 1), number))
+    assert [cache(name).item() for name in names] == [0, 1, 2]
 
 
 def test_a_folder_that_cannot_be_written_is_named(locked_folder):
