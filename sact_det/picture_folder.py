@@ -1,5 +1,7 @@
 """A folder of pictures whose names sort by ponder cost, with a contact sheet and the numbers; a set on one scale."""
 
+import contextlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Protocol, Sequence, Union
@@ -14,8 +16,11 @@ from sact_det.files import replacing, writable_folder, write_json
 from sact_det.percentiles import SharedLimits
 from sact_det.ponder import PonderRecord
 from sact_det.ponder_file import PonderFile
+from sact_det.text_files import read_json
 from sact_det.visualize import ContactSheet, draw_panel, resize_nearest, sorted_name
 
+_NUMBERS = "ponder.json"
+_OWN_NAME = re.compile(r"(\d+\.\d\d_[^/\0]+|sheet(_\d+)?)\.png")
 MAX_SIDE = 16384  # pixels; three panels of this side are as much as matplotlib draws
 
 
@@ -104,26 +109,50 @@ class WithoutPhotographs(PonderedImages):
 
 
 class PictureFolder:
-    """The folder of pictures, sheets and ponder.json; made if missing. Raises OSError if it cannot be written."""
+    """The folder of pictures, sheets and ponder.json; made if missing.
+
+    Pictures that an earlier ponder.json in the folder lists, of another model say, give way to the new ones: those that
+    have no successor are removed when the new ponder.json is written, and nothing else is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
 
     def __init__(self, path: Union[str, Path]):
         self._path = writable_folder(path)
+        self._pictures: list[str] = []
+        self._sheets: list[str] = []
 
     def save(self, stem: str, mean_cost: float, pixels: np.ndarray) -> str:
         """Saves a picture, uint8 RGB, as <mean ponder cost>_<stem>.png; returns this name."""
         name = f"{sorted_name(mean_cost, stem)}.png"
         self._save(name, pixels)
+        self._pictures.append(name)
         return name
 
     def save_sheet(self, sheet: ContactSheet) -> None:
         """Saves a contact sheet as sheet.png, or as sheet_1.png, ... if it has many pages."""
         pages = sheet.number_of_pages
         for number, page in enumerate(sheet.pages(), 1):
-            self._save("sheet.png" if pages == 1 else f"sheet_{number:0{len(str(pages))}}.png", page)
+            name = "sheet.png" if pages == 1 else f"sheet_{number:0{len(str(pages))}}.png"
+            self._save(name, page)
+            self._sheets.append(name)
 
     def save_numbers(self, **content: Any) -> None:
-        """Writes ponder.json."""
-        write_json(self._path / "ponder.json", content)
+        """Writes ponder.json; `sheets` in it lists the contact sheets. Removes the pictures of the one before."""
+        for name in self._earlier() - {*self._pictures, *self._sheets}:
+            with contextlib.suppress(OSError):
+                (self._path / name).unlink()
+        write_json(self._path / _NUMBERS, {**content, "sheets": self._sheets})
+
+    def _earlier(self) -> set[str]:
+        """What ponder.json says that there is, as far as the names are such as are given here."""
+        try:
+            content = read_json(self._path / _NUMBERS)
+            listed = [*(row["picture"] for row in content["images"]), *content.get("sheets", [])]
+        except (InputError, AttributeError, KeyError, TypeError):  # there is none, or it is something else
+            return set()
+        return {name for name in listed if isinstance(name, str) and _OWN_NAME.fullmatch(name)}
 
     def _save(self, name: str, pixels: np.ndarray) -> None:
         with replacing(self._path / name) as temporary:

@@ -16,7 +16,8 @@ Those in a file of tools/export_ponder.py, likewise; no model is needed:
     python tools/visualize.py --from-hdf5 ponder.h5 --output pictures
 
 OUTPUT receives, for every image, <mean ponder cost>_<name>.png (so that names sort by cost), all of them on sheet.png
-under one colour scale (sheet_1.png, ... if there are many), and the numbers in ponder.json.
+under one colour scale (sheet_1.png, ... if there are many), and the numbers in ponder.json. Pictures that a ponder.json
+in OUTPUT lists already, of an earlier run, give way to the new ones.
 
 Every block's ponder cost goes from the feature map to the picture in one nearest-neighbour step, by the original
 program's rule: in the picture of a detector at the size of the image itself, else at the size that the network saw.
