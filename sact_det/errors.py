@@ -13,8 +13,11 @@ from typing import Any, Iterator, Optional
 # What torch puts before an exception that another process raised.
 _OTHER_PROCESS = "Traceback (most recent call last)"
 
-# In the words of PyTorch (CPU, CUDA), C++ and OpenCV; Python and numpy raise MemoryError.
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "std::bad_alloc", "Insufficient memory")
+# In the words of PyTorch (CPU, CUDA, more than can be counted, loading processes), C++, OpenCV and numpy.
+_OUT_OF_MEMORY = (
+    *("can't allocate memory", "out of memory", "Storage size calculation overflowed", "out of shared memory"),
+    *("is killed by signal: Killed", "std::bad_alloc", "Insufficient memory", "array is too big"),
+)
 
 _FAILED = 1
 # As shells have it: 128 + SIGINT, 128 + SIGPIPE.

@@ -13,6 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+from sact_det.engine.divergence import check_weights
 from sact_det.errors import InputError, one_line
 from sact_det.files import check_input, replacing, write_torch
 from sact_det.norm import FrozenBatchNorm2d
@@ -204,10 +205,9 @@ class SACTCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        for key, value in self.model.state_dict().items():
-            if not value.isfinite().all():
-                raise FloatingPointError(f"{key} holds NaN or infinite values")
-        data = {"model": self.model.state_dict(), "sact": {**self.description(), "missing": []}, **kwargs}
+        weights = self.model.state_dict()
+        check_weights(weights)
+        data = {"model": weights, "sact": {**self.description(), "missing": []}, **kwargs}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)

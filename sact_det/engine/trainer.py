@@ -8,7 +8,8 @@ from typing import Any, Optional
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model
+from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
+from detectron2.engine.hooks import EvalHook
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from sact_det.data.stream import derived_seed
 from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
+from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
 from sact_det.engine.stages import build_model, built, sizes_fit
 from sact_det.engine.writers import LateWriter, json_writer, tensorboard_writer
 from sact_det.errors import InputError, one_line
@@ -87,7 +89,7 @@ class Trainer(DefaultTrainer):
             model = DistributedDataParallel(model, broadcast_buffers=False)
         else:
             model = create_ddp_model(model, broadcast_buffers=False)
-        self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
+        self._trainer = (FiniteAMPTrainer if cfg.SOLVER.AMP.ENABLED else FiniteTrainer)(model, loader, optimizer)
         with built("the schedule of the learning rate"):
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = self.checkpointer_class(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -139,9 +141,9 @@ class Trainer(DefaultTrainer):
         return maybe_add_gradient_clipping(cfg, optimizer)
 
     def build_hooks(self) -> list[Optional[HookBase]]:
-        """DefaultTrainer's hooks, and the seeding of every step where SEED >= 0."""
+        """DefaultTrainer's hooks, a look at the weights before they are saved, and seeds for steps where SEED >= 0."""
         seeding = [SeedEveryStep(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
-        return [*seeding, *super().build_hooks()]
+        return [*seeding, FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), *super().build_hooks()]
 
     def build_writers(self) -> list[EventWriter]:
         """As in DefaultTrainer, but what earlier runs wrote into OUTPUT_DIR of the steps to come no longer counts."""
@@ -161,7 +163,8 @@ class Trainer(DefaultTrainer):
         """As in DefaultTrainer.
 
         Raises:
-            InputError: the training diverged, does not fit into memory, or ended with other results than expected.
+            InputError: the training diverged (in every process), does not fit into memory, or ended with other results
+                than expected.
         """
         try:
             with sizes_fit(self.cfg, "a step of the training", self.training_sizes):
@@ -173,12 +176,20 @@ class Trainer(DefaultTrainer):
             check_expected_results(self.cfg, results)
         return results
 
+    def after_train(self) -> None:
+        """As in DefaultTrainer, but a training that was broken off in its last step is not evaluated."""
+        for hook in self._hooks:
+            if self.iter >= self.max_iter or not isinstance(hook, EvalHook):
+                hook.after_train()
+
     def _diverged(self, error: FloatingPointError) -> str:
         last = self.checkpointer.get_checkpoint_file() if self.checkpointer.has_checkpoint() else ""
         before = f"the last good checkpoint is {last}" if last else "there is no good checkpoint"
+        solver, reason = self.cfg.SOLVER, one_line(error).rstrip(".")
+        precision = ", or set SOLVER.AMP.ENABLED False" if solver.AMP.ENABLED else ""
         return (
-            f"training diverged in step {self.iter}: {before}; lower SOLVER.BASE_LR {self.cfg.SOLVER.BASE_LR:g}, raise "
-            f"SOLVER.WARMUP_ITERS {self.cfg.SOLVER.WARMUP_ITERS} or set SOLVER.CLIP_GRADIENTS ({one_line(error)})"
+            f"training diverged in step {self.iter}: {before}; lower SOLVER.BASE_LR {solver.BASE_LR:g}, raise "
+            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} or set SOLVER.CLIP_GRADIENTS{precision} ({reason})"
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sact_det.tasks import load_config
 
-CONFIGS = Path(__file__).parents[2] / "configs/tests"
+CONFIGS = Path(__file__).parents[1] / "configs/tests"
 FAMILIES = {"imagenet": "tiny_classifier.yaml", "cifar": "tiny_cifar.yaml"}
 
 

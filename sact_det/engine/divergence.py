@@ -1,0 +1,67 @@
+"""Where a training stops being one: losses or weights that are no finite numbers."""
+
+import math
+from typing import Any, Mapping
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer
+from detectron2.utils import comm
+from torch import Tensor
+
+
+def check_losses(losses: Mapping[str, Tensor]) -> None:
+    """Raises FloatingPointError, in every process, if in one of them a loss is NaN or infinite.
+
+    Args:
+        losses: scalars by name, of this process.
+    """
+    values = torch.stack([loss.detach().float() for loss in losses.values()])
+    diverged = (~values.isfinite()).any().float()
+    if dist.is_initialized():
+        dist.all_reduce(diverged, dist.ReduceOp.MAX)
+    if diverged:
+        found = {name: value for name, value in zip(losses, values.tolist()) if not math.isfinite(value)}
+        found = {name: value for process in comm.all_gather(found) for name, value in process.items()}
+        raise FloatingPointError(", ".join(f"{name} is {value:g}" for name, value in sorted(found.items())))
+
+
+def check_weights(state_dict: Mapping[str, Tensor]) -> None:
+    """Raises FloatingPointError, naming the first, if values are NaN or infinite."""
+    found = [name for name, value in state_dict.items() if value.is_floating_point() and not value.isfinite().all()]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise FloatingPointError(f"{found[0]}{more} holds NaN or infinite values")
+
+
+class _FiniteLosses:
+    """Looks at the losses of a step before its gradients reach the weights."""
+
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> None:
+        check_losses(loss_dict)
+        super()._write_metrics(loss_dict, *args, **kwargs)  # type: ignore[misc]
+
+
+class FiniteTrainer(_FiniteLosses, SimpleTrainer):
+    """SimpleTrainer that all processes leave together when a loss is not finite."""
+
+
+class FiniteAMPTrainer(_FiniteLosses, AMPTrainer):
+    """AMPTrainer likewise. Gradients that overflow are no divergence: their steps are left out, their scale shrinks."""
+
+
+class FiniteCheckpoints(HookBase):
+    """Ends a training in every process, before the main one would write weights that are not finite.
+
+    Args:
+        period: of the checkpoints, in steps; there is one behind the last step, too.
+    """
+
+    def __init__(self, period: int):
+        self._period = period
+
+    def after_step(self) -> None:
+        """Detectron2's interface. Raises FloatingPointError."""
+        behind = self.trainer.iter + 1
+        if behind % self._period == 0 or behind >= self.trainer.max_iter:
+            check_weights(self.trainer.checkpointer.model.state_dict())
