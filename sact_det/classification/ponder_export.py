@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Subset
 
 from sact_det.classification.loader import ImageMapper, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
-from sact_det.classification.preprocessing import evaluation_image, whole_image
+from sact_det.classification.preprocessing import evaluation_image, whole_image, whole_size
+from sact_det.data.labelled_images import LabelledImages
 from sact_det.errors import InputError
 from sact_det.ponder_file import writing_ponder_file
 
@@ -28,7 +29,8 @@ def build_export_loader(
         max_images: only the first so many.
 
     Raises:
-        InputError: the data set is missing or broken.
+        InputError: the data set is missing or broken, or its images would differ in size: a file of ponder costs holds
+            images of one.
     """
     (images,) = open_data_sets([name])
     settings = cfg.INPUT.CLASSIFICATION
@@ -39,6 +41,8 @@ def build_export_loader(
         return evaluation_image(image, settings.SIZE_TEST, settings.CROP_FRACTION)
 
     count = len(images) if max_images is None else min(max_images, len(images))
+    if longer_edge is not None:
+        _check_sizes(images, count, longer_edge)
     return build_detection_test_loader(
         Subset(images, range(count)),  # type: ignore[arg-type]
         mapper=ImageMapper(prepare, label_offset=0),
@@ -71,8 +75,9 @@ def export_ponder(
     with writing_ponder_file(path, model.spec.family, model.spec.halting, gzip) as writer:
         for batch in batches:
             for item in batch:
-                size = size or tuple(item["image"].shape[-2:])
-                _check_size(item, size)
+                own = tuple(item["image"].shape[-2:])
+                size = size or own
+                _check_size(item["file_name"], own, size)
             record = model.classify(model.preprocess(batch)).ponder
             # Not what a config makes of the pixels: the file's range is fixed.
             pixels = torch.stack([item["image"] for item in batch]).float()
@@ -82,11 +87,19 @@ def export_ponder(
         return len(writer)
 
 
-def _check_size(item: dict[str, Any], size: tuple[int, ...]) -> None:
-    own = tuple(item["image"].shape[-2:])
-    if own != size:
+def _check_sizes(images: LabelledImages, count: int, longer_edge: int) -> None:
+    """Raises InputError, naming one, if images differ in size: before anything is computed."""
+    first = None
+    for index in range(count):
+        size = whole_size(images.size(index), longer_edge)
+        first = first or size
+        _check_size(images.name(index), size, first)
+
+
+def _check_size(name: str, size: tuple[int, ...], first: tuple[int, ...]) -> None:
+    if size != first:
         raise InputError(
-            f"{item['file_name']}: {own[0]}x{own[1]} pixels, the images before it have {size[0]}x{size[1]}; a file of "
+            f"{name}: {size[0]}x{size[1]} pixels, the images before it have {first[0]}x{first[1]}; a file of "
             "ponder costs holds images of one size: export those of one shape apart, or take the square crop of the "
             "evaluation (without --image-size)"
         )

@@ -80,11 +80,15 @@ def whole_image(image: np.ndarray, longer_edge: Optional[int] = None) -> Tensor:
     Returns:
         float32 [3, height, width] in [0, 255].
     """
-    size = image.shape[:2]
     if longer_edge is not None:
-        height, width = (max(round(side * longer_edge / max(size)), 1) for side in size)
-        return _channels_first(legacy_bilinear(image, (height, width)))
+        return _channels_first(legacy_bilinear(image, whole_size((image.shape[0], image.shape[1]), longer_edge)))
     return _channels_first(image.astype(np.float32))
+
+
+def whole_size(size: tuple[int, int], longer_edge: int) -> tuple[int, int]:
+    """(height, width) of `whole_image` for an image of `size`; no side becomes 0."""
+    height, width = (max(round(side * longer_edge / max(size)), 1) for side in size)
+    return height, width
 
 
 def _channels_first(image: np.ndarray) -> Tensor:

@@ -34,6 +34,7 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_TURNED = (5, 6, 7, 8)  # of these, what exchanges the sides
 _BITS, _MAX_SAMPLE, _S_MAX_SAMPLE = 258, 281, 341  # tags of TIFF
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _GREY_TOLERANCE = 16 / 255  # by which channels of a grey image may differ, as a share of the range: lossy compression
@@ -67,6 +68,18 @@ def decode_rgb(encoded: bytes, upright: bool = True) -> np.ndarray:
         pixels = np.array(_as_rgb(image)) if deep is None else _colored(_eight_bits(deep, _top(image, deep)))
         method = _UPRIGHT.get(_orientation(image)) if upright else None
         return pixels if method is None else np.array(Image.fromarray(pixels).transpose(method))
+
+
+def decode_size(encoded: bytes) -> tuple[int, int]:
+    """(height, width) of what `decode_rgb` returns, from the head of the file: what follows may be damaged.
+
+    Raises:
+        InputError: it is no image.
+    """
+    with _opened(encoded) as image:
+        width, height = image.size
+        orientation = _noted_orientation(image)
+        return (width, height) if orientation in _TURNED else (height, width)
 
 
 def decode_levels(encoded: bytes) -> Levels:
@@ -152,7 +165,12 @@ def _colored(pixels: np.ndarray) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    image.load()  # which turns a TIFF upright, and forgets its orientation
+    image.load()  # which turns a TIFF upright
+    return _noted_orientation(image)
+
+
+def _noted_orientation(image: Image.Image) -> int:
+    """What is still to be done: Pillow turns a TIFF by itself, and says the size that it will have."""
     if image.format == "TIFF":
         return 1
     try:

@@ -4,7 +4,7 @@ from typing import Any, Sequence, Union, overload
 
 import numpy as np
 
-from sact_det.data.decoding import decode_rgb
+from sact_det.data.decoding import decode_rgb, decode_size
 from sact_det.data.image_files import naming_image
 
 
@@ -30,6 +30,11 @@ class LabelledImages(Sequence[dict[str, Any]]):
     def pixels(self, index: int) -> np.ndarray:
         """uint8 RGB [H, W, 3]. Raises InputError, naming the image, if it cannot be read."""
         raise NotImplementedError
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of the image. Raises InputError, naming the image, if it cannot be read."""
+        height, width = self.pixels(index).shape[:2]
+        return height, width
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,3 +67,8 @@ class EncodedImages(LabelledImages):
         """uint8 RGB [H, W, 3], by the rule of decoding.py. Raises InputError, naming the image, where it is refused."""
         with naming_image(self.name(index)):
             return decode_rgb(self.encoded(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W), without decoding the image. Raises InputError, naming the image, if it is none."""
+        with naming_image(self.name(index)):
+            return decode_size(self.encoded(index))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from sact_det.data.decoding import decode_levels, decode_rgb
+from sact_det.data.decoding import decode_levels, decode_rgb, decode_size
 from sact_det.data.image_files import read_checked
 from sact_det.errors import InputError
 from saliency.images import read_image
@@ -149,12 +149,14 @@ def test_images_are_turned_upright_once(orientation):
     exif[274] = orientation
     encoded = file_of(LYING, "PNG", exif=exif)
     assert (decode_rgb(encoded) == UPRIGHT[orientation]).all()
+    assert decode_size(encoded) == decode_rgb(encoded).shape[:2]
     assert (decode_rgb(encoded, upright=False) == LYING).all()
     if orientation < 9:  # a TIFF turns itself
         deep = png(4, 2, 16, 2, [(257 * row.astype(">u2")).tobytes() for row in LYING], [(b"eXIf", exif.tobytes()[6:])])
         assert (decode_rgb(deep) == UPRIGHT[orientation]).all()
         tiff = file_of(LYING, "TIFF", tiffinfo=tags(orientation=orientation))
         assert (decode_rgb(tiff) == UPRIGHT[orientation]).all()
+        assert decode_size(tiff) == decode_rgb(tiff).shape[:2]
 
 
 def test_every_reader_says_the_same_of_a_file(tmp_path):

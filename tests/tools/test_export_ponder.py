@@ -101,6 +101,12 @@ def test_images_of_different_sizes_are_refused_with_what_to_do(data, tmp_path, c
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"] and (tmp_path / "x.h5").read_text() == "precious"
 
 
+def test_images_of_different_sizes_are_found_before_any_is_run(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, "export_ponder", lambda *_: pytest.fail("the network ran"))
+    line = error_line(capsys, tool.main, arguments(data, tmp_path / "x.h5", "--image-size", "64"))
+    assert "64x48 pixels, the images before it have 48x64" in line
+
+
 @pytest.mark.parametrize(
     ("flags", "overrides", "message"),
     [
