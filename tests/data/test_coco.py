@@ -12,6 +12,8 @@ import sact_det.detection  # noqa: F401  (imports Detectron2 quietly)
 from sact_det.errors import InputError
 from sact_det.tasks import load_config
 
+TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
+
 
 @pytest.fixture
 def files(tmp_path):
@@ -27,12 +29,11 @@ def change(json_file, edit):
 
 def config(*entries, train=("toy",), test=()):
     keys = {
-        "MODEL.META_ARCHITECTURE": "SACTGeneralizedRCNN",
         "DATASETS.COCO_FORMAT": list(entries),
         "DATASETS.TRAIN": train,
         "DATASETS.TEST": test,
     }
-    return load_config("", [text for key, value in keys.items() for text in (key, str(value))])
+    return load_config(TINY, [text for key, value in keys.items() for text in (key, str(value))])
 
 
 def load(files):
