@@ -17,15 +17,15 @@ def algorithm_1(
 
     Args:
         units: F^1 ... F^L, [1, C, H, W] -> [1, C, H, W].
-        scores: H^1 ... H^(L-1), [1, C, H, W] -> one number, float32.
+        scores: H^1 ... H^(L-1), [1, C, H, W] -> one number.
 
     Returns:
         output, rho and N.
     """
-    c, R, output, rho = (torch.tensor(value) for value in (0.0, 1.0, 0.0, 0.0))
+    c, R, output, rho = (torch.tensor(value, dtype=x.dtype) for value in (0.0, 1.0, 0.0, 0.0))
     for l in range(1, len(units) + 1):
         x = units[l - 1](x)
-        h = scores[l - 1](x).squeeze() if l < len(units) else torch.tensor(1.0)
+        h = scores[l - 1](x).squeeze() if l < len(units) else torch.tensor(1.0, dtype=x.dtype)
         c = c + h
         rho = rho + 1
         if c < 1 - eps:
@@ -45,7 +45,7 @@ def algorithm_2(
 
     Args:
         units: F^1 ... F^L, evaluated everywhere, [1, C, H, W] -> [1, C, H, W]; the first may change the shape.
-        scores: H^1 ... H^(L-1), [1, C, H, W] -> [1, H, W], float32.
+        scores: H^1 ... H^(L-1), [1, C, H, W] -> [1, H, W].
 
     Returns:
         output [1, C, H, W], rho [H, W] and N [H, W].
@@ -54,9 +54,10 @@ def algorithm_2(
     height, width = units[0](x).shape[2:]
     X = [(i, j) for i in range(height) for j in range(width)]
     a = dict.fromkeys(X, True)
-    c, R, rho = torch.zeros(height, width), torch.ones(height, width), torch.zeros(height, width)
+    ones = torch.ones(height, width, dtype=x.dtype)
+    c, R, rho = 0 * ones, 1 * ones, 0 * ones
     N = torch.zeros(height, width, dtype=torch.int64)
-    output = torch.zeros(units[0](x).shape)
+    output = torch.zeros_like(units[0](x))
     for l in range(1, L + 1):
         if not any(a.values()):
             break
@@ -64,7 +65,7 @@ def algorithm_2(
         previous, x = x, torch.empty_like(F)
         for i, j in X:
             x[:, :, i, j] = F[:, :, i, j] if a[i, j] else previous[:, :, i, j]
-        h = scores[l - 1](x)[0] if l < L else torch.ones(height, width)
+        h = scores[l - 1](x)[0] if l < L else ones
         for i, j in X:
             if not a[i, j]:
                 continue

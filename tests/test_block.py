@@ -1,13 +1,16 @@
-from typing import Iterator
+import copy
+from typing import Iterator, Optional
 
 import pytest
 import torch
+import torch.nn.functional as F
 from literal_algorithms import algorithm_1, algorithm_2
 from small_networks import enliven, images
 from torch import Tensor, nn
 
-from sact_det.block import AdaptiveBlock
+from sact_det.block import EXECUTIONS, AdaptiveBlock
 from sact_det.halting import halting_step, share_in_tiles, start_halting
+from sact_det.halting_branch import SpatialHalting
 from sact_det.norm import freeze_norms
 from sact_det.ponder import BlockPonder
 from sact_det.resnet_v2 import ResNetV2Spec
@@ -71,6 +74,78 @@ def test_act_is_algorithm_1(x: Tensor, seed: int):
         torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
         assert ponder.ponder_cost.item() == pytest.approx(rho, abs=1e-4)
         assert ponder.num_units.item() == N
+
+
+def double_score(branch: nn.Module, x: Tensor) -> Tensor:
+    """h^l in float64 by its definition (eq. 6, 14), from float64 parameters."""
+
+    def normalized(x: Tensor, norm: nn.Module) -> Tensor:
+        scale, shift = (
+            value[:, None, None] for value in (norm.weight / (norm.running_var + norm.eps).sqrt(), norm.bias)
+        )
+        return (x - norm.running_mean[:, None, None]) * scale + shift
+
+    pooled = normalized(x.mean((2, 3), keepdim=True), branch.global_norm)
+    logits = F.conv2d(pooled, branch.global_conv.weight, branch.global_conv.bias)
+    if isinstance(branch, SpatialHalting):
+        local = branch.local_conv
+        logits = logits + F.conv2d(normalized(x, branch.local_norm), local.weight, local.bias, padding=1)
+    return 1 / (1 + (-logits[:, 0]).exp())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("halting", ["act", "sact"])
+def test_doubles_are_computed_in_double_precision(x: Tensor, halting: str, execution: str):
+    block, x = build(halting).double(), x.double()
+    block.set_execution(execution)
+    scores = [lambda x, unit=unit: double_score(unit.halting, x) for unit in block.units[:-1]]
+    algorithm = {"act": algorithm_1, "sact": algorithm_2}[halting]
+    for image, output, ponder in per_image(block, x):
+        expected, rho, N = algorithm(image, block.units, scores, block.eps)
+        torch.testing.assert_close(output, expected, atol=1e-12, rtol=1e-12)
+        rho = torch.as_tensor(rho, dtype=torch.float64).expand_as(ponder.ponder_cost[0])
+        torch.testing.assert_close(ponder.ponder_cost[0], rho, atol=1e-12, rtol=1e-12)
+        assert torch.equal(ponder.num_units[0], torch.as_tensor(N).expand_as(ponder.num_units[0]))
+        assert (ponder.halting_distribution.sum(1) - 1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("halting", ["none", "act", "sact"])
+@pytest.mark.parametrize("norms", ["BN, BN", "MovingBN, MovingBN", "FrozenBN, MovingBN", "FrozenBN, BN"])
+@pytest.mark.parametrize("sizes", [None, [(11, 14), (5, 14), (11, 3)]])
+def test_training_in_doubles_is_training(x: Tensor, halting: str, norms: str, sizes: Optional[list]):
+    """Against float32, and between the executions, which agree to the last bits of float64."""
+    norm, halting_norm = norms.split(", ")
+    block = ResNetV2Spec((1, 4), 16, halting, norm, halting_norm).build_block(2)
+    enliven(block, x)
+    found = {}
+    for execution, dtype in (("dense", torch.float32), *((execution, torch.float64) for execution in EXECUTIONS)):
+        twin = copy.deepcopy(block).to(dtype).train()
+        twin.set_execution(execution)
+        features, ponder = twin(x.to(dtype), sizes)
+        (features.square().mean() + ponder.mean_cost().sum()).backward()
+        assert features.dtype == ponder.ponder_cost.dtype == ponder.halting_distribution.dtype == dtype
+        statistics = [value for value in twin.buffers() if value.is_floating_point()]
+        found[execution, dtype] = [features.detach(), *(p.grad for p in twin.parameters()), *statistics]
+    reference = found["dense", torch.float64]
+    assert {value.dtype for value in reference} == {torch.float64}
+    for execution in EXECUTIONS:
+        for actual, expected in zip(found[execution, torch.float64], reference):
+            assert (actual - expected).norm() < 1e-11 * expected.norm() + 1e-13
+    for actual, expected in zip(found["dense", torch.float32], reference):
+        assert (actual - expected).norm() < 2e-2 * expected.norm() + 1e-5  # a unit of a ReLU may be on its other side
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("halting", ["none", "act", "sact"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_block_may_be_cast_back_and_forth(x: Tensor, halting: str, dtype: torch.dtype):
+    block = build(halting)
+    expected = block.to(dtype)(x.to(dtype))[1].ponder_cost
+    features, ponder = block.double().to(dtype)(x.to(dtype))
+    assert features.dtype == dtype and torch.equal(ponder.ponder_cost, expected)
+    for unit in block.units[:-1]:
+        assert unit.halting is None or {p.dtype for p in unit.halting.parameters()} == {torch.float32}
 
 
 @torch.no_grad()
