@@ -178,6 +178,7 @@ class Trainer(DefaultTrainer):
 
     def after_train(self) -> None:
         """As in DefaultTrainer, but a training that was broken off in its last step is not evaluated."""
+        self.storage.iter = self.iter
         for hook in self._hooks:
             if self.iter >= self.max_iter or not isinstance(hook, EvalHook):
                 hook.after_train()
