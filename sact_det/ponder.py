@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sact_det.padding import Sizes
+from sact_det.padding import Sizes, positions
 from sact_det.transfer import to_host
 
 
@@ -45,8 +45,8 @@ class BlockPonder:
     def _mean(self, values: Tensor) -> Tensor:
         if self.sizes is None:
             return values.mean((1, 2))
-        counts = torch.tensor([h * w for h, w in self.sizes], dtype=values.dtype, device=values.device)
-        return values.sum((1, 2)) / counts
+        counts = positions(self.sizes, (values.shape[1], values.shape[2]), len(values), values.device)
+        return values.sum((1, 2)) / counts.to(values.dtype)
 
     def image(self, index: int) -> "BlockPonder":
         """The outcome for one image, N = 1, without padding."""

@@ -3,7 +3,8 @@ import torch
 from small_networks import enliven, images
 from torch import Tensor, nn
 
-from sact_det.padding import Sizes, own_sizes, positions, strided_sizes, valid_mask
+from sact_det.benchmark.gpu.waits import HostReads
+from sact_det.padding import Geometry, Sizes, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.ponder import PonderRecord
 from sact_det.resnet_v2 import STEM_POOLS, ResNetV2Spec, Stem
 
@@ -52,6 +53,22 @@ def test_sizes_of_images_that_fill_the_map_are_none():
 def test_sizes_must_fit_the_map(size: tuple[int, int]):
     with pytest.raises(ValueError, match=f"`sizes`: an image of {size[0]}x{size[1]} does not fit a map of 4x5"):
         own_sizes([(4, 5), size], (4, 5))
+
+
+def test_what_is_made_of_the_sizes_is_made_once_for_all_blocks_and_read_by_nobody():
+    geometry = Geometry.of([(7, 8), (1, 9)])
+    with HostReads() as reads:
+        behind = geometry.behind(2).behind(2)
+        mask, counts = behind.mask((2, 3), CPU), behind.counts(CPU)
+    assert not reads.counts
+    assert Geometry.of(geometry) is geometry and geometry.behind(2).behind(2) is behind
+    assert behind.mask((2, 3), CPU) is mask and valid_mask(behind, (2, 3), CPU) is mask
+    assert behind == [(2, 2), (1, 3)] and counts.tolist() == [4, 3] == mask.sum((1, 2, 3)).tolist()
+    assert behind.tensor(CPU).tolist() == [[2, 2], [1, 3]]
+
+
+def test_a_batch_of_no_images_has_a_geometry():
+    assert Geometry([]).mask((2, 3), CPU).shape == (0, 1, 2, 3) and Geometry([]).behind(2).counts(CPU).tolist() == []
 
 
 def test_sizes_behind_a_stride_are_rounded_up():
