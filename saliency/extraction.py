@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.multiprocessing import ProcessExitedException
 
 from sact_det.classification.predictor import load_classifier
-from sact_det.classification.preprocessing import whole_image
+from sact_det.classification.preprocessing import whole_image, whole_size
 from sact_det.detection.predictor import Predictor
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.launch import launch
@@ -76,7 +76,9 @@ class PonderModel:
     def _input(self, image: np.ndarray) -> Tensor:
         if self._is_classifier:
             return whole_image(image, self._longer_edge)
-        resized = T.ResizeTransform(*image.shape[:2], *_input_size(image.shape, self._longer_edge)).apply_image(image)
+        height, width = image.shape[:2]
+        resize = T.ResizeTransform(height, width, *whole_size((height, width), self._longer_edge))
+        resized = resize.apply_image(image)
         channels = resized[..., ::-1] if self._is_bgr else resized
         return torch.from_numpy(np.ascontiguousarray(channels.transpose(2, 0, 1)))
 
@@ -142,7 +144,7 @@ def extract_maps(
     check_halts_by_position(cfg)
     longer_edge = LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE] if longer_edge is None else longer_edge
     images = {_key(image): image for image in dataset}
-    shapes = {key: _input_size(image.shape, longer_edge) for key, image in images.items()}
+    shapes = {key: whole_size(image.shape, longer_edge) for key, image in images.items()}
     cache = MapCache(folder, fingerprint(cfg, longer_edge), shapes)
     missing = [images[key] for key in cache.missing(list(images))]
     processes = min(processes, max(len(missing), 1))
@@ -182,12 +184,6 @@ def _extract_share(
         problem.write_text(one_line(error))
         sys.exit(1)
     comm.synchronize()
-
-
-def _input_size(shape: Sequence[int], longer_edge: int) -> tuple[int, int]:
-    """(height, width) at which a model sees an image of this shape."""
-    height, width = (max(round(side * longer_edge / max(shape[:2])), 1) for side in shape[:2])
-    return height, width
 
 
 def _key(image: FixationImage) -> str:

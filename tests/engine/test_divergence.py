@@ -77,6 +77,14 @@ def test_a_training_that_breaks_off_in_its_last_step_is_not_evaluated(data, tmp_
     assert not (tmp_path / "run/inference").exists()
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_training_of_fewer_steps_than_are_timed_ends_well_and_is_evaluated_behind_them(data, tmp_path, steps):
+    train(data, tmp_path / "run", "DATASETS.TEST", "('toy',)", "SOLVER.MAX_ITER", steps)
+    assert (tmp_path / "run/model_final.pth").exists()
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    assert [row["iteration"] for row in rows if "classification/accuracy" in row] == [steps]
+
+
 def spoil_one_process(folder):
     """In one of two processes, a loss is NaN in step 2; both write down how they end."""
     trainer = ClassificationTrainer(configured(folder / "data", folder / "run", "SOLVER.MAX_ITER", 9))
