@@ -11,6 +11,8 @@ from sact_det.engine.config_rules import Rule
 from sact_det.engine.config_table import COMMON
 from sact_det.errors import InputError
 
+_SHOWN = 100  # characters
+
 
 def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of a config in full, with its value."""
@@ -35,12 +37,17 @@ def value_of(cfg: CfgNode, key: str) -> Any:
     return cfg
 
 
+def shown(text: str) -> str:
+    """A value's text as far as a line takes it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def check_ranges(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:
     """Raises InputError, naming key, value and what is expected, unless every rule allows the value of its key."""
     for key, rule in rules.items():
         value = value_of(cfg, key)
         if not rule.allows(value):
-            raise InputError(f"{key} must {rule.expected}; got {value!r}")
+            raise InputError(f"{key} must {rule.expected}; got {shown(repr(value))}")
 
 
 def check_no_effect(cfg: CfgNode, unused: Sequence[str], model: str) -> None:
@@ -52,7 +59,7 @@ def check_no_effect(cfg: CfgNode, unused: Sequence[str], model: str) -> None:
     below = re.compile("|".join(f"{re.escape(key)}(\\..*)?" for key in unused))
     for key, value in leaves(cfg):
         if _plain(value) != _plain(expected[key]) and below.fullmatch(key):
-            raise InputError(f"{key} has no effect on {model}: leave it at {expected[key]!r}; got {value!r}")
+            raise InputError(f"{key} has no effect on {model}: leave it at {expected[key]!r}; got {shown(repr(value))}")
 
 
 def _plain(value: Any) -> Any:

@@ -10,12 +10,10 @@ from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
 from sact_det.config import spec_from_config
-from sact_det.engine.config_checks import check_common, defaults, leaves
+from sact_det.engine.config_checks import check_common, defaults, leaves, shown
 from sact_det.engine.config_file import read_config_files
 from sact_det.errors import InputError, one_line
 from sact_det.network_spec import NetworkSpec, are_positive_integers
-
-_SHOWN = 100  # characters of a value
 
 
 def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -36,7 +34,7 @@ def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; got {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):
-        _set(cfg, key, value, f"{key} {_shown(value)}: ")
+        _set(cfg, key, value, f"{key} {shown(str(value))}: ")
     if re.fullmatch(r"cuda(:\d+)?", cfg.MODEL.DEVICE) and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg
@@ -57,7 +55,7 @@ def _set(cfg: CfgNode, key: str, raw: Any, where: str) -> None:
     known = dict(leaves(cfg))
     sections = {name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)}
     if key in sections:
-        raise InputError(f"{where}{key} is a section of keys; got {_shown(raw)}")
+        raise InputError(f"{where}{key} is a section of keys; got {shown(str(raw))}")
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         raise InputError(f"{where}Non-existent key: {key}{f'; did you mean {near[0]}?' if near else ''}")
@@ -74,13 +72,10 @@ def _set(cfg: CfgNode, key: str, raw: Any, where: str) -> None:
     except Exception as error:  # yacs raises whatever it likes
         said = one_line(error)
         if "Type mismatch" in said:
-            said = f"Type mismatch: {key} is of type {type(old).__name__}; got {type(value).__name__} {_shown(value)}"
+            said = (
+                f"Type mismatch: {key} is of type {type(old).__name__}; got {type(value).__name__} {shown(str(value))}"
+            )
         raise InputError(f"{where}{said}") from error
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @contextlib.contextmanager
