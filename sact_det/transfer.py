@@ -21,7 +21,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     tensors = [tensor.detach() for tensor in tensors]
     on_gpus = [tensor for tensor in tensors if tensor.is_cuda]
     copies = [
-        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
         if tensor.is_cuda
         else tensor.cpu()
         for tensor in tensors

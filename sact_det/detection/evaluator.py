@@ -66,13 +66,13 @@ class PonderEvaluator(DatasetEvaluator):
     def _inside_and_outside(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Optional[float]]:
         """Mean of the ponder map over the pixels inside and outside the boxes; None where there are no such pixels."""
         height, width = item["image"].shape[-2:]
-        inside = torch.zeros(height, width, dtype=torch.bool)
-        scale = torch.tensor([width / item["width"], height / item["height"]]).repeat(2)
+        cost = record.map((height, width))[0]
+        inside = torch.zeros_like(cost, dtype=torch.bool)
+        scale = cost.new_tensor([width / item["width"], height / item["height"]]).repeat(2)
         for annotation in self._annotations[item["image_id"]]:
             box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-            x0, y0, x1, y1 = (torch.tensor(box) * scale).round().clamp(min=0).int().tolist()
+            x0, y0, x1, y1 = (scale.new_tensor(box) * scale).round().clamp(min=0).int().tolist()
             inside[y0:y1, x0:x1] = True
-        cost = record.map((height, width))[0]
         means = {"cost_inside": cost[inside], "cost_outside": cost[~inside]}
         return {key: float(values.mean()) if len(values) else None for key, values in means.items()}
 

@@ -6,8 +6,12 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes, ImageList, Instances
 from lively_detector import write_lively_detector
 
+from sact_det.block import EXECUTIONS
+from sact_det.perforated.cpu import library
+from sact_det.perforated.release import release_weights
 from sact_det.tasks import load_config
 
 CONFIG = Path(__file__).parents[2] / "configs/tests/tiny.yaml"
@@ -42,3 +46,22 @@ def test_detections_are_the_same_for_images_of_different_size(tmp_path: Path, ex
 def _tensor(model: torch.nn.Module, batch: list[dict]) -> tuple[torch.Tensor, list]:
     images = model.preprocess_image(batch)
     return images.tensor, images.image_sizes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("released", [False, True])
+def test_where_nothing_is_proposed_nothing_is_found(monkeypatch: pytest.MonkeyPatch, execution: str, released: bool):
+    cfg = load_config(str(CONFIG), ["MODEL.SACT.EXECUTION", execution])
+    model = build_model(cfg).eval()
+    if released and execution != "dense" and library.why_unavailable() is None:
+        release_weights(model)
+
+    def no_proposals(images: ImageList, *_: object) -> tuple[list[Instances], dict]:
+        nothing = {"proposal_boxes": Boxes(torch.zeros(0, 4)), "objectness_logits": torch.zeros(0)}
+        return [Instances(size, **nothing) for size in images.image_sizes], {}
+
+    monkeypatch.setattr(model.proposal_generator, "forward", no_proposals)
+    image = torch.zeros(3, 40, 50, dtype=torch.uint8)
+    for output in model([{"image": image, "height": 40, "width": 50}] * 2):
+        assert len(output["instances"]) == output["box_head_flops"] == 0 and int(output["ponder"].flops) > 0
