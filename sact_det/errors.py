@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import select
 import sys
@@ -62,8 +61,7 @@ def errors_to_exit_code() -> Iterator[None]:
         yield
         sys.stdout.flush()  # a pipe that nobody reads is found here, not when the interpreter ends
     except KeyboardInterrupt:
-        if multiprocessing.parent_process() is None:  # else the process that started this one says so
-            sys.stderr.write("interrupted\n")
+        sys.stderr.write("interrupted\n")
         sys.exit(_INTERRUPTED)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():

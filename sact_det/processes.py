@@ -7,6 +7,7 @@ write into the same folder: the commands start their processes themselves.
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -82,45 +83,51 @@ def _clean_end_by_sigterm() -> Iterator[None]:
 def follow_parent(grace: float = 0) -> None:
     """For a process that another one started by `multiprocessing`: it ends when that one has ended, by whatever.
 
-    In a process that nobody started so, nothing changes.
+    Ctrl-C, which reaches both, is left to the other. In a process that nobody started so, nothing changes.
 
     Args:
-        grace: seconds to clean up in, behind the KeyboardInterrupt that Ctrl-C raises, too. With 0 there is nothing to
-            clean up: Ctrl-C, which reaches both processes, is left to the other.
+        grace: seconds to clean up in, by `finally`, when the other ends or by SIGTERM; with 0 it ends at once.
     """
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        signal.signal(signal.SIGINT, _interrupt_once if grace else signal.SIG_IGN)
-        threading.Thread(target=_end_with, args=(parent.sentinel, grace), name="follow_parent", daemon=True).start()
+    if parent is None:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if grace:
+        signal.signal(signal.SIGTERM, _end_quietly)
+    threading.Thread(target=_end_with, args=(parent.sentinel, grace), name="follow_parent", daemon=True).start()
 
 
-def _interrupt_once(number: int, frame: Optional[FrameType]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what cleans up is not interrupted again
-    raise KeyboardInterrupt
+def _end_quietly(number: int, frame: Optional[FrameType]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what cleans up is not interrupted again
+    sys.unraisablehook = lambda _: None  # what was half made may complain as it goes
+    raise _Terminated(_TERMINATED)
 
 
 def _end_with(sentinel: int, grace: float) -> None:
     multiprocessing.connection.wait([sentinel])
     if grace:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)
     os._exit(1)  # sys.exit would end this thread alone
 
 
-def end_children(grace: float, spare: Collection[BaseProcess] = ()) -> None:
-    """Ends the processes that this one started by `multiprocessing` and that still run, all but those to spare.
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes started here never hear Ctrl-C, not even while Python starts; this one hears it afterwards."""
+    multiprocessing.resource_tracker.ensure_running()  # its start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    Args:
-        grace: seconds in which they may end as by Ctrl-C.
-        spare: whom to leave alone.
-    """
-    children = [child for child in multiprocessing.active_children() if child not in spare]
-    for child in children:
-        if child.pid is not None:
-            os.kill(child.pid, signal.SIGINT)
+
+def end_processes(processes: Collection[BaseProcess], grace: float) -> None:
+    """Ends them by SIGTERM and, those that are still there after so many seconds, by SIGKILL."""
+    for process in processes:
+        process.terminate()
     deadline = time.monotonic() + grace
-    for child in children:
-        child.join(max(deadline - time.monotonic(), 0))
-        child.terminate()
-    for child in children:
-        child.join()
+    for process in processes:
+        process.join(max(deadline - time.monotonic(), 0))
+        process.kill()
+        process.join()

@@ -89,12 +89,15 @@ def end_by(number: signal.Signals, arguments: list[str], ready, folder: Path) ->
             [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=said, stderr=said, start_new_session=True
         )
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while not ready(process.pid):
                 assert process.poll() is None and time.monotonic() < deadline, (folder / "said").read_text()
                 time.sleep(0.05)
             assert len(processes_of(process.pid)) > 2
-            process.send_signal(number)
+            if number == signal.SIGINT:  # a terminal sends it to all
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
             code = process.wait(timeout=60)
             deadline = time.monotonic() + 20  # workers of a DataLoader look every five seconds whether it is there
             while processes_of(process.pid):
@@ -124,10 +127,13 @@ def test_processes_that_score_end_with_the_command(tmp_path: Path, number: signa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_processes_that_train_end_with_the_command(tmp_path: Path, number: signal.Signals):
     json_file, images = write_coco_folder(tmp_path, num_images=4)
-    output = tmp_path / "output"
     options = [
         *("--num-gpus", "2", "--dist-url", "auto", "DATASETS.COCO_FORMAT", f"[('toy', '{json_file}', '{images}')]"),
-        *("DATASETS.TRAIN", "('toy',)", "DATASETS.TEST", "()", "OUTPUT_DIR", str(output)),
-        *("SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "2", "DATALOADER.NUM_WORKERS", "1"),
+        *("DATASETS.TRAIN", "('toy',)", "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "output")),
+        *("SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1"),
     ]
-    end_by(number, [*TRAIN, *options], lambda pid: (output / "last_checkpoint").exists(), tmp_path)
+
+    def is_training(pid: int) -> bool:
+        return "Starting training" in (tmp_path / "said").read_text() and len(processes_of(pid)) >= 6
+
+    end_by(number, [*TRAIN, *options], is_training, tmp_path)

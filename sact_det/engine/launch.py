@@ -1,19 +1,20 @@
 """Detectron2's launch: its arguments checked, its processes ended with this one and out of their group."""
 
-import multiprocessing
 import os
 import socket
+from datetime import timedelta
 from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
 import torch.distributed as dist
-from detectron2.engine import launch as launch_detectron2
+import torch.multiprocessing
+from detectron2.engine.launch import DEFAULT_TIMEOUT, _distributed_worker, _find_free_port
 from detectron2.utils import comm
 
 from sact_det.errors import InputError
-from sact_det.processes import end_children, follow_parent
+from sact_det.processes import deaf_to_interrupts, end_processes, follow_parent
 
-GRACE = 5.0  # seconds in which interrupted processes may end by themselves: one that waits for others may not
+GRACE = 5.0  # seconds in which processes may clean up: one that waits for others may never
 
 
 def check_launch(num_gpus: int, num_machines: int, machine_rank: int, dist_url: str, available_gpus: int) -> None:
@@ -88,21 +89,40 @@ def _check_port(url: str) -> None:
             ) from error
 
 
-def launch(main: Callable, num_processes: int, *, args: Sequence = (), **options: Any) -> None:
+def launch(
+    main: Callable,
+    num_processes: int,
+    *,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    args: Sequence = (),
+    timeout: timedelta = DEFAULT_TIMEOUT,
+) -> None:
     """detectron2.engine.launch, and afterwards leave_process_group() in every process whose main returned.
 
-    The processes end with this one, whatever ends it.
+    The processes end with this one, whatever ends it, and leave Ctrl-C to it.
 
     Args:
         main: called as main(*args) in every process; picklable.
         num_processes: on this machine, one for each GPU if there are any.
-        options: num_machines, machine_rank, dist_url and timeout, as Detectron2 has them.
+        num_machines, machine_rank, dist_url, timeout: as Detectron2 has them.
     """
-    others = multiprocessing.active_children()
+    world_size = num_machines * num_processes
+    if world_size == 1:
+        main(*args)
+        leave_process_group()
+        return
+    if dist_url == "auto":
+        dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
+    started = (_run_and_leave, world_size, num_processes, machine_rank, dist_url, (main, *args), timeout)
+    with deaf_to_interrupts():
+        context = torch.multiprocessing.spawn(_distributed_worker, started, num_processes, join=False)
     try:
-        launch_detectron2(_run_and_leave, num_processes, args=(main, *args), **options)
+        while not context.join():
+            pass
     except BaseException:
-        end_children(GRACE, spare=others)
+        end_processes(context.processes, GRACE)
         raise
 
 
