@@ -242,8 +242,15 @@ def freeze_norms(module: nn.Module, skip: str = "") -> None:
         if name == skip:
             continue
         if isinstance(child, nn.BatchNorm2d):
-            frozen = FrozenBatchNorm2d(child.num_features, child.eps)
-            frozen.load_state_dict({key: value.clone() for key, value in child.state_dict().items()}, assign=True)
-            setattr(module, name, frozen)
+            setattr(module, name, frozen_norm(child))
         else:
             freeze_norms(child, skip)
+
+
+def frozen_norm(norm: nn.Module) -> nn.Module:
+    """A FrozenBatchNorm2d with the values of a learning norm; any other norm itself."""
+    if not isinstance(norm, nn.BatchNorm2d):
+        return norm
+    frozen = FrozenBatchNorm2d(norm.num_features, norm.eps)
+    frozen.load_state_dict({key: value.clone() for key, value in norm.state_dict().items()}, assign=True)
+    return frozen

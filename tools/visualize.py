@@ -102,11 +102,10 @@ def detected(cfg: CfgNode, paths: Sequence[Path]) -> Iterator[tuple[np.ndarray, 
     predictor = Predictor(cfg)
     with tqdm(paths, unit="image", disable=None) as progress:  # silent where stderr is no terminal
         for path in progress:
-            image = read_checked(path, predictor.input_format)
+            image = read_checked(path, "RGB")
             if max(image.shape) > MAX_SIDE:
                 raise InputError(f"{path}: sides of more than {MAX_SIDE} pixels cannot be drawn; got {image.shape[:2]}")
-            prediction = predictor(image)
-            yield image if predictor.input_format == "RGB" else image[..., ::-1], prediction
+            yield image, predictor(image[:, :, ::-1])
 
 
 def draw_detector_picture(

@@ -1,23 +1,29 @@
 """The feature extractor: stem and blocks 1-3 of the pre-activation ResNet, as a Detectron2 backbone."""
 
-from typing import Any, Optional
+import logging
+from typing import Any, Optional, Sequence
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor
 
-from sact_det.block import AdaptiveBlock
+from sact_det.block import AdaptiveBlock, check_choice
 from sact_det.config import spec_from_config
 from sact_det.freeze import freeze
 from sact_det.network_spec import NetworkSpec
+from sact_det.norm import frozen_norm
 from sact_det.padding import Sizes, check_batch, own_sizes, strided_sizes, valid_mask
 from sact_det.ponder import PonderRecord
 from sact_det.resnet_v2 import Stem
 
 EXTRACTOR_BLOCKS = (1, 2, 3)
 STRIDE = 16
+FEATURES = ("res4", "res4_relu")
+
+logger = logging.getLogger(__name__)
 
 
 class SACTBackbone(Backbone):
@@ -30,21 +36,36 @@ class SACTBackbone(Backbone):
 
     Args:
         spec: the network; blocks 1-3 are built.
-        freeze_at: 0 trains everything; 1 freezes the stem, 2 also block 1, and so on. A frozen part keeps weights and
-            norms; its halting branches still learn, because they must answer to the ponder cost.
+        freeze_at: as of `freeze`.
+        execution: how stem and blocks compute.
+        out_features: those that are read, of the two. Where "res4_relu" is not, its norm is there, as files have it,
+            and rests.
+
+    Raises:
+        ValueError: there is no such execution or feature.
     """
 
     @configurable
-    def __init__(self, spec: NetworkSpec, freeze_at: int = 0, execution: str = "dense"):
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        freeze_at: int = 0,
+        execution: str = "dense",
+        out_features: Sequence[str] = FEATURES,
+    ):
         super().__init__()
+        for name in out_features:
+            check_choice("out_features", name, FEATURES)
+        self._out_features = tuple(out_features)
+        self._warned = False
         self.spec = spec
         self.stem: Stem = spec.build_stem()  # type: ignore[assignment]  # a detector has no CIFAR network
         self.block1, self.block2, self.block3 = (spec.build_block(index) for index in EXTRACTOR_BLOCKS)
         self.res4_norm = spec.make_norm(spec.out_channels(3))
-        self.stem.set_execution(execution)
-        for block in self.blocks.values():
-            block.set_execution(execution)
-        freeze([self.stem, *self.blocks.values()][:freeze_at])
+        if "res4_relu" not in self._out_features:
+            self._freeze_norm()
+        self.set_execution(execution)
+        self.freeze(freeze_at)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -53,12 +74,38 @@ class SACTBackbone(Backbone):
             "spec": spec_from_config(cfg),
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "execution": cfg.MODEL.SACT.EXECUTION,
+            "out_features": [
+                name for name in FEATURES if name in (*cfg.MODEL.RPN.IN_FEATURES, *cfg.MODEL.ROI_HEADS.IN_FEATURES)
+            ],
         }
 
     @property
     def blocks(self) -> dict[str, AdaptiveBlock]:
         """The extractor's blocks by name."""
         return {"block1": self.block1, "block2": self.block2, "block3": self.block3}
+
+    def set_execution(self, execution: str) -> None:
+        """How stem and blocks compute (sact_det/block.py: EXECUTIONS); the results do not depend on it."""
+        self.stem.set_execution(execution)
+        for block in self.blocks.values():
+            block.set_execution(execution)
+
+    def freeze(self, freeze_at: int = 0) -> "SACTBackbone":
+        """Freezes the first parts in place, as Detectron2's ResNet.freeze does, and returns the backbone.
+
+        A frozen part keeps weights and norms; its halting branches still learn, because they must answer to the ponder
+        cost.
+
+        Args:
+            freeze_at: 0: nothing; 1: the stem; 2: also block 1, and so on; from 4 on also the norm of "res4_relu".
+        """
+        freeze([self.stem, *self.blocks.values()][:freeze_at])
+        if freeze_at > len(self.blocks):
+            self._freeze_norm()
+        return self
+
+    def _freeze_norm(self) -> None:
+        self.res4_norm = frozen_norm(self.res4_norm)
 
     def extract(self, images: Tensor, sizes: Optional[Sizes] = None) -> tuple[dict[str, Tensor], PonderRecord]:
         """Features and the account of the computation.
@@ -78,18 +125,27 @@ class SACTBackbone(Backbone):
             sizes = strided_sizes(sizes, block.units[0].stride)
         if x.device.type == "cpu":  # the kernels leave rows; RoIAlign would copy them, the RPN's convolution be slower
             x = x.contiguous()
-        valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
-        rectified = F.relu(self.res4_norm(x, valid))
-        return {"res4": x, "res4_relu": rectified if valid is None else rectified * valid}, record
+        features = {"res4": x}
+        if "res4_relu" in self._out_features:
+            valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
+            rectified = F.relu(self.res4_norm(x, valid))
+            features["res4_relu"] = rectified if valid is None else rectified * valid
+        return {name: features[name] for name in self._out_features}, record
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Detectron2's interface: images of one size -> features by name."""
+        """Detectron2's interface: images of one size -> features by name; what they took is not said."""
+        if self.training and torch.is_grad_enabled() and self.spec.halting != "none" and not self._warned:
+            self._warned = True
+            logger.warning(
+                "A SACTBackbone trains without a price on its computation: this meta-architecture asks for its "
+                "features alone. MODEL.META_ARCHITECTURE SACTGeneralizedRCNN adds loss_ponder."
+            )
         return self.extract(images)[0]
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each feature."""
         shape = ShapeSpec(channels=self.spec.out_channels(3), stride=STRIDE)
-        return {"res4": shape, "res4_relu": shape}
+        return dict.fromkeys(self._out_features, shape)
 
 
 @BACKBONE_REGISTRY.register()

@@ -8,12 +8,16 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
+from torch import Tensor
 
 from sact_det.detection.backbone import SACTBackbone
+from sact_det.detection.roi_heads import SACTRes5ROIHeads
+from sact_det.engine.logged import log_after_backward
 from sact_det.errors import InputError
 from sact_det.flops import extractor_flops
 from sact_det.padding import Sizes
 from sact_det.ponder import PonderRecord
+from sact_det.transfer import to_host
 from sact_det.visualize import draw_ponder_map
 
 
@@ -45,6 +49,11 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
                 "MODEL.META_ARCHITECTURE SACTGeneralizedRCNN needs MODEL.BACKBONE.NAME build_sact_resnet_backbone; "
                 f"got a {type(self.backbone).__name__}"
             )
+        if not isinstance(self.roi_heads, SACTRes5ROIHeads):
+            raise InputError(
+                "MODEL.META_ARCHITECTURE SACTGeneralizedRCNN needs MODEL.ROI_HEADS.NAME SACTRes5ROIHeads; "
+                f"got a {type(self.roi_heads).__name__}"
+            )
         if tau < 0:
             raise InputError(f"MODEL.SACT.TAU must not be negative; got {tau}")
         self.tau = tau
@@ -59,6 +68,11 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
             "reference_units": tuple(cfg.MODEL.SACT.REFERENCE_UNITS),
         }
 
+    def set_execution(self, execution: str) -> None:
+        """How extractor and box head compute (sact_det/block.py: EXECUTIONS); the results do not depend on it."""
+        self.backbone.set_execution(execution)
+        self.roi_heads.res5.block4.set_execution(execution)
+
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation."""
         if not self.training:
@@ -71,7 +85,7 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
         losses = {**detector_losses, **proposal_losses}
         if self.backbone.spec.halting != "none":
             losses["loss_ponder"] = self.tau * ponder.mean_cost().mean()
-        self._log_ponder(ponder, images.image_sizes)
+        self._log_ponder(ponder, images.image_sizes, detector_losses["loss_cls"])
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
             self._visualize_ponder(batched_inputs[0], ponder.image(0), images.image_sizes[0])
@@ -87,30 +101,34 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
         assert not self.training
         images = self.preprocess_image(batched_inputs)
         features, ponder = self.backbone.extract(images.tensor, images.image_sizes)
-        if detected_instances is not None:
+        if detected_instances is not None:  # whose boxes stand: without masks, block 4 has nothing to do
             instances = [x.to(self.device) for x in detected_instances]
             results = self.roi_heads.forward_with_given_boxes(features, instances)
-            return self._postprocess(results, batched_inputs, images.image_sizes) if do_postprocess else results
-        proposals, _ = self.proposal_generator(images, features, None)
-        results, _ = self.roi_heads(images, features, proposals, None)
+            region_flops = torch.zeros(len(results), dtype=torch.int64)
+        else:
+            proposals, _ = self.proposal_generator(images, features, None)
+            results, _ = self.roi_heads(images, features, proposals, None)
+            regions = self.roi_heads.res5.ponder.flops.split([len(p) for p in proposals])
+            region_flops = torch.stack([flops.sum() for flops in regions]) if regions else ponder.flops.new_zeros(0)
         if not do_postprocess:
             return results
         outputs = self._postprocess(results, batched_inputs, images.image_sizes)
-        region_flops = self.roi_heads.res5.ponder.flops.split([len(p) for p in proposals])
-        ponder = ponder.on_host()
-        for index, (output, box_head) in enumerate(zip(outputs, region_flops)):
+        box_head, *tensors = to_host([region_flops, *ponder.tensors()])
+        ponder = ponder.with_tensors(tensors)
+        for index, (output, flops) in enumerate(zip(outputs, box_head.tolist())):
             output["ponder"] = ponder.image(index)
-            output["box_head_flops"] = int(box_head.sum())
+            output["box_head_flops"] = flops
         return outputs
 
     @torch.no_grad()
-    def _log_ponder(self, ponder: PonderRecord, sizes: Sizes) -> None:
-        storage = get_event_storage()
+    def _log_ponder(self, ponder: PonderRecord, sizes: Sizes, loss: Tensor) -> None:
+        """Logs what the step took when the backward pass has reached `loss`."""
         dense = sum(extractor_flops(self.reference_units, self.backbone.spec.base_channels, h, w) for h, w in sizes)
-        storage.put_scalar("sact/flops_percent", 100 * ponder.flops.sum().item() / dense)
+        values = {"sact/flops_percent": 100 * ponder.flops.sum().double() / dense}
         for name, block in {**ponder.blocks, "block4": self.roi_heads.res5.ponder}.items():
-            storage.put_scalar(f"sact/{name}_cost", block.mean_cost().mean().item())
-            storage.put_scalar(f"sact/{name}_units", block.mean_units().mean().item())
+            values[f"sact/{name}_cost"] = block.mean_cost().mean()
+            values[f"sact/{name}_units"] = block.mean_units().mean()
+        log_after_backward(values, loss)
 
     @torch.no_grad()
     def _visualize_ponder(self, batched_input: dict[str, Any], ponder: PonderRecord, size: tuple[int, int]) -> None:

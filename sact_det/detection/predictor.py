@@ -46,7 +46,7 @@ class Predictor:
     """
 
     def __init__(self, cfg: CfgNode):
-        self.input_format: str = cfg.INPUT.FORMAT
+        self._input_format: str = cfg.INPUT.FORMAT
         self._reference_units = tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
         self._resize = T.AugmentationList(build_augmentation(cfg, is_train=False))
         self.model = build_model(cfg)
@@ -60,7 +60,15 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Prediction:
-        """Runs the network on uint8 [H, W, 3] in the channel order `input_format`."""
+        """Runs the network on an image as cv2.imread gives it: uint8 BGR [H, W, 3], whatever INPUT.FORMAT is.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"`image` must be uint8 BGR [H, W, 3]; got {image.dtype} {list(image.shape)}")
+        if self._input_format == "RGB":
+            image = image[:, :, ::-1]
         augmented = T.AugInput(image)
         self._resize(augmented)
         tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))

@@ -131,7 +131,7 @@ def test_without_photographs_boxes_are_drawn_on_white(run, photos, weights, tmp_
     options = ["--no-photographs", "--confidence-threshold", "0.2"]
     tool.main(arguments([image], tmp_path, *options, *weights))
     cfg = load_config(TINY, [*weights, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"])
-    prediction = Predictor(cfg)(read_checked(image, "RGB"))
+    prediction = Predictor(cfg)(read_checked(image, "BGR"))
     assert len(prediction.instances) > 0
     white = np.full((400, 500, 3), 255, dtype=np.uint8)
     assert place(read(tmp_path / row["picture"]), draw_detections(white, prediction.instances, class_names(cfg)))
@@ -144,7 +144,7 @@ def test_maps_are_drawn_at_the_size_of_the_image_itself(run, weights):
         image = read_checked(row["file"], "RGB")
         scale = display_scale(*image.shape[:2])
         size = (scale * image.shape[0], scale * image.shape[1])
-        ponder_map = predictor(image).ponder.map(size)[0].numpy()
+        ponder_map = predictor(image[..., ::-1]).ponder.map(size)[0].numpy()
         picture = read(output / row["picture"])
         assert place(picture, colorize(ponder_map))
         assert place(picture, blend(image.repeat(scale, 0).repeat(scale, 1), ponder_map))
@@ -155,7 +155,7 @@ def test_the_sheet_is_in_colours_of_one_scale(run, weights):
     output, rows = run
     predictor = Predictor(load_config(TINY, weights))
     images = [read_checked(row["file"], "RGB") for row in rows]
-    maps = [predictor(image).ponder.map(image.shape[:2])[0].numpy() for image in images]
+    maps = [predictor(image[..., ::-1]).ponder.map(image.shape[:2])[0].numpy() for image in images]
     low, high = np.percentile(np.concatenate([m.ravel() for m in maps]), [0.1, 99.9])
     sheet = read(output / "sheet.png")
     # One colour of the flat image's centre, where the sheet's scale puts it: an area of it is on the sheet.
