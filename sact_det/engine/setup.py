@@ -2,7 +2,9 @@
 
 import contextlib
 import difflib
+import logging
 import re
+from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 import torch
@@ -15,15 +17,20 @@ from sact_det.engine.config_file import read_config_files
 from sact_det.errors import InputError, one_line
 from sact_det.network_spec import NetworkSpec, are_positive_integers
 
+logger = logging.getLogger(__name__)
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # on Linux, where the driver is loaded
+
 
 def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     """Detectron2's defaults, ours, the file's, then KEY VALUE overrides; not frozen.
 
-    A whole number does for a key that takes any. MODEL.DEVICE falls back to the CPU where there is no GPU.
+    A whole number does for a key that takes any. Where there is no GPU, MODEL.DEVICE falls back to the CPU, unless it
+    is overridden.
 
     Raises:
         InputError: the file, or one that it builds on, is missing or not yaml, a key does not exist, or a value has the
-            wrong type.
+            wrong type; or a GPU is asked for by name where there is none.
     """
     cfg = defaults()
     for name, tree in read_config_files(config_file) if config_file else ():
@@ -36,8 +43,18 @@ def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     for key, value in zip(overrides[::2], overrides[1::2]):
         _set(cfg, key, value, f"{key} {shown(str(value))}: ")
     if re.fullmatch(r"cuda(:\d+)?", cfg.MODEL.DEVICE) and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
+        _fall_back_to_the_cpu(cfg, asked="MODEL.DEVICE" in overrides[::2])
     return cfg
+
+
+def _fall_back_to_the_cpu(cfg: CfgNode, asked: bool) -> None:
+    """For a machine without a GPU that PyTorch can use. Raises InputError if somebody `asked` for one by name."""
+    why = "PyTorch sees no GPU" if torch.version.cuda else "this PyTorch is built for CPUs alone"
+    if asked:
+        raise InputError(f"MODEL.DEVICE {cfg.MODEL.DEVICE}: {why}; MODEL.DEVICE cpu computes without one")
+    if NVIDIA_DRIVER.exists():
+        logger.warning("There is an NVIDIA driver here, but %s: computing on the CPU", why)
+    cfg.MODEL.DEVICE = "cpu"
 
 
 def _keys_of(tree: dict[str, Any], cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """A config is checked when it is read: one line names the key."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -97,9 +98,23 @@ def test_a_config_file_runs_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_device_falls_back_to_the_cpu():
-    device = load_config(TINY, ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE
-    assert device == ("cuda" if torch.cuda.is_available() else "cpu")
+@pytest.mark.parametrize("driver", [False, True])
+def test_without_a_gpu_the_device_falls_back_to_the_cpu_and_a_driver_in_vain_is_told_of(
+    driver, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sact_det.engine.setup.NVIDIA_DRIVER", tmp_path if driver else tmp_path / "none")
+    path = tmp_path / "config.yaml"
+    path.write_text(f"_BASE_: {TINY}\nMODEL: {{DEVICE: cuda}}\n")
+    with caplog.at_level(logging.WARNING, logger="sact_det"):
+        assert load_config(str(path)).MODEL.DEVICE == "cpu"
+    assert ["NVIDIA driver here, but" in record.message for record in caplog.records] == [True] * driver
+
+
+def test_a_gpu_that_is_asked_for_by_name_must_be_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"MODEL\.DEVICE cuda:0: .*; MODEL\.DEVICE cpu computes without one"):
+        load_config(TINY, ["MODEL.DEVICE", "cuda:0"])
 
 
 def test_a_config_is_read_back_as_it_was_written(tmp_path):
