@@ -4,17 +4,21 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; L: residual units of the block.
 """
 
-from typing import Callable, Optional, Protocol, Sequence
+from typing import TYPE_CHECKING, Callable, Optional, Protocol, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sact_det.halting import DEFAULT_EPS, share_in_tiles
 from sact_det.halting_process import HaltingProcess, TensorHalting
-from sact_det.padding import Sizes, check_batch, own_sizes, positions, strided_sizes, valid_mask
+from sact_det.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes, valid_mask
 from sact_det.ponder import BlockPonder
 from sact_det.precision import score_type
+from sact_det.recording import is_recording
 from sact_det.weight_cache import WeightCache, refuse_released
+
+if TYPE_CHECKING:
+    from sact_det.resnet_v2 import Stem
 
 HALTING_RULES = ("none", "act", "sact")
 EXECUTIONS = ("dense", "perforated", "auto")
@@ -33,6 +37,20 @@ def check_halting(halting: str, eps: float, tile: int) -> None:
         raise ValueError(f"`eps` must lie in (0, 1); got {eps}")
     if tile < 1 or (tile > 1 and halting != "sact"):
         raise ValueError(f"`tile` must be 1, or more with halting 'sact'; got {tile} with {halting!r}")
+
+
+def computes_dense(part: "AdaptiveBlock | Stem") -> bool:
+    """Whether a part with an `execution` computes every position in PyTorch: as it is told to, or as it is recorded.
+
+    Raises:
+        RuntimeError: it is recorded, and its weights are gone (sact_det/perforated/release.py).
+    """
+    if part.execution == "dense":
+        return True
+    recording = is_recording()
+    if recording:
+        refuse_released(part, "to trace, export or compile the model")
+    return recording
 
 
 class HaltingBranch(nn.Module):
@@ -177,7 +195,8 @@ class AdaptiveBlock(nn.Module):
     blocks too. Halting scores, and what is made of them, are float32 for features of 16 bits, and else of their type.
 
     In evaluation a block stops as soon as every position has halted; in training all units run, so that their norms and
-    every process see the same graph.
+    every process see the same graph. Where PyTorch records it (sact_det/recording.py), a block computes dense and runs
+    all units, so that the recording holds for any input.
 
     Args:
         units: the residual units; the first may have a stride.
@@ -233,14 +252,14 @@ class AdaptiveBlock(nn.Module):
         check_batch("x", x, sizes)
         sizes_in = own_sizes(sizes, (x.shape[2], x.shape[3]))
         valid_in = valid_mask(sizes_in, (x.shape[2], x.shape[3]), x.device)
-        dense_in = positions(sizes_in, (x.shape[2], x.shape[3]), len(x), x.device)
+        dense_in = positions(sizes_in, (x.shape[2], x.shape[3]), x.shape[0], x.device)
         stride = self.units[0].stride
         sizes_out = strided_sizes(sizes_in, stride)
-        map_size = (-(-x.shape[2] // stride), -(-x.shape[3] // stride))
+        map_size = strided_size((x.shape[2], x.shape[3]), stride)
         valid = valid_mask(sizes_out, map_size, x.device)
-        dense_out = positions(sizes_out, map_size, len(x), x.device)
+        dense_out = positions(sizes_out, map_size, x.shape[0], x.device)
 
-        exists = torch.ones(len(x), *map_size, dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]
+        exists = torch.ones(x.shape[0], *map_size, dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]
         total = self.units[0].flops(dense_in, dense_out)
         run = self._start(x, valid_in, valid)
         if self.halting == "none":
@@ -254,7 +273,7 @@ class AdaptiveBlock(nn.Module):
             run.evaluate(unit, None)
             total = total + unit.flops(dense, dense)
         # h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1.
-        shape = (len(exists), len(self.units), *exists.shape[1:])
+        shape = (exists.shape[0], len(self.units), *exists.shape[1:])
         distribution = torch.zeros(shape, dtype=dtype, device=exists.device)
         distribution[:, -1] = exists
         ponder = BlockPonder(
@@ -272,8 +291,9 @@ class AdaptiveBlock(nn.Module):
         """Algorithm 2 (1 for ACT) from the first unit's output on."""
         per_image = self.halting == "act"
         process = run.start_halting(exists, len(self.units), self.eps, per_image, dtype)
+        may_stop = not (self.training or run.bounded or is_recording())
         for index, unit in enumerate(self.units):
-            if not self.training and not run.bounded and not process.any_active():
+            if may_stop and not process.any_active():
                 break
             if index > 0:
                 run = self._continue(run, index, process.active)
@@ -302,7 +322,7 @@ class AdaptiveBlock(nn.Module):
 
     def _start(self, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
         """The run that evaluates the first unit at x."""
-        if self.execution != "dense":
+        if not computes_dense(self):
             from sact_det.perforated.choice import start_run  # late: it knows the units, which know this module
 
             run = start_run(self, x, valid_in, valid)
@@ -312,7 +332,7 @@ class AdaptiveBlock(nn.Module):
 
     def _continue(self, run: Run, index: int, active: Tensor) -> Run:
         """The run that evaluates unit `index`: the present one, or a perforated one that takes over from it."""
-        if self.execution == "dense" or type(run) is not DenseRun:
+        if type(run) is not DenseRun or computes_dense(self):
             return run
         from sact_det.perforated.choice import continue_run  # late, as above
 

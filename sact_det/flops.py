@@ -22,7 +22,10 @@ counter says one and cannot see masks).
 
 from typing import Optional, Protocol
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sact_det.padding import strided_size
 
 MULTIPLY_ADD = 2
 
@@ -55,13 +58,10 @@ def count(mask: Tensor) -> Tensor:
 
 def dilate(active: Tensor) -> Tensor:
     """bool [N, H, W] -> the same dilated 3x3: every position that a 3x3 convolution at the active positions reads."""
-    rows = active.clone()
-    rows[:, 1:] |= active[:, :-1]
-    rows[:, :-1] |= active[:, 1:]
-    dilated = rows.clone()
-    dilated[:, :, 1:] |= rows[:, :, :-1]
-    dilated[:, :, :-1] |= rows[:, :, 1:]
-    return dilated
+    above_and_below = F.pad(active, (0, 0, 1, 1))
+    rows = above_and_below[:, 2:] | active | above_and_below[:, :-2]
+    beside = F.pad(rows, (1, 1))
+    return beside[:, :, 2:] | rows | beside[:, :, :-2]
 
 
 def active_positions(active: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,16 +122,12 @@ def extractor_flops(
         base_channels: bottleneck width of block 1 (64 in ResNet-50/101).
         height, width: of the image, in pixels.
     """
-
-    def halved(size: tuple[int, int]) -> tuple[int, int]:
-        return -(-size[0] // 2), -(-size[1] // 2)
-
-    size = halved((height, width))
+    size = strided_size((height, width), 2)
     flops = 7 * 7 * 3 * root_channels * size[0] * size[1]
-    size, channels = halved(size), root_channels
+    size, channels = strided_size(size, 2), root_channels
     for block, num_units in enumerate(units):
         width_, out = base_channels * 2**block, base_channels * 2**block * 4
-        size_in, size = size, size if block == 0 else halved(size)
+        size_in, size = size, size if block == 0 else strided_size(size, 2)
         positions = size[0] * size[1]
         flops += channels * width_ * size_in[0] * size_in[1] + (9 * width_ * width_ + width_ * out) * positions
         if channels != out or block > 0:

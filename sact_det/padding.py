@@ -52,7 +52,7 @@ class Geometry(Sequence[tuple[int, int]]):
     def behind(self, stride: int) -> "Geometry":
         """That behind a layer of a stride."""
         if stride not in self._behind:
-            sizes = [(-(-height // stride), -(-width // stride)) for height, width in self._sizes]
+            sizes = [strided_size(size, stride) for size in self._sizes]
             self._behind[stride] = Geometry(sizes, (self, stride))
         return self._behind[stride]
 
@@ -104,6 +104,12 @@ def own_sizes(sizes: Optional[Sizes], map_size: tuple[int, int]) -> Optional[Geo
         if not (0 < h <= map_size[0] and 0 < w <= map_size[1]):
             raise ValueError(f"`sizes`: an image of {h}x{w} does not fit a map of {map_size[0]}x{map_size[1]}")
     return None if all((h, w) == tuple(map_size) for h, w in sizes) else Geometry.of(sizes)
+
+
+def strided_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(height, width) of a map behind a layer of that stride."""
+    # Not -(-side // stride): ONNX rounds towards zero, and a recorded side is a number of the recording.
+    return (size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride
 
 
 def strided_sizes(sizes: Optional[Sizes], stride: int) -> Optional[Geometry]:

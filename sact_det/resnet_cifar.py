@@ -25,7 +25,7 @@ from sact_det.convolution import init_conv, pad_same
 from sact_det.flops import basic_unit_flops, conv_flops
 from sact_det.network_spec import NetworkSpec
 from sact_det.norm import Norm
-from sact_det.padding import Sizes
+from sact_det.padding import Sizes, positions
 
 SLOPE = 0.1
 NORM_DECAY = 0.9
@@ -50,7 +50,7 @@ class CifarStem(nn.Module):
 
     def flops(self, sizes: Optional[Sizes], image_size: tuple[int, int], batch: int, device: torch.device) -> Tensor:
         """int64 [N]: the root convolution's FLOPs."""
-        return torch.full((batch,), conv_flops(self.conv) * image_size[0] * image_size[1], device=device)
+        return conv_flops(self.conv) * positions(sizes, image_size, batch, device)
 
 
 class CifarUnit(ResidualUnit):

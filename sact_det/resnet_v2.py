@@ -7,19 +7,21 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Optional
+from functools import partial
+from typing import Callable, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.block import EXECUTIONS, HaltingBranch, ResidualUnit, check_choice
-from sact_det.convolution import init_conv
+from sact_det.block import EXECUTIONS, HaltingBranch, ResidualUnit, check_choice, computes_dense
+from sact_det.convolution import init_conv, pad_same
 from sact_det.flops import bottleneck_unit_flops, conv_flops
 from sact_det.network_spec import NetworkSpec, are_positive_integers
 from sact_det.norm import Norm
-from sact_det.padding import Sizes, check_batch, own_sizes, positions, strided_sizes
+from sact_det.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes
 from sact_det.weight_cache import WeightCache, refuse_released
 
 ROOT_CHANNELS = 64
@@ -27,10 +29,19 @@ EXPANSION = 4
 UNITS_BY_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 
 
+def same_max_pool_of(height: int, width: int) -> Callable[[Tensor], Tensor]:
+    """3x3 max pooling of stride 2 for maps of that size, as pad_same (convolution.py) pads.
+
+    A window that reaches beyond the end is cut.
+    """
+    return partial(F.max_pool2d, kernel_size=3, stride=2, padding=(height % 2, width % 2), ceil_mode=True)
+
+
 def same_max_pool(x: Tensor) -> Tensor:
-    """3x3 max pooling of stride 2, as pad_same (convolution.py) pads: a window that reaches beyond the end is cut."""
-    height, width = (int(side) for side in x.shape[2:])  # numbers, for exporters that trace
-    return F.max_pool2d(x, 3, 2, (height % 2, width % 2), ceil_mode=True)
+    """same_max_pool_of whatever size x has."""
+    if torch.jit.is_tracing():  # which keeps numbers as they are, but not what follows from a shape
+        return F.max_pool2d(pad_same(x, -math.inf), 3, 2)
+    return same_max_pool_of(x.shape[2], x.shape[3])(x)
 
 
 def symmetric_max_pool(x: Tensor) -> Tensor:
@@ -53,7 +64,7 @@ class Stem(nn.Module):
 
     def __init__(self, channels: int = ROOT_CHANNELS, pool: str = "same"):
         super().__init__()
-        self.pool = STEM_POOLS[pool]
+        self.pool: Callable[[Tensor], Tensor] = STEM_POOLS[pool]
         self.conv = init_conv(nn.Conv2d(3, channels, 7, 2, 3))
         self.execution = "dense"
         self.weight_cache = WeightCache()
@@ -77,7 +88,7 @@ class Stem(nn.Module):
         """
         check_batch("x", x, sizes)
         sizes = own_sizes(sizes, (x.shape[2], x.shape[3]))
-        if self.execution != "dense":
+        if not computes_dense(self):
             from sact_det.perforated.choice import run_stem  # late: it knows this module
 
             y = run_stem(self, x, sizes)
@@ -86,13 +97,13 @@ class Stem(nn.Module):
         if sizes is None:
             return self.pool(self.conv(x))
         # Where the windows of "same" start depends on whether a side is odd: no padded batch has one alignment for all.
-        rows, columns = strided_sizes([(x.shape[2], x.shape[3])], self.stride)[0]  # type: ignore[index]
+        rows, columns = strided_size((x.shape[2], x.shape[3]), self.stride)
         parts = [self.pool(self.conv(image[None, :, :h, :w])) for image, (h, w) in zip(x, sizes)]
         return torch.cat([F.pad(part, (0, columns - part.shape[3], 0, rows - part.shape[2])) for part in parts])
 
     def flops(self, sizes: Optional[Sizes], image_size: tuple[int, int], batch: int, device: torch.device) -> Tensor:
         """int64 [N]: the root convolution's FLOPs."""
-        half = (-(-image_size[0] // 2), -(-image_size[1] // 2))
+        half = strided_size(image_size, 2)
         return conv_flops(self.conv) * positions(strided_sizes(sizes, 2), half, batch, device)
 
 

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sact_det.benchmark.masks import PrescribedBlock, depths_for_ratio, prescribed_flops, smooth_fields
 from sact_det.block import AdaptiveBlock, ResidualUnit
 from sact_det.network_spec import NetworkSpec
+from sact_det.padding import strided_size
 from sact_det.ponder import BlockPonder
 from sact_det.resnet_v2 import BottleneckUnit, Stem
 
@@ -52,9 +53,9 @@ class AdaptivePart(nn.Module):
 
     def map_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """(height, width) of each block's input, and of the last one's output, for an input of `size`."""
-        sizes = [size if self.stem is None else _strided(size, self.stem.stride)]
+        sizes = [size if self.stem is None else strided_size(size, self.stem.stride)]
         for block in self.blocks:
-            sizes.append(_strided(sizes[-1], block.units[0].stride))
+            sizes.append(strided_size(sizes[-1], block.units[0].stride))
         return sizes
 
     def stem_flops(self, shape: Sequence[int]) -> int:
@@ -199,8 +200,4 @@ class PartSettings:
         """Of the part's input for images of `size`."""
         if self.block == 0:
             return batch, 3, *size
-        return batch, self.spec.out_channels(self.block - 1), *_strided(size, self.stride)
-
-
-def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    return -(-size[0] // stride), -(-size[1] // stride)
+        return batch, self.spec.out_channels(self.block - 1), *strided_size(size, self.stride)

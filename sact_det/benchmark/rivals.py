@@ -16,6 +16,8 @@ from torch import Tensor
 
 from sact_det.benchmark.networks import DensePart, folded
 from sact_det.benchmark.setting import Setting, relative_difference
+from sact_det.padding import strided_size
+from sact_det.resnet_v2 import Stem, same_max_pool, same_max_pool_of
 
 INSTALL = "not installed; pip install 'sact_det[bench]'"
 ONNX_OPSET = 17
@@ -178,6 +180,8 @@ def export_onnx(part: DensePart, x: Tensor, path: Union[str, Path]) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of this exporter, that there is another; of tracing, that shapes are fixed
         model = folded(part).cpu()
+        if isinstance(model.stem, Stem) and model.stem.pool is same_max_pool:  # it need not serve every size
+            model.stem.pool = same_max_pool_of(*strided_size((x.shape[2], x.shape[3]), 2))
         inputs = (x.detach().cpu().contiguous(),)
         torch.onnx.export(model, inputs, str(path), dynamo=False, opset_version=ONNX_OPSET)
 

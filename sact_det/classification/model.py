@@ -73,7 +73,7 @@ class Classifier(nn.Module):
             _check_images(images)
         x = self.stem(images)
         size = (images.shape[2], images.shape[3])
-        root_flops = self.stem.flops(None, size, len(images), images.device)  # type: ignore[operator]
+        root_flops = self.stem.flops(None, size, images.shape[0], images.device)  # type: ignore[operator]
         blocks = {}
         for name in self.block_names:
             x, blocks[name] = self.get_submodule(name)(x)

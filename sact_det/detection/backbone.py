@@ -117,7 +117,7 @@ class SACTBackbone(Backbone):
         check_batch("images", images, sizes)
         image_size = (images.shape[2], images.shape[3])
         sizes = own_sizes(sizes, image_size)
-        root_flops = self.stem.flops(sizes, image_size, len(images), images.device)
+        root_flops = self.stem.flops(sizes, image_size, images.shape[0], images.device)
         x, sizes = self.stem(images, sizes), strided_sizes(sizes, self.stem.stride)
         record = PonderRecord({}, root_flops)
         for name, block in self.blocks.items():

@@ -1,6 +1,7 @@
-"""A whole detector finds the same in both executions."""
+"""A whole detector finds the same in both executions; what PyTorch records of its extractor holds for any images."""
 
 from pathlib import Path
+from typing import Optional
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, ImageList, Instances
 from lively_detector import write_lively_detector
+from torch import Tensor, nn
 
 from sact_det.block import EXECUTIONS
 from sact_det.perforated.cpu import library
 from sact_det.perforated.release import release_weights
+from sact_det.halting_branch import SpatialHalting
 from sact_det.tasks import load_config
 
 CONFIG = Path(__file__).parents[2] / "configs/tests/tiny.yaml"
@@ -65,3 +68,46 @@ def test_where_nothing_is_proposed_nothing_is_found(monkeypatch: pytest.MonkeyPa
     image = torch.zeros(3, 40, 50, dtype=torch.uint8)
     for output in model([{"image": image, "height": 40, "width": 50}] * 2):
         assert len(output["instances"]) == output["box_head_flops"] == 0 and int(output["ponder"].flops) > 0
+
+
+class Extractor(nn.Module):
+    """The extractor's features, units and FLOPs as a tuple; images of different size where `sizes` are given."""
+
+    def __init__(self, backbone: nn.Module, sizes: Optional[list[tuple[int, int]]] = None):
+        super().__init__()
+        self.backbone = backbone
+        self.sizes = sizes
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images: [N, 3, H, W]."""
+        features, record = self.backbone.extract(images, self.sizes)
+        return (*features.values(), *(block.num_units for block in record.blocks.values()), record.flops)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are Python numbers, and stay what they are
+@pytest.mark.parametrize("execution", ["dense", "auto"])
+@pytest.mark.parametrize("sizes", [None, [(64, 72), (60, 64)]], ids=["one-size", "two-sizes"])
+def test_a_trace_of_the_extractor_on_an_empty_image_holds_for_photographs(tmp_path, execution, sizes):
+    datasets = pytest.importorskip("sklearn.datasets")
+    pixels = [torch.tensor(image[::5, ::5][:64, :72]) for image in datasets.load_sample_images().images]
+    photographs = (torch.stack(pixels).permute(0, 3, 1, 2) - 127.5) / 127.5
+    for image, (height, width) in zip(photographs, sizes or []):
+        image[:, height:], image[:, :, width:] = 0, 0
+    model = build_model(load_config(str(CONFIG), ["MODEL.SACT.EXECUTION", execution])).eval()
+    DetectionCheckpointer(model).load(write_lively_detector(tmp_path / "lively.pth", str(CONFIG)))
+    for module in model.backbone.modules():
+        if isinstance(module, SpatialHalting):  # so that an empty image needs one unit and a photograph more
+            module.local_conv.bias.fill_(4.7)
+    extractor = Extractor(model.backbone, sizes)
+    example = torch.zeros_like(photographs)
+    deepest, expected = (max(int(units.max()) for units in extractor(x)[2:5]) for x in (example, photographs))
+    assert deepest < expected
+    traced = torch.jit.trace(extractor, example)
+    for actual, wanted in zip(traced(photographs), extractor(photographs)):
+        assert actual.shape == wanted.shape
+        if wanted.is_floating_point():
+            torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+        else:
+            assert torch.equal(actual, wanted)

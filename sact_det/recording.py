@@ -1,0 +1,13 @@
+"""Whether PyTorch is recording what a model does, to do the same on other inputs."""
+
+import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+
+def is_recording() -> bool:
+    """Whether this call is recorded: by torch.jit.trace, torch.export, torch.onnx.export, torch.compile or make_fx.
+
+    A recording has no branches: what depends on the values of a tensor must then be arithmetic, and what runs outside
+    PyTorch would not be in it.
+    """
+    return torch.jit.is_tracing() or torch.compiler.is_compiling() or get_proxy_mode() is not None
