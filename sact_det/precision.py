@@ -72,11 +72,11 @@ def exact_float32(device: Union[torch.device, str]) -> Iterator[None]:
         device: that the tensors are on, or its type.
     """
     kind = device if isinstance(device, str) else device.type
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.autocast(kind, enabled=False))
-        if not torch.compiler.is_compiling():
-            switches = float32_switches(kind).values()
-            stack.enter_context(switched([(o, n, _exact(o, n)) for o, n in switches if getattr(o, n) not in EXACT]))
+    switches = {} if torch.compiler.is_compiling() else float32_switches(kind)
+    exact = [
+        (owner, name, _exact(owner, name)) for owner, name in switches.values() if getattr(owner, name) not in EXACT
+    ]
+    with torch.autocast(kind, enabled=False), switched(exact):
         yield
 
 
