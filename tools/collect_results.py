@@ -10,14 +10,16 @@ what is in the json.
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import torch
 
 from sact_det.benchmark.machine import describe_machine
+from sact_det.canvas import printable
 from sact_det.errors import InputError
-from sact_det.experiments.results_file import check_run
+from sact_det.experiments.results_file import check_rows, check_run
 from sact_det.experiments.runs import read_run
 from sact_det.experiments.table import results_table
 from sact_det.files import write_json
@@ -45,27 +47,30 @@ def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     for name, *folders in rows:
         if not folders:
             raise InputError(f"--row {name!r}: names no folder")
+        if len({os.path.realpath(folder) for folder in folders}) < len(folders):
+            raise InputError(f"--row {name!r}: names a folder twice; every folder is a training of its own")
         runs = [{"folder": folder, **read_run(folder)} for folder in folders]
         for folder, run in zip(folders, runs):
             check_run(folder, run)
-        gathered.append({"name": name, "runs": sorted(runs, key=lambda run: run["seed"])})
+        gathered.append({"name": printable(name), "runs": sorted(runs, key=lambda run: run["seed"])})
     datasets = {run["dataset"] for row in gathered for run in row["runs"]}
     if len(datasets) > 1:
         raise InputError(f"--row: evaluated on different data sets ({', '.join(sorted(datasets))})")
-    if len({row["name"] for row in gathered}) < len(gathered):
-        raise InputError("--row: every row needs a name of its own")
-    return {
-        "title": title,
+    results = {
+        "title": printable(title),
         "dataset": datasets.pop(),
         "machine": describe_machine(torch.device("cpu")),
         "rows": gathered,
     }
+    check_rows(results)
+    return results
 
 
 def run(args: argparse.Namespace) -> None:
     results = collect(args.title, args.row)
+    table = results_table(results["rows"])
     write_json(Path(args.output), results)
-    print(results_table(results["rows"]))
+    print(table)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional, Sequence
 from matplotlib.figure import Figure
 
 from sact_det.classification.accuracy_plot import draw_sweep
+from sact_det.errors import InputError
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.experiments.results_file import read_results
 from sact_det.figures import save_png
@@ -34,7 +35,11 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    inputs = {Path(path).stem: read_results(path) for path in args.results}
+    inputs: dict[str, dict[str, Any]] = {}
+    for path in args.results:
+        if Path(path).stem in inputs:
+            raise InputError(f"{path}: another file of this name is given, too; its figures would be called the same")
+        inputs[Path(path).stem] = read_results(path)
     folder = writable_folder(args.output)
     for name, results in inputs.items():
         for content in filter(results.get, FIGURES):

@@ -25,6 +25,9 @@ _INDIFFERENT = (
     "INPUT.CLASSIFICATION.BATCH_SIZE_TEST",
 )
 
+_SHOWN = {"accuracy", "recall_at_5", "flops", "flops_std", "flops_percent", "flops_percent_std", "images"}
+_MOST = 1e24  # more than any of them is, and less than infinity
+
 
 class Pair(NamedTuple):
     """A model at a test resolution.
@@ -90,7 +93,8 @@ def evaluate_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
             write_json(path, result)
         else:
             logger.info("[%d of %d] %s at %d pixels: evaluated before (%s)", number, len(pairs), name, size, path)
-        results.append({**result, "model": name, "weights": cfg.MODEL.WEIGHTS})
+        own = {"model": name, "size": size, "dataset": cfg.DATASETS.TEST[0], "weights": cfg.MODEL.WEIGHTS}
+        results.append({**result, **own})
     return results
 
 
@@ -102,7 +106,16 @@ def _stored(path: Path, wanted: str) -> Optional[dict[str, Any]]:
         result = read_json(path)
     except InputError:
         result = None
-    if isinstance(result, dict) and result.get("fingerprint") == wanted and isinstance(result.get("summary"), dict):
+    if isinstance(result, dict) and result.get("fingerprint") == wanted and _is_summary(result.get("summary")):
         return result
     logger.info("%s is of other weights or settings: evaluating again", path)
     return None
+
+
+def _is_summary(value: Any) -> bool:
+    """Whether a file's value has the numbers that tables and figures show."""
+    return (
+        isinstance(value, dict)
+        and value.keys() >= _SHOWN
+        and all(isinstance(number, (int, float)) and 0 <= number <= _MOST for number in value.values())
+    )

@@ -9,7 +9,7 @@ from sact_det.experiments.runs import mean_and_deviation
 from sact_det.experiments.table import columns_of, values
 from sact_det.figures import literal_text, new_figure, wrapped
 
-_TITLE, _NAME = 64, 40  # characters of a line
+_TITLE, _NAME = 72, 40  # characters of a line
 
 
 @literal_text()

@@ -1,6 +1,7 @@
 """The json of tools/collect_results.py and tools/sweep_resolutions.py, checked where it is read.
 
 Files are edited by hand and merged; whatever is drawn of them is looked at here, so that a message names the entry.
+Limits are far beyond what there is, and within what can be drawn.
 """
 
 import math
@@ -9,7 +10,11 @@ from typing import Any, Callable, Optional, Sequence, Union
 
 from sact_det.errors import InputError
 from sact_det.experiments.table import COLUMNS
+from sact_det.metrics_file import without_superseded
 from sact_det.text_files import read_json
+
+_MOST_BLOCKS = 8
+_MOST_COUNT, _MOST_FLOPS = 2**53, 1e24
 
 KINDS = ("rows", "pairs")  # of the first tool, of the second
 _LONGEST = 60  # characters of a value in a message
@@ -68,6 +73,8 @@ def _is_finite(value: Union[int, float]) -> bool:
 def read_results(path: Union[str, Path]) -> dict[str, Any]:
     """The content of a results file: rows of runs (collect_results.py), or pairs (sweep_resolutions.py).
 
+    Of a course that has steps twice, the last point of each counts (metrics_file.py: without_superseded).
+
     Raises:
         InputError: it is neither, or a value that tables and figures show is missing or none of its kind; the message
             names it.
@@ -79,6 +86,9 @@ def read_results(path: Union[str, Path]) -> dict[str, Any]:
     whole = _Entry(path, "", results)
     for kind in present:
         _CHECKS[kind](whole)
+    for row in results.get("rows") or ():
+        for run in row["runs"]:
+            run["course"] = without_superseded(run["course"], lambda point: point["step"])
     return results
 
 
@@ -87,12 +97,15 @@ def _check_rows(whole: _Entry) -> None:
     names, runs = [], []
     for row in whole.at("rows").each():
         names.append(row.at("name").text())
-        runs += row.at("runs").each()
+        own = row.at("runs").each()
+        for run in own:
+            _check_run(run)
+            _check_same_blocks(run, own[0])
+        runs += own
     _check_distinct(whole, "rows", names)
     blocks: Optional[list[str]] = None
     for run in runs:
-        evaluator = _check_run(run)
-        if not _has(runs[0].at("results"), evaluator):
+        if _evaluator(run) != _evaluator(runs[0]):
             raise run.at("results").refuse("of one kind in all rows")
         blocks = _check_course(run, blocks)
 
@@ -104,43 +117,60 @@ def check_run(folder: Union[str, Path], run: dict[str, Any]) -> None:
     _check_course(entry, None)
 
 
-def _check_run(run: _Entry) -> str:
-    """The evaluator whose results the run has."""
+def check_rows(results: dict[str, Any]) -> None:
+    """Raises InputError, naming the entry, if rows that were collected cannot stand in one table."""
+    _check_rows(_Entry("--row", "", results))
+
+
+def _check_run(run: _Entry) -> None:
     run.at("halting").text()
     run.at("seed").number()
-    run.at("steps").number(least=0)
+    run.at("steps").number(0, _MOST_COUNT)
     for unit in run.at("units").each():
-        unit.number(least=1)
+        unit.number(1, _MOST_COUNT)
+    columns = COLUMNS[_evaluator(run)]
+    for column in columns:
+        run.at("results").at(column.evaluator).at(column.key).number(0, column.most, unknown=True)
+    counts = run.at("results").at(columns[-1].evaluator)
+    counts.at("images").number(1, _MOST_COUNT)
+    for key in _units(counts):
+        counts.at(key).number(0, _MOST_COUNT, unknown=True)
+
+
+def _evaluator(run: _Entry) -> str:
+    """Which kind of results the run has."""
     results = run.at("results")
     evaluator = next((name for name in COLUMNS if _has(results, name)), None)
     if evaluator is None:
         raise results.refuse(f"of one of these kinds: {', '.join(COLUMNS)}")
-    for column in COLUMNS[evaluator]:
-        results.at(column.evaluator).at(column.key).number(unknown=True)
-    counts = results.at(column.evaluator)
-    counts.at("images").number(least=1)
-    for key in counts.value:
-        if key.endswith("_units"):
-            counts.at(key).number(unknown=True)
     return evaluator
+
+
+def _units(counts: _Entry) -> list[str]:
+    return sorted(key for key in counts.value if key.endswith("_units"))
+
+
+def _check_same_blocks(run: _Entry, first: _Entry) -> None:
+    own, others = (_units(entry.at("results").at(COLUMNS[_evaluator(entry)][-1].evaluator)) for entry in (run, first))
+    if own != others:
+        raise InputError(
+            f"{run.file}: {run.place}.results must have the units of the same blocks as {first.place}: "
+            f"{', '.join(others) or 'none'}; it has {', '.join(own) or 'none'}"
+        )
 
 
 def _check_course(run: _Entry, blocks: Optional[list[str]]) -> list[str]:
     """The blocks of a run's course: those of the runs before, if there were any, and the same in every point."""
-    last = -1
+    units = run.at("units").value
     for point in run.at("course").each():
-        step = point.at("step").number(least=0)
-        if step <= last:
-            raise point.at("step").refuse(f"above the step before, {last}")
-        last = step
+        point.at("step").number(0, _MOST_COUNT)
         own = sorted(key for key in point.value if key.startswith("block"))
-        if not 0 < len(own) <= len(run.at("units").value) or own != (blocks or own):
-            expected = ", ".join(blocks or [f"block{number}" for number, _ in enumerate(run.at("units").value, 1)])
-            raise InputError(
-                f"{point.file}: {point.place} must have the units of {expected}; it has {', '.join(own) or 'none'}"
-            )
+        if not 0 < len(own) <= min(len(units), _MOST_BLOCKS) or own != (blocks or own):
+            wanted = ", ".join(blocks or [f"block{number}" for number, _ in enumerate(units[:_MOST_BLOCKS], 1)])
+            found = ", ".join(own[: _MOST_BLOCKS + 1]) or "none"
+            raise InputError(f"{point.file}: {point.place} must have the units of {wanted}; it has {found}")
         for block in own:
-            point.at(block).number(least=0)
+            point.at(block).number(0, _MOST_COUNT)
         blocks = own
     assert blocks is not None  # `each` refuses an empty list
     return blocks
@@ -150,13 +180,13 @@ def _check_pairs(whole: _Entry) -> None:
     whole.at("dataset").text()
     for pair in whole.at("pairs").each():
         pair.at("model").text()
-        pair.at("size").number(least=1)
+        pair.at("size").number(1, _MOST_COUNT)
         summary = pair.at("summary")
-        if summary.at("flops").number(least=0) == 0:
+        if summary.at("flops").number(0, _MOST_FLOPS) == 0:
             raise summary.at("flops").refuse("a number above 0")
-        summary.at("flops_std").number(least=0)
+        summary.at("flops_std").number(0, _MOST_FLOPS)
         summary.at("accuracy").number(0, 1)
-        summary.at("images").number(least=1)
+        summary.at("images").number(1, _MOST_COUNT)
 
 
 def _check_distinct(whole: _Entry, place: str, names: Sequence[str]) -> None:

@@ -3,8 +3,11 @@
 import math
 from typing import Any, NamedTuple, Sequence
 
+from sact_det.canvas import printable
 from sact_det.errors import InputError
 from sact_det.experiments.runs import mean_and_deviation
+
+MOST_PERCENT = 1e6  # of a plain network that is that much smaller
 
 
 class Column(NamedTuple):
@@ -15,6 +18,7 @@ class Column(NamedTuple):
         evaluator, key: where it stands in the run's results.
         factor: what it is multiplied by.
         digits: after the point.
+        most: that the run's number can be; the least is 0.
     """
 
     title: str
@@ -22,20 +26,21 @@ class Column(NamedTuple):
     key: str
     factor: float = 1.0
     digits: int = 2
+    most: float = 100.0
 
 
 COLUMNS = {
     "bbox": (
         Column("AP", "bbox", "AP"),
         Column("AP50", "bbox", "AP50"),
-        Column("FLOPs (%)", "ponder", "flops_percent", digits=1),
-        Column("± over images", "ponder", "flops_percent_std", digits=1),
+        Column("FLOPs (%)", "ponder", "flops_percent", digits=1, most=MOST_PERCENT),
+        Column("± over images", "ponder", "flops_percent_std", digits=1, most=MOST_PERCENT),
     ),
     "classification": (
-        Column("accuracy (%)", "classification", "accuracy", 100),
-        Column("recall@5 (%)", "classification", "recall_at_5", 100),
-        Column("FLOPs (%)", "classification", "flops_percent", digits=1),
-        Column("± over images", "classification", "flops_percent_std", digits=1),
+        Column("accuracy (%)", "classification", "accuracy", 100, most=1),
+        Column("recall@5 (%)", "classification", "recall_at_5", 100, most=1),
+        Column("FLOPs (%)", "classification", "flops_percent", digits=1, most=MOST_PERCENT),
+        Column("± over images", "classification", "flops_percent_std", digits=1, most=MOST_PERCENT),
     ),
 }
 
@@ -63,10 +68,15 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [_cell(*mean_and_deviation(values(row, column)), column.digits) for column in columns]
         counts = row["runs"][0]["results"][columns[-1].evaluator]
         lines.append(
-            f"| {row['name']} | {' | '.join(cells)} | {_units(row, columns[-1].evaluator)} "
+            f"| {_escaped(row['name'])} | {' | '.join(cells)} | {_units(row, columns[-1].evaluator)} "
             f"| {row['runs'][0]['steps']} | {len(row['runs'])} | {counts['images']:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _escaped(name: str) -> str:
+    """A name in one cell."""
+    return printable(name).replace("|", "\\|")
 
 
 def _cell(mean: float, deviation: float, digits: int) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command_lines import load_tool
+from command_lines import ROOT, load_tool
 from detectron2.engine import default_argument_parser
 from labelled_folders import write_class_folders
 
 from sact_det.experiments.plots import draw_quality, draw_units
+from sact_det.experiments.results_file import read_results
 from sact_det.experiments.runs import mean_and_deviation, read_run
+from sact_det.experiments.table import results_table
 from sact_det.files import file_sha256
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny_classifier.yaml")
@@ -155,3 +157,62 @@ def test_what_is_no_result_cannot_be_drawn(tmp_path, capsys):
     assert "x.json: holds no rows" in refusal(plotter, [str(path), "--output", str(tmp_path / "new")], capsys)
     path.write_text("{")
     assert "x.json: not a readable json file" in refusal(plotter, [str(path), "--output", str(tmp_path)], capsys)
+
+
+def test_of_a_course_with_steps_twice_the_last_points_are_drawn(collected, tmp_path):
+    results = json.loads(collected[0].read_text())
+    course = results["rows"][0]["runs"][0]["course"]
+    superseded = [{**point, "step": step, "block1": 0.0} for point, step in zip(course * 2, (19, 39, 59))]
+    results["rows"][0]["runs"][0]["course"] = superseded + course
+    path = tmp_path / "doubled.json"
+    path.write_text(json.dumps(results))
+    assert [point["step"] for point in course] == [19, 20]
+    assert read_results(path) == collected[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/results").glob("*.json")), ids=lambda path: path.stem)
+def test_published_courses_have_every_step_once(path):
+    for row in json.loads(path.read_text()).get("rows", []):
+        for run in row["runs"]:
+            steps = [point["step"] for point in run["course"]]
+            assert steps == sorted(set(steps)) and steps[-1] == run["steps"] - 1, run["folder"]
+
+
+def test_names_of_any_characters_are_cells_of_a_table_and_words_of_a_figure(runs, tmp_path, capsys):
+    names = {"SACT": "$\\tau_{ | 日本 \udcff\n", "plain": "x" * 300}
+    rows = [part for name, folders in runs.items() for part in ("--row", names[name], *folders)]
+    collector.main(["--output", str(tmp_path / "toy.json"), "--title", "100 % of $x$ \udcff", *rows])
+    cells = [line.replace("\\|", "").count("|") for line in capsys.readouterr().out.splitlines()]
+    assert len(set(cells)) == 1
+    assert "$\\tau_{ \\| 日本 ?" in results_table(read_results(tmp_path / "toy.json")["rows"])
+    plotter.main([str(tmp_path / "toy.json"), "--output", str(tmp_path)])
+    assert (tmp_path / "toy_quality.png").stat().st_size and (tmp_path / "toy_units.png").stat().st_size
+
+
+def copy_with_results(source, copy, edit):
+    for name in ("config.yaml", "metrics.json", "inference/results.json", "model_final.pth"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((Path(source) / name).read_bytes())
+    results = read_json(copy, "inference/results.json")
+    edit(results["toy"]["classification"])
+    (copy / "inference/results.json").write_text(json.dumps(results))
+    return str(copy)
+
+
+def test_what_cannot_stand_in_one_row_is_refused_and_nothing_written(runs, tmp_path, capsys):
+    other = copy_with_results(runs["SACT"][0], tmp_path / "run", lambda numbers: numbers.pop("block4_units"))
+    arguments = ["--output", str(tmp_path / "toy.json"), "--title", "", "--row", "a"]
+    message = refusal(collector, [*arguments, runs["SACT"][1], other], capsys)
+    assert "must have the units of the same blocks as rows[0].runs[" in message
+    again = f"{Path(other).parent}/./run"
+    assert "names a folder twice" in refusal(collector, [*arguments, other, again], capsys)
+    assert not (tmp_path / "toy.json").exists()
+
+
+def test_a_number_that_is_none_is_shown_as_none(runs, tmp_path, capsys):
+    run = copy_with_results(runs["SACT"][0], tmp_path / "run", lambda numbers: numbers.update(accuracy=math.nan))
+    path = tmp_path / "toy.json"
+    collector.main(["--output", str(path), "--title", "", "--row", "a", runs["SACT"][1], run])
+    assert "| a | nan | " in capsys.readouterr().out
+    assert read_json(path)["rows"][0]["runs"][0]["results"]["classification"]["accuracy"] is None
+    plotter.main([str(path), "--output", str(tmp_path)])

@@ -43,13 +43,25 @@ _WRONG_ROWS: list[tuple[tuple[Any, ...], tuple[Any, ...], str]] = [
     ((*_IN_ROW, "results"), (None, [], 7), f"{_ROW}.results must be a mapping"),
     ((*_IN_ROW, "results"), ({}, {"segm": {}}), f"{_ROW}.results must be of one of these kinds"),
     ((*_IN_ROW, "results", "bbox"), (None, 7, []), f"{_ROW}.results.bbox {_MAPPING}"),
-    ((*_IN_ROW, "results", "bbox", "AP"), ("1", [], float("inf"), True, 10**400), f"{_ROW}.results.bbox.AP {_NUMBER}"),
+    (
+        (*_IN_ROW, "results", "bbox", "AP"),
+        ("1", [], float("inf"), True, 10**400, -5, 100.5, 1e308),
+        f"{_ROW}.results.bbox.AP {_NUMBER}",
+    ),
+    (
+        (*_IN_ROW, "results", "ponder", "flops_percent_std"),
+        ("1", -5, 1e308),
+        rf"{_ROW}.results.ponder.flops_percent_std {_NUMBER} from 0",
+    ),
     ((*_IN_ROW, "results", "ponder", "images"), (None, 0, "7"), f"{_ROW}.results.ponder.images {_NUMBER} from 1"),
     ((*_IN_ROW, "results", "ponder", "block1_units"), ("2", {}), f"{_ROW}.results.ponder.block1_units {_NUMBER}"),
     ((*_IN_ROW, "course"), (None, [], {}, "course"), f"{_ROW}.course {_LIST}"),
     ((*_IN_ROW, "course", 1), (None, 7, []), rf"{_ROW}.course\[1\] {_MAPPING}"),
-    ((*_IN_ROW, "course", 1, "step"), (None, "39", -1, float("nan")), rf"{_ROW}.course\[1\].step {_NUMBER} from 0"),
-    ((*_IN_ROW, "course", 1, "step"), (19, 0), rf"{_ROW}.course\[1\].step must be above the step before, 19"),
+    (
+        (*_IN_ROW, "course", 1, "step"),
+        (None, "39", -1, float("nan"), 1e300),
+        rf"{_ROW}.course\[1\].step {_NUMBER} from 0",
+    ),
     ((*_IN_ROW, "course", 1, "block1"), (None, "2", -1), rf"{_ROW}.course\[1\].block1 {_NUMBER} from 0"),
     (
         (*_IN_ROW, "course", 1),
@@ -141,6 +153,11 @@ def results(value: Any) -> dict[str, Any]:
     return {"toy": value}
 
 
+# 9 ** 12 values.
+ALIASES_OF_ALIASES = "b0: &b0 [x]\n" + "\n".join(
+    f"b{level}: &b{level} [{', '.join([f'*b{level - 1}'] * 9)}]" for level in range(1, 13)
+)
+
 CASES = [
     *(plot(says, put(_ROWS, place, value)) for place, values, says in _WRONG_ROWS for value in values),
     *(plot(says, put(_PAIRS, place, value)) for place, values, says in _WRONG_PAIRS for value in values),
@@ -180,6 +197,24 @@ CASES = [
         r"course\[0\]\.block1 must be a finite number",
         metrics='{"iteration": 1, "total_loss": 1, "sact/block1_units": "two"}\n',
     ),
+    collect(
+        r"run: results\.ponder\.block1_units must be a finite number",
+        results={"toy": put(_RUN, ("results", "ponder", "block1_units"), "2")["results"]},
+    ),
+    collect(r"metrics\.json: line 2 is no line of metrics", metrics=_FILES["metrics.json"] + "nonsense\n{}\n"),
+    collect(r"metrics\.json: line 1 is no line of metrics .{,200}$", metrics="x" * 1_000_000 + "\n"),
+    collect(r"course\[0\]\.step must be a finite number from 0", metrics='{"iteration": -1, "total_loss": 1}\n'),
+    collect(r"config\.yaml: not a readable yaml file: its aliases stand", config=ALIASES_OF_ALIASES),
+    collect(r"config\.yaml: not a readable yaml file: it is nested too deeply", config="SEED: " + "[" * 5000),
+    Case(
+        "plot_results",
+        r"r\.json: another file of this name",
+        file("a/r.json", _ROWS),
+        file("r.json", _ROWS),
+        "--output",
+        output,
+    ),
+    Case("collect_results", "names a folder twice", "--output", output, "--title", "", "--row", "a", "x", "y/../x"),
     Case("collect_results", "names no folder", "--output", output, "--title", "Toy", "--row", "a"),
     Case("collect_results", "nowhere/config.yaml", "--output", output, "--title", "", "--row", "a", "nowhere"),
     Case("collect_results", "required", "--title", "Toy", "--row", "a", "run"),

@@ -124,6 +124,26 @@ def test_an_interrupted_sweep_goes_on_and_sizes_can_be_added(copy, files, evalua
     assert len(read_json(copy / "results.json")["pairs"]) == 6
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda summary: summary.pop("recall_at_5"),
+        lambda summary: summary.update(flops="many"),
+        lambda summary: summary.update(accuracy=None),
+        lambda summary: summary.update(accuracy=-1),
+        lambda summary: summary.update(flops_std=10**400),
+    ],
+)
+def test_a_result_that_was_damaged_is_computed_again(copy, files, evaluated, damage):
+    path = next(copy.glob("SACT*/32/pair.json"))
+    before = read_json(path)
+    spoilt = read_json(path)
+    damage(spoilt["summary"])
+    path.write_text(json.dumps(spoilt))
+    tool.main(arguments(files, copy, sizes=(32,), models=["SACT 0.005"]))
+    assert evaluated == [("sact", 32)] and read_json(path) == before
+
+
 def test_other_weights_under_the_same_name_are_evaluated(copy, files, tmp_path, evaluated):
     shutil.copy(files / "sact.pth", tmp_path / "model.pth")
     model = ["--model", "SACT 0.005", TINY, str(tmp_path / "model.pth"), "--sizes", "32", "--output", str(copy)]
