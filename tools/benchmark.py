@@ -36,7 +36,7 @@ from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
 from sact_det.block import EXECUTIONS
 from sact_det.command_line import split_overrides
-from sact_det.errors import InputError
+from sact_det.errors import InputError, is_out_of_memory, one_line
 from sact_det.files import writable_file, write_json
 from sact_det.processes import command_line
 from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
@@ -309,11 +309,20 @@ def run(args: argparse.Namespace) -> None:
         machine = describe_machine(setting.device)
         print(machine_line(machine), flush=True)
         tables = []
-        for table in MEASURES[args.measure].run(args, setting):
-            print(f"\n{table.markdown()}", flush=True)
-            tables.append(table.values())
-            if args.json is not None:  # whatever happens to the next table
-                write_json(args.json, {"arguments": vars(args), "machine": machine, "tables": tables})
+        try:
+            for table in MEASURES[args.measure].run(args, setting):
+                print(f"\n{table.markdown()}", flush=True)
+                tables.append(table.values())
+                if args.json is not None:  # whatever happens to the next table
+                    write_json(args.json, {"arguments": vars(args), "machine": machine, "tables": tables})
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            sizes = " ".join(f"{height}x{width}" for height, width in args.sizes)
+            batches = " ".join(map(str, args.batch))
+            raise InputError(
+                f"out of memory: lower --sizes {sizes} or --batch {batches} ({one_line(error)})"
+            ) from error
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

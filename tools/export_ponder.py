@@ -21,9 +21,12 @@ from tqdm import tqdm
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
 from sact_det.classification.predictor import load_classifier
 from sact_det.command_line import parse_with_overrides
+from sact_det.engine.stages import sizes_fit
 from sact_det.errors import InputError
 from sact_det.processes import command_line
 from sact_det.tasks import load_config
+
+SIZES = ("INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "INPUT.CLASSIFICATION.SIZE_TEST")
 
 logger = logging.getLogger("sact_det.export_ponder")
 
@@ -51,7 +54,8 @@ def export(args: argparse.Namespace) -> None:
         raise InputError("DATASETS.TEST is empty: name the data set with --dataset")
     model = load_classifier(cfg)
     loader = build_export_loader(cfg, name, args.image_size, args.max_images)
-    with tqdm(loader, unit="batch", disable=None) as batches:  # silent where stderr is no terminal
+    # A bar, silent where stderr is no terminal.
+    with sizes_fit(cfg, "a batch", SIZES), tqdm(loader, unit="batch", disable=None) as batches:
         count = export_ponder(model, batches, args.output, args.gzip)
     logger.info("Ponder costs of %d images of %s are in %s", count, name, args.output)
 

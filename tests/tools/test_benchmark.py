@@ -385,8 +385,11 @@ def test_what_ends_a_run_costs_no_finished_table(tool, tmp_path, capsys, monkeyp
     given = ["--ratios", "1.0", "--rivals", "eager", "--executions", "dense", "--sizes", "32x32", "64x32"]
     with pytest.raises(SystemExit) as stop:
         tool.main(["extractor", *TINY, *given, "--json", str(out)])
-    assert stop.value.code == code and "Traceback" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert stop.value.code == code and "Traceback" not in said
     assert out.exists() == bool(finished)
+    if isinstance(end, MemoryError):
+        assert "error: out of memory: lower --sizes 32x32 64x32 or --batch 1 (" in said
     if finished:
         (table,) = json.loads(out.read_text())["tables"]
         assert table["title"] == begun[0] and table["rows"]
