@@ -30,7 +30,7 @@ from sact_det.benchmark.memory import measure_memory
 from sact_det.benchmark.networks import PartSettings
 from sact_det.benchmark.parts import measure_part
 from sact_det.benchmark.report import MemoryTable, Table, machine_line
-from sact_det.benchmark.rivals import RIVALS
+from sact_det.benchmark.rivals import FOR_CUDA, RIVALS
 from sact_det.benchmark.setting import PRECISIONS, Setting
 from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
@@ -272,9 +272,8 @@ def fill_in(args: argparse.Namespace) -> None:
     for option in ("sizes", "batch", "executions", "rounds"):
         if getattr(args, option) is None:
             setattr(args, option, getattr(measure, option))
-    rivals = list(RIVALS) if args.rivals is None else args.rivals
-    if args.rivals is None and not args.device.startswith("cuda"):
-        rivals.remove("compile-graphs")
+    on_cuda = args.device.startswith("cuda")
+    rivals = [name for name in RIVALS if on_cuda or name not in FOR_CUDA] if args.rivals is None else args.rivals
     args.rivals = [name for name in dict.fromkeys(rivals) if name != "none"]
 
 

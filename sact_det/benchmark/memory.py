@@ -20,6 +20,7 @@ import torch
 from sact_det.benchmark.networks import PartSettings, dense_part
 from sact_det.benchmark.report import MemoryTable
 from sact_det.benchmark.rivals import (
+    FOR_CUDA,
     RIVALS,
     Unavailable,
     check_onnxruntime,
@@ -111,7 +112,7 @@ def measure_memory(
                     if not path.exists():
                         export_onnx(dense_part(part), x, path)
                     job = replace(job, onnx=str(path))
-                if name == "compile-graphs" and setting.device.type != "cuda":
+                if name in FOR_CUDA and setting.device.type != "cuda":
                     raise Unavailable("for CUDA only")
             except Unavailable as reason:
                 absent[name] = str(reason)

@@ -1,4 +1,4 @@
-"""The fastest ways to run the plain network: PyTorch in several forms, ONNX Runtime, OpenVINO.
+"""The fastest ways to run the plain network: PyTorch in several forms, TensorRT, ONNX Runtime, OpenVINO.
 
 All compute the same function with the same weights, on as many threads as PyTorch has; that is checked before anything
 is timed.
@@ -82,6 +82,19 @@ def compiled_with_graphs(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     return in_torch(folded(part), setting, torch.channels_last, "compile-graphs", "reduce-overhead")
 
 
+def tensorrt(part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    """TensorRT, through torch.compile; where it is installed."""
+    if setting.device.type != "cuda":
+        raise Unavailable("for CUDA only")
+    try:
+        import torch_tensorrt  # noqa: F401  (registers itself with torch.compile)
+    except ImportError as error:
+        raise Unavailable("torch_tensorrt is not installed") from error
+    rival = in_torch(folded(part), setting, torch.channels_last, "tensorrt")
+    forward = torch.compile(rival.forward, fullgraph=True, dynamic=False, backend="tensorrt")
+    return Rival(rival.name, rival.convert, forward)
+
+
 def onnxruntime(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     """ONNX Runtime's CPU or CUDA provider."""
     with tempfile.TemporaryDirectory() as folder:
@@ -162,6 +175,8 @@ def load_openvino(path: Union[str, Path], setting: Setting) -> Rival:
     return Rival("openvino", lambda x: x.contiguous().numpy(), forward)
 
 
+FOR_CUDA = ("compile-graphs", "tensorrt")  # of RIVALS, those that nothing but a GPU can run
+
 Maker = Callable[[DensePart, Tensor, Setting], Rival]
 
 RIVALS: dict[str, Maker] = {
@@ -170,6 +185,7 @@ RIVALS: dict[str, Maker] = {
     "folded": folded_norms,
     "compile": compiled,
     "compile-graphs": compiled_with_graphs,
+    "tensorrt": tensorrt,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
 }

@@ -13,7 +13,7 @@ from sact_det.benchmark.training import measure_training
 from sact_det.resnet_v2 import ResNetV2Spec
 
 RATIOS = (0.3, 0.5, 0.8, 1.0)
-RIVALS = ("channels-last", "compile", "compile-graphs")
+RIVALS = ("channels-last", "compile", "compile-graphs", "tensorrt")
 REGION = 14  # the side of a pooled region
 
 
