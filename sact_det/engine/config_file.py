@@ -24,13 +24,18 @@ def read_config_files(path: str) -> list[tuple[str, dict[str, Any]]]:
     files = []
     for file in _with_bases(str(path), ()):
         files.append(file)
-        if len(files) > _MOST_FILES:
-            raise InputError(f"{path}: builds on more than {_MOST_FILES} files ({BASE_KEY})")
+        _check_number(path, len(files))
     return files
+
+
+def _check_number(path: str, files: int) -> None:
+    if files > _MOST_FILES:
+        raise InputError(f"{path}: builds on more than {_MOST_FILES} files ({BASE_KEY})")
 
 
 def _with_bases(path: str, above: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The bases of `path`, and it; `above` are the files that build on it."""
+    _check_number((*above, path)[0], len(above))
     tree = _read(path, above)
     bases = tree.pop(BASE_KEY, [])
     for base in bases if isinstance(bases, list) else [bases]:

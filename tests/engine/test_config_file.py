@@ -84,6 +84,12 @@ def test_bases_that_multiply_are_not_followed_for_ever(write):
     assert time.perf_counter() - start < 5
 
 
+def test_a_chain_of_bases_has_an_end(write):
+    write(**{f"f{n}": {"_BASE_": f"f{n + 1}.yaml"} for n in range(2000)}, f2000={"SEED": 1})
+    assert refusal("f0.yaml") == "f0.yaml: builds on more than 100 files (_BASE_)"
+    assert merge_config("f1950.yaml").SEED == 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
