@@ -164,21 +164,23 @@ def _compare_masks(example: Example, machine: Machine, report: Report) -> None:
         return  # depths are prescribed for whole maps
     moved = copy.deepcopy(part).to(machine.device)
     precisions = ("fp32", "bf16") if machine.tiny else ("fp32", *PRECISIONS)
-    for pattern, depths in masks(part, x).items():
-        if machine.tiny and pattern.endswith("active") and name != "one position":
-            continue  # Triton's interpreter is slow
-        part.prescribe(depths)
-        with evaluated_by(part, "dense"):
-            expected = outcome(part, x, None, Setting())
-        moved.prescribe(depths)
-        for precision in precisions:
-            setting = Setting(device=machine.device, precision=precision)
-            tolerance = EXACT if precision == "fp32" else setting.tolerance
-            for kind in RUNS:
-                with setting.activated(), evaluated_by(moved, kind):
-                    own = outcome(moved, x.to(machine.device), None, setting)
-                _judge(f"{name}, {pattern}, {precision}, {kind}", own, expected, tolerance, report)
-    part.prescribe(None)
+    try:
+        for pattern, depths in masks(part, x).items():
+            if machine.tiny and pattern.endswith("active") and name != "one position":
+                continue  # Triton's interpreter is slow
+            part.prescribe(depths)
+            with evaluated_by(part, "dense"):
+                expected = outcome(part, x, None, Setting())
+            moved.prescribe(depths)
+            for precision in precisions:
+                setting = Setting(device=machine.device, precision=precision)
+                tolerance = EXACT if precision == "fp32" else setting.tolerance
+                for kind in RUNS:
+                    with setting.activated(), evaluated_by(moved, kind):
+                        own = outcome(moved, x.to(machine.device), None, setting)
+                    _judge(f"{name}, {pattern}, {precision}, {kind}", own, expected, tolerance, report)
+    finally:
+        part.prescribe(None)  # the next examples have the same network
 
 
 def _compare_with_the_original(machine: Machine, report: Report) -> None:

@@ -14,8 +14,10 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 STEPS = 20
 RATE = 1e-3
 PRECISIONS: dict[str, Optional[torch.dtype]] = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Of the first step's losses between executions: one rounding; relative.
-TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2}
+# Of the first step's losses between executions, relative: they round differently, convolutions on a GPU to TF32.
+TOLERANCES = {"fp32": 1e-2, "fp16": 2e-2, "bf16": 5e-2}
+# What depends on features alone. Regions are chosen by their scores: a rounding may choose others, with other losses.
+COMPARED = ("loss_ponder", "loss_rpn_cls", "loss_rpn_loc")
 TINY = ["MODEL.SACT.NORM", "FrozenBN"]
 R_50 = [
     "MODEL.SACT.UNITS",
@@ -145,7 +147,8 @@ def _compare(
                 report.values.setdefault("losses", {})[label] = course.losses
                 first[execution] = course.losses[0]
         if len(first) == 2:
-            for loss, value in first["dense"].items():
+            for loss in COMPARED:
+                value = first["dense"][loss]
                 off = abs(first["auto"][loss] - value) / max(abs(value), 1e-3)
                 label = f"{name}, {precision}, {loss}: {first['auto'][loss]:.6g} and {value:.6g}"
                 report.check("the first step's losses agree", off <= TOLERANCES[precision], label)
