@@ -115,6 +115,7 @@ def _unset(value: Any) -> Optional[bool]:
 
 
 def _box(value: Any) -> Optional[tuple[float, ...]]:
+    """As floats: Detectron2 resizes a box of integers in integers."""
     is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
     return tuple(map(float, value)) if is_box else None
 

@@ -148,6 +148,22 @@ def test_boxes_that_stick_out_are_clipped_to_the_image(tmp_path):
             assert y1 == height and (x0, x1) == (0, width)
 
 
+@pytest.mark.parametrize("number", [int, float])
+def test_boxes_are_scaled_with_their_image_and_not_rounded(tmp_path, number):
+    files = write_coco_folder(tmp_path, num_images=2)
+    content = json.loads(Path(files[0]).read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [number(side) for side in (7, 11, 41, 43)]
+    Path(files[0]).write_text(json.dumps(content))
+    cfg = config(files, "INPUT.MIN_SIZE_TRAIN", "(113,)", "INPUT.RANDOM_FLIP", "none")
+    for item in next(iter(build_train_loader(cfg))):
+        height, width = item["image"].shape[1:]
+        scale = torch.tensor([width / item["width"], height / item["height"]]).repeat(2)
+        expected = torch.tensor([7, 11, 48, 54]) * scale
+        torch.testing.assert_close(item["instances"].gt_boxes.tensor, expected.expand(2, 4))
+        assert (expected % 1 != 0).all()
+
+
 def error_line(loader):
     try:
         images(loader, 2)
