@@ -45,8 +45,8 @@ def address(tensor: Optional[Tensor], dtype: torch.dtype = torch.float32, stride
     """
     if tensor is None:
         return None
-    here = tensor.dtype == dtype and tensor.device.type == "cpu" and not tensor.is_neg()
-    if not here or not (strided or tensor.is_contiguous()):
+    fits = tensor.dtype == dtype and tensor.is_cpu and not tensor.is_neg()
+    if not fits or not (strided or tensor.is_contiguous()):
         raise ValueError(
             f"a kernel takes {dtype} on the CPU, with no sign pending{'' if strided else ' and contiguous'}; got "
             f"{tensor.dtype} {list(tensor.shape)} on {tensor.device} with strides {tensor.stride()}"

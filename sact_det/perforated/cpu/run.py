@@ -76,6 +76,7 @@ class RowsRun(Run):
         positions = math.prod(self._shape)
         self._padded = valid is not None
         self._taken: dict[str, Tensor] = {}
+        self._scratch_size = 0
         # The first unit writes the output, which is the state, too. From the second one on, the positions that are
         # evaluated, `moved`, have a state of their own; no row is ever copied. A plain block has nothing but its state.
         self._output = self._state = self._rows_of_output(positions, channels)
@@ -85,7 +86,8 @@ class RowsRun(Run):
         self._sums = None if block.halting == "none" else zeros(number, channels, dtype=torch.float64)
         self._scores: Optional[Tensor] = None
         self._image_logits = empty(number)
-        self._lists = empty(2, positions, dtype=torch.int64)  # active positions, and what a 3x3 convolution reads
+        # Active positions, and what a 3x3 convolution reads.
+        self._lists = empty(positions, dtype=torch.int64), empty(positions, dtype=torch.int64)
 
         rows = x.permute(0, 2, 3, 1)
         as_it_is = x.dtype == torch.bfloat16 and packed.struct.bfloat16 and packed.struct.projects
@@ -160,7 +162,9 @@ class RowsRun(Run):
             if to.products is None:
                 to.products = address(self._take("products", self._exists.numel(), packed.products_size))
         struct = self._packed.units[unit].struct
-        to.scratch = address(self._take_any("scratch", self._kernels.scratch_size(struct, to, self._threads)))
+        size = self._kernels.scratch_size(struct, to, self._threads)
+        if size > self._scratch_size:
+            to.scratch, self._scratch_size = address(self._take_any("scratch", size)), size
         self._kernels.evaluate_unit(struct, branch, to, self._threads)
 
     def start_halting(
