@@ -69,7 +69,7 @@ class SACTClassifier(Classifier):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
         self.set_execution(execution)
-        freeze([self.stem, *(self.get_submodule(name) for name in self.block_names)][:freeze_at])
+        freeze([self.stem, *(self.get_submodule(name) for name in self.block_names)], freeze_at)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

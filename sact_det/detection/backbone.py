@@ -17,6 +17,7 @@ from sact_det.network_spec import NetworkSpec
 from sact_det.norm import frozen_norm
 from sact_det.padding import Sizes, check_batch, own_sizes, strided_sizes, valid_mask
 from sact_det.ponder import PonderRecord
+from sact_det.recording import is_recording
 from sact_det.resnet_v2 import Stem
 
 EXTRACTOR_BLOCKS = (1, 2, 3)
@@ -24,6 +25,14 @@ STRIDE = 16
 FEATURES = ("res4", "res4_relu")
 
 logger = logging.getLogger(__name__)
+
+
+def is_read(cfg: CfgNode, feature: str) -> bool:
+    """Whether a key IN_FEATURES, whosever it is, names a feature."""
+    return any(
+        is_read(value, feature) if isinstance(value, CfgNode) else key == "IN_FEATURES" and feature in value
+        for key, value in cfg.items()
+    )
 
 
 class SACTBackbone(Backbone):
@@ -42,7 +51,7 @@ class SACTBackbone(Backbone):
             and rests.
 
     Raises:
-        ValueError: there is no such execution or feature.
+        ValueError: there is no such execution or feature, or freeze_at is negative.
     """
 
     @configurable
@@ -74,9 +83,7 @@ class SACTBackbone(Backbone):
             "spec": spec_from_config(cfg),
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "execution": cfg.MODEL.SACT.EXECUTION,
-            "out_features": [
-                name for name in FEATURES if name in (*cfg.MODEL.RPN.IN_FEATURES, *cfg.MODEL.ROI_HEADS.IN_FEATURES)
-            ],
+            "out_features": [name for name in FEATURES if is_read(cfg, name)],
         }
 
     @property
@@ -98,8 +105,11 @@ class SACTBackbone(Backbone):
 
         Args:
             freeze_at: 0: nothing; 1: the stem; 2: also block 1, and so on; from 4 on also the norm of "res4_relu".
+
+        Raises:
+            ValueError: freeze_at is negative.
         """
-        freeze([self.stem, *self.blocks.values()][:freeze_at])
+        freeze([self.stem, *self.blocks.values()], freeze_at)
         if freeze_at > len(self.blocks):
             self._freeze_norm()
         return self
@@ -134,7 +144,8 @@ class SACTBackbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Detectron2's interface: images of one size -> features by name; what they took is not said."""
-        if self.training and torch.is_grad_enabled() and self.spec.halting != "none" and not self._warned:
+        learns = self.training and torch.is_grad_enabled() and not is_recording()
+        if learns and self.spec.halting != "none" and not self._warned:
             self._warned = True
             logger.warning(
                 "A SACTBackbone trains without a price on its computation: this meta-architecture asks for its "

@@ -11,6 +11,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from sact_det.detection.backbone import SACTBackbone
+from sact_det.detection.parts import check_parts
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
 from sact_det.engine.logged import log_after_backward
 from sact_det.errors import InputError
@@ -61,7 +62,8 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of the constructor."""
+        """Arguments of the constructor. Raises InputError if it takes no such parts."""
+        check_parts(cfg)
         return {
             **super().from_config(cfg),
             "tau": cfg.MODEL.SACT.TAU,
@@ -74,9 +76,14 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
         self.roi_heads.res5.block4.set_execution(execution)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation."""
+        """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation.
+
+        Raises ValueError for no images in training; in evaluation they have no outputs.
+        """
         if not self.training:
             return self.inference(batched_inputs)
+        if not batched_inputs:
+            raise ValueError("`batched_inputs`: there is nothing to learn from no images")
         images = self.preprocess_image(batched_inputs)
         targets = [x["instances"].to(self.device) for x in batched_inputs]
         features, ponder = self.backbone.extract(images.tensor, images.image_sizes)
@@ -99,6 +106,8 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
     ) -> list[Any]:
         """GeneralizedRCNN.inference, with "ponder" and "box_head_flops" in each (postprocessed) output."""
         assert not self.training
+        if not batched_inputs:
+            return []
         images = self.preprocess_image(batched_inputs)
         features, ponder = self.backbone.extract(images.tensor, images.image_sizes)
         if detected_instances is not None:  # whose boxes stand: without masks, block 4 has nothing to do
@@ -125,7 +134,9 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
         """Logs what the step took when the backward pass has reached `loss`."""
         dense = sum(extractor_flops(self.reference_units, self.backbone.spec.base_channels, h, w) for h, w in sizes)
         values = {"sact/flops_percent": 100 * ponder.flops.sum().double() / dense}
-        for name, block in {**ponder.blocks, "block4": self.roi_heads.res5.ponder}.items():
+        box_head = self.roi_heads.res5.ponder
+        blocks = {**ponder.blocks, "block4": box_head} if len(box_head.flops) else ponder.blocks  # or of no region
+        for name, block in blocks.items():
             values[f"sact/{name}_cost"] = block.mean_cost().mean()
             values[f"sact/{name}_units"] = block.mean_units().mean()
         log_after_backward(values, loss)

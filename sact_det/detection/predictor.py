@@ -13,6 +13,8 @@ from sact_det.detection.augmentation import build_augmentation
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import ponder_row
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.engine.config_checks import check_ranges
+from sact_det.engine.config_table import DETECTION
 from sact_det.engine.stages import build_model
 from sact_det.errors import InputError
 from sact_det.ponder import PonderRecord
@@ -42,11 +44,13 @@ class Predictor:
         cfg: MODEL.WEIGHTS names a file with the whole detector.
 
     Raises:
-        InputError: the model is not a SACTGeneralizedRCNN, or its weights are missing, broken or do not fit.
+        InputError: the model is not a SACTGeneralizedRCNN or sees neither RGB nor BGR, or its weights are missing,
+            broken or do not fit.
     """
 
     def __init__(self, cfg: CfgNode):
-        self._input_format: str = cfg.INPUT.FORMAT
+        check_ranges(cfg, {"INPUT.FORMAT": DETECTION["INPUT.FORMAT"]})
+        self.input_format: str = cfg.INPUT.FORMAT
         self._reference_units = tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
         self._resize = T.AugmentationList(build_augmentation(cfg, is_train=False))
         self.model = build_model(cfg)
@@ -65,9 +69,11 @@ class Predictor:
         Raises:
             ValueError: it is something else.
         """
+        if not isinstance(image, np.ndarray):
+            raise ValueError(f"`image` must be uint8 BGR [H, W, 3] in numpy; got a {type(image).__name__}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"`image` must be uint8 BGR [H, W, 3]; got {image.dtype} {list(image.shape)}")
-        if self._input_format == "RGB":
+        if self.input_format == "RGB":
             image = image[:, :, ::-1]
         augmented = T.AugInput(image)
         self._resize(augmented)

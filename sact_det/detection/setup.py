@@ -4,17 +4,14 @@ from typing import Sequence
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import BACKBONE_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY
-from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
-from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 
 from sact_det.data.coco import register_coco_datasets
-from sact_det.detection.backbone import EXTRACTOR_BLOCKS, build_sact_resnet_backbone
-from sact_det.detection.roi_heads import SACTRes5ROIHeads
+from sact_det.detection.backbone import EXTRACTOR_BLOCKS
+from sact_det.detection.parts import check_parts
 from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_rules import whole, within
 from sact_det.engine.config_table import DETECTION, UNUSED_BY_DETECTORS
-from sact_det.engine.setup import check_registered, check_sact
+from sact_det.engine.setup import check_sact
 from sact_det.errors import InputError
 from sact_det.resnet_v2 import ResNetV2Spec
 
@@ -30,45 +27,15 @@ def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
         InputError: a value cannot be used.
     """
     check_sact(cfg, ResNetV2Spec, len(EXTRACTOR_BLOCKS))
-    model = cfg.MODEL
-    check_registered("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY)
-    check_registered("MODEL.PROPOSAL_GENERATOR.NAME", model.PROPOSAL_GENERATOR.NAME, PROPOSAL_GENERATOR_REGISTRY)
-    check_registered("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY)
-    check_registered("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY)
-    check_registered("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY)
-    _check_parts(cfg)
-    _check_boxes_only(cfg)
+    check_parts(cfg)
     check_ranges(cfg, DETECTION)
     check_no_effect(cfg, UNUSED_BY_DETECTORS, "a detector")
     _check_anchors_and_labels(cfg)
     _check_sizes(cfg)
-    stated = model.ROI_HEADS.NUM_CLASSES
+    stated = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     register_coco_datasets(cfg)
     _take_classes(cfg, stated, overrides[::2])
-
-
-def _check_parts(cfg: CfgNode) -> None:
-    """Detectron2's own backbones and box heads keep no account of their computation."""
-    model = cfg.MODEL
-    for section, registry, ours in (
-        ("BACKBONE", BACKBONE_REGISTRY, build_sact_resnet_backbone.__name__),
-        ("ROI_HEADS", ROI_HEADS_REGISTRY, SACTRes5ROIHeads.__name__),
-    ):
-        name = model[section].NAME
-        if registry.get(name).__module__.startswith("detectron2."):
-            raise InputError(
-                f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE} needs MODEL.{section}.NAME {ours}; got {name!r}"
-            )
-
-
-def _check_boxes_only(cfg: CfgNode) -> None:
-    model = cfg.MODEL
-    for key in ("MASK_ON", "KEYPOINT_ON"):
-        if model[key]:
-            raise InputError(f"MODEL.{key}: {model.ROI_HEADS.NAME} detects boxes only")
-    for section, name in (("PROPOSAL_GENERATOR", "RRPN"), ("ANCHOR_GENERATOR", "RotatedAnchorGenerator")):
-        if name == model[section].NAME:
-            raise InputError(f"MODEL.{section}.NAME {name}: {model.ROI_HEADS.NAME} takes no rotated boxes")
+    _check_federated(cfg)
 
 
 def _check_anchors_and_labels(cfg: CfgNode) -> None:
@@ -139,3 +106,14 @@ def _take_classes(cfg: CfgNode, stated: int, overridden: Sequence[str]) -> None:
         if count != counts[first]:
             raise InputError(f"data set {name!r} has {count} classes, {first!r} has {counts[first]}")
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = counts[first]
+
+
+def _check_federated(cfg: CfgNode) -> None:
+    """The federated loss draws classes by how often they occur, which Detectron2 knows of LVIS alone."""
+    head, names = cfg.MODEL.ROI_BOX_HEAD, cfg.DATASETS.TRAIN
+    counted = names and all(MetadataCatalog.get(name).get("class_image_count") is not None for name in names)
+    if head.USE_FED_LOSS and head.USE_SIGMOID_CE and not counted:
+        raise InputError(
+            "MODEL.ROI_BOX_HEAD.USE_FED_LOSS needs data sets in DATASETS.TRAIN whose metadata has class_image_count; "
+            f"got {tuple(names)}"
+        )

@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 from lively_detector import write_lively_detector
+from PIL import Image
 
-from sact_det.detection.backbone import SACTBackbone
+from sact_det.block import EXECUTIONS
+from sact_det.detection.backbone import SACTBackbone, is_read
+from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.predictor import Predictor
 from sact_det.errors import InputError
 from sact_det.norm import FrozenBatchNorm2d
@@ -43,9 +48,16 @@ def test_a_predictor_takes_what_detectron2s_takes(weights, channels):
     assert not torch.equal(flipped.instances.scores[:1], ours.instances.scores[:1])
 
 
-@pytest.mark.parametrize("image", [photograph()[..., 0], photograph() / 255, photograph()[..., :2], photograph()[:0]])
+@pytest.mark.parametrize(
+    "image",
+    [
+        *(photograph()[..., 0], photograph() / 255, photograph()[..., :2], photograph()[:0]),
+        *(torch.from_numpy(photograph()), Image.fromarray(photograph())),
+    ],
+    ids=["grey", "float", "two channels", "empty", "torch", "PIL"],
+)
 def test_a_predictor_says_what_is_no_image(weights, image):
-    with pytest.raises(ValueError, match=r"`image` must be uint8 BGR \[H, W, 3\]; got"):
+    with pytest.raises(ValueError, match=r"`image` must be uint8 BGR \[H, W, 3\].*; got"):
         Predictor(load_config(TINY, ["MODEL.WEIGHTS", weights]))(image)
 
 
@@ -70,13 +82,23 @@ def test_freezing_fixes_the_first_parts_and_leaves_halting_branches(freeze_at):
     assert isinstance(backbone.res4_norm, FrozenBatchNorm2d) == (freeze_at == 4)
 
 
+def test_there_is_no_freezing_backwards():
+    with pytest.raises(ValueError, match="`freeze_at` must be 0 or more; got -1"):
+        build_model(load_config(TINY)).backbone.freeze(-1)
+
+
+def test_a_feature_is_read_by_whoever_names_it():
+    cfg = get_cfg()
+    assert is_read(cfg, "res4") and not is_read(cfg, "res4_relu")
+    cfg.MODEL.RETINANET.IN_FEATURES = ["res4_relu"]
+    assert is_read(cfg, "res4_relu")
+
+
 def test_a_norm_that_nothing_reads_rests_and_its_files_fit(weights):
     overrides = ["MODEL.RPN.IN_FEATURES", "['res4']", "MODEL.WEIGHTS", weights]
     model = build_model(load_config(TINY, overrides)).train()
     image = {"image": torch.from_numpy(photograph().transpose(2, 0, 1).copy()), "height": 90, "width": 120}
     gold = Instances((90, 120), gt_boxes=Boxes(torch.tensor([[10.0, 10, 60, 60]])), gt_classes=torch.tensor([1]))
-    from detectron2.utils.events import EventStorage
-
     with EventStorage():
         sum(model([{**image, "instances": gold}]).values()).backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -115,8 +137,6 @@ def test_a_backbone_under_a_meta_architecture_without_a_price_says_so_once(caplo
 
 
 def test_other_box_heads_are_refused_when_the_detector_is_built():
-    from sact_det.detection.meta_arch import SACTGeneralizedRCNN
-
     model = build_model(load_config(TINY))
     with pytest.raises(InputError, match=r"needs MODEL\.ROI_HEADS\.NAME SACTRes5ROIHeads; got a Linear"):
         SACTGeneralizedRCNN(
@@ -128,3 +148,72 @@ def test_other_box_heads_are_refused_when_the_detector_is_built():
             pixel_mean=[0.0] * 3,
             pixel_std=[1.0] * 3,
         )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("BACKBONE.NAME", "foo", "must be one of .*build_sact_resnet_backbone.*; got 'foo'"),
+        ("BACKBONE.NAME", "build_resnet_backbone", "needs MODEL.BACKBONE.NAME build_sact_resnet_backbone; got"),
+        ("BACKBONE.NAME", "build_resnet_fpn_backbone", "needs MODEL.BACKBONE.NAME build_sact_resnet_backbone; got"),
+        ("ROI_HEADS.NAME", "foo", "must be one of .*SACTRes5ROIHeads.*; got 'foo'"),
+        ("ROI_HEADS.NAME", "StandardROIHeads", "needs MODEL.ROI_HEADS.NAME SACTRes5ROIHeads; got"),
+        ("ROI_HEADS.NAME", "CascadeROIHeads", "needs MODEL.ROI_HEADS.NAME SACTRes5ROIHeads; got"),
+        ("ROI_HEADS.NAME", "Res5ROIHeads", "needs MODEL.ROI_HEADS.NAME SACTRes5ROIHeads; got"),
+        ("ROI_HEADS.NAME", "RROIHeads", "needs MODEL.ROI_HEADS.NAME SACTRes5ROIHeads; got"),
+        ("PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "must be one of RPN, .*; got 'PrecomputedProposals'"),
+        ("PROPOSAL_GENERATOR.NAME", "RRPN", "takes no rotated boxes"),
+        ("ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "takes no rotated boxes"),
+        ("RPN.HEAD_NAME", "foo", "must be one of StandardRPNHead; got 'foo'"),
+        ("LOAD_PROPOSALS", True, "has no effect on a detector"),
+        ("MASK_ON", True, "detects boxes only"),
+        ("KEYPOINT_ON", True, "detects boxes only"),
+        ("RPN.IN_FEATURES", ["res5"], "'res4' or 'res4_relu'.*; got"),
+        ("RPN.IN_FEATURES", [], "'res4' or 'res4_relu'.*; got"),
+        ("ROI_HEADS.IN_FEATURES", ["p2", "p3"], "'res4' or 'res4_relu'.*; got"),
+    ],
+)
+def test_a_detector_of_other_parts_is_refused_where_it_is_built(key, value, message):
+    cfg = load_config(TINY).clone()
+    cfg.defrost()
+    *sections, name = f"MODEL.{key}".split(".")
+    node = cfg
+    for section in sections:
+        node = node[section]
+    node[name] = value
+    with pytest.raises(InputError, match=message) as error:
+        build_model(cfg)
+    assert "\n" not in str(error.value) and f"MODEL.{key}" in str(error.value)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_no_images_have_no_outputs(execution):
+    model = build_model(load_config(TINY, ["MODEL.SACT.EXECUTION", execution])).eval()
+    assert model([]) == [] == model.inference([], do_postprocess=False)
+    with torch.no_grad():
+        features, record = model.backbone.extract(torch.zeros(0, 3, 32, 48))
+    assert features["res4"].shape == (0, 128, 2, 3) and record.flops.shape == (0,)
+    with pytest.raises(ValueError, match="`batched_inputs`"):
+        model.train()([])
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN", "SyncBN", "MovingBN"])
+@pytest.mark.parametrize("halting", ["none", "act", "sact"])
+def test_a_step_without_regions_learns_from_the_rest_and_says_nothing_of_block_4(monkeypatch, norm, halting):
+    overrides = ["MODEL.SACT.NORM", norm, "MODEL.SACT.BOX_HEAD_HALTING_NORM", "BN" if norm == "BN" else "MovingBN"]
+    model = build_model(load_config(TINY, ["MODEL.SACT.HALTING", halting, *overrides])).train()
+    before = {name: value.clone() for name, value in model.roi_heads.named_buffers()}
+    propose = model.proposal_generator.forward
+    no_proposals = lambda *inputs: ([found[:0] for found in propose(*inputs)[0]], propose(*inputs)[1])  # noqa: E731
+    monkeypatch.setattr(model.proposal_generator, "forward", no_proposals)
+    nothing = Instances((90, 120), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0, dtype=torch.int64))
+    image = {"image": torch.from_numpy(photograph().transpose(2, 0, 1).copy()), "height": 90, "width": 120}
+    with EventStorage() as storage:
+        losses = model([{**image, "instances": nothing}])
+        sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert all(torch.equal(value, before[name]) for name, value in model.roi_heads.named_buffers())
+    logged = storage.latest()
+    assert "sact/block3_units" in logged and "sact/block4_units" not in logged
+    assert all(np.isfinite(value) for value, _ in logged.values())

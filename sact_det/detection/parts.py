@@ -1,0 +1,54 @@
+"""Of which parts of Detectron2 a SACT detector may be built."""
+
+from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
+
+from sact_det.detection.backbone import build_sact_resnet_backbone
+from sact_det.detection.roi_heads import SACTRes5ROIHeads
+from sact_det.engine.config_checks import check_no_effect, check_ranges
+from sact_det.engine.config_table import DETECTION
+from sact_det.engine.setup import check_registered
+from sact_det.errors import InputError
+
+_FEATURES = {key: rule for key, rule in DETECTION.items() if key.endswith("IN_FEATURES")}
+
+
+def check_parts(cfg: CfgNode) -> None:
+    """Raises InputError, naming the key, if a part is unknown or cannot be one of a SACTGeneralizedRCNN."""
+    model = cfg.MODEL
+    check_registered("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY)
+    check_registered("MODEL.PROPOSAL_GENERATOR.NAME", model.PROPOSAL_GENERATOR.NAME, PROPOSAL_GENERATOR_REGISTRY)
+    check_registered("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY)
+    check_registered("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY)
+    check_registered("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY)
+    _check_accounts(cfg)
+    _check_boxes(cfg)
+    check_ranges(cfg, _FEATURES)
+
+
+def _check_accounts(cfg: CfgNode) -> None:
+    """Detectron2's own backbones and box heads keep no account of their computation."""
+    model = cfg.MODEL
+    for section, registry, ours in (
+        ("BACKBONE", BACKBONE_REGISTRY, build_sact_resnet_backbone.__name__),
+        ("ROI_HEADS", ROI_HEADS_REGISTRY, SACTRes5ROIHeads.__name__),
+    ):
+        name = model[section].NAME
+        if registry.get(name).__module__.startswith("detectron2."):
+            raise InputError(
+                f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE} needs MODEL.{section}.NAME {ours}; got {name!r}"
+            )
+
+
+def _check_boxes(cfg: CfgNode) -> None:
+    """Upright boxes alone, of proposals that the model makes itself."""
+    model = cfg.MODEL
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if model[key]:
+            raise InputError(f"MODEL.{key}: {model.ROI_HEADS.NAME} detects boxes only")
+    for section, name in (("PROPOSAL_GENERATOR", "RRPN"), ("ANCHOR_GENERATOR", "RotatedAnchorGenerator")):
+        if name == model[section].NAME:
+            raise InputError(f"MODEL.{section}.NAME {name}: {model.ROI_HEADS.NAME} takes no rotated boxes")
+    check_no_effect(cfg, ("MODEL.LOAD_PROPOSALS",), "a detector")
