@@ -210,7 +210,7 @@ def _perforated(block: AdaptiveBlock) -> AdaptiveBlock:
 def test_frozen_parts_get_no_gradients_and_change_no_others(frozen: str, x_learns: bool):
     block = block_of()
     if frozen == "all but halting":
-        freeze([block])
+        freeze([block], 1)
     part = {"first unit": "units.0.", "3x3": "conv2", "biases": "bias", "halting": "halting", "last unit": "units.3."}
     for name, parameter in block.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and part.get(frozen, " ") not in name)
