@@ -108,6 +108,13 @@ def test_types_that_differ_from_the_weights_are_refused_likewise(weights: str, x
     assert len(refusals(build, images(1, 20, 20).to(x))) == 1
 
 
+@torch.no_grad()
+def test_neither_does_autocast_make_floats_of_doubles():
+    build = lambda execution: stem_of(execution).double()  # noqa: E731
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(refusals(build, images(1, 20, 20))) == 1
+
+
 def negated(x: Tensor) -> Tensor:
     """x, as PyTorch writes a number whose sign is still to be changed."""
     y = torch.complex(torch.zeros_like(x), -x).conj().imag

@@ -34,7 +34,7 @@ def why_not_here(module: nn.Module, x: Tensor, weight: Tensor) -> Optional[str]:
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
     dtype = compute_type(x)
-    if x.device.type == "cpu" and not {x.dtype, dtype} <= _INPUT_TYPES:
+    if x.device.type == "cpu" and not {x.dtype, dtype, weight.dtype} <= _INPUT_TYPES:
         return "they compute in float32 and in 16 bits"
     return _why_not_at_all(x, weight) or _why_slower(dtype)
 
