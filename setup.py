@@ -32,7 +32,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["sact_det", "sact_det.*", "saliency", "saliency.*"]),
-    package_data={"sact_det": ["py.typed", "perforated/cpu/*.cpp", "perforated/cpu/*.h"], "saliency": ["py.typed"]},
+    package_data={"sact_det": ["py.typed", "execution/cpu/*.cpp", "execution/cpu/*.h"], "saliency": ["py.typed"]},
     install_requires=[
         "google-crc32c>=1.5",
         "h5py>=3.10",

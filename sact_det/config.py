@@ -1,11 +1,6 @@
 """Every configuration key this project adds to Detectron2's, with its symbol in the paper."""
 
-from dataclasses import fields
-
 from yacs.config import CfgNode as CN
-
-from sact_det.network_spec import NetworkSpec
-from sact_det.resnet_v2 import ResNetV2Spec
 
 
 def add_sact_config(cfg: CN) -> None:
@@ -58,7 +53,7 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.REFERENCE_UNITS = (3, 4, 23)
 
     cfg.MODEL.CLASSIFIER = node()
-    # "imagenet" (sact_det/resnet_v2.py) or "cifar" (sact_det/resnet_cifar.py).
+    # "imagenet" (sact_det/network/resnet_v2.py) or "cifar" (sact_det/network/resnet_cifar.py).
     cfg.MODEL.CLASSIFIER.FAMILY = "imagenet"
     # As many as the data set has classes, or one more: class 0 is then background, as in the original's ImageNet
     # models.
@@ -83,26 +78,3 @@ def add_sact_config(cfg: CN) -> None:
     # Labelled images to register: (name, path) each, or (name, path, split) with split "train" or "val" where the path
     # holds both. What the path may be is said in sact_det/data/image_sources.py.
     cfg.DATASETS.CLASSIFICATION = []
-
-
-def spec_from_config(cfg: CN, family: type[NetworkSpec] = ResNetV2Spec) -> NetworkSpec:
-    """The network that a config describes. Raises ValueError, naming the argument, if a value is out of range."""
-    sact = cfg.MODEL.SACT
-    if len(sact.UNITS) != family.max_blocks:
-        raise ValueError(
-            f"`units` must list {family.max_blocks} positive integers, one per block; got {tuple(sact.UNITS)}"
-        )
-    values = {
-        "units": tuple(sact.UNITS),
-        "base_channels": sact.BASE_CHANNELS,
-        "halting": sact.HALTING,
-        "norm": sact.NORM,
-        "halting_norm": sact.HALTING_NORM,
-        "norm_decay": sact.NORM_DECAY,
-        "eps": sact.EPS,
-        "tile": sact.TILE,
-        "dilation": tuple(sact.DILATION),
-        "stem_pool": sact.STEM_POOL,
-    }
-    known = {field.name for field in fields(family)}
-    return family(**{name: value for name, value in values.items() if name in known})

@@ -9,11 +9,11 @@ from detectron2.config import CfgNode
 
 import sact_det.classification.setup
 import sact_det.detection.setup
+from sact_det.base.errors import InputError
 from sact_det.classification.trainer import ClassificationTrainer
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.setup import merge_config
 from sact_det.engine.trainer import Trainer
-from sact_det.errors import InputError
 
 
 class Task(NamedTuple):

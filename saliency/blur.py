@@ -10,7 +10,7 @@ from typing import Union
 import numpy as np
 from scipy import fft
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 Sigma = Union[float, tuple[float, float]]
 

@@ -18,9 +18,9 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from sact_det.errors import InputError
-from sact_det.files import replacing, write_json
-from sact_det.npz_file import read_arrays
+from sact_det.base.errors import InputError
+from sact_det.base.files import replacing, write_json
+from sact_det.base.npz_file import read_arrays
 
 logger = logging.getLogger(__name__)
 

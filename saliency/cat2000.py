@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Sequence, Union
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_files import IMAGE_SUFFIXES, is_visible
-from sact_det.errors import InputError
 from saliency.dataset import FixationDataset, FixationImage, check_same_shape, load_images, natural_order
 from saliency.fixations import MAT_SUFFIX, MAT_VARIABLE, read_fixations
 from saliency.images import LEVEL_SUFFIXES, files_by_stem

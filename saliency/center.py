@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 KINDS = ("stretched", "isotropic", "mit")
 

@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, Sequence, Union
 import numpy as np
 from tqdm import tqdm
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.fixations import Fixations
 from saliency.images import read_image
 

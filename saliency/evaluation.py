@@ -10,7 +10,7 @@ from typing import Mapping, Optional, Sequence
 
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.center import KINDS, CenterBaseline
 from saliency.dataset import FixationDataset
 from saliency.fixations import DENSITY_SIGMA

@@ -23,13 +23,13 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException
 
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.files import file_sha256
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.preprocessing import whole_image, whole_size
 from sact_det.detection.predictor import Predictor
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.launch import launch
-from sact_det.errors import InputError, one_line
-from sact_det.files import file_sha256
 from saliency.cache import MapCache
 from saliency.dataset import FixationDataset, FixationImage
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.io import loadmat, whosmat
 from scipy.sparse import issparse
 
-from sact_det.errors import InputError, one_line
+from sact_det.base.errors import InputError, one_line
 from saliency.blur import gaussian_blur
 from saliency.images import read_levels
 

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Union
 
-from sact_det.errors import InputError, one_line
-from sact_det.text_files import read_json, read_text
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.text_files import read_json, read_text
 from saliency.dataset import FixationDataset, FixationImage, check_same_shape, image_shape, load_images
 from saliency.fixations import MAT_VARIABLE, Fixations, read_fixations
 

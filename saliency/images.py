@@ -5,9 +5,9 @@ from typing import Any, Union
 
 import numpy as np
 
+from sact_det.base.errors import InputError, one_line
 from sact_det.data.decoding import Levels, decode_levels
 from sact_det.data.image_files import IMAGE_SUFFIXES, is_visible, naming_image, read_checked, read_encoded
-from sact_det.errors import InputError, one_line
 
 ARRAY_SUFFIX = ".npy"
 LEVEL_SUFFIXES = (ARRAY_SUFFIX, *IMAGE_SUFFIXES)  # of what `read_levels` reads

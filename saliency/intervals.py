@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 _BATCH = 1_000_000  # numbers drawn at once
 

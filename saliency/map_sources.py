@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_files import IMAGE_SUFFIXES
-from sact_det.errors import InputError
 from saliency.dataset import FixationDataset
 from saliency.images import LEVEL_SUFFIXES, files_by_stem, padding_mask, read_levels
 
 if TYPE_CHECKING:
-    from sact_det.ponder_file import PonderFile
+    from sact_det.pictures.ponder_file import PonderFile
 
 Maps = Callable[[str], np.ndarray]
 
@@ -64,7 +64,7 @@ class MapFolder:
 
 
 class PonderFileMaps:
-    """The ponder maps of an HDF5 file (sact_det/ponder_file.py), each at the size of the image that the network saw.
+    """The ponder maps of an HDF5 file (sact_det/pictures/ponder_file.py), of the image's size as the network saw it.
 
     A map belongs to the image whose name its own ends with: ".../Stimuli/Action/001.jpg" to "Action/001".
 
@@ -108,7 +108,7 @@ class PonderFileMaps:
 
 @lru_cache(maxsize=4)
 def _open_ponder_file(path: str) -> "PonderFile":
-    from sact_det.ponder_file import PonderFile  # late: it imports torch, which nothing else here needs
+    from sact_det.pictures.ponder_file import PonderFile  # late: it imports torch, which nothing else here needs
 
     return PonderFile(path)
 

@@ -20,7 +20,7 @@ from typing import Optional
 
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.fixations import Fixations, FixationsLike, as_fixations
 from saliency.ranks import step_sum
 

@@ -8,8 +8,8 @@ from typing import Any, Callable, Iterator, Optional, TypeVar
 import cv2
 from tqdm import tqdm
 
-from sact_det.errors import InputError
-from sact_det.processes import deaf_to_interrupts, follow_parent
+from sact_det.base.errors import InputError
+from sact_det.base.processes import deaf_to_interrupts, follow_parent
 
 Result = TypeVar("Result")
 

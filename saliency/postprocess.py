@@ -12,7 +12,7 @@ from typing import Any, Iterator, Optional, Sequence
 import cv2
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.blur import ReflectingBlur
 from saliency.center import CenterBaseline
 

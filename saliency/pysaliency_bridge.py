@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from sact_det.errors import InputError, one_line
+from sact_det.base.errors import InputError, one_line
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
 

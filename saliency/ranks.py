@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 _BINS = 1 << 16
 _UNDECIDED = _BINS - 1  # in the table of bins: this bin holds a threshold

@@ -7,7 +7,7 @@ from typing import Any, Iterable, Sequence
 
 import numpy as np
 
-from sact_det.files import replacing, write_json
+from sact_det.base.files import replacing, write_json
 from saliency.evaluation import CENTER, Evaluation, Intervals
 from saliency.intervals import Interval
 from saliency.postprocess import PostProcessing

@@ -6,7 +6,7 @@ from typing import Callable, Iterable, Sequence
 
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency import metrics
 from saliency.center import CenterBaseline
 from saliency.dataset import FixationDataset

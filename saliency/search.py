@@ -11,7 +11,7 @@ from typing import Callable, Optional, Sequence
 
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.center import CenterBaseline
 from saliency.dataset import FixationDataset
 from saliency.fixations import DENSITY_SIGMA

@@ -11,7 +11,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from sact_det.canvas import COLORMAP, Canvas, printable, shortened
+from sact_det.pictures.canvas import COLORMAP, Canvas, printable, shortened
 from saliency.evaluation import Evaluation, Model, saliency_map
 from saliency.postprocess import PostProcessing, min_max, resize, softmax
 from saliency.scores import METRICS

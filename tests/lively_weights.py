@@ -5,8 +5,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from small_networks import enliven, images
 
-from sact_det.classification.model import FAMILIES, Classifier
-from sact_det.config import spec_from_config
+from sact_det.classification.model import Classifier
+from sact_det.engine.spec import spec_from_config
+from sact_det.network.classifier import FAMILIES
 from sact_det.weights.weight_file import save_weights
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from detectron2.modeling import build_model
 
+from sact_det.base.errors import InputError
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.trainer import ClassificationTrainer
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.trainer import DetectionTrainer
-from sact_det.errors import InputError
 from sact_det.tasks import load_config, task_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -5,7 +5,7 @@ import sys
 
 CORE = (
     "sact_det",
-    "sact_det.canvas",
+    "sact_det.pictures.canvas",
     "sact_det.classification.model",
     "sact_det.classification.preprocessing",
     "sact_det.data.cifar_python",
@@ -13,9 +13,9 @@ CORE = (
     "sact_det.data.demo",
     "sact_det.data.imagenet_tars",
     "sact_det.data.jpeg_npz",
-    "sact_det.picture_folder",
-    "sact_det.ponder_file",
-    "sact_det.visualize",
+    "sact_det.pictures.folder",
+    "sact_det.pictures.ponder_file",
+    "sact_det.pictures.panels",
     "sact_det.weights.sact_tf",
     "sact_det.weights.tf_slim",
     "sact_det.weights.tf_slim_checkpoint",

@@ -25,6 +25,10 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Unio
 
 import torch
 
+from sact_det.base.command_line import split_overrides
+from sact_det.base.errors import InputError, is_out_of_memory, one_line
+from sact_det.base.files import writable_file, write_json
+from sact_det.base.processes import command_line
 from sact_det.benchmark.machine import describe_machine
 from sact_det.benchmark.memory import measure_memory
 from sact_det.benchmark.networks import PartSettings
@@ -34,12 +38,8 @@ from sact_det.benchmark.rivals import FOR_CUDA, RIVALS
 from sact_det.benchmark.setting import PRECISIONS, Setting
 from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
-from sact_det.block import EXECUTIONS
-from sact_det.command_line import split_overrides
-from sact_det.errors import InputError, is_out_of_memory, one_line
-from sact_det.files import writable_file, write_json
-from sact_det.processes import command_line
-from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
+from sact_det.network.block import EXECUTIONS
+from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
 Tables = Iterator[Union[Table, MemoryTable]]
 SWEEP = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

@@ -19,9 +19,9 @@ from typing import Any, Callable, Optional, Sequence
 import cv2
 import numpy as np
 
-from sact_det.errors import InputError
-from sact_det.files import writable_file, write_json
-from sact_det.processes import command_line
+from sact_det.base.errors import InputError
+from sact_det.base.files import writable_file, write_json
+from sact_det.base.processes import command_line
 from saliency.blur import gaussian_blur
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations

@@ -12,10 +12,10 @@ from typing import Optional, Sequence
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
+from sact_det.base.errors import InputError
+from sact_det.base.files import write_json
+from sact_det.base.processes import command_line
 from sact_det.data.supercategories import merge_supercategories
-from sact_det.errors import InputError
-from sact_det.files import write_json
-from sact_det.processes import command_line
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

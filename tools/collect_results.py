@@ -16,14 +16,14 @@ from typing import Any, Optional, Sequence
 
 import torch
 
+from sact_det.base.errors import InputError
+from sact_det.base.files import write_json
+from sact_det.base.processes import command_line
 from sact_det.benchmark.machine import describe_machine
-from sact_det.canvas import printable
-from sact_det.errors import InputError
 from sact_det.experiments.results_file import check_rows, check_run
 from sact_det.experiments.runs import read_run
 from sact_det.experiments.table import results_table
-from sact_det.files import write_json
-from sact_det.processes import command_line
+from sact_det.pictures.canvas import printable
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

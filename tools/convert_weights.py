@@ -19,9 +19,9 @@ from typing import Any, Mapping, Optional, Sequence
 
 from torch import Tensor
 
-from sact_det.errors import InputError
-from sact_det.files import file_sha256, writable_file
-from sact_det.processes import command_line
+from sact_det.base.errors import InputError
+from sact_det.base.files import file_sha256, writable_file
+from sact_det.base.processes import command_line
 from sact_det.weights.conversion import CONVERSIONS, Converted, from_timm, recognise
 from sact_det.weights.timm import IMAGE_MEAN
 from sact_det.weights.weight_file import load_weights, save_weights

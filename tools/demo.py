@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from sact_det.base.errors import InputError
+from sact_det.base.files import replacing, write_json
+from sact_det.base.processes import command_line
+from sact_det.base.text_files import read_json
 from sact_det.data.demo import make_demo_dataset
 from sact_det.data.synthetic_fixations import make_synthetic_fixations
-from sact_det.errors import InputError
-from sact_det.files import replacing, write_json
-from sact_det.processes import command_line
-from sact_det.text_files import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output/demo")  # as in configs/demo

@@ -42,10 +42,10 @@ import numpy as np
 from PIL import Image
 
 import sact_det
-from sact_det.command_line import parse_with_overrides
-from sact_det.errors import InputError
-from sact_det.files import replacing, writable_folder
-from sact_det.processes import command_line
+from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.errors import InputError
+from sact_det.base.files import replacing, writable_folder
+from sact_det.base.processes import command_line
 from saliency.cat2000 import Statistics, read_cat2000
 from saliency.center import KINDS, CenterBaseline
 from saliency.dataset import FixationDataset

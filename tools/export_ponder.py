@@ -4,8 +4,8 @@
     python tools/export_ponder.py --config-file configs/CIFAR10/sact_R_32_tau_0.01.yaml --output ponder.h5 \
         MODEL.WEIGHTS output/cifar10_sact_R_32_tau_0.01/model_final.pth
 
-Keys and shapes are the original program's: sact_det/ponder_file.py lists them, and reads the file. Images are cropped
-and resized as in evaluation; with --image-size nothing is cut off.
+Keys and shapes are the original program's: sact_det/pictures/ponder_file.py lists them, and reads the file. Images are
+cropped and resized as in evaluation; with --image-size nothing is cut off.
 """
 
 import argparse
@@ -18,12 +18,12 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.errors import InputError
+from sact_det.base.processes import command_line
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
 from sact_det.classification.predictor import load_classifier
-from sact_det.command_line import parse_with_overrides
 from sact_det.engine.stages import sizes_fit
-from sact_det.errors import InputError
-from sact_det.processes import command_line
 from sact_det.tasks import load_config
 
 SIZES = ("INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "INPUT.CLASSIFICATION.SIZE_TEST")

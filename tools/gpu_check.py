@@ -17,9 +17,9 @@ from typing import Optional, Sequence
 
 import torch
 
-from sact_det.errors import InputError
-from sact_det.files import writable_folder
-from sact_det.processes import command_line
+from sact_det.base.errors import InputError
+from sact_det.base.files import writable_folder
+from sact_det.base.processes import command_line
 
 
 def stages():

@@ -22,10 +22,10 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
-from sact_det.command_line import parse_with_overrides
-from sact_det.errors import InputError, one_line
-from sact_det.files import replacing, write_json
-from sact_det.processes import command_line
+from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.files import replacing, write_json
+from sact_det.base.processes import command_line
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.matched_units import first_units, matched_units
 from sact_det.weights.weight_file import load_weights, save_weights

@@ -13,13 +13,13 @@ from typing import Any, Callable, Optional, Sequence
 
 from matplotlib.figure import Figure
 
+from sact_det.base.errors import InputError
+from sact_det.base.files import replacing, writable_folder
+from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
-from sact_det.errors import InputError
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.experiments.results_file import read_results
-from sact_det.figures import save_png
-from sact_det.files import replacing, writable_folder
-from sact_det.processes import command_line
+from sact_det.pictures.figures import save_png
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
     "rows": {"quality": draw_quality, "units": draw_units},

@@ -33,9 +33,9 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1  # Python le
 sanitized() { LD_PRELOAD=$preload "${PYTHON:-python}" "$@"; }
 
 sanitized -c '
-from sact_det.perforated.cpu import library
+from sact_det.execution.cpu import library
 reason = library.why_unavailable()
 raise SystemExit(reason and f"error: {reason}")'  # or else every test would be skipped
 
-[ $# -gt 0 ] || set -- tests/perforated/test_{inputs,rows,rows_16_bits,rows_halting,teams,training_run,release}.py
+[ $# -gt 0 ] || set -- tests/execution/test_{inputs,rows,rows_16_bits,rows_halting,teams,training_run,release}.py
 sanitized -m pytest -p no:cacheprovider -s "$@"

@@ -22,14 +22,14 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 # isort: split
 from detectron2.utils.logger import setup_logger
 
+from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.errors import InputError
+from sact_det.base.files import check_input, replacing, writable_folder, write_json
+from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.classification.evaluator import accuracy_row
 from sact_det.classification.sweep import Pair, evaluate_pairs
-from sact_det.command_line import parse_with_overrides
-from sact_det.errors import InputError
-from sact_det.figures import save_png
-from sact_det.files import check_input, replacing, writable_folder, write_json
-from sact_det.processes import command_line
+from sact_det.pictures.figures import save_png
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.sweep_resolutions")

@@ -28,12 +28,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
+from sact_det.base.errors import InputError, errors_to_exit_code
+from sact_det.base.processes import command_line
 from sact_det.data.stream import check_batch_size
 from sact_det.engine.config_checks import check_training
 from sact_det.engine.launch import check_launch, launch
 from sact_det.engine.trainer import check_expected_results
-from sact_det.errors import InputError, errors_to_exit_code
-from sact_det.processes import command_line
 from sact_det.tasks import load_config, task_of
 
 

@@ -36,13 +36,14 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.errors import InputError
+from sact_det.base.processes import command_line
 from sact_det.classification.pictures import ClassifiedImages
-from sact_det.command_line import parse_with_overrides
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Prediction, Predictor
-from sact_det.errors import InputError
-from sact_det.picture_folder import (
+from sact_det.pictures.folder import (
     MAX_SIDE,
     PictureFolder,
     PonderedImages,
@@ -53,12 +54,11 @@ from sact_det.picture_folder import (
     titled,
     without_photograph,
 )
-from sact_det.ponder_file import PonderFile
-from sact_det.processes import command_line
+from sact_det.pictures.panels import ContactSheet, display_scale, draw_panel
+from sact_det.pictures.ponder_file import PonderFile
 from sact_det.tasks import load_config
-from sact_det.visualize import ContactSheet, display_scale, draw_panel
 
-logger = logging.getLogger("sact_det.visualize")
+logger = logging.getLogger("sact_det.pictures.panels")
 
 DEFAULT_CONFIDENCE = 0.5
 

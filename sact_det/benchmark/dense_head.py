@@ -12,7 +12,7 @@ from sact_det.benchmark.rivals import RIVALS, Maker, Rival, build_rivals, in_tor
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
 from sact_det.detection.roi_heads import Block4Head
-from sact_det.ponder import BlockPonder
+from sact_det.rule.ponder import BlockPonder
 
 _TRIALS = 5
 

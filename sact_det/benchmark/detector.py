@@ -20,8 +20,8 @@ from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, synchronize
 from sact_det.benchmark.trained import detector_part
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
-from sact_det.padding import Sizes
-from sact_det.ponder import PonderRecord
+from sact_det.rule.padding import Sizes
+from sact_det.rule.ponder import PonderRecord
 
 PARTS = ("extractor", "proposals", "box head")
 

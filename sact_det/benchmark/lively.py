@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sact_det.norm import TF_DECAY
+from sact_det.network.norm import TF_DECAY
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sact_det.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
-from sact_det.errors import InputError
-from sact_det.flops import active_positions
-from sact_det.halting_process import HaltingProcess
+from sact_det.base.errors import InputError
+from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.rule.flops import active_positions
+from sact_det.rule.process import HaltingProcess
 
 KNOT_DISTANCE = 100  # pixels of the image between the knots of a smooth field: about the size of things in photographs
 DEPTH_SPREAD = 0.3  # standard deviation of the depth over positions, in units of L, before it is cut at 1 and L

@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional, Sequence
 
 import torch
 
+from sact_det.base.errors import InputError
 from sact_det.benchmark.networks import PartSettings, dense_part
 from sact_det.benchmark.report import MemoryTable
 from sact_det.benchmark.rivals import (
@@ -32,10 +33,9 @@ from sact_det.benchmark.rivals import (
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import RIVALS as TRAINING_RIVALS
 from sact_det.benchmark.training import adaptive_step, rival_step, training_part
-from sact_det.errors import InputError
-from sact_det.perforated.cpu.library import why_unavailable
-from sact_det.perforated.release import release_weights
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.execution.cpu.library import why_unavailable
+from sact_det.execution.release import release_weights
+from sact_det.network.resnet_v2 import ResNetV2Spec
 
 RUNS = 2  # what is allocated once, in the first run, counts as well
 _FILES = {"onnxruntime": (check_onnxruntime, load_onnxruntime), "openvino": (check_openvino, load_openvino)}

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sact_det.benchmark.masks import PrescribedBlock, depths_for_ratio, prescribed_flops, smooth_fields
-from sact_det.block import AdaptiveBlock, ResidualUnit
-from sact_det.network_spec import NetworkSpec
-from sact_det.padding import strided_size
-from sact_det.ponder import BlockPonder
-from sact_det.resnet_v2 import BottleneckUnit, Stem
+from sact_det.network.block import AdaptiveBlock, ResidualUnit
+from sact_det.network.resnet_v2 import BottleneckUnit, Stem
+from sact_det.network.spec import NetworkSpec
+from sact_det.rule.padding import strided_size
+from sact_det.rule.ponder import BlockPonder
 
 EXTRACTOR_BLOCKS = (1, 2, 3)
 

@@ -10,7 +10,7 @@ from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import Rival, build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate
-from sact_det.ponder import BlockPonder
+from sact_det.rule.ponder import BlockPonder
 
 Outputs = list[tuple[Tensor, list[BlockPonder]]]  # of a part, one per input
 

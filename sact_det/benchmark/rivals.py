@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sact_det.benchmark.networks import DensePart, folded
 from sact_det.benchmark.setting import Setting, relative_difference
-from sact_det.padding import strided_size
-from sact_det.resnet_v2 import Stem, same_max_pool, same_max_pool_of
+from sact_det.network.resnet_v2 import Stem, same_max_pool, same_max_pool_of
+from sact_det.rule.padding import strided_size
 
 INSTALL = "not installed; pip install 'sact_det[bench]'"
 ONNX_OPSET = 17

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sact_det.base.precision import float32_switches, switched
 from sact_det.benchmark.timing import Candidate, interleaved_times
-from sact_det.precision import float32_switches, switched
 
 CPU = torch.device("cpu")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from sact_det.base.errors import InputError
 from sact_det.benchmark.networks import AdaptivePart
-from sact_det.block import AdaptiveBlock
 from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.engine.stages import build_model
-from sact_det.errors import InputError
-from sact_det.resnet_v2 import Stem
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.resnet_v2 import Stem
 
 
 def load_detector(cfg: CfgNode) -> SACTGeneralizedRCNN:

@@ -13,8 +13,8 @@ from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate
-from sact_det.block import HaltingBranch, ResidualUnit, Run
-from sact_det.flops import active_positions
+from sact_det.network.block import HaltingBranch, ResidualUnit, Run
+from sact_det.rule.flops import active_positions
 
 
 def measure_unit(

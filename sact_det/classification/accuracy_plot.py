@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sact_det.figures import literal_text, new_figure, wrapped
+from sact_det.pictures.figures import literal_text, new_figure, wrapped
 
 GIGA = 1e9
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from sact_det.classification.model import Classifier
-from sact_det.flops import conv_flops
-from sact_det.network_spec import NetworkSpec
+from sact_det.network.spec import NetworkSpec
+from sact_det.rule.flops import conv_flops
 
 
 @lru_cache(maxsize=256)
 def dense_flops(spec: NetworkSpec, units: tuple[int, ...], num_classes: int, size: tuple[int, int]) -> int:
-    """FLOPs of a plain classifier on one image, by the paper's rule (sact_det/flops.py).
+    """FLOPs of a plain classifier on one image, by the paper's rule (sact_det/rule/flops.py).
 
     Counted at the convolutions of a network without memory, as they run: independent of how blocks account for
     themselves.

@@ -8,10 +8,10 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from sact_det.base.files import write_json
 from sact_det.classification.dense_flops import dense_flops
-from sact_det.files import write_json
-from sact_det.network_spec import NetworkSpec
-from sact_det.ponder import PonderRecord
+from sact_det.network.spec import NetworkSpec
+from sact_det.rule.ponder import PonderRecord
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
+from sact_det.base.errors import InputError, one_line
 from sact_det.classification.augmentation import build_augmentation
 from sact_det.data.labelled_images import LabelledImages
 from sact_det.data.stream import build_stream_loader
-from sact_det.errors import InputError, one_line
 
 
 class ImageMapper:

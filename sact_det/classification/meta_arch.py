@@ -9,14 +9,15 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from sact_det.base.transfer import to_device, to_host
 from sact_det.classification.dense_flops import dense_flops
-from sact_det.classification.model import FAMILIES, Classifier, ClassifierOutput
-from sact_det.config import spec_from_config
+from sact_det.classification.model import Classifier
 from sact_det.engine.logged import log_after_backward
-from sact_det.freeze import freeze
-from sact_det.network_spec import NetworkSpec
-from sact_det.transfer import to_device, to_host
-from sact_det.visualize import draw_ponder_map
+from sact_det.engine.spec import spec_from_config
+from sact_det.network.classifier import FAMILIES, ClassifierOutput
+from sact_det.network.freeze import freeze
+from sact_det.network.spec import NetworkSpec
+from sact_det.pictures.panels import draw_ponder_map
 
 
 @META_ARCH_REGISTRY.register()
@@ -37,7 +38,7 @@ class SACTClassifier(Classifier):
         label_smoothing: this share of every target is spread evenly over the classes.
         pixel_mean, pixel_std: three numbers each; the network sees (image - mean) / std.
         reference_units: units of the plain network whose FLOPs count as 100% in the training log.
-        freeze_at: 0 trains everything; 1 freezes the stem, 2 also block 1, and so on (sact_det/freeze.py).
+        freeze_at: 0 trains everything; 1 freezes the stem, 2 also block 1, and so on (sact_det/network/freeze.py).
         execution: how blocks compute.
         vis_period: every so many steps, the ponder map of an image goes to the log; 0: never.
     """

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
+from sact_det.base.errors import InputError
 from sact_det.classification.predictor import ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
-from sact_det.errors import InputError
-from sact_det.picture_folder import MAX_SIDE, PonderedImage, PonderedImages, block_costs
+from sact_det.pictures.folder import MAX_SIDE, PonderedImage, PonderedImages, block_costs
 
 
 class ClassifiedImages(PonderedImages):

@@ -1,4 +1,4 @@
-"""From a trained classifier and a data set to a ponder file (sact_det/ponder_file.py)."""
+"""From a trained classifier and a data set to a ponder file (sact_det/pictures/ponder_file.py)."""
 
 from pathlib import Path
 from typing import Any, Iterable, Optional, Union
@@ -9,12 +9,12 @@ from detectron2.data import build_detection_test_loader
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from sact_det.base.errors import InputError
 from sact_det.classification.loader import ImageMapper, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.preprocessing import evaluation_image, whole_image, whole_size
 from sact_det.data.labelled_images import LabelledImages
-from sact_det.errors import InputError
-from sact_det.ponder_file import writing_ponder_file
+from sact_det.pictures.ponder_file import writing_ponder_file
 
 
 def build_export_loader(

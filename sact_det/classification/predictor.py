@@ -7,14 +7,14 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from sact_det.base.errors import InputError
 from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.dense_flops import dense_flops
 from sact_det.classification.evaluator import ponder_row
 from sact_det.classification.loader import label_offset, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.engine.stages import build_model
-from sact_det.errors import InputError
-from sact_det.ponder import PonderRecord
+from sact_det.rule.ponder import PonderRecord
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from typing import Sequence
 
 from detectron2.config import CfgNode
 
-from sact_det.block import check_choice
+from sact_det.base.checks import check_choice
+from sact_det.base.errors import InputError
 from sact_det.classification.augmentation import AUGMENTATIONS
-from sact_det.classification.model import FAMILIES
 from sact_det.data.image_sources import register_image_sources
 from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_table import CLASSIFICATION, UNUSED_BY_CLASSIFIERS
 from sact_det.engine.setup import arguments_are_keys, check_sact
-from sact_det.errors import InputError
+from sact_det.network.classifier import FAMILIES
 
 
 def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:

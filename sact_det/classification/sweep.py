@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Optional, Sequence
 
 from detectron2.config import CfgNode
 
+from sact_det.base.errors import InputError
+from sact_det.base.files import file_sha256, write_json
+from sact_det.base.text_files import read_json
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.trainer import ClassificationTrainer
-from sact_det.errors import InputError
-from sact_det.files import file_sha256, write_json
-from sact_det.text_files import read_json
 
 logger = logging.getLogger(__name__)
 

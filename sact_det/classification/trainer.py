@@ -10,9 +10,9 @@ from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row
 from sact_det.classification.loader import build_test_loader, build_train_loader
 from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
-from sact_det.classification.model import FAMILIES
-from sact_det.config import spec_from_config
+from sact_det.engine.spec import spec_from_config
 from sact_det.engine.trainer import Trainer, network_name
+from sact_det.network.classifier import FAMILIES
 
 
 class ClassificationTrainer(Trainer):

@@ -14,9 +14,9 @@ from typing import Any, Callable, Iterator, TypeVar
 
 import numpy as np
 
+from sact_det.base.errors import InputError, one_line
 from sact_det.data.labelled_images import LabelledImages
 from sact_det.data.tar_members import read_members
-from sact_det.errors import InputError, one_line
 
 FOLDER = "cifar-10-batches-py"
 TRAINING_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_files import IMAGE_SUFFIXES, is_image_name, read_encoded
 from sact_det.data.labelled_images import EncodedImages
-from sact_det.errors import InputError
 
 
 class ClassFolders(EncodedImages):

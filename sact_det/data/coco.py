@@ -9,9 +9,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.logger import log_first_n
 
+from sact_det.base.errors import InputError
 from sact_det.data.coco_boxes import coco_boxes
 from sact_det.data.coco_json import read_categories, read_coco
-from sact_det.errors import InputError
 
 
 def register_coco_datasets(cfg: CfgNode) -> None:

@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
 
-from sact_det.errors import InputError
-from sact_det.text_files import read_json
+from sact_det.base.errors import InputError
+from sact_det.base.text_files import read_json
 
 LISTS = ("images", "annotations", "categories")
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}

@@ -23,7 +23,7 @@ from PIL.ExifTags import Base
 from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,

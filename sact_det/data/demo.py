@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from sact_det.errors import InputError
-from sact_det.files import replacing, write_json
-from sact_det.text_files import read_json
+from sact_det.base.errors import InputError
+from sact_det.base.files import replacing, write_json
+from sact_det.base.text_files import read_json
 
 CLASSES = tuple("0123456789")
 MAX_DIGITS = 6  # per image

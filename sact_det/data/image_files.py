@@ -8,9 +8,9 @@ from typing import Iterator, Sequence, Union
 
 import numpy as np
 
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.files import why_not_regular
 from sact_det.data.decoding import decode_rgb
-from sact_det.errors import InputError, one_line
-from sact_det.files import why_not_regular
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -15,13 +15,13 @@ from typing import Union
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from sact_det.base.errors import InputError
 from sact_det.data.cifar_python import CifarPython, is_cifar_python
 from sact_det.data.class_folders import ClassFolders
 from sact_det.data.image_files import is_visible
 from sact_det.data.imagenet_tars import TRAIN_TAR, VAL_TAR, ClassTars, ValidationTar
 from sact_det.data.jpeg_npz import JpegNpz
 from sact_det.data.labelled_images import LabelledImages
-from sact_det.errors import InputError
 
 SPLITS = ("", "train", "val", "test")
 

@@ -12,11 +12,11 @@ from typing import Sequence
 import numpy as np
 from scipy.io import loadmat
 
+from sact_det.base.errors import InputError, one_line
 from sact_det.data.image_files import is_image_name
 from sact_det.data.labelled_images import EncodedImages
 from sact_det.data.tar_index import TarIndex, tar_index
 from sact_det.data.tar_members import read_members
-from sact_det.errors import InputError, one_line
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sact_det.base.errors import InputError
+from sact_det.base.npz_file import read_arrays
 from sact_det.data.labelled_images import EncodedImages
-from sact_det.errors import InputError
-from sact_det.npz_file import read_arrays
 
 _KEYS = ("jpeg", "end", "label", "classes")
 

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 Draw = tuple[int, int]  # (position in the stream, index of the image)
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from sact_det.base.errors import InputError
 from sact_det.data.coco_json import is_number, read_coco, shown
-from sact_det.errors import InputError
 
 
 def merge_supercategories(json_file: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Union
 import numpy as np
 from scipy.io import savemat
 
+from sact_det.base.errors import InputError
+from sact_det.base.files import replacing
+from sact_det.base.text_files import read_json
 from sact_det.data.demo import MAX_DIGITS, Box, DemoDataset
-from sact_det.errors import InputError
-from sact_det.files import replacing
-from sact_det.text_files import read_json
 
 CATEGORIES = ("SyntheticFew", "SyntheticMany")  # images with up to 3 digits, and with more
 POINTS = 60  # of an image

@@ -1,7 +1,7 @@
 """Where the files of uncompressed tars lie, those of tars inside tars included. Found once and kept.
 
 Finding them takes a header from every 100 kB or so of ImageNet's 138 GB. The index lies in the cache folder
-(sact_det/cache_folder.py); it is used for as long as no tar changes its size or its time of modification.
+(sact_det/base/cache_folder.py); it is used for as long as no tar changes its size or its time of modification.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from typing import Iterator, NamedTuple, Optional, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from sact_det.cache_folder import is_private, private_cache_folder
+from sact_det.base.cache_folder import is_private, private_cache_folder
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.files import replacing
+from sact_det.base.npz_file import read_arrays
 from sact_det.data.image_files import is_visible
-from sact_det.errors import InputError, one_line
-from sact_det.files import replacing
-from sact_det.npz_file import read_arrays
 
 logger = logging.getLogger(__name__)
 

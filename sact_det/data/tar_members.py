@@ -4,7 +4,7 @@ import tarfile
 from pathlib import Path
 from typing import Collection
 
-from sact_det.files import check_input
+from sact_det.base.files import check_input
 
 _BLOCK = 2**20
 

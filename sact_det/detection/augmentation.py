@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
-from sact_det.errors import InputError, one_line
+from sact_det.base.errors import InputError, one_line
 
 _SAMPLE = np.zeros((480, 640, 3), np.uint8)
 

@@ -10,15 +10,16 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor
 
-from sact_det.block import AdaptiveBlock, check_choice
-from sact_det.config import spec_from_config
-from sact_det.freeze import freeze
-from sact_det.network_spec import NetworkSpec
-from sact_det.norm import frozen_norm
-from sact_det.padding import Sizes, check_batch, own_sizes, strided_sizes, valid_mask
-from sact_det.ponder import PonderRecord
-from sact_det.recording import is_recording
-from sact_det.resnet_v2 import Stem
+from sact_det.base.checks import check_choice
+from sact_det.base.recording import is_recording
+from sact_det.engine.spec import spec_from_config
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.freeze import freeze
+from sact_det.network.norm import frozen_norm
+from sact_det.network.resnet_v2 import Stem
+from sact_det.network.spec import NetworkSpec
+from sact_det.rule.padding import Sizes, check_batch, own_sizes, strided_sizes, valid_mask
+from sact_det.rule.ponder import PonderRecord
 
 EXTRACTOR_BLOCKS = (1, 2, 3)
 STRIDE = 16
@@ -92,7 +93,7 @@ class SACTBackbone(Backbone):
         return {"block1": self.block1, "block2": self.block2, "block3": self.block3}
 
     def set_execution(self, execution: str) -> None:
-        """How stem and blocks compute (sact_det/block.py: EXECUTIONS); the results do not depend on it."""
+        """How stem and blocks compute (sact_det/network/block.py: EXECUTIONS); the results do not depend on it."""
         self.stem.set_execution(execution)
         for block in self.blocks.values():
             block.set_execution(execution)

@@ -18,10 +18,10 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 
+from sact_det.base.errors import InputError
+from sact_det.base.files import replacing
 from sact_det.data.coco_boxes import CocoBoxes, coco_boxes
 from sact_det.data.coco_json import read_coco
-from sact_det.errors import InputError
-from sact_det.files import replacing
 
 logger = logging.getLogger(__name__)
 

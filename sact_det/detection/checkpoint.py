@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sact_det.base.errors import InputError
 from sact_det.engine.checkpoint import SACTCheckpointer, StateDict
-from sact_det.errors import InputError
 
 # Where the parts of a classifier's state dict live in the detector; a part may serve two places.
 _CLASSIFIER_TO_DETECTOR = (

@@ -11,9 +11,9 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from sact_det.files import write_json
-from sact_det.flops import extractor_flops
-from sact_det.ponder import PonderRecord
+from sact_det.base.files import write_json
+from sact_det.rule.flops import extractor_flops
+from sact_det.rule.ponder import PonderRecord
 
 logger = logging.getLogger(__name__)
 

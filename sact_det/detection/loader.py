@@ -12,11 +12,11 @@ from detectron2.data.common import DatasetFromList
 from detectron2.data.detection_utils import check_image_size
 from torch.utils.data import DataLoader
 
+from sact_det.base.errors import InputError, one_line
 from sact_det.data.decoding import decode_rgb
 from sact_det.data.image_files import naming_image, read_encoded
 from sact_det.data.stream import build_stream_loader
 from sact_det.detection.augmentation import build_augmentation
-from sact_det.errors import InputError, one_line
 
 
 class CheckedMapper(DatasetMapper):

@@ -10,16 +10,16 @@ from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from sact_det.base.errors import InputError
+from sact_det.base.transfer import to_host
 from sact_det.detection.backbone import SACTBackbone
 from sact_det.detection.parts import check_parts
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
 from sact_det.engine.logged import log_after_backward
-from sact_det.errors import InputError
-from sact_det.flops import extractor_flops
-from sact_det.padding import Sizes
-from sact_det.ponder import PonderRecord
-from sact_det.transfer import to_host
-from sact_det.visualize import draw_ponder_map
+from sact_det.pictures.panels import draw_ponder_map
+from sact_det.rule.flops import extractor_flops
+from sact_det.rule.padding import Sizes
+from sact_det.rule.ponder import PonderRecord
 
 
 @META_ARCH_REGISTRY.register()
@@ -71,7 +71,7 @@ class SACTGeneralizedRCNN(GeneralizedRCNN):
         }
 
     def set_execution(self, execution: str) -> None:
-        """How extractor and box head compute (sact_det/block.py: EXECUTIONS); the results do not depend on it."""
+        """How extractor and box head compute (network/block.py: EXECUTIONS); the results do not depend on it."""
         self.backbone.set_execution(execution)
         self.roi_heads.res5.block4.set_execution(execution)
 

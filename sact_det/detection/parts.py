@@ -5,12 +5,12 @@ from detectron2.modeling import BACKBONE_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 
+from sact_det.base.errors import InputError
 from sact_det.detection.backbone import build_sact_resnet_backbone
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
 from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_table import DETECTION
 from sact_det.engine.setup import check_registered
-from sact_det.errors import InputError
 
 _FEATURES = {key: rule for key, rule in DETECTION.items() if key.endswith("IN_FEATURES")}
 

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
+from sact_det.base.errors import InputError
 from sact_det.detection.augmentation import build_augmentation
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import ponder_row
@@ -16,8 +17,7 @@ from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.engine.config_checks import check_ranges
 from sact_det.engine.config_table import DETECTION
 from sact_det.engine.stages import build_model
-from sact_det.errors import InputError
-from sact_det.ponder import PonderRecord
+from sact_det.rule.ponder import PonderRecord
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
 from torch import Tensor, nn
 
-from sact_det.config import spec_from_config
-from sact_det.errors import InputError
-from sact_det.network_spec import NetworkSpec
-from sact_det.ponder import BlockPonder
+from sact_det.base.errors import InputError
+from sact_det.engine.spec import spec_from_config
+from sact_det.network.spec import NetworkSpec
+from sact_det.rule.ponder import BlockPonder
 
 
 class Block4Head(nn.Module):

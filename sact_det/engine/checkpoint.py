@@ -13,11 +13,11 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.files import check_input, replacing, write_torch
+from sact_det.base.text_files import read_text
 from sact_det.engine.divergence import check_weights
-from sact_det.errors import InputError, one_line
-from sact_det.files import check_input, replacing, write_torch
-from sact_det.norm import FrozenBatchNorm2d
-from sact_det.text_files import read_text
+from sact_det.network.norm import FrozenBatchNorm2d
 from sact_det.weights.values import COUNTER, describe, is_of_kind, kind
 from sact_det.weights.weight_file import load_torch, unwrap
 

@@ -6,8 +6,8 @@ from typing import Any, Iterator
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
-from sact_det.errors import InputError, one_line
-from sact_det.text_files import read_yaml
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.text_files import read_yaml
 
 _MOST_FILES = 100  # a config builds on two or three; lists of bases that have lists of bases need not end
 

@@ -4,7 +4,6 @@ from typing import Any, Mapping
 
 import torch
 
-from sact_det.block import EXECUTIONS
 from sact_det.engine.config_rules import (
     FINITE,
     NOT_NEGATIVE,
@@ -18,7 +17,8 @@ from sact_det.engine.config_rules import (
     whole,
     within,
 )
-from sact_det.norm import NORMS
+from sact_det.network.block import EXECUTIONS
+from sact_det.network.norm import NORMS
 
 # No recipe comes near these; what lies beyond them would fill any memory, or take for ever, before it fails.
 MOST_IMAGES, MOST_PIXELS, MOST_CHANNELS, MOST_UNITS = 2**16, 2**16, 2**13, 1000

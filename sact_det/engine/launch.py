@@ -11,8 +11,8 @@ import torch.multiprocessing
 from detectron2.engine.launch import DEFAULT_TIMEOUT, _distributed_worker, _find_free_port
 from detectron2.utils import comm
 
-from sact_det.errors import InputError
-from sact_det.processes import deaf_to_interrupts, end_processes, follow_parent
+from sact_det.base.errors import InputError
+from sact_det.base.processes import deaf_to_interrupts, end_processes, follow_parent
 
 GRACE = 5.0  # seconds in which processes may clean up: one that waits for others may never
 

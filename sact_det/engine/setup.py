@@ -11,11 +11,12 @@ import torch
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
-from sact_det.config import spec_from_config
+from sact_det.base.checks import are_positive_integers
+from sact_det.base.errors import InputError, one_line
 from sact_det.engine.config_checks import check_common, defaults, leaves, shown
 from sact_det.engine.config_file import read_config_files
-from sact_det.errors import InputError, one_line
-from sact_det.network_spec import NetworkSpec, are_positive_integers
+from sact_det.engine.spec import spec_from_config
+from sact_det.network.spec import NetworkSpec
 
 logger = logging.getLogger(__name__)
 

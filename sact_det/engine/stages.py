@@ -6,8 +6,8 @@ from typing import Any, Iterator, Sequence
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_model_of_detectron2
 
+from sact_det.base.errors import InputError, is_out_of_memory, one_line
 from sact_det.engine.config_checks import value_of
-from sact_det.errors import InputError, is_out_of_memory, one_line
 
 _MODEL_SIZES = ("MODEL.SACT.BASE_CHANNELS", "MODEL.SACT.UNITS", "MODEL.RPN.CONV_DIMS")
 

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
+from sact_det.base.errors import InputError, one_line
+from sact_det.base.files import write_json
 from sact_det.data.stream import derived_seed
 from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
 from sact_det.engine.stages import build_model, built, sizes_fit
 from sact_det.engine.writers import LateWriter, json_writer, tensorboard_writer
-from sact_det.errors import InputError, one_line
-from sact_det.files import write_json
 from sact_det.weights.values import check_values
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from typing import Callable, Optional, Union
 
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 
-from sact_det.metrics_file import prepare_metrics
+from sact_det.base.metrics_file import prepare_metrics
 
 
 class LateWriter(EventWriter):

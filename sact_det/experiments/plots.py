@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from sact_det.experiments.runs import mean_and_deviation
 from sact_det.experiments.table import columns_of, values
-from sact_det.figures import literal_text, new_figure, wrapped
+from sact_det.pictures.figures import literal_text, new_figure, wrapped
 
 _TITLE, _NAME = 72, 40  # characters of a line
 

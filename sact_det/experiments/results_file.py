@@ -8,10 +8,10 @@ import math
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence, Union
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
+from sact_det.base.metrics_file import without_superseded
+from sact_det.base.text_files import read_json
 from sact_det.experiments.table import COLUMNS
-from sact_det.metrics_file import without_superseded
-from sact_det.text_files import read_json
 
 _MOST_BLOCKS = 8
 _MOST_COUNT, _MOST_FLOPS = 2**53, 1e24

@@ -5,10 +5,10 @@ import statistics
 from pathlib import Path
 from typing import Any, Sequence, Union
 
-from sact_det.errors import InputError
-from sact_det.files import file_sha256
-from sact_det.metrics_file import read_course
-from sact_det.text_files import read_json, read_yaml
+from sact_det.base.errors import InputError
+from sact_det.base.files import file_sha256
+from sact_det.base.metrics_file import read_course
+from sact_det.base.text_files import read_json, read_yaml
 
 _KEYS = {
     "halting": "MODEL.SACT.HALTING",

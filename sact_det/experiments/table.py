@@ -3,9 +3,9 @@
 import math
 from typing import Any, NamedTuple, Sequence
 
-from sact_det.canvas import printable
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.experiments.runs import mean_and_deviation
+from sact_det.pictures.canvas import printable
 
 MOST_PERCENT = 1e6  # of a plain network that is that much smaller
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sact_det.classification.model import FAMILIES, Classifier
-from sact_det.errors import InputError
-from sact_det.network_spec import NetworkSpec
+from sact_det.base.errors import InputError
+from sact_det.network.classifier import FAMILIES, ClassifierNetwork
+from sact_det.network.spec import NetworkSpec
 from sact_det.weights.tf_checkpoint import open_checkpoint
 from sact_det.weights.tf_variables import (
     out_channels,
@@ -52,7 +52,7 @@ def convert_sact_tf(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tens
     scope = next(scope for scope, family in _SCOPES.items() if family == spec.family)
     num_classes = out_channels(variables, f"{scope}logits/weights")
     with torch.device("meta"):
-        network = Classifier(spec, num_classes)
+        network = ClassifierNetwork(spec, num_classes)
     state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name, spec.family))
     refuse_foreign_weights(unused, scope, f"the original's {spec.family} network, units {spec.units}")
     metadata = {

@@ -15,8 +15,8 @@ from typing import Iterator, Mapping, Optional, Union
 
 import numpy as np
 
-from sact_det.errors import InputError
-from sact_det.files import why_not_regular
+from sact_det.base.errors import InputError
+from sact_det.base.files import why_not_regular
 from sact_det.weights.protobuf import Message
 from sact_det.weights.tf_table import Table, masked_crc32c
 

@@ -33,10 +33,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sact_det.classification.model import Classifier
-from sact_det.errors import InputError
-from sact_det.npz_file import read_arrays
-from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
+from sact_det.base.errors import InputError
+from sact_det.base.npz_file import read_arrays
+from sact_det.network.classifier import ClassifierNetwork
+from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 from sact_det.weights.values import float32_tensor
 
 _NETWORK = re.compile(r"resnet_v2_(50|101|152)_")
@@ -69,7 +69,7 @@ def convert_tf_slim(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tens
     num_classes = None if logits is None else _out_channels(logits)
     with torch.device("meta"):
         spec = ResNetV2Spec(units, base_channels, halting="none")
-        network = Classifier(spec, num_classes or 1)
+        network = ClassifierNetwork(spec, num_classes or 1)
 
     layers: dict[str, dict[str, nn.Module]] = defaultdict(dict)
     for name, module in network.named_modules():

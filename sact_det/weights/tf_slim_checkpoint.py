@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sact_det.classification.model import Classifier
-from sact_det.errors import InputError
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.base.errors import InputError
+from sact_det.network.classifier import ClassifierNetwork
+from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.weights.tf_variables import (
     out_channels,
     refuse_foreign_weights,
@@ -64,7 +64,7 @@ def convert_tf_slim_checkpoint(variables: Mapping[str, np.ndarray]) -> tuple[dic
     )
     num_classes = out_channels(variables, f"{scope}logits/weights")
     with torch.device("meta"):
-        network = Classifier(spec, num_classes)
+        network = ClassifierNetwork(spec, num_classes)
     state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name))
     refuse_foreign_weights(unused, scope, f"TF-Slim's {network_name}, units {spec.units}")
     metadata = {

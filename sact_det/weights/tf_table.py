@@ -13,8 +13,8 @@ from typing import BinaryIO, Iterator, Union
 import google_crc32c
 import numpy as np
 
-from sact_det.errors import InputError
-from sact_det.files import check_input, why_not_regular
+from sact_det.base.errors import InputError
+from sact_det.base.files import check_input, why_not_regular
 from sact_det.weights.protobuf import read_varint
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")

@@ -12,7 +12,7 @@ from typing import Iterator, Mapping, Union
 
 import numpy as np
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.weights.protobuf import Message, read_varint, signed
 from sact_det.weights.tf_bundle import TensorEntry, parse_shape, type_of
 from sact_det.weights.tf_table import Table

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.weights.values import float32_tensor
 
 _CONV = {"weight": "weights", "bias": "biases"}

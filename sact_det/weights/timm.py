@@ -24,10 +24,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sact_det.classification.model import Classifier
-from sact_det.errors import InputError
-from sact_det.files import check_input
-from sact_det.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
+from sact_det.base.errors import InputError
+from sact_det.base.files import check_input
+from sact_det.network.classifier import ClassifierNetwork
+from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 from sact_det.weights.torch_file import read_torch
 from sact_det.weights.values import check_values, describe, is_of_kind, kind
 from sact_det.weights.weight_file import find_key, take_state_dict
@@ -125,7 +125,7 @@ def convert_timm(
     fc = weights.get("head.fc.weight")
     num_classes = None if fc is None else max((1, *fc.shape[:1]))
     with torch.device("meta"):
-        network = Classifier(spec, num_classes or 1)
+        network = ClassifierNetwork(spec, num_classes or 1)
 
     state_dict: dict[str, Tensor] = {}
     unknown = dict.fromkeys(weights)

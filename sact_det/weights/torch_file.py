@@ -9,8 +9,8 @@ from typing import Any, Union
 
 import torch
 
-from sact_det.errors import InputError
-from sact_det.files import check_input
+from sact_det.base.errors import InputError
+from sact_det.base.files import check_input
 
 _EXPECTED = "expected tensors and plain values written by torch.save"
 _ZIP_MAGIC = b"PK\x03\x04"  # of torch.save since PyTorch 1.6; what came before has no checksums

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 COUNTER = "num_batches_tracked"  # of the steps of a norm; the one integer among weights
 _VARIANCES = ("running_var", "moving_variance")  # PyTorch's name and TF-Slim's

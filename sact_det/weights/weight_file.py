@@ -2,7 +2,7 @@
 
 The metadata under "sact" is plain JSON-like data:
     family: "imagenet" or "cifar";
-    units, base_channels, halting, dilation, stem_pool: the network, as in ResNetV2Spec (sact_det/resnet_v2.py);
+    units, base_channels, halting, dilation, stem_pool: the network, as in ResNetV2Spec (sact_det/network/resnet_v2.py);
     num_classes: outputs of the logits, or None without them;
     pixel_mean, pixel_std: per channel (RGB, 0-255), how images are normalised; 127.5 if absent: to [-1, 1];
     source: where the weights come from;
@@ -21,8 +21,8 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
 
 from torch import Tensor
 
-from sact_det.errors import InputError
-from sact_det.files import write_torch
+from sact_det.base.errors import InputError
+from sact_det.base.files import write_torch
 from sact_det.weights.torch_file import read_torch
 from sact_det.weights.values import check_dense, check_values
 

@@ -12,8 +12,8 @@ from tiny_classifier import CONFIGS, config
 from sact_det import build_classifier
 from sact_det.classification.dense_flops import dense_flops
 from sact_det.detection.checkpoint import DetectorCheckpointer
-from sact_det.flops import conv_flops, extractor_flops
-from sact_det.norm import BatchNorm2d, FrozenBatchNorm2d, MovingBatchNorm2d
+from sact_det.network.norm import BatchNorm2d, FrozenBatchNorm2d, MovingBatchNorm2d
+from sact_det.rule.flops import conv_flops, extractor_flops
 from sact_det.tasks import load_config
 from sact_det.weights.weight_file import save_weights
 

@@ -7,8 +7,8 @@ import torch
 from labelled_folders import write_class_folders
 from tiny_classifier import config
 
+from sact_det.base.errors import InputError, one_line
 from sact_det.classification.loader import build_test_loader, build_train_loader, label_offset
-from sact_det.errors import InputError, one_line
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from tiny_classifier import config
 from torch import multiprocessing
 
 from sact_det import build_classifier
+from sact_det.base.errors import InputError
 from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.trainer import ClassificationTrainer
 from sact_det.engine.launch import launch
-from sact_det.errors import InputError
 from sact_det.weights.weight_file import load_weights, save_weights
 
 

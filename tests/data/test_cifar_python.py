@@ -8,8 +8,8 @@ import tarfile
 import numpy as np
 import pytest
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_sources import open_images
-from sact_det.errors import InputError
 
 FOLDER = "cifar-10-batches-py"
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")

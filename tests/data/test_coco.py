@@ -9,7 +9,7 @@ from coco_folder import write_coco_folder
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import sact_det.detection  # noqa: F401  (imports Detectron2 quietly)
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from sact_det.base.errors import InputError
 from sact_det.data.decoding import decode_levels, decode_rgb, decode_size
 from sact_det.data.image_files import read_checked
-from sact_det.errors import InputError
 from saliency.images import read_image
 
 DEEP = np.array([[0, 1, 128, 129], [255, 256, 257, 385], [386, 32767, 65406, 65535]], np.uint16)

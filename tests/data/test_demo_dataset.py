@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 pytest.importorskip("skimage")
 sklearn_datasets = pytest.importorskip("sklearn.datasets")
 
+from sact_det.base.errors import InputError  # noqa: E402
 from sact_det.data import demo  # noqa: E402
 from sact_det.data.demo import Box, DemoDataset, make_demo_dataset  # noqa: E402
-from sact_det.errors import InputError  # noqa: E402
 
 ARGUMENTS = {"num_train": 60, "num_val": 30, "image_size": (96, 112), "seed": 3}
 

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
-from sact_det.errors import InputError
 
 
 def test_images_of_data_sets_get_names_that_files_can_have():

@@ -10,10 +10,10 @@ from detectron2.data import DatasetCatalog
 from labelled_folders import encoded, noise_image, write_class_folders
 from PIL import Image
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_files import read_checked
 from sact_det.data.image_sources import open_images
 from sact_det.data.labelled_images import LabelledImages
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny_classifier.yaml")

@@ -9,8 +9,8 @@ from labelled_folders import encoded, noise_image
 from scipy.io import savemat
 from tar_files import tar_of
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_sources import open_images
-from sact_det.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -13,9 +13,9 @@ import torch
 from coco_folder import write_coco_folder
 
 import sact_det.detection  # noqa: F401  (imports Detectron2 quietly)
+from sact_det.base.errors import InputError, one_line
 from sact_det.data.stream import BatchStream, SeededMap
 from sact_det.detection.loader import CheckedMapper, build_test_loader, build_train_loader
-from sact_det.errors import InputError, one_line
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")

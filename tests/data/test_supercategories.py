@@ -8,8 +8,8 @@ from coco_folder import write_coco_folder
 from command_lines import load_tool
 from pycocotools.coco import COCO
 
+from sact_det.base.errors import InputError
 from sact_det.data.supercategories import merge_supercategories
-from sact_det.errors import InputError
 
 tool = load_tool("coco_supercategories")
 GROUPS = {1: "animal", 4: "vehicle", 9: "animal"}

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from sact_det.base.errors import InputError
 from sact_det.data.demo import make_demo_dataset
 from sact_det.data.synthetic_fixations import CATEGORIES, POINTS, make_synthetic_fixations
-from sact_det.errors import InputError
 from saliency.cat2000 import read_cat2000
 
 SIZE = (96, 120)

@@ -15,12 +15,12 @@ from detectron2.utils.events import EventStorage
 from lively_detector import write_lively_detector
 from PIL import Image
 
-from sact_det.block import EXECUTIONS
+from sact_det.base.errors import InputError
 from sact_det.detection.backbone import SACTBackbone, is_read
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.predictor import Predictor
-from sact_det.errors import InputError
-from sact_det.norm import FrozenBatchNorm2d
+from sact_det.network.block import EXECUTIONS
+from sact_det.network.norm import FrozenBatchNorm2d
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")

@@ -13,8 +13,8 @@ from torch import nn
 
 import sact_det.detection  # noqa: F401
 from sact_det import build_classifier
+from sact_det.base.errors import InputError
 from sact_det.detection.checkpoint import DetectorCheckpointer, to_detector
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 from sact_det.weights.weight_file import save_weights
 

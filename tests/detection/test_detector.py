@@ -9,8 +9,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 import sact_det.detection  # noqa: F401
-from sact_det.norm import NORMS, FrozenBatchNorm2d
-from sact_det.resnet_v2 import Stem
+from sact_det.network.norm import NORMS, FrozenBatchNorm2d
+from sact_det.network.resnet_v2 import Stem
 from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

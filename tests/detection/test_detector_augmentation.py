@@ -11,9 +11,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from sact_det.base.errors import InputError
 from sact_det.detection.augmentation import build_augmentation
 from sact_det.detection.loader import CheckedMapper
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")

@@ -17,13 +17,13 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 
 import sact_det.detection  # noqa: F401
+from sact_det.base.errors import InputError
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.evaluator import PonderEvaluator, summarize, table_1_row
 from sact_det.detection.loader import build_test_loader
 from sact_det.engine.launch import launch
-from sact_det.errors import InputError
-from sact_det.flops import extractor_flops
-from sact_det.ponder import BlockPonder, PonderRecord
+from sact_det.rule.flops import extractor_flops
+from sact_det.rule.ponder import BlockPonder, PonderRecord
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")

@@ -11,10 +11,10 @@ from detectron2.structures import Boxes, ImageList, Instances
 from lively_detector import write_lively_detector
 from torch import Tensor, nn
 
-from sact_det.block import EXECUTIONS
-from sact_det.halting_branch import SpatialHalting
-from sact_det.perforated.cpu import library
-from sact_det.perforated.release import release_weights
+from sact_det.execution.cpu import library
+from sact_det.execution.release import release_weights
+from sact_det.network.block import EXECUTIONS
+from sact_det.network.branch import SpatialHalting
 from sact_det.tasks import load_config
 
 CONFIG = Path(__file__).parents[2] / "configs/tests/tiny.yaml"

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import sact_det.detection  # noqa: F401
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.tasks import load_config
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import torch
 from detectron2.modeling import build_model
 
 import sact_det.detection  # noqa: F401
+from sact_det.base.errors import InputError
 from sact_det.detection.checkpoint import DetectorCheckpointer
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 from sact_det.weights.timm import convert_timm
 from sact_det.weights.weight_file import save_weights

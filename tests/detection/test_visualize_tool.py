@@ -17,13 +17,13 @@ from picture_search import place
 from PIL import Image
 from torch import nn
 
+from sact_det.base.errors import InputError
 from sact_det.data.image_files import read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Predictor
-from sact_det.errors import InputError
-from sact_det.flops import extractor_flops
+from sact_det.pictures.panels import blend, colorize, display_scale, sorted_name
+from sact_det.rule.flops import extractor_flops
 from sact_det.tasks import load_config
-from sact_det.visualize import blend, colorize, display_scale, sorted_name
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/visualize.py"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sact_det.base.errors import InputError
 from sact_det.engine.config_checks import check_no_effect, check_ranges, defaults, leaves, value_of
 from sact_det.engine.config_rules import FINITE, each_as_list, listing, one_of, optional, rising, whole, within
 from sact_det.engine.config_table import (
@@ -13,7 +14,6 @@ from sact_det.engine.config_table import (
     UNUSED_BY_CLASSIFIERS,
     UNUSED_BY_DETECTORS,
 )
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

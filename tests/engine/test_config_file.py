@@ -6,9 +6,9 @@ import time
 import pytest
 import yaml
 
+from sact_det.base.errors import InputError
 from sact_det.engine.config_file import read_config_files
 from sact_det.engine.setup import merge_config
-from sact_det.errors import InputError
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from detectron2.utils import comm
 from labelled_folders import write_class_folders
 from tiny_classifier import config
 
+from sact_det.base.errors import InputError
 from sact_det.classification.trainer import ClassificationTrainer
 from sact_det.engine.divergence import check_losses, check_weights
 from sact_det.engine.launch import launch
-from sact_det.errors import InputError
 
 
 @pytest.fixture(scope="module")

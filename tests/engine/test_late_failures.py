@@ -8,11 +8,11 @@ from command_lines import ROOT
 from labelled_folders import write_class_folders
 from short_trainings import train
 
+from sact_det.base.errors import InputError
 from sact_det.classification.trainer import ClassificationTrainer
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.stages import built, sizes_fit
 from sact_det.engine.trainer import check_expected_results
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 
 CLASSIFIER, DETECTOR = (str(ROOT / f"configs/tests/{name}.yaml") for name in ("tiny_classifier", "tiny"))

@@ -12,11 +12,11 @@ from command_lines import ROOT, load_tool
 from detectron2.engine import default_argument_parser
 from labelled_folders import write_class_folders
 
+from sact_det.base.files import file_sha256
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.experiments.results_file import read_results
 from sact_det.experiments.runs import mean_and_deviation, read_run
 from sact_det.experiments.table import results_table
-from sact_det.files import file_sha256
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny_classifier.yaml")
 

@@ -13,8 +13,8 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 # isort: split
 from detectron2.modeling import build_model
 
+from sact_det.base.errors import InputError
 from sact_det.detection.checkpoint import DetectorCheckpointer
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 from sact_det.weights.sact_tf import convert_sact_tf
 from sact_det.weights.tf_bundle import TensorBundle

@@ -5,8 +5,8 @@ import pytest
 import torch
 from oracle import CASES, Case, original_network
 
-from sact_det.classification.model import ClassifierOutput
-from sact_det.ponder import BlockPonder, PonderRecord
+from sact_det.network.classifier import ClassifierOutput
+from sact_det.rule.ponder import BlockPonder, PonderRecord
 
 RTOL = 1e-5  # of the largest value of a tensor; 2e-6 is what float32 leaves
 

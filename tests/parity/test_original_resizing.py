@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracle import ORACLE
 
-from sact_det.ponder import legacy_nearest_index
+from sact_det.rule.ponder import legacy_nearest_index
 
 with np.load(ORACLE / "preprocessing" / "expected.npz", allow_pickle=False) as _archive:
     INDICES = {name: _archive[name] for name in _archive if name.startswith("nearest/")}

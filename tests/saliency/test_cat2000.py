@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.cat2000 import Statistics, is_published_archive, read_cat2000
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations, read_fixations

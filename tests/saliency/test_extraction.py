@@ -9,10 +9,10 @@ from lively_detector import write_lively_detector
 from lively_weights import write_lively_weights
 from torch.multiprocessing import ProcessExitedException
 
+from sact_det.base.errors import InputError
 from sact_det.classification.predictor import ClassPredictor
 from sact_det.classification.preprocessing import whole_image
 from sact_det.detection.predictor import Predictor
-from sact_det.errors import InputError
 from sact_det.tasks import load_config
 from saliency import extraction
 from saliency.cat2000 import read_cat2000

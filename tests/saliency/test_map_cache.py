@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.cache import MapCache
 
 NAMES = ["Action/001", "Action/002", "../up", "a b", "x" * 60]

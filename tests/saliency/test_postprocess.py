@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.blur import ReflectingBlur, gaussian_blur
 from saliency.center import CenterBaseline
 from saliency.metrics import auc_judd

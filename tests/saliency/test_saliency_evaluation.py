@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cat2000_folder import write_cat2000_folder
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.center import CenterBaseline
 from saliency.evaluation import CENTER, STAGES, Model, Settings, evaluate, folds, halves

@@ -6,7 +6,7 @@ import published_metrics as published
 import pytest
 from cat2000_folder import random_locations
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.center import CenterBaseline
 from saliency.fixations import Fixations
 from saliency.metrics import auc_borji, auc_judd, cc, information_gain, kld, nss, shuffled_auc, sim

@@ -7,7 +7,7 @@ import pytest
 from cat2000_folder import REAL, write_cat2000_folder
 from scipy.stats import bootstrap
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.center import CenterBaseline
 from saliency.intervals import bootstrap_interval

@@ -9,6 +9,7 @@ import torch
 from command_lines import load_tool
 from small_networks import enliven, images
 
+from sact_det.base.errors import InputError
 from sact_det.benchmark import memory
 from sact_det.benchmark import rivals as rivals_module
 from sact_det.benchmark.masks import prescribed_flops
@@ -18,9 +19,8 @@ from sact_det.benchmark.report import Entry, MemoryTable, Table
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
 from sact_det.benchmark.unit import coherent_mask
-from sact_det.errors import InputError
-from sact_det.perforated.cpu import library
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.execution.cpu import library
+from sact_det.network.resnet_v2 import ResNetV2Spec
 
 TINY = ("--units", "1", "2", "6", "1", "--base-channels", "8", "--rounds", "1", "--warmup", "0", "--quiet")
 SPEC = ResNetV2Spec(units=(3, 4, 9, 1), base_channels=8, halting="sact")

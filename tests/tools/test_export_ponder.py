@@ -12,9 +12,9 @@ from lively_weights import write_lively_weights
 
 from sact_det.classification.model import Classifier
 from sact_det.classification.preprocessing import evaluation_image, whole_image
-from sact_det.config import spec_from_config
 from sact_det.data.image_sources import open_images
-from sact_det.ponder_file import PonderFile
+from sact_det.engine.spec import spec_from_config
+from sact_det.pictures.ponder_file import PonderFile
 from sact_det.tasks import load_config
 from sact_det.weights.weight_file import load_weights
 

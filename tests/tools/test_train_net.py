@@ -15,7 +15,7 @@ from coco_folder import write_coco_folder
 from command_lines import error_line, load_tool
 from detectron2.engine import default_argument_parser
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/train_net.py"

@@ -16,9 +16,9 @@ from sact_det.classification.pictures import ClassifiedImages
 from sact_det.classification.predictor import ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
-from sact_det.ponder_file import PonderFile, writing_ponder_file
+from sact_det.pictures.panels import blend, colorize, display_scale, sorted_name
+from sact_det.pictures.ponder_file import PonderFile, writing_ponder_file
 from sact_det.tasks import load_config
-from sact_det.visualize import blend, colorize, display_scale, sorted_name
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tests/tiny_classifier.yaml")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sact_det import build_classifier
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.weights import load_sact_tf
 from sact_det.weights.sact_tf import convert_sact_tf
 from sact_det.weights.tf_bundle import TensorBundle

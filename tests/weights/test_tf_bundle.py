@@ -10,7 +10,7 @@ import pytest
 import tf_writers
 from tf_writers import entry_proto, header_proto, nested, number, shape_proto, write_bundle
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.weights.protobuf import Message
 from sact_det.weights.tf_bundle import TensorBundle, resolve_checkpoint
 from sact_det.weights.tf_table import masked_crc32c

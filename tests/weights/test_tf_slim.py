@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sact_det.base.errors import InputError
 from sact_det.classification.model import Classifier
-from sact_det.errors import InputError
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.weights.tf_slim import convert_tf_slim, read_npz
 from sact_det.weights.weight_file import load_weights
 

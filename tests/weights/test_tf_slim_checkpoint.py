@@ -15,9 +15,9 @@ from test_tf_slim import TFSlimNetwork, assert_close, convert_weights, image
 from tf_writers import write_bundle, write_v1
 from torch import Tensor
 
+from sact_det.base.errors import InputError
 from sact_det.classification.model import Classifier
-from sact_det.errors import InputError
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.weights.tf_checkpoint import open_checkpoint
 from sact_det.weights.tf_slim_checkpoint import convert_tf_slim_checkpoint
 from sact_det.weights.weight_file import load_weights

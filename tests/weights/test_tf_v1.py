@@ -7,7 +7,7 @@ import pytest
 import tf_writers
 from tf_writers import nested, number, write_bundle, write_v1
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.weights.tf_bundle import TensorBundle
 from sact_det.weights.tf_checkpoint import open_checkpoint
 from sact_det.weights.tf_v1 import V1Checkpoint

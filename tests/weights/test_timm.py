@@ -12,9 +12,9 @@ import torch
 from test_tf_slim import convert_weights
 from torch import Tensor, nn
 
+from sact_det.base.errors import InputError
 from sact_det.classification.model import Classifier
-from sact_det.errors import InputError
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.weights.timm import convert_timm, read_timm, read_timm_file
 from sact_det.weights.weight_file import load_weights
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sact_det.errors import InputError
+from sact_det.base.errors import InputError
 from sact_det.weights.weight_file import load_torch, load_weights, save_weights
 
 METADATA = {"units": (1, 2), "base_channels": 8, "num_classes": None, "source": "a test", "missing": ["logits"]}

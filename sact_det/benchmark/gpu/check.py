@@ -12,8 +12,8 @@ from typing import Any, Optional, Sequence
 
 from tabulate import tabulate
 
+from sact_det.base.files import replacing, write_json
 from sact_det.benchmark.gpu.stage import Machine, Report, Stage
-from sact_det.files import replacing, write_json
 
 GRACE = 20.0  # seconds beyond its limit in which a stage may still end by itself
 LAST_LINES = 5

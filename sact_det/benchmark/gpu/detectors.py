@@ -9,8 +9,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from sact_det.base.text_files import read_json
 from sact_det.benchmark.gpu.stage import Machine, Report
-from sact_det.text_files import read_json
 
 REPOSITORY = Path(__file__).parents[3]
 DEMO_SECONDS = 60.0

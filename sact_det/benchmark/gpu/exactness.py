@@ -21,11 +21,11 @@ from sact_det.benchmark.gpu.stage import Machine, Report
 from sact_det.benchmark.lively import enliven, noise
 from sact_det.benchmark.networks import AdaptivePart
 from sact_det.benchmark.setting import Setting, relative_difference
-from sact_det.block import AdaptiveBlock
-from sact_det.padding import Sizes
-from sact_det.perforated import choice
-from sact_det.perforated.cuda.run import TritonRun
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.execution import choice
+from sact_det.execution.cuda.run import TritonRun
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.resnet_v2 import ResNetV2Spec
+from sact_det.rule.padding import Sizes
 
 PARITY = Path(__file__).parents[3] / "tests" / "parity"
 EXACT = 1e-5

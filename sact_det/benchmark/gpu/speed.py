@@ -10,7 +10,7 @@ from sact_det.benchmark.networks import AdaptivePart, PartSettings
 from sact_det.benchmark.parts import measure_part
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import measure_training
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.network.resnet_v2 import ResNetV2Spec
 
 RATIOS = (0.3, 0.5, 0.8, 1.0)
 RIVALS = ("channels-last", "compile", "compile-graphs", "tensorrt")

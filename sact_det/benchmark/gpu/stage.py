@@ -9,8 +9,8 @@ from typing import Any, Callable, Iterator, Optional
 
 import torch
 
-from sact_det.errors import one_line
-from sact_det.files import write_json
+from sact_det.base.errors import one_line
+from sact_det.base.files import write_json
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from sact_det.benchmark.report import Table
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Spread
 from sact_det.benchmark.training import measure_training
-from sact_det.perforated.cuda.measured import Measured, write_table
-from sact_det.resnet_v2 import ResNetV2Spec
+from sact_det.execution.cuda.measured import Measured, write_table
+from sact_det.network.resnet_v2 import ResNetV2Spec
 
 SIZE = (600, 800)
 REGIONS = (224, 224)  # pooled to 14x14 at a stride of 16

@@ -1,0 +1,1 @@
+"""What every other part may need: errors in one line, files, command lines, small tensors."""

@@ -1,0 +1,59 @@
+"""What a pass of a unit in training needs for its time only: room to work in, and weights packed anew."""
+
+from typing import Optional
+
+from torch import Tensor
+
+from sact_det.execution.cpu.calls import Factor, Factors, whole_vectors
+from sact_det.execution.cpu.memory import address
+from sact_det.execution.cpu.workspace import workspace
+
+
+class Borrowed:
+    """Memory that is used again and again, for the time of a `with`; room for packed weights among it."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, Tensor] = {}
+        self._factors: list[Factor] = []
+        self._sources: list[Tensor] = []
+
+    def __enter__(self) -> "Borrowed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, tensor in self._taken.items():
+            workspace.give_back(name, tensor)
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """See Workspace.take; each name once."""
+        self._taken[name] = workspace.take(name, *shape)
+        return self._taken[name]
+
+    def room(self, name: str, size: int) -> int:
+        """The address of so many floats; each name once."""
+        self._taken[name] = workspace.take_flat(name, size)
+        return self._taken[name].data_ptr()
+
+    def pack(self, name: str, conv: Tensor, scale: Optional[Tensor] = None, transposed: bool = False) -> int:
+        """Has a kernel pack a convolution's weight [K, C, k, k], times scale [K]; returns the address of the result.
+
+        Columns are the output channels, or, transposed, the input channels.
+        """
+        conv = conv.resolve_neg()
+        step_out, step_in, step_row, step_tap = conv.stride()
+        if conv.shape[2] > 1 and step_row != conv.shape[3] * step_tap:
+            conv = conv.contiguous()
+            step_out, step_in, step_row, step_tap = conv.stride()
+        channels_out, channels_in = conv.shape[:2]
+        taps = conv.shape[2] * conv.shape[3]
+        columns, depth = (channels_in, channels_out) if transposed else (channels_out, channels_in)
+        steps = (step_in, step_tap, step_out) if transposed else (step_out, step_tap, step_in)
+        factors = (None, address(scale)) if transposed else (address(scale), None)
+        target = self.room(name, taps * depth * whole_vectors(columns))
+        self._factors.append(Factor(target, address(conv, strided=True), columns, taps, depth, *steps, *factors))
+        self._sources.append(conv)
+        return target
+
+    def factors(self) -> Factors:
+        """What a kernel has to pack."""
+        return Factors((Factor * len(self._factors))(*self._factors), len(self._factors))

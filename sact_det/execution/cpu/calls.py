@@ -1,0 +1,210 @@
+"""The functions of the library and the structures they take, as ctypes knows them.
+
+A structure here has the fields of the one with its name in the C++ sources, in their order.
+"""
+
+import ctypes
+import functools
+from typing import Optional
+
+from sact_det.execution.cpu import library
+
+
+def _integers(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_int64) for name in names]
+
+
+def _addresses(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+class Unit(ctypes.Structure):
+    """struct Unit of worker.h."""
+
+    _fields_ = [
+        *_integers("in_channels", "width", "out_channels", "stride", "dilation"),
+        *_addresses("scale", "shift", "bias1", "bias2", "bias3", "conv1", "conv2", "conv3"),
+        *_integers("projects", "bfloat16"),
+    ]
+
+
+class Halting(ctypes.Structure):
+    """struct Halting of taps.h."""
+
+    _fields_ = [
+        *_integers("channels"),
+        *_addresses("taps", "bias", "pooled"),
+        ("constant", ctypes.c_float),
+    ]
+
+
+class Evaluation(ctypes.Structure):
+    """struct Evaluation of worker.h."""
+
+    _fields_ = [
+        *_integers("images", "in_height", "in_width", "out_height", "out_width"),
+        *_addresses("x"),
+        *_integers("x_bfloat16"),
+        *_addresses("inner", "reads"),
+        *_integers("num_reads"),
+        *_addresses("writes"),
+        *_integers("num_writes"),
+        *_addresses("shortcut", "state", "output", "moved", "remaining", "sums", "scratch"),
+        *_addresses("counts", "products", "image_logits", "scores"),
+    ]
+
+
+class Process(ctypes.Structure):
+    """struct Process of halting.cpp."""
+
+    _fields_ = [
+        *_integers("images", "height", "width", "units"),
+        ("threshold", ctypes.c_float),
+        *_addresses("exists", "cumulative", "remainder", "ponder_cost", "num_units"),
+        *_addresses("active", "distribution", "evaluated", "dilated"),
+    ]
+
+
+class Stem(ctypes.Structure):
+    """struct Stem of stem.cpp."""
+
+    _fields_ = [
+        *_integers("channels"),
+        *_addresses("conv", "bias"),
+        *_integers("same", "bfloat16"),
+    ]
+
+
+class Images(ctypes.Structure):
+    """struct Images of stem.cpp."""
+
+    _fields_ = [
+        *_integers("images", "height", "width"),
+        *_addresses("pixels"),
+        *_integers("stride_image", "stride_colour", "stride_y", "stride_x"),
+        *_addresses("sizes", "colours", "rows", "scratch"),
+    ]
+
+
+class TrainedUnit(ctypes.Structure):
+    """struct TrainedUnit of training.h."""
+
+    _fields_ = [
+        *_integers("in_channels", "width", "out_channels", "stride", "dilation", "projects"),
+        *_addresses("scale", "shift", "bias1", "bias2", "bias3", "scale1", "scale2"),
+        *_addresses("conv1", "conv2", "conv3", "back1", "back2", "back3", "shortcut"),
+    ]
+
+
+class SitesStruct(ctypes.Structure):
+    """struct Sites of training.h."""
+
+    _fields_ = [
+        *_integers("images", "in_height", "in_width", "out_height", "out_width"),
+        *_addresses("reads"),
+        *_integers("num_reads"),
+        *_addresses("read_rows", "writes"),
+        *_integers("num_writes"),
+        *_addresses("write_rows"),
+    ]
+
+
+class Factor(ctypes.Structure):
+    """struct Factor of factors.h."""
+
+    _fields_ = [
+        *_addresses("to", "source"),
+        *_integers("columns", "outer", "inner", "step", "outer_step", "inner_step"),
+        *_addresses("by_column", "by_inner"),
+    ]
+
+
+class Factors(ctypes.Structure):
+    """struct Factors of factors.h."""
+
+    _fields_ = [("factors", ctypes.POINTER(Factor)), *_integers("count")]
+
+
+class ForwardPass(ctypes.Structure):
+    """struct ForwardPass of forward.cpp."""
+
+    _fields_ = _addresses(
+        "x", "x_rows", "inner", "middle", "state", "output", "remaining", "sums", "squares", "scratch"
+    )
+
+
+class BackwardPass(ctypes.Structure):
+    """struct BackwardPass of backward.cpp."""
+
+    _fields_ = [
+        *_addresses(
+            *("x", "x_rows", "inner", "middle", "state", "remaining"),
+            *("grad_state", "filled", "grad_output", "grad_sums", "grad_x"),
+        ),
+        *_integers("adds"),
+        *_addresses("grad_remaining", "grad_conv1", "grad_conv2", "grad_conv3", "grad_shortcut"),
+        *_addresses("turned_conv3", "turned_shortcut", "grad_inner", "grad_middle", "taps", "scratch"),
+    ]
+
+
+class LocalScoring(ctypes.Structure):
+    """struct LocalScoring of scores.cpp."""
+
+    _fields_ = [
+        *_integers("channels"),
+        *_addresses("taps", "packed", "bias", "rows", "products", "logits", "grad_rows"),
+        *_integers("adds"),
+        *_addresses("filled", "grad_taps", "scratch"),
+    ]
+
+
+_ADDRESS, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+
+
+def _pointers(*structures: type[ctypes.Structure]) -> list[type]:
+    return [ctypes.POINTER(structure) for structure in structures]
+
+
+_SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
+    "lanes": (_INT64, []),
+    "panel": (_INT64, []),
+    "list_positions": (_INT64, [_ADDRESS, _ADDRESS, *3 * [_INT64], _ADDRESS, ctypes.POINTER(_INT64), _ADDRESS]),
+    # Inference.
+    **{name: (_INT64, []) for name in ("has_bfloat16", "has_bfloat16_tiles", "has_float16")},
+    "scratch_size": (_INT64, [*_pointers(Unit, Evaluation), _INT]),
+    "evaluate_unit": (None, [*_pointers(Unit, Halting, Evaluation), _INT]),
+    "stem_scratch_size": (_INT64, [*_pointers(Stem), _INT64]),
+    "evaluate_stem": (None, [*_pointers(Stem, Images), _INT]),
+    "count_positions": (_INT64, [*_pointers(Process), _INT64]),
+    "halting_step": (_INT64, [*_pointers(Process), _INT64, _ADDRESS]),
+    # Training.
+    "forward_scratch_size": (_INT64, [*_pointers(TrainedUnit, SitesStruct), _INT]),
+    "backward_scratch_size": (_INT64, _pointers(TrainedUnit)),
+    "local_scratch_size": (_INT64, []),
+    "tabulate": (None, [_ADDRESS, _INT64, _ADDRESS, _INT64]),
+    "train_forward": (None, [*_pointers(TrainedUnit, SitesStruct, ForwardPass, Factors), _INT]),
+    "train_backward": (None, [*_pointers(TrainedUnit, SitesStruct, BackwardPass, Factors), _INT]),
+    "local_forward": (None, [*_pointers(LocalScoring, SitesStruct, Factors), _INT]),
+    "local_backward": (None, [*_pointers(LocalScoring, SitesStruct), _INT]),
+}
+
+
+@functools.lru_cache(maxsize=None)
+def kernels() -> ctypes.CDLL:
+    """The library, with the types of its functions.
+
+    Raises:
+        LibraryUnavailable: see library.load_library.
+    """
+    loaded = library.load_library()
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+@functools.lru_cache(maxsize=None)
+def whole_vectors(columns: int) -> int:
+    """See gemm.h."""
+    lanes = kernels().lanes()
+    return -(-columns // lanes) * lanes

@@ -1,0 +1,76 @@
+"""What the kernels for CPUs ask for, whatever they evaluate."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+
+from sact_det.base.precision import compute_type
+from sact_det.execution.cpu import library
+from sact_det.execution.cpu.calls import kernels
+from sact_det.network.block import ResidualUnit
+from sact_det.network.branch import SpatialHalting, linear
+from sact_det.network.norm import depends_on_batch
+from sact_det.network.resnet_v2 import BottleneckUnit
+
+_INPUT_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # of inference
+
+
+def why_not_on(x: Tensor, weight: Tensor) -> Optional[str]:
+    """Why the kernels for training cannot evaluate a part of a network at x, or None.
+
+    Args:
+        x: what the part reads.
+        weight: of the convolution that reads it first, [., C, ., .].
+    """
+    if x.device.type == "cpu" and (x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
+        return "they compute in float32 only"
+    return _why_not_at_all(x, weight)
+
+
+def why_not_here(module: nn.Module, x: Tensor, weight: Tensor) -> Optional[str]:
+    """Why the kernels for inference cannot evaluate a module's part of a network at x, or None; see `why_not_on`."""
+    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
+        return "they carry no gradients"
+    dtype = compute_type(x)
+    if x.device.type == "cpu" and not {x.dtype, dtype, weight.dtype} <= _INPUT_TYPES:
+        return "they compute in float32 and in 16 bits"
+    return _why_not_at_all(x, weight) or _why_slower(dtype)
+
+
+def _why_slower(dtype: torch.dtype) -> Optional[str]:
+    """Why the kernels are slower than PyTorch where it computes in dtype, or None."""
+    if dtype == torch.bfloat16 and kernels().has_bfloat16_tiles():
+        return "PyTorch multiplies bfloat16 in tiles (AMX) on this processor, which they cannot"
+    if dtype == torch.float16 and kernels().has_float16():
+        return "PyTorch multiplies float16 on this processor, which they cannot"
+    return None
+
+
+def _why_not_at_all(x: Tensor, weight: Tensor) -> Optional[str]:
+    """What PyTorch refuses, it refuses in its own words: here it only has to get there."""
+    for tensor in (x, weight):
+        if tensor.device.type not in ("cpu", "meta" if tensor is weight else "cpu"):  # released weights are on "meta"
+            return f"they are for CPUs, not for {tensor.device.type}"
+    channels = weight.shape[1]
+    if x.dim() != 4 or x.shape[1] != channels or 0 in x.shape[1:]:
+        return f"they read maps [N, {channels}, H, W], not {list(x.shape)}"
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled("cpu"):
+        return f"the weights are {weight.dtype} and what they are multiplied with is {x.dtype}"
+    if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or is_functorch_wrapped_tensor(x):
+        return f"they read plain tensors, not {x.layout} ones of type {type(x).__name__} or within torch.func"
+    return library.why_unavailable()
+
+
+def why_not_unit(unit: ResidualUnit) -> Optional[str]:
+    """Why the kernels cannot evaluate units of this kind or their halting branches, or None."""
+    if type(unit) is not BottleneckUnit:
+        return f"there are none for {type(unit).__name__}"
+    branch = unit.halting
+    if isinstance(branch, SpatialHalting):
+        if branch.activate is not linear:
+            return "there are none for halting branches with an activation"
+        if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
+            return "norms that learn from the batch need PyTorch"
+    return None

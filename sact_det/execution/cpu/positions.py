@@ -1,0 +1,31 @@
+"""Lists of positions for the kernels (positions.cpp)."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from sact_det.execution.cpu.calls import kernels
+from sact_det.execution.cpu.memory import address, plain
+
+
+def list_positions(active: Tensor, exists: Tensor, actives: Tensor, reads: Tensor) -> tuple[int, int]:
+    """Lists the active positions, and those that a 3x3 convolution reads there; both ascending.
+
+    Args:
+        active, exists: bool [N, H, W]; only what exists is listed.
+        actives, reads: int64 [N * H * W], written.
+
+    Returns:
+        How long the lists are.
+    """
+    masks = [plain(mask) for mask in (active, exists)]
+    count = ctypes.c_int64()
+    around = kernels().list_positions(
+        *(address(mask, torch.bool) for mask in masks),
+        *active.shape,
+        address(actives, torch.int64),
+        count,
+        address(reads, torch.int64),
+    )
+    return count.value, around

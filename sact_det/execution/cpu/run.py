@@ -1,0 +1,217 @@
+"""The run of a block on a CPU in inference: all units in rows (rows.cpp).
+
+The state keeps a row per position and is updated in place; positions that have halted are not touched again. With
+r_l = 1 - sum_{j<l} p^j, the share of a position's output that is still open before unit l,
+
+    sum_l p^l x^l = x^1 + sum_{l>1} r_l f^l(x^(l-1)),
+
+so that the output is updated where the residual f^l is at hand. The global mean of the halting branches follows from
+running sums of the residuals.
+
+Features are float32 within a block. Where PyTorch would compute in bfloat16, so do the factors of products if the
+processor multiplies that; they are float32 otherwise.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
+"""
+
+import math
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from sact_det.base.precision import compute_type, exact_float32
+from sact_det.execution.cpu import calls
+from sact_det.execution.cpu.conditions import why_not_here, why_not_unit
+from sact_det.execution.cpu.halting import RowsHalting
+from sact_det.execution.cpu.memory import address, empty, ones, plain, zeros
+from sact_det.execution.cpu.packed import PackedUnit, factor_type, pack_block
+from sact_det.execution.cpu.positions import list_positions
+from sact_det.execution.cpu.workspace import workspace
+from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.network.branch import ImageHalting, SpatialHalting
+from sact_det.network.norm import learns_from_batch
+from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.rule.process import HaltingProcess, TensorHalting
+
+
+def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
+    """Why a RowsRun cannot evaluate the block at x, or None if it can."""
+    if block.training and block.halting != "none":
+        return "they are for inference"
+    first = block.units[0]
+    for unit in block.units:
+        refused = why_not_unit(unit)
+        if refused is not None:
+            return refused
+        assert isinstance(unit, BottleneckUnit)
+        local = (unit.halting.local_norm,) if isinstance(unit.halting, SpatialHalting) else ()
+        if any(map(learns_from_batch, (unit.preact, unit.norm1, unit.norm2, *local))):
+            return "norms that learn from the batch need PyTorch"
+    return why_not_here(block, x, first.conv1.weight)
+
+
+class RowsRun(Run):
+    """See the head of this module.
+
+    Args:
+        block: its first unit is evaluated here.
+        x: input of the block, [N, C, H, W].
+        valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+    """
+
+    def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
+        self._kernels = calls.kernels()
+        self._threads = torch.get_num_threads()
+        self._dtype = compute_type(x)
+        self._packed = block.weight_cache.get(block, pack_block[factor_type(self._dtype)])
+        first = block.units[0]
+        packed = self._packed.units[first]
+        stride, channels = packed.struct.stride, packed.struct.out_channels
+        number, _, *size = x.shape
+        self._shape = (number, -(-size[0] // stride), -(-size[1] // stride))
+        self._exists = ones(*self._shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
+        self._counts = self._exists.sum((1, 2))
+        positions = math.prod(self._shape)
+        self._padded = valid is not None
+        self._taken: dict[str, Tensor] = {}
+        self._scratch_size = 0
+        # The first unit writes the output, which is the state, too. From the second one on, the positions that are
+        # evaluated, `moved`, have a state of their own; no row is ever copied. A plain block has nothing but its state.
+        self._output = self._state = self._rows_of_output(positions, channels)
+        self._moved: Optional[Tensor] = None
+        self._remaining = ones(*self._shape)
+        self._halting: Optional[RowsHalting] = None
+        self._sums = None if block.halting == "none" else zeros(number, channels, dtype=torch.float64)
+        self._scores: Optional[Tensor] = None
+        self._image_logits = empty(number)
+        # Active positions, and what a 3x3 convolution reads.
+        self._lists = empty(positions, dtype=torch.int64), empty(positions, dtype=torch.int64)
+
+        rows = x.permute(0, 2, 3, 1)
+        as_it_is = x.dtype == torch.bfloat16 and packed.struct.bfloat16 and packed.struct.projects
+        floats = x.dtype == torch.float32
+        rows = plain(rows) if floats or as_it_is else self._take("input", *rows.shape).copy_(rows)
+        self._evaluation = calls.Evaluation(
+            images=number,
+            out_height=self._shape[1],
+            out_width=self._shape[2],
+            writes=address(self._lists[0], torch.int64),
+            state=address(self._state),
+            remaining=address(self._remaining),
+            sums=address(self._sums, torch.float64),
+            counts=address(self._counts, torch.int64),
+            image_logits=address(self._image_logits),
+        )
+        self._read_at(tuple(size), packed)
+        self._list(self._exists)
+        around = self._evaluation.num_reads
+        if tuple(size) != self._shape[1:]:
+            exists = ones(number, *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+            reads = empty(2, exists.numel(), dtype=torch.int64)
+            self._evaluation.reads = address(reads[0], torch.int64)
+            self._evaluation.num_reads = list_positions(exists, exists, *reads)[0]
+        self._evaluation.x, self._evaluation.x_bfloat16 = address(rows, rows.dtype), as_it_is
+        self._evaluation.shortcut = None if packed.struct.projects else address(rows)
+        self._evaluate(first)
+        if len(block.units) > 1:
+            self._read_at(self._shape[1:], self._packed.units[block.units[1]])
+            self._evaluation.num_reads, self._evaluation.x_bfloat16 = around, False
+            self._evaluation.x = self._evaluation.shortcut = address(self._state)
+
+    def _rows_of_output(self, positions: int, channels: int) -> Tensor:
+        if self._dtype != torch.float32:  # a copy becomes the result
+            return self._take("output", positions, channels)
+        return (zeros if self._padded else empty)(positions, channels)
+
+    def _take(self, name: str, *shape: int) -> Tensor:
+        """Memory for features of this run, in the place of what it had under that name."""
+        memory = self._take_any(name, *shape)
+        if self._padded:
+            memory.zero_()  # nothing is written where there is no position
+        return memory
+
+    def _take_any(self, name: str, *shape: int) -> Tensor:
+        if name in self._taken:
+            workspace.give_back(name, self._taken[name])
+        self._taken[name] = workspace.take(name, *shape)
+        return self._taken[name]
+
+    def _read_at(self, size: tuple[int, ...], packed: PackedUnit) -> None:
+        """Prepares for units that read a map of (height, width) `size`."""
+        to = self._evaluation
+        to.in_height, to.in_width = size
+        inner = self._take("inner", to.images * math.prod(size) + 1, packed.inner_size)
+        inner[-1].zero_()
+        to.inner, to.reads = address(inner), address(self._lists[1], torch.int64)
+
+    def _list(self, active: Tensor) -> None:
+        """Lists the positions of the coming unit. active: bool [N, H, W], False at padding."""
+        to = self._evaluation
+        to.num_writes, to.num_reads = list_positions(active, self._exists, *self._lists)
+
+    def _evaluate(self, unit: ResidualUnit) -> None:
+        to, branch = self._evaluation, None
+        self._scores = None
+        if isinstance(unit.halting, SpatialHalting):
+            packed = self._packed.branches[unit.halting]
+            branch = packed.struct
+            self._scores = zeros(*self._shape)
+            to.scores = address(self._scores)
+            if to.products is None:
+                to.products = address(self._take("products", self._exists.numel(), packed.products_size))
+        struct = self._packed.units[unit].struct
+        size = self._kernels.scratch_size(struct, to, self._threads)
+        if size > self._scratch_size:
+            to.scratch, self._scratch_size = address(self._take_any("scratch", size)), size
+        self._kernels.evaluate_unit(struct, branch, to, self._threads)
+
+    def start_halting(
+        self, exists: Tensor, num_units: int, eps: float, per_image: bool, dtype: torch.dtype
+    ) -> HaltingProcess:
+        """See Run."""
+        if per_image:
+            return TensorHalting(exists, num_units, eps, per_image, dtype)
+        self._halting = RowsHalting(exists.contiguous(), num_units, eps)
+        self._remaining = self._halting.remainder
+        self._evaluation.remaining = address(self._remaining)
+        return self._halting
+
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        to = self._evaluation
+        if active is None:
+            self._evaluate(unit)
+            return
+        active = active if active.shape == self._shape else active & self._exists
+        self._list(active)
+        if self._state is self._output:
+            self._state = self._take("state", *self._output.shape)
+            to.state, to.output = address(self._state), address(self._output)
+        self._evaluate(unit)
+        if self._moved is None:
+            self._moved = active.clone(memory_format=torch.contiguous_format)
+            to.x, to.shortcut, to.moved = to.state, to.state, address(self._moved, torch.bool)
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See Run; the branch must be that of the last unit."""
+        assert self._sums is not None
+        if isinstance(branch, ImageHalting):
+            pooled = (self._sums / self._counts[:, None]).float()
+            with exact_float32("cpu"):
+                return branch.scores(pooled[:, :, None, None])[:, None, None]
+        assert self._scores is not None
+        return self._scores
+
+    def add(self, weight: Tensor) -> None:
+        """See Run."""
+        if self._halting is None:  # or else it keeps what is open of a position
+            self._remaining -= weight
+
+    def result(self) -> Tensor:
+        """See Run."""
+        output = self._output.view(*self._shape, self._output.shape[1]).permute(0, 3, 1, 2).to(self._dtype)
+        for name, memory in self._taken.items():
+            workspace.give_back(name, memory)
+        return output

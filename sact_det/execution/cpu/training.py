@@ -1,0 +1,158 @@
+"""The run of a block on a CPU in training: float32, forward and backward in kernels (forward.cpp, backward.cpp).
+
+A unit leaves behind the rows that it read, the two rectified products in its middle, and nothing else. The state is
+never updated in place: a unit writes it anew at the positions that it read, which are the ones that the halting branch
+behind it and the next unit read. The output is summed as in sact_det/execution/cpu/run.py: residuals, weighted by what
+is still open of a position. Halting state and ponder cost, [N, H, W], are left to PyTorch; for what has [P, C], PyTorch
+knows the order of the passes (training_functions.py).
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
+"""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from sact_det.execution.cpu.conditions import why_not_on, why_not_unit
+from sact_det.execution.cpu.memory import empty, ones, plain, zeros
+from sact_det.execution.cpu.positions import list_positions
+from sact_det.execution.cpu.sites import Sites, make_sites
+from sact_det.execution.cpu.training_functions import GradientRows, UnitCall, UnitFunction
+from sact_det.execution.cpu.training_scores import LocalFunction, ResultFunction
+from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.network.branch import SpatialHalting, learn_from_positions
+from sact_det.network.norm import learns_from_batch, norm_affine
+from sact_det.network.resnet_v2 import BottleneckUnit
+
+
+def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
+    """Why a TrainingRun cannot evaluate the block at x, or None if it can."""
+    if block.halting != "sact":
+        return "those for training are for SACT"
+    for index, unit in enumerate(block.units):
+        refused = why_not_unit(unit)
+        if refused is not None:
+            return refused
+        assert isinstance(unit, BottleneckUnit)
+        if any(map(_learns, (unit.preact, unit.norm1, unit.norm2))):
+            return "norms that learn need PyTorch: freeze them (NORM FrozenBN)"
+        if index > 0 and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
+            return "units behind the first must keep the shape and must not be dilated"
+        if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in unit.parameters()):
+            return "they compute in float32 only"
+    return why_not_on(x, block.units[0].conv1.weight)
+
+
+def _learns(norm: Any) -> bool:
+    return learns_from_batch(norm) or norm.weight.requires_grad or norm.bias.requires_grad
+
+
+@torch.no_grad()
+def fixed_affine(norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift, float32, computed in double precision."""
+    scale, shift = norm_affine(norm, torch.float64)
+    return scale.float(), shift.float()
+
+
+def _by_phase(positions: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Sorted by y and x modulo the stride: neighbours in the list are then read by the same taps of the convolution."""
+    y, x = positions // size[1] % size[0], positions % size[1]
+    phase = y % stride * stride + x % stride
+    return torch.cat([positions[phase == value] for value in range(stride**2)])
+
+
+class TrainingRun(Run):
+    """See the head of this module.
+
+    Args:
+        block: its first unit is evaluated here.
+        x: input of the block, [N, C, H, W].
+        valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+    """
+
+    def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
+        self._threads = torch.get_num_threads()
+        self._gradient = GradientRows()
+        self._cache = block.weight_cache
+        unit = block.units[0]
+        assert isinstance(unit, BottleneckUnit)
+        shape = (len(x), -(-x.shape[2] // unit.stride), -(-x.shape[3] // unit.stride))
+        self._exists = ones(*shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
+        self._counts = self._exists.sum((1, 2))[:, None]
+        channels = unit.conv3.out_channels
+        # No view of other memory: PyTorch treats those differently where they enter its graph (ResultFunction).
+        self._out = empty(shape[0], channels, *shape[1:], memory_format=torch.channels_last)
+        if valid is not None:
+            self._out.zero_()
+        # Growth of the sums of squares over all positions, for norms that learn their moving statistics.
+        self._squares: Optional[Tensor] = None
+        if learn_from_positions(block.units):
+            self._squares = zeros(channels, dtype=torch.float64)
+
+        own = self._lists(self._exists)[0]
+        self._sites = make_sites(shape[1:], self._exists, own, own)
+        size, reads = (x.shape[2], x.shape[3]), own
+        if size != shape[1:]:
+            exists = ones(len(x), *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+            reads = _by_phase(self._lists(exists, exists)[0], size, unit.stride)
+        self._remaining: Optional[Tensor] = None
+        self._state = self._output = self._sums = None
+        self._rows: Optional[Tensor] = plain(x.permute(0, 2, 3, 1)).view(-1, x.shape[1])
+        self._evaluate(unit, make_sites(size, self._exists, reads, own), None, self._sites)
+        self._remaining = ones(*shape)
+
+    def _lists(self, active: Tensor, exists: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+        """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
+        exists = self._exists if exists is None else exists
+        actives, reads = (empty(active.numel(), dtype=torch.int64) for _ in range(2))
+        count, around = list_positions(active, exists, actives, reads)
+        return actives[:count], reads[:around]
+
+    def _evaluate(self, unit: BottleneckUnit, sites: Sites, x_rows: Optional[Tensor], scored: Sites) -> None:
+        """sites: where the unit is evaluated; scored: at which of them its state is wanted, as `reads`."""
+        norms = [self._cache.get(norm, fixed_affine) for norm in (unit.preact, unit.norm1, unit.norm2)]
+        strides = unit.stride, unit.conv2.dilation[0]
+        call = UnitCall(sites, x_rows, tuple(norms), *strides, self._squares, self._threads, self._gradient)
+        rows = None if unit.halting is None else empty(len(scored.reads), unit.conv3.out_channels)
+        shortcut = (None, None) if unit.shortcut is None else (unit.shortcut.weight, unit.shortcut.bias)
+        self._state, self._output, self._sums = UnitFunction.apply(
+            call,
+            *(self._state, self._output, self._sums, self._remaining),
+            *(self._rows, rows, self._out),
+            *(unit.conv1.weight, unit.conv2.weight, unit.conv3.weight, unit.conv3.bias, *shortcut),
+        )
+        self._rows, self._sites = rows, scored
+
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        assert active is not None and isinstance(unit, BottleneckUnit) and self._rows is not None
+        writes, reads = self._lists(active & self._exists)
+        _, height, width = self._exists.shape
+        sites = make_sites((height, width), self._exists, reads, writes)
+        self._evaluate(unit, sites, self._sites.read_rows, sites)
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See Run."""
+        assert isinstance(branch, SpatialHalting) and self._sums is not None
+        if self._squares is not None:
+            branch.observe(self._counts.sum().double(), self._sums.detach().sum(0), self._squares)
+        scale, shift = norm_affine(branch.local_norm)
+        weights = branch.local_conv.weight[0].flatten(1)
+        taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights
+        logits, self._state = LocalFunction.apply(
+            self._sites, self._gradient, self._threads, self._state, self._rows, taps, bias
+        )
+        pooled = (self._sums / self._counts).float()[:, :, None, None]
+        image = branch.local_conv.bias + branch.global_logits(pooled)
+        return torch.sigmoid(logits + image[:, None, None])
+
+    def add(self, weight: Tensor) -> None:
+        """See Run."""
+        assert self._remaining is not None
+        self._remaining = (self._remaining - weight).contiguous()
+
+    def result(self) -> Tensor:
+        """See Run."""
+        return ResultFunction.apply(self._output, self._out)

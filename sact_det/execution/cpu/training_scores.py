@@ -1,0 +1,117 @@
+"""The other nodes of PyTorch's graph under TrainingRun: the local part of a halting branch, and a block's output."""
+
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sact_det.execution.cpu.borrowed import Borrowed
+from sact_det.execution.cpu.calls import LocalScoring, kernels, whole_vectors
+from sact_det.execution.cpu.memory import address, plain, zeros
+from sact_det.execution.cpu.sites import Sites
+from sact_det.execution.cpu.training_functions import TAPS, GradientRows, token
+
+
+class LocalFunction(torch.autograd.Function):
+    """The local convolution of a halting branch: (state, taps, bias) -> (logits, state)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        sites: Sites,
+        gradient: GradientRows,
+        threads: int,
+        state: Tensor,
+        rows: Tensor,
+        taps: Tensor,
+        bias: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Norms are in taps and bias.
+
+        Args:
+            sites: of the unit that is scored, at output resolution.
+            gradient: of the state.
+            threads: how many.
+            state: token.
+            rows: the state at the positions that the branch reads, [., C].
+            taps, bias: float32 [9, C] and [9].
+
+        Returns:
+            Float32 [N, H, W], zero where the unit was not evaluated; and a token.
+        """
+        struct = sites.struct
+        logits = zeros(struct.images, struct.out_height, struct.out_width)
+        if struct.num_writes:
+            padded = F.pad(bias, (0, whole_vectors(TAPS) - TAPS))
+            with Borrowed() as memory:
+                scoring = LocalScoring(
+                    channels=taps.shape[1],
+                    packed=memory.pack("taps", taps[:, :, None, None]),
+                    bias=address(padded),
+                    rows=address(rows),
+                    products=memory.room("products", struct.num_reads * whole_vectors(TAPS)),
+                    logits=address(logits),
+                )
+                kernels().local_forward(scoring, struct, memory.factors(), threads)
+        ctx.sites, ctx.gradient, ctx.threads = sites, gradient, threads
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(rows, taps)
+        new = token(*state.shape)
+        if not ctx.needs_input_grad[3]:
+            ctx.mark_non_differentiable(new)
+        return logits, new
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logits: Optional[Tensor], grad_state: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
+        """Updates grad_state in place."""
+        if grad_logits is None:
+            return None, None, None, grad_state, None, None, None
+        struct, threads = ctx.sites.struct, ctx.threads
+        rows, taps = ctx.saved_tensors
+        needs_state, needs_taps, needs_bias = (ctx.needs_input_grad[index] for index in (3, 5, 6))
+        if not struct.num_writes:
+            nothing = torch.zeros_like(taps) if needs_taps else None, taps.new_zeros(TAPS) if needs_bias else None
+            return None, None, None, grad_state, None, *nothing
+        adds = grad_state is not None
+        if needs_state and grad_state is None:
+            grad_state = ctx.gradient.start(grad_logits.numel(), taps.shape[1])
+        grad_logits = plain(grad_logits)
+        grad_taps = torch.empty_like(taps) if needs_taps else None
+        with Borrowed() as memory:
+            products = memory.take("products", struct.num_reads, whole_vectors(TAPS))
+            scoring = LocalScoring(
+                channels=taps.shape[1],
+                taps=address(taps),
+                rows=address(rows),
+                products=address(products),
+                logits=address(grad_logits),
+                grad_rows=address(grad_state) if needs_state else None,
+                adds=adds,
+                filled=address(ctx.gradient.filled, torch.int32),
+                grad_taps=address(grad_taps),
+                scratch=memory.room("scratch", threads * kernels().local_scratch_size()),
+            )
+            kernels().local_backward(scoring, struct, threads)
+            grad_bias = products[:, :TAPS].sum(0) if needs_bias else None
+        if needs_state:
+            ctx.gradient.fill(ctx.sites.read_rows)
+        return None, None, None, grad_state if needs_state else None, None, grad_taps, grad_bias
+
+
+class ResultFunction(torch.autograd.Function):
+    """The output of a block, for its token."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, features: Tensor) -> Tensor:
+        """output: token; features: [N, C, H, W], rows in memory; it becomes part of the graph."""
+        ctx.mark_dirty(features)
+        return features
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """In rows."""
+        return plain(gradient.permute(0, 2, 3, 1)).view(-1, gradient.shape[1]), None

@@ -1,0 +1,280 @@
+"""The run of a block on an NVIDIA GPU in inference: the units behind the first in rows (kernels.py).
+
+As on a CPU (sact_det/execution/cpu/run.py), the state keeps a row per position and is updated in place, and so is the
+output: with r_l = 1 - sum_{j<l} p^j,
+
+    sum_l p^l x^l = x^1 + sum_{l>1} r_l (x^l - x^(l-1)).
+
+Nothing waits for the device: lists of positions are made there, and their lengths stay there. PyTorch evaluates the
+first unit of a block.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; P = N * H * W; w: bottleneck width.
+"""
+
+import os
+from functools import lru_cache
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from sact_det.base.precision import compute_type, convolution_precision, exact_float32
+from sact_det.execution.cuda.packed import DTYPES, PackedUnit, pack_block
+from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.network.branch import ImageHalting, SpatialHalting, linear
+from sact_det.network.norm import learns_from_batch
+from sact_det.network.resnet_v2 import BottleneckUnit
+
+MIN_TRITON = (3, 4)  # the first whose autotuner keeps its choices
+MAX_POSITIONS = 2**30  # positions are int32
+TAPS = 9
+
+
+def why_not_triton(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
+    """Why a TritonRun cannot evaluate the block at x, or None if it can."""
+    reason = _why_not_there(x.device)
+    if reason is not None:
+        return reason
+    if x.dtype not in DTYPES or compute_type(x) not in DTYPES:
+        return f"they compute in float32, float16 and bfloat16, not in {compute_type(x)}"
+    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters())):
+        return "they carry no gradients"
+    if block.training and block.halting != "none":
+        return "they are for inference"
+    if not 0 < len(x) * x.shape[2] * x.shape[3] <= MAX_POSITIONS:
+        return f"they take 1 to {MAX_POSITIONS} positions; got a map {list(x.shape)}"
+    for unit in block.units:
+        if type(unit) is not BottleneckUnit:
+            return f"there are none for {type(unit).__name__}"
+        if any(map(learns_from_batch, unit.modules())):
+            return "norms that learn from the batch need PyTorch"
+        if isinstance(unit.halting, SpatialHalting) and unit.halting.activate is not linear:
+            return "there are none for halting branches with an activation"
+        if unit is not block.units[0] and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
+            return "there are none for units behind the first that change the shape or are dilated"
+    return None
+
+
+@lru_cache(maxsize=None)
+def _why_not_there(device: torch.device) -> Optional[str]:
+    """Why Triton kernels cannot run on a device, or None."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not (interpreted and device.type == "cpu"):
+        return f"they are for NVIDIA GPUs, not for {device.type}"
+    try:
+        import triton
+    except ImportError:
+        return "Triton is not installed"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < MIN_TRITON:
+        return f"they need Triton {'.'.join(map(str, MIN_TRITON))} or later, not {triton.__version__}"
+    if interpreted:
+        return None
+    if torch.version.hip is not None:
+        return "they are for NVIDIA GPUs, not for AMD's"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"they need compute capability 8.0; {torch.cuda.get_device_name(device)} has less"
+    return None
+
+
+class TritonRun(Run):
+    """See the head of this module.
+
+    Args:
+        block: its first unit is evaluated here; why_not_triton(block, x) must be None.
+        x: input of the block, [N, C, H, W].
+        valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+    """
+
+    bounded = True
+
+    def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
+        from sact_det.execution.cuda import kernels, position_lists, score_kernels  # late: Triton may be missing
+
+        self._kernels, self._score_kernels = kernels, score_kernels
+        x = block.units[0](x.contiguous(memory_format=torch.channels_last), None, valid_in, valid)
+        number, channels, height, width = x.shape
+        self._shape = (number, height, width)
+        self._exists = None if valid is None else valid[:, 0].contiguous()
+        self._dtype = compute_type(x)
+        self._packed = block.weight_cache.get(block, pack_block[self._dtype])
+        rows = (x if valid is None else x * valid).permute(0, 2, 3, 1)
+        self._state = rows.reshape(-1, channels).contiguous()
+        self._lists = position_lists.PositionLists(self._exists, self._shape, x.device)
+        self._listed = False
+        self._buffers: dict[str, Tensor] = {}
+        self._output: Optional[Tensor] = None
+        if block.halting == "none":
+            return
+        self._output = self._state.to(torch.float32, copy=True)
+        self._remaining = self._output.new_ones(self._shape)
+        self._sums = self._output.view(number, -1, channels).sum(1)
+        if self._exists is None:
+            self._counts = self._output.new_full((number,), height * width)
+        else:
+            self._counts = self._exists.flatten(1).sum(1).float()
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory that units share; zero at padding."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != shape:
+            make = torch.empty if self._exists is None else torch.zeros
+            buffer = self._buffers[name] = make(shape, dtype=dtype, device=self._state.device)
+        return buffer
+
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        packed = self._packed.units[unit]
+        with torch.cuda.device_of(self._state):
+            self._tune(packed)
+            if active is not None or not self._listed:
+                self._lists.fill(active)
+                self._listed = True
+            self._launch(packed, self._state, self._output)
+
+    def _tune(self, packed: PackedUnit) -> None:
+        """Lets the kernels choose their tiles before the first unit of its kind, at all positions, on copies.
+
+        What positions happen to be active at that time would make a poor measurement.
+        """
+        kind: tuple[object, ...] = (self._state.device, self._state.dtype, self._bucket(), self._output is None)
+        kind += (packed.conv3.dtype, packed.conv3.shape, convolution_precision())
+        if self._kernels.INTERPRETED or kind in _TUNED:
+            return
+        self._lists.fill(None)
+        self._launch(packed, self._state.clone(), None if self._output is None else self._output.clone())
+        _TUNED.add(kind)
+
+    def _bucket(self) -> int:
+        """Maps of about one size share their tiles."""
+        return len(self._state).bit_length()
+
+    def _launch(self, packed: PackedUnit, state: Tensor, output: Optional[Tensor]) -> None:
+        """Evaluates a unit at the listed positions."""
+        kernels, lists, adaptive = self._kernels, self._lists, output is not None
+        (size, channels), (number, height, width), inner_width = state.shape, self._shape, len(packed.conv1)
+        bucket, block_k = self._bucket(), kernels.block_depth(packed.conv1.element_size())
+        precision = convolution_precision() if self._dtype == torch.float32 else "ieee"
+        inner = self._buffer("inner", (size, inner_width), self._dtype)
+        middle = self._buffer("middle", (size, inner_width), self._dtype)
+
+        def grid(constants: dict[str, int]) -> tuple[int]:
+            rows, columns = -(-size // constants["BLOCK_M"]), -(-constants["COLUMNS"] // constants["BLOCK_N"])
+            return (rows * columns,)
+
+        kernels.conv1_kernel[grid](
+            state,
+            packed.scale,
+            packed.shift,
+            packed.conv1,
+            packed.bias1,
+            inner,
+            lists.reads,
+            lists.num_reads,
+            bucket,
+            DEPTH=channels,
+            COLUMNS=inner_width,
+            PRECISION=precision,
+            BLOCK_K=block_k,
+        )
+        kernels.conv2_kernel[grid](
+            inner,
+            packed.conv2,
+            packed.bias2,
+            middle,
+            lists.writes,
+            lists.num_writes,
+            bucket,
+            height,
+            width,
+            DEPTH=inner_width,
+            COLUMNS=inner_width,
+            PRECISION=precision,
+            BLOCK_K=block_k,
+        )
+        tiles = -(-size // kernels.MIN_ROWS)
+        # Without halting nothing but the state is updated: it stands for what is not used.
+        partial_sums = self._buffer("sums", (tiles + number - 1, channels), torch.float32) if adaptive else state
+        tile_rows = self._buffer("tile_rows", (1,), torch.int32) if adaptive else state
+        kernels.conv3_kernel[grid](
+            middle,
+            packed.conv3,
+            packed.bias3,
+            state,
+            state if output is None else output,
+            self._remaining if adaptive else state,
+            partial_sums,
+            tile_rows,
+            lists.writes,
+            lists.num_writes,
+            bucket,
+            height * width,
+            ADAPTIVE=adaptive,
+            DEPTH=inner_width,
+            COLUMNS=channels,
+            PRECISION=precision,
+            BLOCK_K=block_k,
+        )
+        if output is self._output and adaptive:
+            block_t, block_c = self._score_kernels.SUM_BLOCK
+            self._score_kernels.sums_kernel[(number * -(-channels // block_c),)](
+                self._sums, partial_sums, tile_rows, lists.offsets, C=channels, BLOCK_T=block_t, BLOCK_C=block_c
+            )
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See Run."""
+        if isinstance(branch, ImageHalting):
+            pooled = (self._sums / self._counts[:, None])[:, :, None, None]
+            with exact_float32(self._state.device):
+                return branch.scores(pooled)[:, None, None]
+        kernels, lists, packed = self._score_kernels, self._lists, self._packed.branches[branch]
+        (size, channels), (number, height, width) = self._state.shape, self._shape
+        products = self._buffer("products", (TAPS, size), torch.float32)
+        scores = products.new_empty(self._shape)
+        (block_m, block_k), block = kernels.PRODUCT_BLOCK, kernels.SCORE_BLOCK
+        with torch.cuda.device_of(self._state):  # Triton launches on the current device
+            if not self._listed:  # behind the first unit
+                self._lists.fill(None)
+                self._listed = True
+            kernels.taps_kernel[(-(-size // block_m),)](
+                self._state,
+                packed.taps,
+                packed.bias,
+                products,
+                lists.reads,
+                lists.num_reads,
+                size,
+                C=channels,
+                BLOCK_M=block_m,
+                BLOCK_K=block_k,
+            )
+            kernels.scores_kernel[(number * -(-height * width // block),)](
+                products,
+                self._sums,
+                self._counts,
+                packed.pooled,
+                packed.constant,
+                lists.mask,
+                lists.exists,
+                scores,
+                size,
+                height,
+                width,
+                *lists.mask.stride(),
+                C=channels,
+                BLOCK=block,
+                BLOCK_C=kernels.CHANNEL_BLOCK,
+            )
+        return scores
+
+    def add(self, weight: Tensor) -> None:
+        """See Run."""
+        self._remaining.sub_(weight)
+
+    def result(self) -> Tensor:
+        """See Run."""
+        rows = self._state if self._output is None else self._output.to(self._state.dtype)
+        return rows.view(*self._shape, -1).permute(0, 3, 1, 2)
+
+
+_TUNED: set[tuple] = set()  # kinds of units that the kernels have met

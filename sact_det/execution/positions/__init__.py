@@ -1,0 +1,1 @@
+"""Execution "perforated" in PyTorch: runs that compute active positions, or images, only."""

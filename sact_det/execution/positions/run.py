@@ -1,0 +1,176 @@
+"""Execution "perforated": the runs of a block that compute active positions, or images, only.
+
+The state lives in rows, [positions, C], of what the coming units can still read: the active positions and the rings
+around them. As positions halt, the rows become fewer. Halting state, FLOPs and ponder cost are the block's own and the
+same for every run.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
+"""
+
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from sact_det.base.precision import exact_float32, widened
+from sact_det.execution.positions.active_set import ActiveSet
+from sact_det.execution.positions.gather_gemm import READS, residual, scores
+from sact_det.network.block import DenseRun, HaltingBranch, ResidualUnit, Run
+from sact_det.network.branch import ImageHalting, SpatialHalting, learn_from_positions
+
+
+def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """rows with rows[index] = values: in place, unless a gradient may need the old ones."""
+    if torch.is_grad_enabled():
+        return rows.index_copy(0, index, values)
+    return rows.index_copy_(0, index, values)
+
+
+class PositionRun(Run):
+    """SACT: units evaluated at the active positions.
+
+    The output is summed as in sact_det/execution/cpu/run.py: residuals, weighted by what is still open of a position.
+
+    Args:
+        dense: the run so far, behind the first unit or a later one.
+        units: those to come, all of one kind.
+    """
+
+    def __init__(self, dense: DenseRun, units: Sequence[ResidualUnit]):
+        assert dense.output is not None and dense.remaining is not None
+        self._valid = dense.valid
+        self._shape = dense.x.shape
+        self._dtype = dense.x.dtype
+        self._rings = READS[type(units[0])]
+        self._rows = _to_rows(dense.x)
+        open_share = dense.remaining if self._valid is None else dense.remaining * self._valid[:, 0]
+        self._output = _to_rows(torch.addcmul(dense.output, open_share[:, None], dense.x))
+        self._remaining = dense.remaining.flatten()
+        self._set: Optional[ActiveSet] = None
+        self._halted: list[tuple[Tensor, Tensor]] = []  # (positions, their output)
+        own = dense.x if self._valid is None else dense.x * self._valid
+        own = widened(own)
+        number, _, height, width = own.shape
+        self._counts = (
+            own.new_full((number,), height * width) if self._valid is None else self._valid.sum((1, 2, 3)).to(own.dtype)
+        )
+        self._sums = own.sum((2, 3))
+        # Sums of squares over all positions, for norms that learn their moving statistics.
+        self._squares: Optional[Tensor] = None
+        if learn_from_positions(units):
+            self._squares = own.detach().square().sum((0, 2, 3)).double()
+
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        assert active is not None
+        active_set = ActiveSet(active, None if self._valid is None else self._valid[:, 0], self._rings)
+        outer, inner = active_set.rings[self._rings], active_set.rings[0]
+        if self._set is None:
+            self._base_output = self._output
+            self._rows, self._output = self._rows.index_select(0, outer), self._output.index_select(0, inner)
+        elif len(inner) < len(self._set.rings[0]):
+            self._rows = self._rows.index_select(0, self._set.index_of(outer, self._rings))
+            self._let_halted_go(active)
+        places = active_set.index_in(0, self._rings)
+        y = residual(unit, self._rows, active_set).to(self._rows.dtype)
+        self._track(y, places, active_set)
+        self._rows = self._rows.index_add(0, places, y)
+        self._output = torch.addcmul(self._output, self._remaining.index_select(0, inner)[:, None], widened(y))
+        self._set = active_set
+
+    def _let_halted_go(self, active: Tensor) -> None:
+        """Sets the output aside of the positions that halted since the last unit."""
+        assert self._set is not None
+        positions = self._set.rings[0]
+        goes_on = active.flatten().index_select(0, positions)
+        halted = (~goes_on).nonzero()[:, 0]
+        self._halted.append((positions.index_select(0, halted), self._output.index_select(0, halted)))
+        self._output = self._output.index_select(0, goes_on.nonzero()[:, 0])
+
+    def _track(self, y: Tensor, places: Tensor, active_set: ActiveSet) -> None:
+        """Keeps the sums over all positions that the halting branches read, as y is added to the rows at `places`."""
+        with exact_float32(y.device):
+            images = torch.arange(len(self._sums), device=y.device)[:, None]
+            self._sums = self._sums + (active_set.images == images).to(self._sums.dtype) @ widened(y)
+        if self._squares is not None:
+            with torch.no_grad():  # (x + y)^2 - x^2
+                before = widened(self._rows.detach().index_select(0, places))
+                self._squares = self._squares + (y * (2 * before + y)).sum(0).double()
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See Run."""
+        assert self._set is not None and isinstance(branch, SpatialHalting)
+        if self._squares is not None:
+            total = self._sums.detach().sum(0).double()
+            branch.observe(self._counts.double().sum(), total, self._squares)
+        rows = self._rows if self._rings == 1 else self._rows.index_select(0, self._set.index_in(1, self._rings))
+        pooled = (self._sums / self._counts[:, None])[..., None, None]
+        h = scores(branch, rows, pooled, self._set)
+        number, _, height, width = self._shape
+        return h.new_zeros(number * height * width).index_copy(0, self._set.rings[0], h).view(number, height, width)
+
+    def add(self, weight: Tensor) -> None:
+        """See Run."""
+        self._remaining = self._remaining - weight.flatten()
+
+    def result(self) -> Tensor:
+        """See Run."""
+        assert self._set is not None
+        ends = [*self._halted, (self._set.rings[0], self._output)]
+        positions, rows = (torch.cat(parts) for parts in zip(*ends))
+        number, channels, height, width = self._shape
+        output = _replace_rows(self._base_output, positions, rows)
+        return output.view(number, height, width, channels).permute(0, 3, 1, 2).to(self._dtype)
+
+
+class ImageRun(DenseRun):
+    """ACT: units evaluated for the active images."""
+
+    def __init__(self, dense: DenseRun):
+        super().__init__(dense.x, dense.valid)
+        self.output = dense.output
+        self._images = torch.arange(len(self.x), device=self.x.device)
+        self._pooled = self._mean(self.x, self.valid)
+        self._halted: list[tuple[Tensor, Tensor]] = []  # (images, their output)
+
+    @staticmethod
+    def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
+        x = widened(x)
+        if valid is None:
+            return x.mean((2, 3), keepdim=True)
+        return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
+
+    def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
+        """See Run; `active` only ever shrinks."""
+        assert active is not None and self.output is not None
+        goes_on = active.flatten().index_select(0, self._images)
+        keep, halted = goes_on.nonzero()[:, 0], (~goes_on).nonzero()[:, 0]
+        self._halted.append((self._images.index_select(0, halted), self.output.index_select(0, halted)))
+        self.x, self.output = self.x.index_select(0, keep), self.output.index_select(0, keep)
+        self.valid = None if self.valid is None else self.valid.index_select(0, keep)
+        self._images = self._images.index_select(0, keep)
+        self.x = unit(self.x, None, self.valid, self.valid)
+        self._pooled = self._pooled.index_copy(0, self._images, self._mean(self.x, self.valid))
+
+    def scores(self, branch: HaltingBranch) -> Tensor:
+        """See Run."""
+        assert isinstance(branch, ImageHalting)
+        with exact_float32(self.x.device):
+            return branch.scores(self._pooled)[:, None, None]
+
+    def add(self, weight: Tensor) -> None:
+        """See Run."""
+        assert self.output is not None
+        self.output = self.output + weight.index_select(0, self._images)[:, None] * self.x
+
+    def result(self) -> Tensor:
+        """See Run."""
+        ends = [*self._halted, (self._images, self.output)]
+        images, outputs = (torch.cat(parts) for parts in zip(*ends))
+        return outputs.index_select(0, images.argsort()).to(self.x.dtype)
+
+
+def _to_rows(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [P, C]."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

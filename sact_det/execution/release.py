@@ -1,0 +1,73 @@
+"""Inference without the parameters themselves: the kernels' packed weights are enough."""
+
+from typing import Any, Optional, Union
+
+import torch
+from torch import nn
+
+from sact_det.base.precision import compute_type
+from sact_det.execution.cpu.conditions import why_not_here
+from sact_det.execution.cpu.packed import factor_type, pack_block, pack_stem
+from sact_det.execution.cpu.run import why_not_rows
+from sact_det.execution.packing import is_released, refuse_released
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.branch import ImageHalting
+from sact_det.network.resnet_v2 import BottleneckUnit, Stem
+
+Part = Union[AdaptiveBlock, Stem]
+
+
+@torch.no_grad()
+def release_weights(model: nn.Module) -> None:
+    """Packs the weights of a model's stem and blocks for the kernels of the CPU, and lets go of the weights themselves.
+
+    The kernels need a copy of their own, so that this halves the memory for weights. What is left can be evaluated, and
+    nothing else: parameters and buffers of stem and units become meta tensors. Training, execution "dense", copying and
+    moving the model, reading its state dict and loading one raise RuntimeError.
+
+    Args:
+        model: in evaluation mode, on a CPU, with execution "perforated" or "auto" (set_execution); classifier,
+            detector, or any module with stems and blocks of these inside. Afterwards it can be evaluated in the
+            precision in which it could before: under autocast if this is called under autocast, else without.
+
+    Raises:
+        ValueError: it is none of that, or the kernels cannot evaluate it; nothing has been released then.
+    """
+    parts = [module for module in model.modules() if isinstance(module, (AdaptiveBlock, Stem))]
+    reasons = [_why_not(part) for part in parts] or ["there is neither a stem nor a block"]
+    if any(reasons):
+        raise ValueError(f"the weights cannot be released: {next(filter(None, reasons))}")
+    for part in parts:
+        dtype = factor_type(compute_type(next(part.parameters())))
+        if isinstance(part, Stem):
+            packed_stem = pack_stem[dtype](part)
+            part.weight_cache.keep(part.to("meta"), pack_stem[dtype], packed_stem)
+        else:
+            # Unit by unit: never much more than one copy of everything.
+            packed_block = pack_block[dtype](part, done_with=_release_unit)
+            part.weight_cache.keep(part, pack_block[dtype], packed_block)
+        part.register_state_dict_pre_hook(_refuse)
+        part.register_load_state_dict_pre_hook(_refuse)
+
+
+def _release_unit(unit: BottleneckUnit) -> None:
+    for child in unit.children():
+        if not isinstance(child, ImageHalting):  # evaluated in PyTorch
+            child.to("meta")
+
+
+def _why_not(part: Part) -> Optional[str]:
+    if is_released(part):
+        return "they have been released"
+    if part.execution == "dense":
+        return 'execution "dense" needs them'
+    if part.training:
+        return "the model is in training"
+    weight = part.conv.weight if isinstance(part, Stem) else part.units[0].conv1.weight
+    x = weight.new_empty(1, weight.shape[1], 1, 1)
+    reason = why_not_here(part, x, weight) if isinstance(part, Stem) else why_not_rows(part, x)
+    return None if reason is None else f"the kernels for CPUs cannot serve ({reason})"
+
+
+def _refuse(part: Part, *state: Any) -> None:
+    refuse_released(part, "for a state dict")

@@ -1,0 +1,1 @@
+"""The networks: norms, residual units, halting branches, blocks."""

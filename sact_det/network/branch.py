@@ -1,0 +1,109 @@
+"""Halting branches: what scores the output of a residual unit, for ACT and for SACT.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included.
+"""
+
+from typing import Callable, Iterable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from sact_det.base.precision import exact_float32, widened
+from sact_det.network.block import HaltingBranch, ResidualUnit
+from sact_det.network.convolution import init_conv
+from sact_det.network.norm import MovingBatchNorm2d, Norm, learns_from_batch
+from sact_det.rule.flops import conv_flops
+
+Activation = Callable[[Tensor], Tensor]
+
+HALTING_BIAS = -3.0
+
+
+def linear(x: Tensor) -> Tensor:
+    """No activation."""
+    return x
+
+
+def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
+    """[N, C, H, W] -> [N, C, 1, 1]: the mean over an image's own positions."""
+    if valid is None:
+        return x.mean((2, 3), keepdim=True)
+    return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
+
+
+class SpatialHalting(HaltingBranch):
+    """H^l of SACT: sigma(conv3x3(BN(x)) + conv1x1(BN(mean(x))) + b) at every position (eq. 14).
+
+    Both norms are the original program's; the equation leaves them out. Computed in score_type.
+
+    Args:
+        channels: C.
+        norm: makes a norm of so many channels (sact_det/network/norm.py).
+        activate: follows both norms; the original's ImageNet networks have none here, its CIFAR network has one.
+    """
+
+    def __init__(self, channels: int, norm: Norm, activate: Activation = linear):
+        super().__init__()
+        self.activate = activate
+        self.local_norm = norm(channels)
+        self.local_conv = init_conv(nn.Conv2d(channels, 1, 3, padding=1), HALTING_BIAS)
+        self.global_norm = norm(channels)
+        self.global_conv = init_conv(nn.Conv2d(channels, 1, 1, bias=False))
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W] -> h^l, [N, H, W] in (0, 1)."""
+        with exact_float32(x.device):
+            x = widened(x)
+            local = self.activate(self.local_norm(x, valid))
+            if valid is not None:
+                local = local * valid
+            return torch.sigmoid(self.local_conv(local)[:, 0] + self.global_logits(_mean(x, valid))[:, None, None])
+
+    def global_logits(self, pooled: Tensor) -> Tensor:
+        """What the image as a whole adds: pooled [N, C, 1, 1], its mean -> [N]."""
+        return self.global_conv(self.activate(self.global_norm(pooled))).flatten()
+
+    def observe(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        """What the forward pass would teach the local norm, by a run that has sums only: see MovingBatchNorm2d."""
+        if isinstance(self.local_norm, MovingBatchNorm2d):
+            self.local_norm.observe(count, total, squares)
+
+    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
+        """int64 [N], from the positions each image evaluates; the global branch counts for every image."""
+        return conv_flops(self.local_conv) * evaluated + conv_flops(self.global_conv)
+
+
+class ImageHalting(HaltingBranch):
+    """H^l of ACT: sigma(conv1x1(BN(mean(x))) + b), one score per image (eq. 6). Computed in score_type.
+
+    Args: as of SpatialHalting.
+    """
+
+    def __init__(self, channels: int, norm: Norm, activate: Activation = linear):
+        super().__init__()
+        self.activate = activate
+        self.global_norm = norm(channels)
+        self.global_conv = init_conv(nn.Conv2d(channels, 1, 1), HALTING_BIAS)
+
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W] -> h^l, [N, 1, 1] in (0, 1)."""
+        with exact_float32(x.device):
+            return self.scores(_mean(widened(x), valid))[:, None, None]
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """h^l from the mean of every image, [N, C, 1, 1] -> [N]."""
+        return torch.sigmoid(self.global_conv(self.activate(self.global_norm(pooled)))).flatten()
+
+    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
+        """int64 [N]: counts for the images that evaluate the unit."""
+        return conv_flops(self.global_conv) * image_active.long()
+
+
+HALTING_BRANCHES: dict[str, type[HaltingBranch]] = {"act": ImageHalting, "sact": SpatialHalting}
+
+
+def learn_from_positions(units: Iterable[ResidualUnit]) -> bool:
+    """Whether the halting branch of any of the units learns statistics of all positions."""
+    branches = (unit.halting for unit in units)
+    return any(isinstance(branch, SpatialHalting) and learns_from_batch(branch.local_norm) for branch in branches)

@@ -1,0 +1,28 @@
+"""Parts of a network that a training leaves as they are (MODEL.BACKBONE.FREEZE_AT)."""
+
+from typing import Sequence
+
+from torch import nn
+
+from sact_det.network.norm import freeze_norms
+
+
+def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:
+    """Fixes the weights and norms of the first parts of a network, in place.
+
+    Their halting branches still learn, because they must answer to the ponder cost.
+
+    Args:
+        parts: stem and blocks, in order.
+        freeze_at: 0: nothing; 1: the stem; 2: also block 1, and so on.
+
+    Raises:
+        ValueError: freeze_at is negative.
+    """
+    if freeze_at < 0:
+        raise ValueError(f"`freeze_at` must be 0 or more; got {freeze_at}")
+    for part in parts[:freeze_at]:
+        for name, parameter in part.named_parameters():
+            if ".halting." not in name:
+                parameter.requires_grad_(False)
+        freeze_norms(part, skip="halting")

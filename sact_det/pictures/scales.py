@@ -1,0 +1,45 @@
+"""The colour scale of a set of ponder maps: between the 0.1 and 99.9 percentiles of all their values."""
+
+import numpy as np
+
+from sact_det.pictures.canvas import Limits
+
+PERCENTILES = (0.1, 99.9)
+
+_BIN = 1e-3  # of the histogram, in units of ponder cost
+
+
+def widened(low: float, high: float) -> Limits:
+    """(low, high), or value -+ 0.5 where the two are one value but for float32 rounding."""
+    if high - low > 1e-5 * max(1.0, abs(high)):
+        return low, high
+    return low - 0.5, high + 0.5
+
+
+class SharedLimits:
+    """Collects ponder maps for one colour scale; what is kept of them is a histogram of their values."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(0, dtype=np.int64)
+
+    def add(self, ponder_map: np.ndarray) -> None:
+        """Takes a ponder map, float [H, W], non-negative."""
+        bins = np.rint(np.asarray(ponder_map, dtype=np.float64).ravel() / _BIN).astype(np.int64)
+        counts = np.bincount(bins, minlength=len(self._counts))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
+
+    def limits(self) -> Limits:
+        """The 0.1 and 99.9 percentiles of all values of all maps, to 0.001 units.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if not self._counts.any():
+            raise ValueError("the set of ponder maps is empty: there are no limits")
+        cumulative = np.cumsum(self._counts)
+        low, high = (
+            float(np.searchsorted(cumulative, percent / 100 * (cumulative[-1] - 1), side="right")) * _BIN
+            for percent in PERCENTILES
+        )
+        return widened(low, high)

@@ -1,0 +1,1 @@
+"""The paper on tensors, without layers: halting, padding, FLOPs, what was spent."""

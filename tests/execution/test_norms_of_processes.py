@@ -1,0 +1,125 @@
+"""Two processes train a block like one that has all of their images, whatever runs it in each of them."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from small_networks import enliven, images
+from torch import Tensor
+
+from sact_det.execution.cpu import library
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.norm import MovingBatchNorm2d
+from sact_det.network.resnet_cifar import ResNetCifarSpec
+from sact_det.network.resnet_v2 import ResNetV2Spec
+
+UNITS = 4
+SPECS = {"imagenet": ResNetV2Spec, "cifar": ResNetCifarSpec}
+NETWORKS = [(family, halting) for family in SPECS for halting in ("sact", "act")]
+EXECUTIONS = [
+    ("dense", "dense"),
+    ("perforated", "perforated"),
+    ("auto", "auto"),
+    ("dense", "auto"),
+    ("perforated", "dense"),
+]
+
+Step = dict[str, dict[str, Tensor]]
+
+
+def block_of(family: str, halting: str) -> AdaptiveBlock:
+    """Images halt as a whole: the global branch has the last word. What learns statistics are halting branches."""
+    spec = SPECS[family](units=(1, UNITS), base_channels=4, halting=halting, norm="FrozenBN", halting_norm="MovingBN")
+    block = spec.build_block(2)
+    enliven(block, pool(block), halting_bias=-2.0)
+    with torch.no_grad():
+        for branch in (unit.halting for unit in block.units[:-1]):
+            branch.global_conv.weight.mul_(8)
+            for norm in (part for part in branch.modules() if isinstance(part, MovingBatchNorm2d)):
+                norm.num_batches_tracked.fill_(1000)
+                norm.momentum = 0.03
+    return block
+
+
+def pool(block: AdaptiveBlock) -> Tensor:
+    channels = block.units[0].conv1.in_channels
+    return images(24, 12, 10, channels) + 2 * images(24, 1, 1, channels, seed=1)
+
+
+def parts(block: AdaptiveBlock) -> list[Tensor]:
+    """What each process holds: three images that halt early, the first of them everywhere; one that never halts."""
+    x = pool(block)
+    with torch.no_grad():
+        cost = block.eval()(x)[1].num_units.float().mean((1, 2))
+    order = cost.argsort(stable=True)
+    between = ((cost > 1) & (cost < UNITS)).nonzero()[:2, 0]
+    assert cost[order[0]] == 1 and cost[order[-1]] == UNITS and len(between) == 2
+    return [torch.stack([x[order[0]], *x[between]]), x[order[-1:]]]
+
+
+def step(block: AdaptiveBlock, execution: str, x: Tensor) -> Step:
+    """Results of two passes, sums of gradients, and statistics."""
+    block.train().set_execution(execution)
+    for _ in range(2):
+        features, ponder = block(x)
+        (features.square().sum() + 0.1 * ponder.ponder_cost.sum()).backward()
+    results = {"features": features.detach(), "units": ponder.num_units, "flops": ponder.flops}
+    gradients = {name: parameter.grad for name, parameter in block.named_parameters() if parameter.requires_grad}
+    return {"results": results, "gradients": gradients, "statistics": dict(block.named_buffers())}
+
+
+@lru_cache(maxsize=None)
+def step_of_one(family: str, halting: str) -> Step:
+    block = block_of(family, halting)
+    return step(block, "dense", torch.cat(parts(block)))
+
+
+def cases() -> list[tuple[str, str, tuple[str, str], bool]]:
+    """Network, what each of the two processes runs, and whether kernels of our own may serve."""
+    found = [(*network, pair, False) for network in NETWORKS for pair in EXECUTIONS]
+    return [*found, *(("imagenet", "sact", pair, True) for pair in EXECUTIONS)]
+
+
+def _run_cases(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    why_unavailable = library.why_unavailable
+    steps = []
+    for family, halting, executions, kernels in cases():
+        library.why_unavailable = why_unavailable if kernels else lambda: "none here"
+        block = block_of(family, halting)
+        steps.append(step(block, executions[rank], parts(block)[rank]))
+    torch.save(steps, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Step, Step]]:
+    folder = tmp_path_factory.mktemp("processes")
+    mp.spawn(_run_cases, (folder,), nprocs=2)
+    return list(zip(*(torch.load(folder / f"{rank}.pt") for rank in range(2))))
+
+
+@pytest.mark.parametrize("index", range(len(cases())), ids=lambda index: "-".join(map(str, cases()[index])))
+def test_two_processes_train_a_block_like_one(index: int, steps: list[tuple[Step, Step]]):
+    family, halting, _, kernels = cases()[index]
+    if kernels and library.why_unavailable() is not None:
+        pytest.skip(str(library.why_unavailable()))
+    one, two = step_of_one(family, halting), steps[index]
+    for name, value in one["results"].items():
+        together = torch.cat([each["results"][name] for each in two])
+        if value.is_floating_point():
+            torch.testing.assert_close(together, value, rtol=1e-4, atol=1e-4)
+        else:
+            assert torch.equal(together, value), name
+    units = one["results"]["units"].flatten(1).float().mean(1)
+    assert units[0] == 1 and units[-1] == UNITS and 1 < units[1:3].mean() < UNITS
+    for name, value in one["gradients"].items():
+        error = (two[0]["gradients"][name] + two[1]["gradients"][name] - value).norm()
+        assert error <= 1e-4 * value.norm().clamp_min(1e-3), name
+    for name, value in one["statistics"].items():
+        assert torch.equal(two[0]["statistics"][name], two[1]["statistics"][name]), name
+        torch.testing.assert_close(two[0]["statistics"][name], value, rtol=1e-5, atol=1e-5)

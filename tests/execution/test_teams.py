@@ -1,0 +1,118 @@
+"""Kernels get the threads that the system grants, which may be fewer than they ask for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_networks import enliven, images
+from torch import Tensor
+
+from sact_det.execution.cpu import library
+from sact_det.execution.cpu.run import RowsRun
+from sact_det.execution.cpu.training import TrainingRun
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.norm import freeze_norms
+from sact_det.network.resnet_v2 import ResNetV2Spec, Stem
+
+pytestmark = pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable()))
+
+ASKED = 3  # units of width 192 have three panels of columns on the widest vectors: as many threads share few positions
+
+
+@pytest.fixture(autouse=True)
+def threads_are_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def block() -> AdaptiveBlock:
+    block = ResNetV2Spec(units=(1, 4), base_channels=96).build_block(2)
+    freeze_norms(enliven(block, inputs(), halting_bias=-1.0))
+    return block.eval()
+
+
+def inputs(number: int = 2, height: int = 14, width: int = 12) -> Tensor:
+    return images(number, height, width, 96 * 4)
+
+
+def masks() -> list[Tensor]:
+    """Of the units behind the first, at half the resolution."""
+    chance = torch.rand(2, 7, 6, generator=torch.Generator().manual_seed(0))
+    return [chance < share for share in (1.0, 0.6, 0.2)]
+
+
+def features_and_scores(block: AdaptiveBlock) -> list[Tensor]:
+    run = RowsRun(block, inputs(), None, None)
+    found = []
+    for unit, active in zip(block.units, [torch.ones(2, 7, 6, dtype=torch.bool), *masks()]):
+        if unit is not block.units[0]:
+            run.evaluate(unit, active)
+        if unit.halting is not None:
+            found.append(run.scores(unit.halting)[active])
+        run.add(torch.full(active.shape, 0.25))
+    return [*found, run.result()]
+
+
+def gradients(block: AdaptiveBlock) -> list[Tensor]:
+    """Without scores: PyTorch has a part in them, and its gradients of convolutions take every thread for granted."""
+    x = inputs().requires_grad_()
+    run = TrainingRun(block, x, None, None)
+    for unit, active in zip(block.units[1:], masks()):
+        run.add(torch.full(active.shape, 0.25))
+        run.evaluate(unit, active)
+    weights = [conv.weight for unit in block.units for conv in (unit.conv1, unit.conv2, unit.conv3)]
+    output = run.result()
+    return list(torch.autograd.grad(output.square().sum(), [x, *weights])) + [output.detach()]
+
+
+def with_threads(number: int, compute, *arguments) -> list[Tensor]:
+    torch.set_num_threads(number)
+    return compute(*arguments)
+
+
+def check(compute, *arguments) -> None:
+    expected, actual = (with_threads(number, compute, *arguments) for number in (1, ASKED))
+    for one, other in zip(expected, actual):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
+
+
+@torch.no_grad()
+def test_features_and_scores_are_the_same(block: AdaptiveBlock):
+    check(features_and_scores, block)
+
+
+def test_gradients_are_the_same(block: AdaptiveBlock):
+    check(gradients, block)
+
+
+@torch.no_grad()
+def test_the_stem_is_the_same():
+    stem = Stem().eval()
+    stem.set_execution("perforated")
+    check(lambda: [stem(images(2, 65, 50))])
+
+
+@torch.no_grad()
+def test_sums_over_positions_have_one_order(block: AdaptiveBlock):
+    """Which thread takes which positions is a matter of chance; what comes out is not."""
+    outcomes = [with_threads(ASKED, lambda: [RowsRun(block, inputs(3, 40, 36), None, None)._sums]) for _ in range(8)]
+    assert all(torch.equal(sums, outcomes[0][0]) for (sums,) in outcomes)
+
+
+def test_teams_that_are_too_short_compute_the_same():
+    same = (test_features_and_scores_are_the_same, test_gradients_are_the_same, test_the_stem_is_the_same)
+    program = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*program, *(f"{__file__}::{test.__name__}" for test in same)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_THREAD_LIMIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -1,0 +1,56 @@
+"""Text in figures is drawn as it is written, however odd or long; a picture appears, without a warning."""
+
+import copy
+import json
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sact_det.classification.accuracy_plot import Point, draw_accuracy
+from sact_det.experiments.plots import draw_quality, draw_units
+from sact_det.pictures.figures import save_png, wrapped
+
+RESULTS = json.loads((Path(__file__).parents[2] / "docs/results/bccd.json").read_text())
+ODD = ["$\\frac{", "a_b^c $x$", "\\alpha %", "ünïcödé 漢字 \U0001f98a", "x" * 500, "many words " * 100, ""]
+
+
+def pixels(figure, path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_png(figure, path)
+    return cv2.imread(str(path))
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_any_title_and_name_can_be_drawn(text, tmp_path):
+    results = copy.deepcopy(RESULTS)
+    results["title"] = results["rows"][1]["name"] = text
+    for index, draw in enumerate((draw_quality, draw_units)):
+        assert pixels(draw(results), tmp_path / f"{index}.png").std() > 0
+    points = [Point(text or "a", 64, 1e9, 1e8, 0.5), Point("b", 96, 9e9, 1e8, 0.6)]
+    assert pixels(draw_accuracy(points, text), tmp_path / "sweep.png").std() > 0
+
+
+def test_dollars_and_underscores_are_no_formula(tmp_path):
+    """As a formula, both would be the same picture."""
+    pictures = []
+    for number, title in enumerate(("$a_1$", "$a_{1}$")):
+        figure = draw_accuracy([Point("m", 64, 1e9, 0, 0.5)], title)
+        assert figure.axes[0].get_title() == title
+        pictures.append(pixels(figure, tmp_path / f"{number}.png"))
+    assert not np.array_equal(*pictures)
+
+
+def test_results_without_a_number_leave_a_gap(tmp_path):
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["runs"][0]["results"]["bbox"]["AP"] = None
+    assert pixels(draw_quality(results), tmp_path / "a.png").std() > 0
+
+
+def test_long_text_is_wrapped_and_cut_after_three_lines():
+    assert wrapped("short", 10) == "short"
+    lines = wrapped("word " * 50, 20).split("\n")
+    assert len(lines) == 3 and all(len(line) <= 20 for line in lines) and lines[-1].endswith("…")
