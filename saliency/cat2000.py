@@ -7,7 +7,6 @@
 ROOT may also be the folder that holds `trainSet`. Numbers in names may have gaps: the order is the natural one.
 """
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,6 @@ OUTPUT = "output"  # a folder of this name, in any case, is not one of stimuli
 
 TRAINING_IMAGES, TRAINING_CATEGORIES, TRAINING_SHAPE = 2000, 20, (1080, 1920)
 TRAINING_FIXATIONS = 672_053  # as pysaliency counts them, from the eye tracks
-TRAINING_ARCHIVE_MD5 = "56ad5c77e6c8f72ed9ef2901628d6e48"  # of trainSet.zip, as pysaliency checks it
 _LEAST_LOCATIONS = 0.9  # of these fixations, that maps of locations must show: several on one pixel are one there
 
 
@@ -148,12 +146,3 @@ class Statistics:
             f"{self.categories} categories of {per_category} ({TRAINING_CATEGORIES} of 100), {shapes}{more} "
             f"(1920x1080), {self.fixations} fixated pixels (at most {TRAINING_FIXATIONS}), {self.skipped} left out"
         )
-
-
-def is_published_archive(path: Union[str, Path]) -> bool:
-    """Whether a file is the published trainSet.zip, by its MD5 sum. Raises OSError if it cannot be read."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest() == TRAINING_ARCHIVE_MD5

@@ -21,6 +21,8 @@ from sact_det.base.text_files import read_json, read_text
 from saliency.dataset import FixationDataset, FixationImage, check_same_shape, image_shape, load_images
 from saliency.fixations import MAT_VARIABLE, Fixations, read_fixations
 
+SUFFIXES = (".json", ".csv")
+
 Entry = dict[str, Any]
 
 
@@ -37,7 +39,7 @@ def read_image_list(
         InputError: the list cannot be read or is none; an image or its fixations cannot be used.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".json", ".csv"):
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a list of images must be a .json or a .csv file")
     is_json = path.suffix.lower() == ".json"
     content = (read_json if is_json else read_text)(path, missing="no such list of images")

@@ -20,11 +20,13 @@ class Interval:
     number: int
 
 
-def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """The percentile interval of the mean (Efron 1979): images drawn with replacement, many times.
+def bootstrap_intervals(
+    values: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> list[Interval]:
+    """The percentile interval of the mean of every column (Efron 1979): images drawn with replacement, many times.
 
     Args:
-        values: [n], one for each image, finite.
+        values: [n, k], a row for each image, finite; the same images are drawn for all columns.
         level: in (0, 1).
         resamples: how many times.
         seed: of the draws.
@@ -32,14 +34,6 @@ def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, resamples: in
     Raises:
         InputError: there are no values, one is not finite, or an argument is out of range.
     """
-    column = np.asarray(values, np.float64).reshape(-1, 1)
-    return bootstrap_intervals(column, level=level, resamples=resamples, seed=seed)[0]
-
-
-def bootstrap_intervals(
-    values: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> list[Interval]:
-    """`bootstrap_interval` of every column of [n, k]; the same images are drawn for all columns."""
     values = np.asarray(values, np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an interval needs at least one value, all of them finite")

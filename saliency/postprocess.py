@@ -15,8 +15,7 @@ import numpy as np
 from sact_det.base.errors import InputError
 from saliency.blur import ReflectingBlur
 from saliency.center import CenterBaseline
-
-Shape = tuple[int, int]
+from saliency.fixations import Shape
 
 SCALES = ("map", "image")
 INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST_EXACT, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}

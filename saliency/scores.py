@@ -53,65 +53,34 @@ class Reference:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as a function of a map and a reference.
+    """A function of saliency.metrics as one of a map and a reference.
 
     Attributes:
-        name: as in METRICS.
         title: for tables.
         higher_is_better: its direction.
-        of: computes it.
+        function: of a map and what `takes` names.
+        takes: attributes of `Reference`, in order.
     """
 
-    name: str
     title: str
     higher_is_better: bool
-    of: Callable[[np.ndarray, Reference], float]
+    function: Callable[..., float]
+    takes: tuple[str, ...]
 
-
-def _auc_judd(values: np.ndarray, truth: Reference) -> float:
-    return metrics.auc_judd(values, truth.fixations)
-
-
-def _auc_borji(values: np.ndarray, truth: Reference) -> float:
-    return metrics.auc_borji(values, truth.fixations)
-
-
-def _shuffled_auc(values: np.ndarray, truth: Reference) -> float:
-    return metrics.shuffled_auc(values, truth.fixations, truth.other_fixations)
-
-
-def _nss(values: np.ndarray, truth: Reference) -> float:
-    return metrics.nss(values, truth.fixations)
-
-
-def _cc(values: np.ndarray, truth: Reference) -> float:
-    return metrics.cc(values, truth.density)
-
-
-def _sim(values: np.ndarray, truth: Reference) -> float:
-    return metrics.sim(values, truth.density)
-
-
-def _kld(values: np.ndarray, truth: Reference) -> float:
-    return metrics.kld(values, truth.density)
-
-
-def _information_gain(values: np.ndarray, truth: Reference) -> float:
-    return metrics.information_gain(values, truth.fixations, truth.baseline)
+    def of(self, values: np.ndarray, truth: Reference) -> float:
+        """The score of a map, [H, W], of the image's size."""
+        return self.function(values, *(getattr(truth, name) for name in self.takes))
 
 
 METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("auc_judd", "AUC-Judd", True, _auc_judd),
-        Metric("auc_borji", "AUC-Borji", True, _auc_borji),
-        Metric("shuffled_auc", "sAUC", True, _shuffled_auc),
-        Metric("nss", "NSS", True, _nss),
-        Metric("cc", "CC", True, _cc),
-        Metric("sim", "SIM", True, _sim),
-        Metric("kld", "KL", False, _kld),
-        Metric("information_gain", "IG", True, _information_gain),
-    )
+    "auc_judd": Metric("AUC-Judd", True, metrics.auc_judd, ("fixations",)),
+    "auc_borji": Metric("AUC-Borji", True, metrics.auc_borji, ("fixations",)),
+    "shuffled_auc": Metric("sAUC", True, metrics.shuffled_auc, ("fixations", "other_fixations")),
+    "nss": Metric("NSS", True, metrics.nss, ("fixations",)),
+    "cc": Metric("CC", True, metrics.cc, ("density",)),
+    "sim": Metric("SIM", True, metrics.sim, ("density",)),
+    "kld": Metric("KL", False, metrics.kld, ("density",)),
+    "information_gain": Metric("IG", True, metrics.information_gain, ("fixations", "baseline")),
 }
 
 

@@ -1,4 +1,4 @@
-"""Tuning of blur and centre baseline: the grid on the first halves, validation on the second, as in the paper.
+"""The grid of blurs and shares of the centre baseline, and every image's score at each of its points.
 
 A map's cosine transform is taken once, each blur once per sigma, and every mixture is scored without being sorted
 (saliency/ranks.py). Images are independent and go to several processes.
@@ -7,7 +7,7 @@ A map's cosine transform is taken once, each blur once per sigma, and every mixt
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Callable, Optional, Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from sact_det.base.errors import InputError
 from saliency.center import CenterBaseline
 from saliency.dataset import FixationDataset
 from saliency.fixations import DENSITY_SIGMA
-from saliency.intervals import Interval, bootstrap_interval
+from saliency.map_sources import Maps
 from saliency.parallel import each_image
 from saliency.postprocess import PostProcessing, mix
 from saliency.scores import Reference, get_metric
@@ -23,8 +23,6 @@ from saliency.scores import Reference, get_metric
 # The MIT benchmark's optimisation code; the paper's own grid is unknown.
 MIT_SIGMAS = (0, 1, 10, 20, 30, 40, 60, 80, 100)  # pixels
 MIT_WEIGHTS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
-
-Maps = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -105,40 +103,6 @@ class GridScores:
         return lines
 
 
-@dataclass(frozen=True, eq=False)
-class Tuning:
-    """What tuning on one part and validating on another gave.
-
-    Attributes:
-        search: scores on the tuning images.
-        best: the point chosen there, with its score there.
-        notices: on what to be wary of in the choice.
-        scores: float64 [n], of the validation images at this point.
-        interval: of their mean.
-    """
-
-    search: GridScores
-    best: GridPoint
-    notices: Sequence[str]
-    scores: np.ndarray
-    interval: Interval
-
-
-@dataclass(frozen=True, eq=False)
-class CrossValidation:
-    """What k-fold tuning gave.
-
-    Attributes:
-        points: chosen for each fold on all the others, with the score there.
-        scores: float64 [n], of every image at the point of its fold.
-        interval: of their mean.
-    """
-
-    points: Sequence[GridPoint]
-    scores: np.ndarray
-    interval: Interval
-
-
 def grid_scores(
     dataset: FixationDataset,
     maps: Maps,
@@ -169,48 +133,6 @@ def grid_scores(
     title = f"grid, {metric}"
     scores = each_image(task, len(dataset), processes=processes, progress=progress, title=title)
     return GridScores(grid, metric, np.stack(scores))
-
-
-def tune(
-    first: FixationDataset,
-    second: FixationDataset,
-    maps: Maps,
-    chain: PostProcessing,
-    grid: Grid,
-    *,
-    metric: str = "auc_judd",
-    processes: int = 1,
-    progress: bool = False,
-    seed: int = 0,
-) -> Tuning:
-    """The paper's protocol: the best point of the grid on `first`, its score on `second` (`FixationDataset.halves`).
-
-    Args as `grid_scores`; seed: of the bootstrap.
-    """
-    search = grid_scores(first, maps, chain, grid, metric=metric, processes=processes, progress=progress)
-    best = search.best()
-    chosen = Grid((best.sigma,), (best.multiplier,))
-    validation = grid_scores(second, maps, chain, chosen, metric=metric, processes=processes, progress=progress)
-    scores = validation.values.reshape(-1)
-    return Tuning(search, best, search.edge_notices(best), scores, bootstrap_interval(scores, seed=seed))
-
-
-def cross_validate(scores: GridScores, folds: Sequence[Sequence[int]], seed: int = 0) -> CrossValidation:
-    """Chooses the point for each fold (`FixationDataset.folds`) on the others. No map is scored again.
-
-    Raises:
-        InputError: the folds do not hold every image once.
-    """
-    number = len(scores.values)
-    if sorted(index for fold in folds for index in fold) != list(range(number)) or len(folds) < 2:
-        raise InputError(f"`folds` must be at least two and hold each of the {number} images once")
-    held_out, points = np.empty(number), []
-    for fold in folds:
-        point = scores.best(sorted(set(range(number)) - set(fold)))
-        row, column = scores.grid.sigmas.index(point.sigma), scores.grid.multipliers.index(point.multiplier)
-        held_out[list(fold)] = scores.values[list(fold), row, column]
-        points.append(point)
-    return CrossValidation(points, held_out, bootstrap_interval(held_out, seed=seed))
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,12 +132,12 @@ def spec_of(args: argparse.Namespace, **kwargs: Any) -> ResNetV2Spec:
     return ResNetV2Spec(units=unit_counts(args), base_channels=args.base_channels, halting="sact", **kwargs)
 
 
-def network_name(args: argparse.Namespace) -> str:
+def resnet_name(args: argparse.Namespace) -> str:
     return f"ResNet-{args.depth}" if args.units is None else f"ResNet {tuple(args.units)}"
 
 
 def describe(args: argparse.Namespace, what: str, size: tuple[int, int], batch: int) -> str:
-    return f"{what} of {network_name(args)}, {size[0]}x{size[1]}, batch {batch}, {args.precision}"
+    return f"{what} of {resnet_name(args)}, {size[0]}x{size[1]}, batch {batch}, {args.precision}"
 
 
 def reachable(args: argparse.Namespace, settings: PartSettings, size: tuple[int, int]) -> list[float]:

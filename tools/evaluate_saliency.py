@@ -51,7 +51,7 @@ from saliency.center import KINDS, CenterBaseline
 from saliency.dataset import FixationDataset
 from saliency.evaluation import Evaluation, Model, Settings, evaluate, folds, halves
 from saliency.fixations import DENSITY_SIGMA, MAT_VARIABLE
-from saliency.image_list import read_image_list
+from saliency.image_list import SUFFIXES, read_image_list
 from saliency.map_sources import MapFolder, Maps, PaddingMasked, PonderFileMaps, with_all_maps
 from saliency.postprocess import INTERPOLATIONS, SCALES, PostProcessing
 from saliency.report import write_report
@@ -60,8 +60,6 @@ from saliency.search import Grid
 from saliency.sheet import draw_sheet
 
 logger = logging.getLogger("saliency")
-
-LIST_SUFFIXES = (".json", ".csv")
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -169,13 +167,13 @@ def make_settings(args: argparse.Namespace) -> Settings:
 
 def read_dataset(args: argparse.Namespace) -> FixationDataset:
     path = Path(args.dataset)
-    read: Callable[..., FixationDataset] = read_image_list if path.suffix.lower() in LIST_SUFFIXES else read_cat2000
+    read: Callable[..., FixationDataset] = read_image_list if path.suffix.lower() in SUFFIXES else read_cat2000
     dataset = read(path, variable=args.variable, skip_bad=args.skip_bad, progress=True)
     logger.info("%s: %s", args.dataset, Statistics.of(dataset).line())
     return dataset
 
 
-def network_name(config_file: str) -> str:
+def title_from_path(config_file: str) -> str:
     """The file's name, or its folder's where a training wrote it as config.yaml."""
     path = Path(config_file).resolve()
     return path.parent.name if path.name == "config.yaml" else path.stem
@@ -190,7 +188,7 @@ def load_networks(args: argparse.Namespace) -> dict[str, Any]:
 
     chosen: list[tuple[str, str, list[str]]] = []
     if args.config_file:
-        chosen.append((network_name(args.config_file), args.config_file, []))
+        chosen.append((title_from_path(args.config_file), args.config_file, []))
     chosen += [(name, config, ["MODEL.WEIGHTS", weights]) for name, config, weights in args.model]
     configs = {}
     for name, config, weights in chosen:

@@ -11,7 +11,7 @@ from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_
 from sact_det.classification.loader import build_test_loader, build_train_loader
 from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
 from sact_det.engine.spec import spec_from_config
-from sact_det.engine.trainer import Trainer, network_name
+from sact_det.engine.trainer import Trainer, network_title
 from sact_det.network.classifier import FAMILIES
 
 
@@ -42,5 +42,5 @@ class ClassificationTrainer(Trainer):
     @classmethod
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
         """Accuracy against FLOPs."""
-        name = network_name(cfg, len(cfg.MODEL.SACT.UNITS))
+        name = network_title(cfg, len(cfg.MODEL.SACT.UNITS))
         return accuracy_row(name, cfg.INPUT.CLASSIFICATION.SIZE_TEST, results["classification"])

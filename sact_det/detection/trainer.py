@@ -12,7 +12,7 @@ from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
 from sact_det.detection.loader import build_test_loader, build_train_loader
-from sact_det.engine.trainer import Trainer, network_name
+from sact_det.engine.trainer import Trainer, network_title
 
 
 class DetectionTrainer(Trainer):
@@ -47,4 +47,4 @@ class DetectionTrainer(Trainer):
     @classmethod
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
         """The paper's Table 1 for one model."""
-        return table_1_row(network_name(cfg, len(EXTRACTOR_BLOCKS)), results)
+        return table_1_row(network_title(cfg, len(EXTRACTOR_BLOCKS)), results)

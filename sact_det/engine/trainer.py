@@ -244,7 +244,7 @@ def lr_factor(cfg: CfgNode, parameter: str) -> float:
     return cfg.SOLVER.BACKBONE_LR_FACTOR if parameter.startswith("backbone.") else 1.0
 
 
-def network_name(cfg: CfgNode, blocks: int) -> str:
+def network_title(cfg: CfgNode, blocks: int) -> str:
     """How a table names the first so many blocks of a config's network, e.g. "SACT (3, 4, 23), tau 0.005"."""
     sact = cfg.MODEL.SACT
     units = tuple(sact.UNITS[:blocks])

@@ -11,7 +11,7 @@ from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
 from sact_det.base.errors import InputError
-from saliency.cat2000 import Statistics, is_published_archive, read_cat2000
+from saliency.cat2000 import Statistics, read_cat2000
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations, read_fixations
 from saliency.images import padding_mask, read_image
@@ -241,11 +241,6 @@ def test_statistics_know_the_full_training_set(changes, full):
     statistics = Statistics.of(full_training_set(**changes))
     assert statistics.is_full_training_set == full
     assert statistics.line().startswith("this is the full" if full else "this is not the full")
-
-
-def test_an_archive_is_known_by_its_checksum(tmp_path):
-    (tmp_path / "trainSet.zip").write_bytes(b"not it")
-    assert not is_published_archive(tmp_path / "trainSet.zip")
 
 
 def test_padding_is_the_grey_bars_and_not_grey_in_the_picture(tmp_path):

@@ -11,11 +11,11 @@ from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.center import CenterBaseline
 from saliency.evaluation import CENTER, STAGES, Model, Settings, evaluate, folds, halves
-from saliency.intervals import bootstrap_interval
+from saliency.intervals import bootstrap_intervals
 from saliency.postprocess import PostProcessing
 from saliency.report import as_dict, markdown, write_report
 from saliency.scores import METRICS, Reference
-from saliency.search import Grid, cross_validate, grid_scores, tune
+from saliency.search import Grid, GridPoint, grid_scores
 from saliency.sheet import COLUMNS, draw_sheet, ranked
 
 GRID = Grid((0, 2, 6), (0, 0.5, 2))
@@ -23,7 +23,7 @@ SETTINGS = Settings(GRID, CenterBaseline("isotropic"), density_sigma=3)
 CHAIN = PostProcessing(longer_edge=16, blur_at="map", interpolation="cubic")
 
 
-def lively_map(name):
+def centred_map(name):
     """A map that depends on the name, somewhat higher in the middle."""
     noise = np.random.default_rng(sum(name.encode())).uniform(8, 40, (9, 16))
     return (noise + 12 * CenterBaseline().map((9, 16))).astype(np.float32)
@@ -33,7 +33,7 @@ def flat_map(name):
     return np.full((3, 4), 8, np.float32)
 
 
-MODELS = [Model("lively", lively_map, CHAIN), Model("flat", flat_map, PostProcessing())]
+MODELS = [Model("centred", centred_map, CHAIN), Model("flat", flat_map, PostProcessing())]
 
 
 @pytest.fixture(scope="module")
@@ -61,43 +61,48 @@ def test_the_second_halves_are_scored_in_every_metric(dataset, found):
     assert [dataset[index].name for index in found.indices] == [
         *("Action/004", "Action/010", "Social/004", "Social/010"),
     ]
-    row = row_of(found, "lively", "ponder map")
+    row = row_of(found, "centred", "ponder map")
     for scores, index in zip(row.scores, found.indices):
-        values = CHAIN(lively_map(dataset[index].name), dataset[index].shape)
+        values = CHAIN(centred_map(dataset[index].name), dataset[index].shape)
         truth = Reference(dataset, index, density_sigma=3, baseline=CenterBaseline("isotropic"))
         assert scores.tolist() == [metric.of(values, truth) for metric in METRICS.values()]
 
 
-def test_with_centre_is_the_papers_protocol(dataset, found):
+def test_with_centre_is_the_papers_protocol_tuned_on_the_first_halves_and_scored_on_the_second(dataset, found):
     first, second = dataset.halves()
     chain = PostProcessing(blur_at="map", interpolation="cubic", center=CenterBaseline("isotropic"))
-    expected = tune(first, second, lively_map, chain, GRID)
-    row = row_of(found, "lively", "with centre")
-    (used,) = row.method.chains
-    assert (used.sigma, used.multiplier) == (expected.best.sigma, expected.best.multiplier)
-    assert row.scores[:, 0] == pytest.approx(expected.scores, abs=1e-12)
-    assert list(row.method.notices) == list(expected.notices)
-    interval = found.intervals[None][found.rows.index(row)]["auc_judd"]
-    assert interval.low == pytest.approx(expected.interval.low) and interval.number == 4
+    search, validation = (grid_scores(half, centred_map, chain, GRID) for half in (first, second))
+    means = search.values.mean(axis=0)
+    row, column = np.unravel_index(means.argmax(), means.shape)
+    expected = validation.values[:, row, column]
+    mixed = row_of(found, "centred", "with centre")
+    (used,) = mixed.method.chains
+    assert (used.sigma, used.multiplier) == (GRID.sigmas[row], GRID.multipliers[column])
+    assert mixed.scores[:, 0] == pytest.approx(expected, abs=1e-12)
+    assert list(mixed.method.notices) == search.edge_notices(GridPoint(used.sigma, used.multiplier, means.max()))
+    interval = found.intervals[None][found.rows.index(mixed)]["auc_judd"]
+    assert interval.low == pytest.approx(bootstrap_intervals(expected[:, None])[0].low) and interval.number == 4
 
 
 def test_blurred_is_the_best_blur_without_the_centre(dataset, found):
     alone = Grid(GRID.sigmas, (0,))
-    best = grid_scores(dataset.halves()[0], lively_map, CHAIN, alone).best()
-    (chain,) = row_of(found, "lively", "blurred").method.chains
+    best = grid_scores(dataset.halves()[0], centred_map, CHAIN, alone).best()
+    (chain,) = row_of(found, "centred", "blurred").method.chains
     assert (chain.sigma, chain.multiplier) == (best.sigma, 0)
 
 
 def test_folds_score_every_image_with_what_the_others_chose(dataset):
     settings = Settings(GRID, CenterBaseline(), tuned_for="nss", metrics=("nss", "auc_judd"))
     found = evaluate(dataset, MODELS[:1], folds(dataset, 4), settings)
-    scores = grid_scores(dataset, lively_map, CHAIN, GRID, metric="nss")
-    expected = cross_validate(scores, dataset.folds(4))
+    scores = grid_scores(dataset, centred_map, CHAIN, GRID, metric="nss").values
     assert found.indices == list(range(8))
-    row = row_of(found, "lively", "with centre")
-    assert row.scores[:, 0] == pytest.approx(expected.scores, abs=1e-12)
-    chosen = [(chain.sigma, chain.multiplier) for chain in row.method.chains]
-    assert chosen == [(point.sigma, point.multiplier) for point in expected.points]
+    row = row_of(found, "centred", "with centre")
+    for fold, chain in zip(dataset.folds(4), row.method.chains, strict=True):
+        others = [index for index in range(len(dataset)) if index not in fold]
+        means = scores[others].mean(axis=0)
+        best = np.unravel_index(means.argmax(), means.shape)
+        assert (chain.sigma, chain.multiplier) == (GRID.sigmas[best[0]], GRID.multipliers[best[1]])
+        assert row.scores[fold, 0] == pytest.approx(scores[fold][:, best[0], best[1]], abs=1e-12)
 
 
 def test_a_constant_map_scores_as_chance_and_with_the_centre_as_the_centre(found):
@@ -107,10 +112,10 @@ def test_a_constant_map_scores_as_chance_and_with_the_centre_as_the_centre(found
 
 
 def test_the_difference_to_the_centre_is_of_the_same_images(found):
-    row = row_of(found, "lively", "with centre")
+    row = row_of(found, "centred", "with centre")
     difference = row.scores[:, 0] - found.rows[0].scores[:, 0]
     interval = found.above_center[found.rows.index(row)]["auc_judd"]
-    expected = bootstrap_interval(difference)
+    (expected,) = bootstrap_intervals(difference[:, None])
     assert [interval.mean, interval.low, interval.high] == pytest.approx([expected.mean, expected.low, expected.high])
     assert interval.low < interval.high
 
@@ -129,8 +134,8 @@ def nan_map(name):
     ("models", "message"),
     [
         ([Model("bad", nan_map, CHAIN)], "Action/001: a map must be finite"),
-        ([MODELS[0], MODELS[0]], "models need different names.*; got lively, lively"),
-        ([Model(CENTER, lively_map, CHAIN)], "models need different names, other than 'centre baseline'"),
+        ([MODELS[0], MODELS[0]], "models need different names.*; got centred, centred"),
+        ([Model(CENTER, centred_map, CHAIN)], "models need different names, other than 'centre baseline'"),
     ],
 )
 def test_what_cannot_be_scored_is_named(dataset, models, message):

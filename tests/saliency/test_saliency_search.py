@@ -10,11 +10,11 @@ from scipy.stats import bootstrap
 from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.center import CenterBaseline
-from saliency.intervals import bootstrap_interval
+from saliency.intervals import bootstrap_intervals
 from saliency.metrics import auc_judd
 from saliency.postprocess import PostProcessing
 from saliency.scores import METRICS, Reference, score_maps
-from saliency.search import Grid, GridPoint, GridScores, cross_validate, grid_scores, tune
+from saliency.search import Grid, GridPoint, GridScores, grid_scores
 
 GRID = Grid((0, 2, 6), (0, 0.5, np.inf))
 
@@ -56,17 +56,6 @@ def test_processes_do_not_change_the_scores(dataset):
     assert (one.values == two.values).all()
 
 
-def test_tuning_chooses_on_the_first_half_and_scores_the_second(dataset):
-    first, second = dataset.halves()
-    result = tune(first, second, ponder_map, PostProcessing(), GRID)
-    mean = np.mean(plain_loop(first, PostProcessing()), axis=0)
-    row, column = np.unravel_index(mean.argmax(), mean.shape)
-    best = GridPoint(GRID.sigmas[row], GRID.multipliers[column], pytest.approx(mean.max()))
-    assert result.best == best
-    assert result.scores == pytest.approx(np.array(plain_loop(second, PostProcessing()))[:, row, column])
-    assert result.interval.mean == pytest.approx(result.scores.mean()) and result.interval.number == len(second)
-
-
 def test_a_metric_that_is_better_when_low_is_minimised():
     values = np.array([[[3.0, 1.0], [2.0, 5.0]]])
     grid = Grid((1, 2), (1, 2))
@@ -95,20 +84,6 @@ def test_an_optimum_on_the_edge_of_the_grid_is_said(sigma, multiplier, notices):
 def test_an_axis_with_one_value_has_no_edge():
     grid = Grid((3,), (1, 2, 3))
     assert GridScores(grid, "nss", np.zeros((1, 1, 3))).edge_notices(GridPoint(3, 2, 0.0)) == []
-
-
-def test_cross_validation_scores_each_fold_at_the_point_of_the_others(dataset):
-    scores = grid_scores(dataset, ponder_map, PostProcessing(), GRID)
-    folds = dataset.folds(4)
-    result = cross_validate(scores, folds)
-    for fold, point in zip(folds, result.points):
-        others = [index for index in range(len(dataset)) if index not in fold]
-        mean = scores.values[others].mean(axis=0)
-        row, column = np.unravel_index(mean.argmax(), mean.shape)
-        assert point == GridPoint(GRID.sigmas[row], GRID.multipliers[column], mean.max())
-        assert (result.scores[fold] == scores.values[fold, row, column]).all()
-    with pytest.raises(InputError, match="hold each of the 8 images once"):
-        cross_validate(scores, [[0, 1], [2, 3]])
 
 
 def test_the_mit_grid_has_99_points_from_no_centre_to_the_centre_alone():
@@ -164,14 +139,14 @@ def test_the_negatives_of_shuffled_auc_are_the_fixations_of_the_other_images(dat
 
 def test_the_bootstrap_interval_is_scipys():
     values = np.random.default_rng(0).normal(0.8, 0.1, 200)
-    ours = bootstrap_interval(values)
+    (ours,) = bootstrap_intervals(values[:, None])
     theirs = bootstrap((values,), np.mean, n_resamples=10_000, method="percentile").confidence_interval
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=2e-3)
-    assert ours == bootstrap_interval(values)
+    assert [ours] == bootstrap_intervals(values[:, None])
     assert ours.mean == pytest.approx(values.mean()) and ours.low < ours.mean < ours.high
-    assert bootstrap_interval([0.5]).low == 0.5
+    assert bootstrap_intervals([[0.5]])[0].low == 0.5
     with pytest.raises(InputError, match="at least one value"):
-        bootstrap_interval([])
+        bootstrap_intervals([])
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the OSIE fixations in {REAL}")

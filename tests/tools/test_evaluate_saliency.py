@@ -164,7 +164,7 @@ def test_one_config_is_named_by_its_file_or_its_trainings_folder(files, tmp_path
     weights = ["MODEL.WEIGHTS", str(files / "classifier.pth")]
     tool.main(arguments(files, tmp_path / "a", "--no-sheet", "--config-file", str(folder / "config.yaml"), *weights))
     assert ("my_training", "blurred") in scores(tmp_path / "a")
-    assert tool.network_name(CLASSIFIER) == "tiny_classifier"
+    assert tool.title_from_path(CLASSIFIER) == "tiny_classifier"
 
 
 def test_a_list_of_images_will_do(files, tmp_path):
