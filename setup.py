@@ -46,6 +46,7 @@ setup(
         "torch>=2.5",
         "torchvision>=0.20",
         "tqdm",
+        "typing-extensions>=4.4",
         *DETECTRON2_NEEDS,
     ],
     extras_require={

@@ -7,8 +7,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sact_det.pictures.figures import literal_text, new_figure, wrapped
 
-GIGA = 1e9
-
 _LOG_FROM = 3  # times the smallest FLOPs: from here on the axis is logarithmic
 
 
@@ -49,13 +47,13 @@ def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
     )
     for model in dict.fromkeys(point.model for point in points):
         line = sorted((point for point in points if point.model == model), key=lambda point: point.size)
-        flops = [point.flops / GIGA for point in line]
+        flops = [point.flops / 1e9 for point in line]
+        deviations = [point.flops_std / 1e9 for point in line]
         accuracy = [100 * point.accuracy for point in line]
         # A bar that reached 0 could not be drawn on a logarithmic axis.
-        below = [min(point.flops_std / GIGA, 0.99 * mean) for point, mean in zip(line, flops)]
-        above = [point.flops_std / GIGA for point in line]
+        below = [min(deviation, 0.99 * mean) for deviation, mean in zip(deviations, flops)]
         axes.errorbar(
-            flops, accuracy, xerr=(below, above), marker="o", markersize=4, capsize=3, label=wrapped(model, 40)
+            flops, accuracy, xerr=(below, deviations), marker="o", markersize=4, capsize=3, label=wrapped(model, 40)
         )
         for point, x, y in zip(line, flops, accuracy):
             axes.annotate(str(point.size), (x, y), xytext=(3, 4), textcoords="offset points", fontsize="small")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from typing_extensions import override
+
 from sact_det.engine.checkpoint import SACTCheckpointer
 
 
@@ -10,6 +12,6 @@ class ClassifierCheckpointer(SACTCheckpointer):
 
     per_class = ("logits.",)
 
+    @override
     def description(self) -> dict[str, Any]:
-        """The metadata of a weight file."""
         return {**self.model.spec.describe(), "num_classes": self.model.logits.out_channels}

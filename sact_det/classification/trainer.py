@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from torch.utils.data import DataLoader
+from typing_extensions import override
 
+from sact_det.classification import loader
 from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row
-from sact_det.classification.loader import build_test_loader, build_train_loader
 from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
 from sact_det.engine.spec import spec_from_config
 from sact_det.engine.trainer import Trainer, network_title
@@ -16,21 +16,13 @@ from sact_det.network.classifier import FAMILIES
 
 
 class ClassificationTrainer(Trainer):
-    """Trainer of SACTClassifier."""
+    """Trainer of a SACTClassifier; its tables show accuracy against FLOPs."""
 
     checkpointer_class = ClassifierCheckpointer
     training_sizes = ("SOLVER.IMS_PER_BATCH", "INPUT.CLASSIFICATION.SIZE_TRAIN")
     test_sizes = ("INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "INPUT.CLASSIFICATION.SIZE_TEST")
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        """sact_det.classification.loader.build_train_loader."""
-        return build_train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        """sact_det.classification.loader.build_test_loader."""
-        return build_test_loader(cfg, dataset_name)
+    build_train_loader = staticmethod(loader.build_train_loader)
+    build_test_loader = staticmethod(loader.build_test_loader)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ClassificationEvaluator:
@@ -40,7 +32,7 @@ class ClassificationTrainer(Trainer):
         return ClassificationEvaluator(spec, cfg.MODEL.SACT.REFERENCE_UNITS, output_dir=folder)
 
     @classmethod
+    @override
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
-        """Accuracy against FLOPs."""
         name = network_title(cfg, len(cfg.MODEL.SACT.UNITS))
         return accuracy_row(name, cfg.INPUT.CLASSIFICATION.SIZE_TEST, results["classification"])

@@ -5,13 +5,12 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluators
-from torch.utils.data import DataLoader
 
+from sact_det.detection import loader
 from sact_det.detection.backbone import EXTRACTOR_BLOCKS
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
-from sact_det.detection.loader import build_test_loader, build_train_loader
 from sact_det.engine.trainer import Trainer, network_title
 
 
@@ -21,16 +20,8 @@ class DetectionTrainer(Trainer):
     checkpointer_class = DetectorCheckpointer
     training_sizes = ("SOLVER.IMS_PER_BATCH", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN")
     test_sizes = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        """sact_det.detection.loader.build_train_loader."""
-        return build_train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        """sact_det.detection.loader.build_test_loader."""
-        return build_test_loader(cfg, dataset_name)
+    build_train_loader = staticmethod(loader.build_train_loader)
+    build_test_loader = staticmethod(loader.build_test_loader)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:

@@ -12,11 +12,13 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
+from typing_extensions import override
 
 from sact_det.base.errors import InputError, one_line
 from sact_det.base.files import check_input, replacing, write_torch
 from sact_det.base.text_files import read_text
 from sact_det.engine.divergence import check_weights
+from sact_det.network.freeze import halting_branches
 from sact_det.network.norm import FrozenBatchNorm2d
 from sact_det.weights.values import COUNTER, describe, is_of_kind, kind
 from sact_det.weights.weight_file import load_torch, unwrap
@@ -25,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
-_HALTING = ".halting."
 _LAST = "last_checkpoint"  # names it
 _CONFIG_KEYS = {
     "family": "MODEL.CLASSIFIER.FAMILY",
@@ -85,7 +86,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         self._states: list[str] = []
 
     def description(self) -> dict[str, Any]:
-        """The model's metadata: what its state dict alone cannot say."""
+        """The metadata of a weight file (sact_det/weights/weight_file.py): what the state dict alone cannot say."""
         raise NotImplementedError
 
     def adapt(self, state_dict: StateDict, missing: tuple[str, ...]) -> tuple[StateDict, tuple[str, ...]]:
@@ -155,8 +156,8 @@ class SACTCheckpointer(DetectionCheckpointer):
         # Learning norms count their steps, frozen ones do not.
         unexpected = [n for n in state_dict if n not in model_state and not n.endswith(COUNTER)]
         fresh = [n for n in model_state if n not in state_dict and not n.endswith(COUNTER)]
-        allowed = (*self.source_lacks, *missing_at_source, *other_classes)
-        missing = [n for n in fresh if self._evaluate or not (n.startswith(allowed) or _HALTING in n)]
+        allowed = (*self.source_lacks, *missing_at_source, *other_classes, *halting_branches(self.model))
+        missing = [n for n in fresh if self._evaluate or not n.startswith(allowed)]
         for what, names in (
             ("shapes differ", misfits),
             ("not in the model", unexpected),
@@ -176,8 +177,9 @@ class SACTCheckpointer(DetectionCheckpointer):
 
     def _check_frozen_norms(self, why: str, fresh: set[str]) -> None:
         """A norm of a halting branch that has no statistics must be able to learn them."""
+        branches = halting_branches(self.model)
         for name, part in self.model.named_modules():
-            if isinstance(part, FrozenBatchNorm2d) and _HALTING in name and f"{name}.running_mean" in fresh:
+            if isinstance(part, FrozenBatchNorm2d) and name.startswith(branches) and f"{name}.running_mean" in fresh:
                 key = "HALTING_NORM" if name.startswith(("backbone.", "block")) else "BOX_HEAD_HALTING_NORM"
                 raise InputError(
                     f"MODEL.SACT.{key} FrozenBN: {name} starts fresh ({why}), and a norm without statistics must not "
@@ -214,7 +216,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         write_torch(path, data)
         self.tag_last_checkpoint(path.name)
 
+    @override
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Notes which checkpoint is the last."""
         with replacing(Path(self.save_dir) / _LAST) as temporary:
             temporary.write_text(last_filename_basename)

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor
+from typing_extensions import override
 
 
 def check_losses(losses: Mapping[str, Tensor]) -> None:
@@ -55,13 +56,16 @@ class FiniteCheckpoints(HookBase):
 
     Args:
         period: of the checkpoints, in steps; there is one behind the last step, too.
+
+    Raises:
+        FloatingPointError: a weight is NaN or infinite behind a step with a checkpoint.
     """
 
     def __init__(self, period: int):
         self._period = period
 
+    @override
     def after_step(self) -> None:
-        """Detectron2's interface. Raises FloatingPointError."""
         behind = self.trainer.iter + 1
         if behind % self._period == 0 or behind >= self.trainer.max_iter:
             check_weights(self.trainer.checkpointer.model.state_dict())

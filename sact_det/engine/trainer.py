@@ -1,6 +1,5 @@
 """Detectron2's trainer with repeatable runs and our checkpoints."""
 
-import functools
 import logging
 import weakref
 from pathlib import Path
@@ -17,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import override
 
 from sact_det.base.errors import InputError, one_line
 from sact_det.base.files import write_json
@@ -26,6 +26,7 @@ from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
 from sact_det.engine.stages import build_model, built, sizes_fit
 from sact_det.engine.writers import LateWriter, json_writer, tensorboard_writer
+from sact_det.network.freeze import halting_branches
 from sact_det.weights.values import check_values
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ class SeedEveryStep(HookBase):
     def __init__(self, seed: int):
         self._seed = seed
 
+    @override
     def before_step(self) -> None:
-        """Seeds torch's generators on all devices."""
         torch.manual_seed(derived_seed(self._seed, comm.get_rank(), self.trainer.iter))
 
 
@@ -100,7 +101,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """sact_det.engine.stages.build_model; logs the model."""
+        """Builds and logs the model. Raises InputError if it cannot be built or does not fit into memory."""
         model = build_model(cfg)
         logger.info("Model:\n%s", model)
         return model
@@ -120,15 +121,21 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Detectron2's SGD, with the learning rates of `lr_factor`."""
-        solver = cfg.SOLVER
+        """Detectron2's SGD; halting branches and the rest of a backbone have learning rates of their own."""
+        solver, branches = cfg.SOLVER, halting_branches(model)
+
+        def lr_factor(parameter: str) -> float:
+            if parameter.startswith(branches):
+                return solver.HALTING_LR_FACTOR
+            return solver.BACKBONE_LR_FACTOR if parameter.startswith("backbone.") else 1.0
+
         parameters = get_default_optimizer_params(
             model,
             base_lr=solver.BASE_LR,
             weight_decay_norm=solver.WEIGHT_DECAY_NORM,
             bias_lr_factor=solver.BIAS_LR_FACTOR,
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-            lr_factor_func=functools.partial(lr_factor, cfg),
+            lr_factor_func=lr_factor,
         )
         optimizer = torch.optim.SGD(
             parameters,
@@ -235,13 +242,6 @@ def check_expected_results(cfg: CfgNode, results: dict[str, Any]) -> None:
         if found is None or not abs(found - expected) <= tolerance:
             said = "there is none" if found is None else f"got {found}"
             raise InputError(f"TEST.EXPECTED_RESULTS: {task} {metric} must be {expected} to within {tolerance}; {said}")
-
-
-def lr_factor(cfg: CfgNode, parameter: str) -> float:
-    """The learning rate of a parameter, in times SOLVER.BASE_LR."""
-    if ".halting." in parameter:
-        return cfg.SOLVER.HALTING_LR_FACTOR
-    return cfg.SOLVER.BACKBONE_LR_FACTOR if parameter.startswith("backbone.") else 1.0
 
 
 def network_title(cfg: CfgNode, blocks: int) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Callable, Optional, Union
 
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from typing_extensions import override
 
 from sact_det.base.metrics_file import prepare_metrics
 
@@ -19,14 +20,14 @@ class LateWriter(EventWriter):
         self._build = build
         self._writer: Optional[EventWriter] = None
 
+    @override
     def write(self) -> None:
-        """Detectron2's interface."""
         if self._writer is None:
             self._writer = self._build()
         self._writer.write()
 
+    @override
     def close(self) -> None:
-        """Detectron2's interface."""
         if self._writer is not None:
             self._writer.close()
 

@@ -4,7 +4,13 @@ from typing import Sequence
 
 from torch import nn
 
+from sact_det.network.branch import HaltingBranch
 from sact_det.network.norm import freeze_norms
+
+
+def halting_branches(model: nn.Module) -> tuple[str, ...]:
+    """The names of all halting branches, each with the dot that parameters have behind it."""
+    return tuple(f"{name}." for name, part in model.named_modules() if isinstance(part, HaltingBranch))
 
 
 def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:
@@ -22,7 +28,8 @@ def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:
     if freeze_at < 0:
         raise ValueError(f"`freeze_at` must be 0 or more; got {freeze_at}")
     for part in parts[:freeze_at]:
+        branches = halting_branches(part)
         for name, parameter in part.named_parameters():
-            if ".halting." not in name:
+            if not name.startswith(branches):
                 parameter.requires_grad_(False)
         freeze_norms(part, skip="halting")
