@@ -1,0 +1,59 @@
+"""What the documentation refers to is there: links, headings, images, files of the repository."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PRESENT = [path for path in PAGES if path.stem not in ("CHANGELOG", "history")]
+RESULTS = [path for path in sorted((ROOT / "docs/results").glob("*.md")) if path.stem not in ("README", "history")]
+LINK = re.compile(r"\]\(([^)\s]+)\)")  # of text and of images alike
+FILE = re.compile(r"(?<![\w./(-])(?:sact_det|saliency|tools|configs|tests|docs)/[\w./*${}-]*(?<![.-])")
+PYTHON = re.compile(r"(?<![\w./-])(?:sact_det|saliency)(?:\.[A-Za-z_]\w*)+")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_and_image_is_there(page: Path):
+    links = [link.partition("#") for link in LINK.findall(page.read_text()) if "://" not in link]
+    targets = [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in links]
+    missing = [name(target) for target, _ in targets if not target.exists()]
+    missing += [f"{name(target)}#{anchor}" for target, anchor in targets if anchor and anchor not in anchors(target)]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=name)
+def test_every_file_that_is_named_is_there(page: Path):
+    paths = {re.sub(r"\$\{?\w+\}?", "*", path) for path in FILE.findall(page.read_text())}
+    assert not [path for path in sorted(paths) if not list(ROOT.glob(path))]
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=name)
+def test_every_python_name_is_there(page: Path):
+    for python_name in sorted(set(PYTHON.findall(page.read_text()))):
+        pkgutil.resolve_name(python_name)
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=name)
+def test_a_page_of_results_has_the_headings_of_all_and_a_row_in_the_table(page: Path):
+    assert re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE) == [
+        "Question",
+        "Command",
+        "Table",
+        "What it shows",
+        "What it does not",
+        "Machine and commit",
+    ]
+    assert f"]({page.name})" in (page.parent / "README.md").read_text()
