@@ -13,7 +13,7 @@ CORE = (
     "sact_det.data.demo",
     "sact_det.data.imagenet_tars",
     "sact_det.data.jpeg_npz",
-    "sact_det.pictures.folder",
+    "sact_det.pictures.image_sets",
     "sact_det.pictures.ponder_file",
     "sact_det.pictures.panels",
     "sact_det.weights.sact_tf",

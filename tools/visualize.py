@@ -43,18 +43,19 @@ from sact_det.classification.pictures import ClassifiedImages
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Prediction, Predictor
-from sact_det.pictures.folder import (
-    MAX_SIDE,
-    PictureFolder,
+from sact_det.pictures.contact_sheet import ContactSheet
+from sact_det.pictures.folder import PictureFolder
+from sact_det.pictures.image_sets import (
     PonderedImages,
     StoredImages,
     WithoutPhotographs,
     block_costs,
+    check_drawable,
     draw_on_one_scale,
     titled,
     without_photograph,
 )
-from sact_det.pictures.panels import ContactSheet, display_scale, draw_panel
+from sact_det.pictures.panels import display_scale, draw_panel
 from sact_det.pictures.ponder_file import PonderFile
 from sact_det.tasks import load_config
 
@@ -103,8 +104,7 @@ def detected(cfg: CfgNode, paths: Sequence[Path]) -> Iterator[tuple[np.ndarray, 
     with tqdm(paths, unit="image", disable=None) as progress:  # silent where stderr is no terminal
         for path in progress:
             image = read_checked(path, "RGB")
-            if max(image.shape) > MAX_SIDE:
-                raise InputError(f"{path}: sides of more than {MAX_SIDE} pixels cannot be drawn; got {image.shape[:2]}")
+            check_drawable(path, image.shape[:2])
             yield image, predictor(image[:, :, ::-1])
 
 

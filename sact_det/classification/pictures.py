@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from sact_det.base.errors import InputError
 from sact_det.classification.predictor import ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
-from sact_det.pictures.folder import MAX_SIDE, PonderedImage, PonderedImages, block_costs
+from sact_det.pictures.image_sets import PonderedImage, PonderedImages, block_costs, check_drawable
 
 
 class ClassifiedImages(PonderedImages):
@@ -40,10 +39,7 @@ class ClassifiedImages(PonderedImages):
     def __iter__(self) -> Iterator[PonderedImage]:
         for index, path in enumerate(self._paths):
             image = whole_image(read_checked(path, "RGB"), self._longer_edge)
-            if max(image.shape) > MAX_SIDE:
-                raise InputError(
-                    f"{path}: sides of more than {MAX_SIDE} pixels cannot be drawn; got {tuple(image.shape[1:])}"
-                )
+            check_drawable(path, (image.shape[1], image.shape[2]))
             if index not in self._seen:
                 self._seen[index] = self._classify(image)
             yield PonderedImage(name=str(path), image=_pixels(image), **self._seen[index])

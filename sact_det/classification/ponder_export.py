@@ -14,7 +14,7 @@ from sact_det.classification.loader import ImageMapper, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.preprocessing import evaluation_image, whole_image, whole_size
 from sact_det.data.labelled_images import LabelledImages
-from sact_det.pictures.ponder_file import writing_ponder_file
+from sact_det.pictures.ponder_writer import writing_ponder_file
 
 
 def build_export_loader(

@@ -1,4 +1,4 @@
-"""The colour scale of a set of ponder maps: between the 0.1 and 99.9 percentiles of all their values."""
+"""Colour scales, as the original program has them: a map's own extremes, or the 0.1 and 99.9 percentiles of a set."""
 
 import numpy as np
 
@@ -14,6 +14,11 @@ def widened(low: float, high: float) -> Limits:
     if high - low > 1e-5 * max(1.0, abs(high)):
         return low, high
     return low - 0.5, high + 0.5
+
+
+def map_limits(ponder_map: np.ndarray) -> Limits:
+    """(minimum, maximum) of a map, or value -+ 0.5 around a constant one."""
+    return widened(float(ponder_map.min()), float(ponder_map.max()))
 
 
 class SharedLimits:

@@ -21,7 +21,9 @@ from sact_det.base.errors import InputError
 from sact_det.data.image_files import read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Predictor
-from sact_det.pictures.panels import blend, colorize, display_scale, sorted_name
+from sact_det.pictures.colors import blend, colorize
+from sact_det.pictures.folder import sorted_name
+from sact_det.pictures.panels import display_scale
 from sact_det.rule.flops import extractor_flops
 from sact_det.tasks import load_config
 

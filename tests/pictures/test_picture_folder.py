@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sact_det.pictures.contact_sheet import ContactSheet
 from sact_det.pictures.folder import PictureFolder
-from sact_det.pictures.panels import ContactSheet
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 

@@ -10,7 +10,8 @@ from small_networks import enliven, images
 
 from sact_det import build_classifier
 from sact_det.base.errors import InputError
-from sact_det.pictures.ponder_file import PonderFile, block_scope, writing_ponder_file
+from sact_det.pictures.ponder_file import PonderFile
+from sact_det.pictures.ponder_writer import block_scope, writing_ponder_file
 
 NAMES = ["a/cat.jpg", "test.npz: image 7", "Zürich.png", "d.png"]
 
@@ -109,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_named(locked_folder):
 FULL_DISK = """
 import resource, sys, torch
 from sact_det.rule.ponder import BlockPonder, PonderRecord
-from sact_det.pictures.ponder_file import writing_ponder_file
+from sact_det.pictures.ponder_writer import writing_ponder_file
 cost = torch.rand(2, 8, 8)
 block = BlockPonder(cost, torch.ones(2, 8, 8, dtype=torch.long), torch.ones(2, dtype=torch.long), cost[:, None])
 record = PonderRecord({"block1": block}, torch.ones(2, dtype=torch.long))

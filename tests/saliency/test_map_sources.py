@@ -8,7 +8,7 @@ from cat2000_folder import write_cat2000_folder
 
 from sact_det import build_classifier
 from sact_det.base.errors import InputError
-from sact_det.pictures.ponder_file import writing_ponder_file
+from sact_det.pictures.ponder_writer import writing_ponder_file
 from saliency.cat2000 import read_cat2000
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations

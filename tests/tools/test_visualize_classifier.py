@@ -16,8 +16,11 @@ from sact_det.classification.pictures import ClassifiedImages
 from sact_det.classification.predictor import ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
-from sact_det.pictures.panels import blend, colorize, display_scale, sorted_name
-from sact_det.pictures.ponder_file import PonderFile, writing_ponder_file
+from sact_det.pictures.colors import blend, colorize
+from sact_det.pictures.folder import sorted_name
+from sact_det.pictures.panels import display_scale
+from sact_det.pictures.ponder_file import PonderFile
+from sact_det.pictures.ponder_writer import writing_ponder_file
 from sact_det.tasks import load_config
 
 ROOT = Path(__file__).parents[2]
