@@ -73,14 +73,13 @@ def exact_float32(device: Union[torch.device, str]) -> Iterator[None]:
     """
     kind = device if isinstance(device, str) else device.type
     switches = {} if torch.compiler.is_compiling() else float32_switches(kind)
-    exact = [
-        (owner, name, _exact(owner, name)) for owner, name in switches.values() if getattr(owner, name) not in EXACT
-    ]
+    exact = [(owner, name, _exact(name)) for owner, name in switches.values() if getattr(owner, name) not in EXACT]
     with torch.autocast(kind, enabled=False), switched(exact):
         yield
 
 
-def _exact(owner: Any, name: str) -> Any:
+def _exact(name: str) -> Any:
+    """What a switch of that name says where products are exact."""
     return False if name == "allow_tf32" else "ieee"
 
 
@@ -90,5 +89,5 @@ def products_as_convolutions() -> Iterator[None]:
     (conv, conv_name), (matmul, name) = (float32_switches("cuda")[kind] for kind in ("conv", "matmul"))
     wanted, present = getattr(conv, conv_name), getattr(matmul, name)
     same = (wanted in EXACT) == (present in EXACT)
-    with switched([] if same else [(matmul, name, _exact(matmul, name) if wanted in EXACT else wanted)]):
+    with switched([] if same else [(matmul, name, _exact(name) if wanted in EXACT else wanted)]):
         yield

@@ -8,16 +8,13 @@ from torch import Tensor
 
 
 def to_device(values: Union[Sequence[int], Sequence[Sequence[int]]], device: torch.device) -> Tensor:
-    """int64, of the shape of `values`. A GPU copies it from pinned memory when its turn comes.
-
-    torch.tensor(values, device=device) waits until everything before has been computed.
-    """
+    """int64, of the shape of `values`; torch.tensor(values, device=device) would wait until a GPU's queue is empty."""
     tensor = torch.from_numpy(np.asarray(values, dtype=np.int64))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors on the CPU, without gradient: those of a GPU are copied together, and waited for once."""
+    """The tensors on the CPU, without gradient. Those of one GPU are copied together, and waited for once."""
     tensors = [tensor.detach() for tensor in tensors]
     on_gpus = [tensor for tensor in tensors if tensor.is_cuda]
     copies = [

@@ -1,29 +1,32 @@
-"""Residual units and halting branches with their norms folded into the convolutions, in double precision.
+"""Residual units and halting branches with their norms folded into the convolutions, computed in double precision.
 
 Shape shorthand in this module:
     C: channels of the input; w: bottleneck width; D: channels of the output.
 """
 
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
-from sact_det.network.branch import SpatialHalting
-from sact_det.network.norm import norm_affine
+from sact_det.network.block import ResidualUnit
+from sact_det.network.branch import SpatialHalting, linear
+from sact_det.network.norm import depends_on_batch, norm_affine
 from sact_det.network.resnet_v2 import BottleneckUnit
 
 
 @dataclass(frozen=True, eq=False)
 class FoldedUnit:
-    """A BottleneckUnit: preact [C] scale and shift, then matrices whose columns read rows of features, float32.
+    """A BottleneckUnit as an affine map and three matrices [output, input] with biases; all tensors are contiguous.
 
     Attributes:
-        scale, shift: [C], the first norm; ReLU follows.
-        conv1, bias1: [w, C], [w], with norm1; ReLU follows.
-        conv2, bias2: [w, 9 w], [w], with norm2, taps row by row; ReLU follows.
-        conv3, bias3: [D, w], [D]; a projecting shortcut's weights stand to the right, [D, w + C], its bias is in bias3.
-        projects: whether there is one.
+        scale, shift: float32 [C], the first norm; ReLU follows.
+        conv1, bias1: [w, C] and float32 [w], norm1 included; ReLU follows.
+        conv2, bias2: [w, TAPS w] and float32 [w], norm2 included; ReLU follows.
+        conv3, bias3: [D, w] and float32 [D]; with a projecting shortcut [D, w + C], its weights to the right and its
+            bias in bias3.
+        projects: whether the shortcut is a convolution; else it is the identity.
         stride, dilation: of the 3x3 convolution.
     """
 
@@ -42,27 +45,39 @@ class FoldedUnit:
 
 @dataclass(frozen=True, eq=False)
 class FoldedHalting:
-    """A SpatialHalting with its norms, float32.
+    """A SpatialHalting as sums of products; float32, contiguous.
 
     Attributes:
-        taps, bias: [9, C] and [9], the local convolution and what its norm adds at each tap.
-        pooled, constant: [C] and [], the weights of the global mean, and all that is the same at every position.
+        taps, bias: [TAPS, C] and [TAPS], the local convolution, and what its norm adds at each tap.
+        mean_weights, constant: [C] and []; SpatialHalting.offset is <mean_weights, mean of the image> + constant.
     """
 
     taps: Tensor
     bias: Tensor
-    pooled: Tensor
+    mean_weights: Tensor
     constant: Tensor
 
 
+def why_not_foldable(unit: ResidualUnit) -> Optional[str]:
+    """Why neither fold_unit nor fold_halting knows a unit or its halting branch, or None if they do."""
+    if type(unit) is not BottleneckUnit:
+        return f"there are none for {type(unit).__name__}"
+    branch = unit.halting
+    if isinstance(branch, SpatialHalting):
+        if branch.activate is not linear:
+            return "there are none for halting branches with an activation"
+        if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
+            return "norms that learn from the batch need PyTorch"
+    return None
+
+
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift, in double precision."""
     return norm_affine(norm, torch.float64)
 
 
 @torch.no_grad()
 def fold_unit(unit: BottleneckUnit) -> FoldedUnit:
-    """Norms must not depend on the batch."""
+    """Folds a unit whose norms do not depend on the batch."""
     (scale, shift), (scale1, shift1), (scale2, shift2) = map(_affine, (unit.preact, unit.norm1, unit.norm2))
     assert unit.conv3.bias is not None
     conv3, bias3 = unit.conv3.weight.flatten(1), unit.conv3.bias
@@ -71,15 +86,12 @@ def fold_unit(unit: BottleneckUnit) -> FoldedUnit:
         conv3 = torch.cat([conv3, unit.shortcut.weight.flatten(1)], 1)
         bias3 = bias3.double() + unit.shortcut.bias.double()
     conv2 = unit.conv2.weight.permute(0, 2, 3, 1).flatten(1)
+    tensors = {
+        **{"scale": scale, "shift": shift, "bias1": shift1, "bias2": shift2, "bias3": bias3},
+        **{"conv1": unit.conv1.weight.flatten(1) * scale1[:, None], "conv2": conv2 * scale2[:, None], "conv3": conv3},
+    }
     return FoldedUnit(
-        scale=scale.float(),
-        shift=shift.float(),
-        conv1=(unit.conv1.weight.flatten(1) * scale1[:, None]).float(),
-        bias1=shift1.float(),
-        conv2=(conv2 * scale2[:, None]).float(),
-        bias2=shift2.float(),
-        conv3=conv3.float(),
-        bias3=bias3.float(),
+        **{name: tensor.float().contiguous() for name, tensor in tensors.items()},
         projects=unit.shortcut is not None,
         stride=unit.stride,
         dilation=unit.conv2.dilation[0],
@@ -88,14 +100,11 @@ def fold_unit(unit: BottleneckUnit) -> FoldedUnit:
 
 @torch.no_grad()
 def fold_halting(branch: SpatialHalting) -> FoldedHalting:
-    """The branch must have no activation behind its norms."""
+    """Folds a branch without activation whose norms do not depend on the batch."""
     assert branch.local_conv.bias is not None
     (scale, shift), (scale1, shift1) = _affine(branch.local_norm), _affine(branch.global_norm)
     taps = branch.local_conv.weight[0].flatten(1).T.double()
-    pooled = branch.global_conv.weight.flatten().double()
-    return FoldedHalting(
-        taps=(taps * scale).float(),
-        bias=(taps @ shift).float(),
-        pooled=(pooled * scale1).float(),
-        constant=(pooled @ shift1 + branch.local_conv.bias.double()).float(),
-    )
+    weights = branch.global_conv.weight.flatten().double()
+    constant = weights @ shift1 + branch.local_conv.bias.double()
+    tensors = taps * scale, taps @ shift, weights * scale1, constant
+    return FoldedHalting(*[tensor.float().contiguous() for tensor in tensors])

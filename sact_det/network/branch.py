@@ -8,6 +8,7 @@ from typing import Callable, Iterable, Optional
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from sact_det.base.precision import exact_float32, widened
 from sact_det.network.block import HaltingBranch, ResidualUnit
@@ -25,8 +26,13 @@ def linear(x: Tensor) -> Tensor:
     return x
 
 
-def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
-    """[N, C, H, W] -> [N, C, 1, 1]: the mean over an image's own positions."""
+def mean_of_images(x: Tensor, valid: Optional[Tensor]) -> Tensor:
+    """The mean over each image's own positions: [N, C, H, W] -> [N, C, 1, 1].
+
+    Args:
+        x: features, of score_type.
+        valid: bool [N, 1, H, W], False at padding; None: no padding.
+    """
     if valid is None:
         return x.mean((2, 3), keepdim=True)
     return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
@@ -51,6 +57,7 @@ class SpatialHalting(HaltingBranch):
         self.global_norm = norm(channels)
         self.global_conv = init_conv(nn.Conv2d(channels, 1, 1, bias=False))
 
+    @override
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x: [N, C, H, W] -> h^l, [N, H, W] in (0, 1)."""
         with exact_float32(x.device):
@@ -58,19 +65,36 @@ class SpatialHalting(HaltingBranch):
             local = self.activate(self.local_norm(x, valid))
             if valid is not None:
                 local = local * valid
-            return torch.sigmoid(self.local_conv(local)[:, 0] + self.global_logits(_mean(x, valid))[:, None, None])
+            image = self._global_logits(mean_of_images(x, valid))
+            # Not `offset`: the convolution has added the bias already, and another order would round otherwise.
+            return torch.sigmoid(self.local_conv(local)[:, 0] + image[:, None, None])
 
-    def global_logits(self, pooled: Tensor) -> Tensor:
-        """What the image as a whole adds: pooled [N, C, 1, 1], its mean -> [N]."""
+    def offset(self, pooled: Tensor) -> Tensor:
+        """What is the same at every position of an image: the bias and the part of its mean.
+
+        Args:
+            pooled: mean_of_images, [N, C, 1, 1].
+
+        Returns:
+            [N], to be added to the local convolution without its bias.
+        """
+        assert self.local_conv.bias is not None
+        return self.local_conv.bias + self._global_logits(pooled)
+
+    def _global_logits(self, pooled: Tensor) -> Tensor:
         return self.global_conv(self.activate(self.global_norm(pooled))).flatten()
 
     def observe(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
-        """What the forward pass would teach the local norm, by a run that has sums only: see MovingBatchNorm2d."""
+        """Teaches the local norm what a forward pass would: for runs that have sums in the place of a feature map.
+
+        Args: as of MovingBatchNorm2d.observe.
+        """
         if isinstance(self.local_norm, MovingBatchNorm2d):
             self.local_norm.observe(count, total, squares)
 
+    @override
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """int64 [N], from the positions each image evaluates; the global branch counts for every image."""
+        """int64 [N]: the local convolution where evaluated, and the global one once per image, active or not."""
         return conv_flops(self.local_conv) * evaluated + conv_flops(self.global_conv)
 
 
@@ -86,17 +110,19 @@ class ImageHalting(HaltingBranch):
         self.global_norm = norm(channels)
         self.global_conv = init_conv(nn.Conv2d(channels, 1, 1), HALTING_BIAS)
 
+    @override
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x: [N, C, H, W] -> h^l, [N, 1, 1] in (0, 1)."""
         with exact_float32(x.device):
-            return self.scores(_mean(widened(x), valid))[:, None, None]
+            return self.scores(mean_of_images(widened(x), valid))[:, None, None]
 
     def scores(self, pooled: Tensor) -> Tensor:
-        """h^l from the mean of every image, [N, C, 1, 1] -> [N]."""
+        """h^l from mean_of_images: [N, C, 1, 1] -> [N] in (0, 1)."""
         return torch.sigmoid(self.global_conv(self.activate(self.global_norm(pooled)))).flatten()
 
+    @override
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """int64 [N]: counts for the images that evaluate the unit."""
+        """int64 [N]: the convolution of one vector for every image that evaluates the unit."""
         return conv_flops(self.global_conv) * image_active.long()
 
 
@@ -104,6 +130,6 @@ HALTING_BRANCHES: dict[str, type[HaltingBranch]] = {"act": ImageHalting, "sact":
 
 
 def learn_from_positions(units: Iterable[ResidualUnit]) -> bool:
-    """Whether the halting branch of any of the units learns statistics of all positions."""
+    """Whether any unit's halting branch has a local norm that, in its present mode, updates its statistics."""
     branches = (unit.halting for unit in units)
     return any(isinstance(branch, SpatialHalting) and learns_from_batch(branch.local_norm) for branch in branches)

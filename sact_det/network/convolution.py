@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+TAPS = 9  # of a 3x3 convolution, numbered row by row
+
 
 def init_conv(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
     """The original's initialisation: truncated normal of variance 1.3 * 2 / fan_in, cut at two deviations."""

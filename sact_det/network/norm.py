@@ -23,6 +23,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
+from typing_extensions import override
 
 from sact_det.base.precision import widened
 
@@ -155,9 +156,9 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
         if self.training:
             self._update(*_of_all_processes(count, total, squares))
 
+    @override
     @torch.no_grad()
     def _update(self, count: Union[Tensor, int], mean: Tensor, var: Tensor) -> None:
-        """See BatchNorm2d."""
         mean, var = mean.to(self.running_mean.dtype), var.to(self.running_var.dtype)
         self.num_batches_tracked.add_(count > 0)
         rate = (self.num_batches_tracked + 1).to(mean.dtype).reciprocal().clamp(min=self.momentum) * (count > 0)

@@ -313,8 +313,8 @@ from sact_det.execution.cuda.run import why_not_triton
 block = sact_det.build_classifier((1, 2), base_channels=4).eval().block2
 print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
 os.environ["TRITON_INTERPRET"] = "1"
-from sact_det.execution.cuda.run import _why_not_there
-_why_not_there.cache_clear()
+from sact_det.execution.cuda.run import _why_no_triton
+_why_no_triton.cache_clear()
 print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
 """
     result = run_python(code)

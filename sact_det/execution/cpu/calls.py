@@ -33,7 +33,7 @@ class Halting(ctypes.Structure):
 
     _fields_ = [
         *_integers("channels"),
-        *_addresses("taps", "bias", "pooled"),
+        *_addresses("taps", "bias", "mean_weights"),
         ("constant", ctypes.c_float),
     ]
 

@@ -9,10 +9,6 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from sact_det.base.precision import compute_type
 from sact_det.execution.cpu import library
 from sact_det.execution.cpu.calls import kernels
-from sact_det.network.block import ResidualUnit
-from sact_det.network.branch import SpatialHalting, linear
-from sact_det.network.norm import depends_on_batch
-from sact_det.network.resnet_v2 import BottleneckUnit
 
 _INPUT_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # of inference
 
@@ -61,16 +57,3 @@ def _why_not_at_all(x: Tensor, weight: Tensor) -> Optional[str]:
     if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or is_functorch_wrapped_tensor(x):
         return f"they read plain tensors, not {x.layout} ones of type {type(x).__name__} or within torch.func"
     return library.why_unavailable()
-
-
-def why_not_unit(unit: ResidualUnit) -> Optional[str]:
-    """Why the kernels cannot evaluate units of this kind or their halting branches, or None."""
-    if type(unit) is not BottleneckUnit:
-        return f"there are none for {type(unit).__name__}"
-    branch = unit.halting
-    if isinstance(branch, SpatialHalting):
-        if branch.activate is not linear:
-            return "there are none for halting branches with an activation"
-        if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
-            return "norms that learn from the batch need PyTorch"
-    return None

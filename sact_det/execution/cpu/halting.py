@@ -4,6 +4,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.memory import address, ones, plain, zeros
@@ -11,7 +12,7 @@ from sact_det.rule.process import HaltingOutcome, HaltingProcess
 
 
 class RowsHalting(HaltingProcess):
-    """See HaltingProcess; nothing carries a gradient, and the bits are the same.
+    """The process of TensorHalting for SACT in float32, without gradients; the bits are the same.
 
     Args: as of TensorHalting.
 
@@ -50,21 +51,21 @@ class RowsHalting(HaltingProcess):
         self._left = self._kernels.count_positions(self._process, 0)
 
     @property
+    @override
     def active(self) -> Tensor:
-        """See HaltingProcess; written in place."""
         return self._active
 
+    @override
     def any_active(self) -> bool:
-        """See HaltingProcess."""
         return self._left > 0
 
+    @override
     def step(self, h: Optional[Tensor]) -> Tensor:
-        """See HaltingProcess."""
         h = None if h is None else plain(h)
         self._left = self._kernels.halting_step(self._process, self._unit, address(h))
         self._unit += 1
         return self._distribution[:, self._unit - 1]
 
+    @override
     def outcome(self) -> HaltingOutcome:
-        """See HaltingProcess."""
         return HaltingOutcome(self._ponder_cost, self._units, self._distribution, *self._counts)

@@ -66,7 +66,7 @@ def pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> PackedUnit:
     width, in_channels = folded.conv1.shape
     if width % 2 or in_channels % 2:
         dtype = torch.float32
-    vectors = {name: getattr(folded, name).contiguous() for name in ("scale", "shift", "bias1", "bias2", "bias3")}
+    vectors = {name: getattr(folded, name) for name in ("scale", "shift", "bias1", "bias2", "bias3")}
     factors = {name: _packed(getattr(folded, name), dtype) for name in ("conv1", "conv2", "conv3")}
     struct = calls.Unit(
         in_channels=in_channels,
@@ -87,8 +87,8 @@ def pack_halting(branch: SpatialHalting) -> PackedHalting:
     """Folds and packs a halting branch."""
     folded = fold_halting(branch)
     lanes = calls.kernels().lanes()
-    tensors = folded.taps.contiguous(), F.pad(folded.bias, (0, -len(folded.bias) % lanes)), folded.pooled.contiguous()
-    struct = calls.Halting(len(folded.pooled), *map(address, tensors), float(folded.constant))
+    tensors = folded.taps, F.pad(folded.bias, (0, -len(folded.bias) % lanes)), folded.mean_weights
+    struct = calls.Halting(len(folded.mean_weights), *map(address, tensors), float(folded.constant))
     return PackedHalting(struct, tensors, len(tensors[1]))
 
 

@@ -152,7 +152,7 @@ void evaluate(const Unit& unit, const Halting* branch, const Evaluation& to, int
             for (int64_t image = 0; image < to.images; image++) {
                 double logit = 0;
                 const double* sum = to.sums + image * branch->channels;
-                for (int64_t c = 0; c < branch->channels; c++) logit += sum[c] * branch->pooled[c];
+                for (int64_t c = 0; c < branch->channels; c++) logit += sum[c] * branch->mean_weights[c];
                 to.image_logits[image] = static_cast<float>(logit / to.counts[image] + branch->constant);
             }
 #pragma omp for schedule(static)

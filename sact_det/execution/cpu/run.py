@@ -20,15 +20,17 @@ from typing import Optional
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sact_det.base.precision import compute_type, exact_float32
 from sact_det.execution.cpu import calls
-from sact_det.execution.cpu.conditions import why_not_here, why_not_unit
+from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.halting import RowsHalting
 from sact_det.execution.cpu.memory import address, empty, ones, plain, zeros
 from sact_det.execution.cpu.packed import PackedUnit, factor_type, pack_block
 from sact_det.execution.cpu.positions import list_positions
 from sact_det.execution.cpu.workspace import workspace
+from sact_det.execution.folded import why_not_foldable
 from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.network.branch import ImageHalting, SpatialHalting
 from sact_det.network.norm import learns_from_batch
@@ -42,7 +44,7 @@ def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
         return "they are for inference"
     first = block.units[0]
     for unit in block.units:
-        refused = why_not_unit(unit)
+        refused = why_not_foldable(unit)
         if refused is not None:
             return refused
         assert isinstance(unit, BottleneckUnit)
@@ -53,10 +55,10 @@ def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
 
 
 class RowsRun(Run):
-    """See the head of this module.
+    """Evaluates a block in inference, its first unit at construction; active positions may only become fewer.
 
     Args:
-        block: its first unit is evaluated here.
+        block: for which why_not_rows(block, x) is None.
         x: input of the block, [N, C, H, W].
         valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
     """
@@ -167,10 +169,10 @@ class RowsRun(Run):
             to.scratch, self._scratch_size = address(self._take_any("scratch", size)), size
         self._kernels.evaluate_unit(struct, branch, to, self._threads)
 
+    @override
     def start_halting(
         self, exists: Tensor, num_units: int, eps: float, per_image: bool, dtype: torch.dtype
     ) -> HaltingProcess:
-        """See Run."""
         if per_image:
             return TensorHalting(exists, num_units, eps, per_image, dtype)
         self._halting = RowsHalting(exists.contiguous(), num_units, eps)
@@ -178,8 +180,8 @@ class RowsRun(Run):
         self._evaluation.remaining = address(self._remaining)
         return self._halting
 
+    @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
-        """See Run; `active` only ever shrinks."""
         to = self._evaluation
         if active is None:
             self._evaluate(unit)
@@ -194,8 +196,8 @@ class RowsRun(Run):
             self._moved = active.clone(memory_format=torch.contiguous_format)
             to.x, to.shortcut, to.moved = to.state, to.state, address(self._moved, torch.bool)
 
+    @override
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See Run; the branch must be that of the last unit."""
         assert self._sums is not None
         if isinstance(branch, ImageHalting):
             pooled = (self._sums / self._counts[:, None]).float()
@@ -204,13 +206,13 @@ class RowsRun(Run):
         assert self._scores is not None
         return self._scores
 
+    @override
     def add(self, weight: Tensor) -> None:
-        """See Run."""
         if self._halting is None:  # or else it keeps what is open of a position
             self._remaining -= weight
 
+    @override
     def result(self) -> Tensor:
-        """See Run."""
         output = self._output.view(*self._shape, self._output.shape[1]).permute(0, 3, 1, 2).to(self._dtype)
         for name, memory in self._taken.items():
             workspace.give_back(name, memory)

@@ -10,7 +10,7 @@ extern "C" {
 struct Halting {
     int64_t channels;
     const float *taps, *bias;  // [9, channels], and what each tap adds, whole vectors
-    const float *pooled;       // [channels], of the global mean
+    const float *mean_weights; // [channels], of the mean over an image
     float constant;
 };
 

@@ -14,13 +14,15 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from sact_det.execution.cpu.conditions import why_not_on, why_not_unit
+from sact_det.execution.cpu.conditions import why_not_on
 from sact_det.execution.cpu.memory import empty, ones, plain, zeros
 from sact_det.execution.cpu.positions import list_positions
 from sact_det.execution.cpu.sites import Sites, make_sites
 from sact_det.execution.cpu.training_functions import GradientRows, UnitCall, UnitFunction
 from sact_det.execution.cpu.training_scores import LocalFunction, ResultFunction
+from sact_det.execution.folded import why_not_foldable
 from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.network.branch import SpatialHalting, learn_from_positions
 from sact_det.network.norm import learns_from_batch, norm_affine
@@ -32,7 +34,7 @@ def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     if block.halting != "sact":
         return "those for training are for SACT"
     for index, unit in enumerate(block.units):
-        refused = why_not_unit(unit)
+        refused = why_not_foldable(unit)
         if refused is not None:
             return refused
         assert isinstance(unit, BottleneckUnit)
@@ -51,7 +53,7 @@ def _learns(norm: Any) -> bool:
 
 @torch.no_grad()
 def fixed_affine(norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift, float32, computed in double precision."""
+    """Scale and shift of a norm that does not learn: float32 [C], computed in double precision."""
     scale, shift = norm_affine(norm, torch.float64)
     return scale.float(), shift.float()
 
@@ -64,10 +66,10 @@ def _by_phase(positions: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 
 
 class TrainingRun(Run):
-    """See the head of this module.
+    """Evaluates a block in training, its first unit at construction; active positions may only become fewer.
 
     Args:
-        block: its first unit is evaluated here.
+        block: for which why_not_training(block, x) is None.
         x: input of the block, [N, C, H, W].
         valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
     """
@@ -125,16 +127,16 @@ class TrainingRun(Run):
         )
         self._rows, self._sites = rows, scored
 
+    @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
-        """See Run; `active` only ever shrinks."""
         assert active is not None and isinstance(unit, BottleneckUnit) and self._rows is not None
         writes, reads = self._lists(active & self._exists)
         _, height, width = self._exists.shape
         sites = make_sites((height, width), self._exists, reads, writes)
         self._evaluate(unit, sites, self._sites.read_rows, sites)
 
+    @override
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See Run."""
         assert isinstance(branch, SpatialHalting) and self._sums is not None
         if self._squares is not None:
             branch.observe(self._counts.sum().double(), self._sums.detach().sum(0), self._squares)
@@ -145,14 +147,13 @@ class TrainingRun(Run):
             self._sites, self._gradient, self._threads, self._state, self._rows, taps, bias
         )
         pooled = (self._sums / self._counts).float()[:, :, None, None]
-        image = branch.local_conv.bias + branch.global_logits(pooled)
-        return torch.sigmoid(logits + image[:, None, None])
+        return torch.sigmoid(logits + branch.offset(pooled)[:, None, None])
 
+    @override
     def add(self, weight: Tensor) -> None:
-        """See Run."""
         assert self._remaining is not None
         self._remaining = (self._remaining - weight).contiguous()
 
+    @override
     def result(self) -> Tensor:
-        """See Run."""
         return ResultFunction.apply(self._output, self._out)

@@ -18,22 +18,24 @@ from typing import Optional
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sact_det.base.precision import compute_type, convolution_precision, exact_float32
-from sact_det.execution.cuda.packed import DTYPES, PackedUnit, pack_block
+from sact_det.execution.cuda.packed import DTYPES, pack_block
+from sact_det.execution.folded import FoldedUnit, why_not_foldable
 from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
-from sact_det.network.branch import ImageHalting, SpatialHalting, linear
+from sact_det.network.branch import ImageHalting
+from sact_det.network.convolution import TAPS
 from sact_det.network.norm import learns_from_batch
 from sact_det.network.resnet_v2 import BottleneckUnit
 
 MIN_TRITON = (3, 4)  # the first whose autotuner keeps its choices
 MAX_POSITIONS = 2**30  # positions are int32
-TAPS = 9
 
 
 def why_not_triton(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     """Why a TritonRun cannot evaluate the block at x, or None if it can."""
-    reason = _why_not_there(x.device)
+    reason = _why_no_triton(x.device)
     if reason is not None:
         return reason
     if x.dtype not in DTYPES or compute_type(x) not in DTYPES:
@@ -45,19 +47,19 @@ def why_not_triton(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
     if not 0 < len(x) * x.shape[2] * x.shape[3] <= MAX_POSITIONS:
         return f"they take 1 to {MAX_POSITIONS} positions; got a map {list(x.shape)}"
     for unit in block.units:
-        if type(unit) is not BottleneckUnit:
-            return f"there are none for {type(unit).__name__}"
+        refused = why_not_foldable(unit)
+        if refused is not None:
+            return refused
+        assert isinstance(unit, BottleneckUnit)
         if any(map(learns_from_batch, unit.modules())):
             return "norms that learn from the batch need PyTorch"
-        if isinstance(unit.halting, SpatialHalting) and unit.halting.activate is not linear:
-            return "there are none for halting branches with an activation"
         if unit is not block.units[0] and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
             return "there are none for units behind the first that change the shape or are dilated"
     return None
 
 
 @lru_cache(maxsize=None)
-def _why_not_there(device: torch.device) -> Optional[str]:
+def _why_no_triton(device: torch.device) -> Optional[str]:
     """Why Triton kernels cannot run on a device, or None."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not (interpreted and device.type == "cpu"):
@@ -78,10 +80,10 @@ def _why_not_there(device: torch.device) -> Optional[str]:
 
 
 class TritonRun(Run):
-    """See the head of this module.
+    """Evaluates a block in inference, its first unit at construction; active positions may only become fewer.
 
     Args:
-        block: its first unit is evaluated here; why_not_triton(block, x) must be None.
+        block: for which why_not_triton(block, x) is None.
         x: input of the block, [N, C, H, W].
         valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
     """
@@ -122,8 +124,8 @@ class TritonRun(Run):
             buffer = self._buffers[name] = make(shape, dtype=dtype, device=self._state.device)
         return buffer
 
+    @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
-        """See Run; `active` only ever shrinks."""
         packed = self._packed.units[unit]
         with torch.cuda.device_of(self._state):
             self._tune(packed)
@@ -132,7 +134,7 @@ class TritonRun(Run):
                 self._listed = True
             self._launch(packed, self._state, self._output)
 
-    def _tune(self, packed: PackedUnit) -> None:
+    def _tune(self, packed: FoldedUnit) -> None:
         """Lets the kernels choose their tiles before the first unit of its kind, at all positions, on copies.
 
         What positions happen to be active at that time would make a poor measurement.
@@ -149,7 +151,7 @@ class TritonRun(Run):
         """Maps of about one size share their tiles."""
         return len(self._state).bit_length()
 
-    def _launch(self, packed: PackedUnit, state: Tensor, output: Optional[Tensor]) -> None:
+    def _launch(self, packed: FoldedUnit, state: Tensor, output: Optional[Tensor]) -> None:
         """Evaluates a unit at the listed positions."""
         kernels, lists, adaptive = self._kernels, self._lists, output is not None
         (size, channels), (number, height, width), inner_width = state.shape, self._shape, len(packed.conv1)
@@ -221,8 +223,8 @@ class TritonRun(Run):
                 self._sums, partial_sums, tile_rows, lists.offsets, C=channels, BLOCK_T=block_t, BLOCK_C=block_c
             )
 
+    @override
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See Run."""
         if isinstance(branch, ImageHalting):
             pooled = (self._sums / self._counts[:, None])[:, :, None, None]
             with exact_float32(self._state.device):
@@ -252,7 +254,7 @@ class TritonRun(Run):
                 products,
                 self._sums,
                 self._counts,
-                packed.pooled,
+                packed.mean_weights,
                 packed.constant,
                 lists.mask,
                 lists.exists,
@@ -267,12 +269,12 @@ class TritonRun(Run):
             )
         return scores
 
+    @override
     def add(self, weight: Tensor) -> None:
-        """See Run."""
         self._remaining.sub_(weight)
 
+    @override
     def result(self) -> Tensor:
-        """See Run."""
         rows = self._state if self._output is None else self._output.to(self._state.dtype)
         return rows.view(*self._shape, -1).permute(0, 3, 1, 2)
 

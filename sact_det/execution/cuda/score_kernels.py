@@ -89,7 +89,7 @@ def scores_kernel(
     products,  # float32 [9, P]; zero at padding
     sums,  # float32 [N, C]
     counts,  # float32 [N], positions
-    pooled,  # float32 [C], weights of the mean
+    mean_weights,  # float32 [C]
     constant,  # float32 []
     active,  # bool [N, H, W] as uint8
     exists,  # likewise, contiguous, or None
@@ -120,7 +120,7 @@ def scores_kernel(
     for start in range(0, C, BLOCK_C):
         c = start + channels
         total += tl.load(sums + image.to(tl.int64) * C + c, mask=c < C, other=0.0) * tl.load(
-            pooled + c, mask=c < C, other=0.0
+            mean_weights + c, mask=c < C, other=0.0
         )
     logit = tl.sum(total, 0) / tl.load(counts + image) + tl.load(constant)
 

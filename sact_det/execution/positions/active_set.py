@@ -12,8 +12,6 @@ from torch import Tensor
 
 from sact_det.rule.flops import dilate
 
-NEIGHBOURS = 9
-
 
 class ActiveSet:
     """The active positions of a batch, and the rings around them that 3x3 convolutions read.
@@ -69,9 +67,10 @@ class ActiveSet:
         return self._tables[ring][self._padded(positions)]
 
     def neighbours(self, ring: int) -> Tensor:
-        """int64 [positions of `ring`, 9]: where their 3x3 neighbours stand in ring + 1; its size beyond the image.
+        """Where the 3x3 neighbours of the positions of a ring stand in the next ring.
 
-        The order is that of a convolution's weights: row by row.
+        Returns:
+            int64 [positions, TAPS], in the order of a convolution's taps; the next ring's size beyond the image.
         """
         width = self.shape[2] + 2
         steps = torch.arange(-1, 2, device=self.rings[0].device)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sact_det.base.precision import exact_float32, products_as_convolutions, score_type, widened
-from sact_det.execution.positions.active_set import NEIGHBOURS, ActiveSet
+from sact_det.execution.positions.active_set import ActiveSet
 from sact_det.network.block import HaltingBranch, ResidualUnit
 from sact_det.network.branch import SpatialHalting, linear
+from sact_det.network.convolution import TAPS
 from sact_det.network.norm import norm_affine
 from sact_det.network.resnet_cifar import SLOPE, CifarUnit
 from sact_det.network.resnet_v2 import BottleneckUnit
@@ -33,7 +34,7 @@ def normalize(rows: Tensor, norm: nn.Module) -> Tensor:
 def gather_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
     """Rows [d, c] and their 3x3 neighbourhoods [a, 9] -> [a, 9 c]; zeros beyond the image."""
     padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-    return padded.index_select(0, neighbours.flatten()).view(len(neighbours), NEIGHBOURS * rows.shape[1])
+    return padded.index_select(0, neighbours.flatten()).view(len(neighbours), TAPS * rows.shape[1])
 
 
 def product(rows: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
@@ -98,11 +99,12 @@ def residual(unit: ResidualUnit, rows: Tensor, active: ActiveSet) -> Tensor:
 
 
 def scores(branch: HaltingBranch, rows: Tensor, pooled: Tensor, active: ActiveSet) -> Tensor:
-    """h^l at the active positions, of score_type [a]; see SpatialHalting.
+    """h^l of a SpatialHalting at the active positions, of score_type [a].
 
     Args:
+        branch: that scores.
         rows: output of the unit at ring 1, [d, C].
-        pooled: its mean over every image's own positions, of score_type [N, C, 1, 1].
+        pooled: mean_of_images of that output, of score_type [N, C, 1, 1].
         active: with one ring.
     """
     assert isinstance(branch, SpatialHalting)
@@ -115,6 +117,5 @@ def scores(branch: HaltingBranch, rows: Tensor, pooled: Tensor, active: ActiveSe
             local = branch.activate(normalize(widened(rows), branch.local_norm)) @ taps
         # One product per neighbour instead of a gather of C channels: column k of `local` is meant for offset k.
         padded = F.pad(local, (0, 0, 0, 1)).flatten()
-        columns = active.neighbours(0) * NEIGHBOURS + torch.arange(NEIGHBOURS, device=rows.device)
-        image = branch.local_conv.bias + branch.global_logits(pooled)  # type: ignore[operator]
-        return torch.sigmoid(padded[columns].sum(1) + image[active.images])
+        columns = active.neighbours(0) * TAPS + torch.arange(TAPS, device=rows.device)
+        return torch.sigmoid(padded[columns].sum(1) + branch.offset(pooled)[active.images])

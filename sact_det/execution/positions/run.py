@@ -1,7 +1,7 @@
-"""Execution "perforated": the runs of a block that compute active positions, or images, only.
+"""Execution "perforated" in PyTorch: the runs of a block that compute active positions, or images, only.
 
-The state lives in rows, [positions, C], of what the coming units can still read: the active positions and the rings
-around them. As positions halt, the rows become fewer. Halting state, FLOPs and ponder cost are the block's own and the
+The state is kept as rows, [positions, C], of what the coming units can still read: the active positions and the rings
+around them. As positions halt, there are fewer rows. Halting state, FLOPs and ponder cost are the block's own and the
 same for every run.
 
 Shape shorthand in this module:
@@ -12,12 +12,13 @@ from typing import Optional, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sact_det.base.precision import exact_float32, widened
 from sact_det.execution.positions.active_set import ActiveSet
 from sact_det.execution.positions.gather_gemm import READS, residual, scores
 from sact_det.network.block import DenseRun, HaltingBranch, ResidualUnit, Run
-from sact_det.network.branch import ImageHalting, SpatialHalting, learn_from_positions
+from sact_det.network.branch import ImageHalting, SpatialHalting, learn_from_positions, mean_of_images
 
 
 def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -28,13 +29,13 @@ def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
 
 
 class PositionRun(Run):
-    """SACT: units evaluated at the active positions.
+    """SACT: units are evaluated at the active positions, which may only become fewer from unit to unit.
 
-    The output is summed as in sact_det/execution/cpu/run.py: residuals, weighted by what is still open of a position.
+    The output is a sum of residuals, weighted by the open share of a position (sact_det/execution/cpu/run.py).
 
     Args:
-        dense: the run so far, behind the first unit or a later one.
-        units: those to come, all of one kind.
+        dense: the run so far; it has evaluated one unit at least.
+        units: the units to come, all of one class of READS.
     """
 
     def __init__(self, dense: DenseRun, units: Sequence[ResidualUnit]):
@@ -61,8 +62,8 @@ class PositionRun(Run):
         if learn_from_positions(units):
             self._squares = own.detach().square().sum((0, 2, 3)).double()
 
+    @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
-        """See Run; `active` only ever shrinks."""
         assert active is not None
         active_set = ActiveSet(active, None if self._valid is None else self._valid[:, 0], self._rings)
         outer, inner = active_set.rings[self._rings], active_set.rings[0]
@@ -71,7 +72,7 @@ class PositionRun(Run):
             self._rows, self._output = self._rows.index_select(0, outer), self._output.index_select(0, inner)
         elif len(inner) < len(self._set.rings[0]):
             self._rows = self._rows.index_select(0, self._set.index_of(outer, self._rings))
-            self._let_halted_go(active)
+            self._set_halted_aside(active)
         places = active_set.index_in(0, self._rings)
         y = residual(unit, self._rows, active_set).to(self._rows.dtype)
         self._track(y, places, active_set)
@@ -79,8 +80,8 @@ class PositionRun(Run):
         self._output = torch.addcmul(self._output, self._remaining.index_select(0, inner)[:, None], widened(y))
         self._set = active_set
 
-    def _let_halted_go(self, active: Tensor) -> None:
-        """Sets the output aside of the positions that halted since the last unit."""
+    def _set_halted_aside(self, active: Tensor) -> None:
+        """Moves the output of the positions that halted since the last unit to `_halted`. active: bool [N, H, W]."""
         assert self._set is not None
         positions = self._set.rings[0]
         goes_on = active.flatten().index_select(0, positions)
@@ -89,7 +90,7 @@ class PositionRun(Run):
         self._output = self._output.index_select(0, goes_on.nonzero()[:, 0])
 
     def _track(self, y: Tensor, places: Tensor, active_set: ActiveSet) -> None:
-        """Keeps the sums over all positions that the halting branches read, as y is added to the rows at `places`."""
+        """Updates the sums over all positions that halting branches read. y: [a, C], to be added to rows[places]."""
         with exact_float32(y.device):
             images = torch.arange(len(self._sums), device=y.device)[:, None]
             self._sums = self._sums + (active_set.images == images).to(self._sums.dtype) @ widened(y)
@@ -98,8 +99,8 @@ class PositionRun(Run):
                 before = widened(self._rows.detach().index_select(0, places))
                 self._squares = self._squares + (y * (2 * before + y)).sum(0).double()
 
+    @override
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See Run."""
         assert self._set is not None and isinstance(branch, SpatialHalting)
         if self._squares is not None:
             total = self._sums.detach().sum(0).double()
@@ -110,12 +111,12 @@ class PositionRun(Run):
         number, _, height, width = self._shape
         return h.new_zeros(number * height * width).index_copy(0, self._set.rings[0], h).view(number, height, width)
 
+    @override
     def add(self, weight: Tensor) -> None:
-        """See Run."""
         self._remaining = self._remaining - weight.flatten()
 
+    @override
     def result(self) -> Tensor:
-        """See Run."""
         assert self._set is not None
         ends = [*self._halted, (self._set.rings[0], self._output)]
         positions, rows = (torch.cat(parts) for parts in zip(*ends))
@@ -125,24 +126,21 @@ class PositionRun(Run):
 
 
 class ImageRun(DenseRun):
-    """ACT: units evaluated for the active images."""
+    """ACT: units are evaluated for the active images, which may only become fewer from unit to unit.
+
+    Args:
+        dense: the run so far; it has evaluated one unit at least.
+    """
 
     def __init__(self, dense: DenseRun):
         super().__init__(dense.x, dense.valid)
         self.output = dense.output
         self._images = torch.arange(len(self.x), device=self.x.device)
-        self._pooled = self._mean(self.x, self.valid)
+        self._pooled = mean_of_images(widened(self.x), self.valid)
         self._halted: list[tuple[Tensor, Tensor]] = []  # (images, their output)
 
-    @staticmethod
-    def _mean(x: Tensor, valid: Optional[Tensor]) -> Tensor:
-        x = widened(x)
-        if valid is None:
-            return x.mean((2, 3), keepdim=True)
-        return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
-
+    @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
-        """See Run; `active` only ever shrinks."""
         assert active is not None and self.output is not None
         goes_on = active.flatten().index_select(0, self._images)
         keep, halted = goes_on.nonzero()[:, 0], (~goes_on).nonzero()[:, 0]
@@ -151,21 +149,21 @@ class ImageRun(DenseRun):
         self.valid = None if self.valid is None else self.valid.index_select(0, keep)
         self._images = self._images.index_select(0, keep)
         self.x = unit(self.x, None, self.valid, self.valid)
-        self._pooled = self._pooled.index_copy(0, self._images, self._mean(self.x, self.valid))
+        self._pooled = self._pooled.index_copy(0, self._images, mean_of_images(widened(self.x), self.valid))
 
+    @override
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See Run."""
         assert isinstance(branch, ImageHalting)
         with exact_float32(self.x.device):
             return branch.scores(self._pooled)[:, None, None]
 
+    @override
     def add(self, weight: Tensor) -> None:
-        """See Run."""
         assert self.output is not None
         self.output = self.output + weight.index_select(0, self._images)[:, None] * self.x
 
+    @override
     def result(self) -> Tensor:
-        """See Run."""
         ends = [*self._halted, (self._images, self.output)]
         images, outputs = (torch.cat(parts) for parts in zip(*ends))
         return outputs.index_select(0, images.argsort()).to(self.x.dtype)
