@@ -20,10 +20,11 @@ import torch
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder
 from sact_det.base.processes import command_line
+from sact_det.benchmark.setting import device_of
 
 
 def stages():
-    """In order of worth."""
+    """All stages, in order of worth."""
     from sact_det.benchmark.gpu import detectors, exactness, facts, speed, steps, table, waits
     from sact_det.benchmark.gpu.stage import Stage
 
@@ -51,23 +52,16 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 
 def check_arguments(args: argparse.Namespace) -> torch.device:
-    """The device. Raises InputError."""
+    """Returns the device. Raises InputError, naming the option, if a value cannot be used."""
     if args.minutes is not None and not 0 < args.minutes < 24 * 60:
         raise InputError(f"--minutes must be a positive number, less than a day; got {args.minutes:g}")
     known = [stage.name for stage in stages()]
     for name in args.only or []:
         if name not in known:
             raise InputError(f"--only must name stages ({', '.join(known)}); got {name!r}")
-    try:
-        device = torch.device(args.device)
-    except RuntimeError:
-        raise InputError(f"--device must be cpu, cuda or cuda:N; got {args.device!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device must be cpu, cuda or cuda:N; got {args.device!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch sees no GPU here; --device cpu tries the script itself")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {args.device}: this machine has {torch.cuda.device_count()} GPUs")
+    device = device_of(args.device)
     if args.data is not None and not Path(args.data).is_dir():
         raise InputError(f"--data {args.data}: no such folder")
     return device

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sact_det.base.errors import InputError
 from sact_det.base.precision import float32_switches, switched
 from sact_det.benchmark.timing import Candidate, interleaved_times
 
@@ -21,7 +22,7 @@ TOLERANCES = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
 
 @dataclass(frozen=True)
 class Setting:
-    """See the head of this module.
+    """How a measurement is made: the device, the precision, who takes part and how often.
 
     Attributes:
         device: where everything runs.
@@ -49,7 +50,7 @@ class Setting:
 
     @property
     def tolerance(self) -> float:
-        """See TOLERANCES."""
+        """The largest relative difference (TOLERANCES) between outputs that count as equal."""
         return TOLERANCES[self.precision]
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -78,17 +79,30 @@ class Setting:
         return noise.to(self.device).contiguous(memory_format=torch.channels_last)
 
     def note(self, line: str) -> None:
-        """Says what is going on."""
+        """Writes a line on progress to stderr, if progress is shown."""
         if self.progress:
             sys.stderr.write(f"{line}\n")
 
     def times(self, candidates: Sequence[Candidate], title: str) -> dict[str, list[float]]:
-        """interleaved_times of the candidates."""
+        """Runs the candidates in turns (timing.py). Returns name -> seconds, one number for each timed round."""
         total = (self.rounds + self.warmup) * len(candidates)
         self.note(f"{title}: {len(candidates)} candidates, {self.warmup} + {self.rounds} rounds")
         with tqdm(total=total, leave=False, disable=not (self.progress and sys.stderr.isatty())) as bar:
             tick: Callable[[], Any] = bar.update
             return interleaved_times(candidates, self.rounds, self.warmup, self.device, tick)
+
+
+def device_of(text: str) -> torch.device:
+    """The device that an option --device names. Raises InputError if there is none."""
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device must be cpu, cuda or cuda:N; got {text!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {text}: this machine has {torch.cuda.device_count()} GPUs")
+    return device
 
 
 def relative_difference(x: Tensor, reference: Tensor) -> float:

@@ -10,7 +10,7 @@ from command_lines import load_tool
 from small_networks import enliven, images
 
 from sact_det.base.errors import InputError
-from sact_det.benchmark import memory
+from sact_det.benchmark import measures, memory
 from sact_det.benchmark import rivals as rivals_module
 from sact_det.benchmark.masks import prescribed_flops
 from sact_det.benchmark.networks import AdaptivePart, PartSettings, dense_part, folded
@@ -372,7 +372,7 @@ def test_unknown_arguments_are_named_in_the_last_line(tool, arguments, said, cap
 )
 @pytest.mark.parametrize("finished", [0, 1])
 def test_what_ends_a_run_costs_no_finished_table(tool, tmp_path, capsys, monkeypatch, end, code, finished):
-    measure, begun = tool.measure_part, []
+    measure, begun = measures.measure_part, []
 
     def measure_until(title, *arguments):
         begun.append(title)
@@ -380,7 +380,7 @@ def test_what_ends_a_run_costs_no_finished_table(tool, tmp_path, capsys, monkeyp
             raise end
         return measure(title, *arguments)
 
-    monkeypatch.setattr(tool, "measure_part", measure_until)
+    monkeypatch.setattr(measures, "measure_part", measure_until)
     out = tmp_path / "numbers.json"
     given = ["--ratios", "1.0", "--rivals", "eager", "--executions", "dense", "--sizes", "32x32", "64x32"]
     with pytest.raises(SystemExit) as stop:

@@ -1,0 +1,164 @@
+"""What tools/benchmark.py can measure: for each, its tables and the options it has unless they are given."""
+
+import argparse
+import math
+from dataclasses import replace
+from itertools import product
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
+
+from sact_det.base.errors import InputError
+from sact_det.benchmark.memory import measure_memory
+from sact_det.benchmark.networks import PartSettings
+from sact_det.benchmark.parts import measure_part
+from sact_det.benchmark.report import MemoryTable, Table
+from sact_det.benchmark.setting import Setting
+from sact_det.benchmark.training import measure_training
+from sact_det.benchmark.unit import measure_unit
+from sact_det.network.block import EXECUTIONS
+from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
+
+Tables = Iterator[Union[Table, MemoryTable]]
+
+
+def unit_counts(args: argparse.Namespace) -> tuple[int, ...]:
+    """Units per block of the network that is asked for."""
+    return UNITS_BY_DEPTH[args.depth] if args.units is None else tuple(args.units)
+
+
+def _part(args: argparse.Namespace, block: int = 0, learns: bool = False) -> PartSettings:
+    """A block, or the extractor (0); one that `learns` has the norms of fine-tuning."""
+    norms: dict[str, Any] = {"norm": "FrozenBN", "halting_norm": "MovingBN"} if learns else {}
+    spec = ResNetV2Spec(units=unit_counts(args), base_channels=args.base_channels, halting="sact", **norms)
+    return PartSettings(spec, block, args.seed)
+
+
+def _title(args: argparse.Namespace, what: str, size: tuple[int, int], batch: int) -> str:
+    name = f"ResNet-{args.depth}" if args.units is None else f"ResNet {tuple(args.units)}"
+    return f"{what} of {name}, {size[0]}x{size[1]}, batch {batch}, {args.precision}"
+
+
+def _ratios(args: argparse.Namespace, settings: PartSettings, size: tuple[int, int]) -> list[float]:
+    """The FLOP ratios to measure at: what was asked for, or those of the measure's own that the network reaches."""
+    if args.ratios is not None:
+        return args.ratios
+    least = settings.build().least_ratio(settings.input_shape(1, size))
+    ratios = [ratio for ratio in MEASURES[args.measure].ratios if ratio > least]
+    return [math.ceil(1e3 * least) / 1e3, *ratios] if args.measure == "sweep" else ratios
+
+
+def _inference(args: argparse.Namespace, setting: Setting, what: str, settings: PartSettings) -> Tables:
+    for size, batch in product(args.sizes, args.batch):
+        x = setting.random(*settings.input_shape(batch, size))
+        title = _title(args, what, size, batch)
+        yield measure_part(title, settings.build(), [x], _ratios(args, settings, size), setting)
+
+
+def _extractor(args: argparse.Namespace, setting: Setting) -> Tables:
+    if args.config_file is None:
+        return _inference(args, setting, "Extractor", _part(args))
+    return _trained_extractor(args, setting)
+
+
+def _block(args: argparse.Namespace, setting: Setting) -> Tables:
+    return _inference(args, setting, f"Block {args.block}", _part(args, args.block))
+
+
+def _config(args: argparse.Namespace) -> Any:
+    from sact_det.tasks import load_config  # late: needs Detectron2
+
+    return load_config(args.config_file, [*args.opts, "MODEL.DEVICE", args.device])
+
+
+def _trained_extractor(args: argparse.Namespace, setting: Setting) -> Tables:
+    cfg = _config(args)
+    from sact_det.benchmark.trained import normalised, photographs, trained_extractor
+
+    channels = cfg.INPUT.FORMAT if cfg.MODEL.META_ARCHITECTURE == "SACTGeneralizedRCNN" else "RGB"
+    for size in args.sizes:
+        images = photographs(args.images, size, channels, args.max_images)
+        inputs = [normalised(image, cfg, setting.device) for image in images]
+        title = f"Extractor of {args.config_file}, {len(images)} photographs, {size[0]}x{size[1]}, {args.precision}"
+        yield measure_part(title, trained_extractor(cfg).cpu(), inputs, [None], setting)
+
+
+def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
+    cfg = _config(args)
+    from sact_det.benchmark.detector import measure_detector
+    from sact_det.benchmark.trained import load_detector, photographs
+
+    if args.images is not None and not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
+    for size in args.sizes:
+        if args.images is None:
+            images = [128 + 40 * setting.random(1, 3, *size)[0]]
+            ratios: Sequence[Optional[float]] = MEASURES["detector"].ratios if args.ratios is None else args.ratios
+        else:
+            images, ratios = photographs(args.images, size, cfg.INPUT.FORMAT, args.max_images), [None]
+        title = f"Detector of {args.config_file}, {len(images)} images, {size[0]}x{size[1]}, {args.precision}"
+        yield measure_detector(title, load_detector(cfg), images, ratios, setting)
+
+
+def _unit(args: argparse.Namespace, setting: Setting) -> Tables:
+    shares = MEASURES["unit"].ratios if args.ratios is None else args.ratios
+    for size, batch in product(args.sizes, args.batch):
+        title = _title(args, f"Unit 2 of block {args.block}", size, batch)
+        yield measure_unit(title, _part(args, args.block), size, batch, shares, setting)
+
+
+def _training(args: argparse.Namespace, setting: Setting) -> Tables:
+    settings = _part(args, learns=True)
+    for size, batch in product(args.sizes, args.batch):
+        title = _title(args, "Training step, extractor", size, batch)
+        yield measure_training(title, settings, size, batch, _ratios(args, settings, size), setting)
+
+
+def _memory(args: argparse.Namespace, setting: Setting) -> Tables:
+    for size, batch in product(args.sizes, args.batch):
+        for what, learns in (("inference", False), ("training step", True)):
+            settings = _part(args, learns=learns)
+            title = _title(args, f"Peak memory, {what}, extractor", size, batch)
+            yield measure_memory(title, settings, size, batch, _ratios(args, settings, size), setting, training=learns)
+
+
+def _short(args: argparse.Namespace, setting: Setting) -> Tables:
+    yield from _extractor(args, setting)
+    args = argparse.Namespace(**{**vars(args), "depth": 50, "sizes": [(256, 320)], "ratios": [0.5]})
+    rivals = [name for name in setting.rivals if name != "compile"]  # compiling the backward pass takes too long here
+    yield from _training(args, replace(setting, rivals=rivals))
+
+
+class Measure(NamedTuple):
+    """A measure of tools/benchmark.py, and what its options are unless given.
+
+    Attributes:
+        run: yields its tables, one after the other, from the parsed arguments.
+        sizes: (height, width) of the images, in pixels.
+        batch: images at a time.
+        ratios: FLOP ratios; of "unit", active shares.
+        executions: of EXECUTIONS.
+        rounds: timed ones.
+    """
+
+    run: Callable[[argparse.Namespace, Setting], Tables]
+    sizes: Sequence[tuple[int, int]] = ((600, 800),)
+    batch: Sequence[int] = (1,)
+    ratios: Sequence[float] = (0.3, 0.5, 0.8, 1.0)
+    executions: Sequence[str] = EXECUTIONS
+    rounds: int = 7
+
+
+MEASURES = {
+    "short": Measure(_short, executions=("perforated", "auto"), rounds=5),
+    "extractor": Measure(_extractor, sizes=((600, 800), (800, 1333))),
+    "sweep": Measure(
+        _extractor, ratios=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), executions=("perforated", "auto")
+    ),
+    "scaling": Measure(
+        _extractor, sizes=((300, 400), (424, 566), (600, 800), (848, 1131)), batch=(1, 2, 4), ratios=(0.5,)
+    ),
+    "block": Measure(_block),
+    "unit": Measure(_unit, ratios=(0.1, 0.3, 0.5, 0.8, 1.0)),
+    "training": Measure(_training, rounds=5),
+    "memory": Measure(_memory, ratios=(0.5, 1.0)),
+    "detector": Measure(_detector),
+}
