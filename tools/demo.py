@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from tabulate import tabulate
+
 from sact_det.base.errors import InputError
 from sact_det.base.files import replacing, write_json
 from sact_det.base.processes import command_line
@@ -72,14 +74,9 @@ def commands() -> list[tuple[str, list[str]]]:
     ]
 
 
-def making() -> str:
-    """Python that makes the data."""
-    digits = f"make_demo_dataset('{OUTPUT / 'data'}', image_size={IMAGE_SIZE})"
-    return (
-        "from sact_det.data.demo import make_demo_dataset; "
-        "from sact_det.data.synthetic_fixations import make_synthetic_fixations; "
-        f"make_synthetic_fixations('{FIXATIONS}', {digits})"
-    )
+def make_data() -> None:
+    demo_set = make_demo_dataset(OUTPUT / "data", image_size=IMAGE_SIZE)
+    make_synthetic_fixations(FIXATIONS, demo_set)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -124,22 +121,16 @@ def saliency_line() -> str:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     rows = [["", *results], *([name, *(form.format(**r) for r in results.values())] for name, form in COLUMNS.items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
 def demo() -> None:
-    os.chdir(REPOSITORY)
     steps = commands()
     print("[0] digits on photographs", flush=True)
-    demo_set = make_demo_dataset(OUTPUT / "data", image_size=IMAGE_SIZE)
-    make_synthetic_fixations(FIXATIONS, demo_set)
+    make_data()
     with replacing(OUTPUT / "commands.sh") as temporary:
-        lines = [
-            ["-c", making()],
-            *(arguments for _, arguments in steps),
-        ]
-        temporary.write_text("".join(f"python {shlex.join(line)}\n" for line in lines))
+        by_hand = [["tools/demo.py", "--data-only"], *(arguments for _, arguments in steps)]
+        temporary.write_text("".join(f"python {shlex.join(line)}\n" for line in by_hand))
     for number, (what, arguments) in enumerate(steps, 1):
         print(f"[{number}/{len(steps)}] {what}: {arguments[0]} {arguments[2]}", flush=True)
         run(arguments)
@@ -151,9 +142,12 @@ def demo() -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-only", action="store_true", help="makes the data set and stops")
+    args = parser.parse_args(argv)
     with command_line():
-        demo()
+        os.chdir(REPOSITORY)
+        (make_data if args.data_only else demo)()
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_the_saliency_step_is_one_that_the_tool_takes_and_calls_its_fixations_sy
     args = tool.parse_arguments(arguments[1:])
     tool.check_arguments(args)
     assert tool.make_settings(args).density_sigma < max(demo.IMAGE_SIZE) / 10 and "SYNTHETIC" in args.title
-    assert "synthetic" in args.dataset and "synthetic" in args.output and args.dataset in demo.making()
+    assert "synthetic" in args.dataset and "synthetic" in args.output and args.dataset == str(demo.FIXATIONS)
 
 
 def test_the_line_on_saliency_says_what_the_evaluation_wrote_and_that_nobody_looked(demo, tmp_path, monkeypatch):
@@ -75,3 +75,12 @@ def test_the_line_on_saliency_says_what_the_evaluation_wrote_and_that_nobody_loo
     line = demo.saliency_line()
     assert "on 40 images with SYNTHETIC fixations: centre baseline 0.610, ponder map 0.838, " in line
     assert "blurred and with centre 0.900." in line and "nothing about people" in line
+
+
+def test_the_data_set_can_be_made_alone(demo, monkeypatch):
+    made = []
+    monkeypatch.setattr(demo, "make_data", lambda: made.append("data"))
+    monkeypatch.setattr(demo, "demo", lambda: made.append("demo"))
+    monkeypatch.chdir(REPOSITORY)
+    demo.main(["--data-only"])
+    assert made == ["data"]
