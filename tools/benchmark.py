@@ -23,7 +23,7 @@ from typing import Iterator, Optional, Sequence
 
 import torch
 
-from sact_det.base.command_line import split_overrides
+from sact_det.base.command_line import check_positive, split_overrides
 from sact_det.base.errors import InputError, is_out_of_memory, one_line
 from sact_det.base.files import writable_file, write_json
 from sact_det.base.processes import command_line
@@ -79,14 +79,9 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    for option in ("threads", "rounds", "base_channels", "max_images"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise InputError(f"--{option.replace('_', '-')} must be positive; got {value}")
+    check_positive(args, "--threads", "--rounds", "--base-channels", "--max-images", "--batch", "--units")
     if args.warmup < 0:
         raise InputError(f"--warmup must not be negative; got {args.warmup}")
-    if min(args.batch or [1]) < 1 or min(args.units or [1]) < 1:
-        raise InputError("--batch and --units must be positive")
     for ratio in args.ratios or []:
         if not 0 < ratio <= 1:
             raise InputError(f"--ratios must lie in (0, 1]; got {ratio:g}")

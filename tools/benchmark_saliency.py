@@ -19,6 +19,7 @@ from typing import Any, Callable, Optional, Sequence
 import cv2
 import numpy as np
 
+from sact_det.base.command_line import check_positive
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_file, write_json
 from sact_det.base.processes import command_line
@@ -27,6 +28,7 @@ from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
 from saliency.metrics import auc_judd
 from saliency.postprocess import PostProcessing
+from saliency.pysaliency_bridge import as_saliency_map_model, to_pysaliency
 from saliency.search import Grid, grid_scores
 
 CAT2000_FIXATIONS = 350  # about, of an image
@@ -62,7 +64,7 @@ MAPS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = 
 
 
 def random_fixations(rng: np.random.Generator, shape: tuple[int, int], number: int) -> Fixations:
-    """Around the middle, no two on one pixel."""
+    """So many fixations of an image of `shape` (H, W), around its middle, no two on one pixel."""
     middle = np.array(shape) / 2
     points = np.clip(rng.normal(middle, middle / 2.5, (2 * number + 50, 2)), 0, np.array(shape) - 1)
     points = np.unique(points.astype(np.int64), axis=0)
@@ -80,19 +82,12 @@ def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callab
         stand_in: Any = ModuleType("pkg_resources")
         stand_in.resource_string = stand_in.resource_listdir = lambda *arguments: b""
         sys.modules["pkg_resources"] = stand_in
+    image = FixationImage("map", "", fixations, np.zeros((*values.shape, 3), np.uint8))
     try:
-        import pysaliency
-    except ImportError:
+        model = as_saliency_map_model(lambda _: values, caching=False)
+        stimuli, points = to_pysaliency(FixationDataset("one map", [image]))
+    except InputError:
         return None
-
-    class Fixed(pysaliency.SaliencyMapModel):
-        def _saliency_map(self, stimulus: np.ndarray) -> np.ndarray:
-            return values
-
-    model = Fixed(caching=False)
-    stimuli = pysaliency.Stimuli([np.zeros((*values.shape, 3), np.uint8)])
-    x, y = fixations.x.astype(float), fixations.y.astype(float)
-    points = pysaliency.Fixations.create_without_history(x, y, np.zeros(len(x), int))
     return lambda: float(model.AUC_Judd(stimuli, points, jitter=False))
 
 
@@ -150,13 +145,13 @@ def benchmark_auc(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class NoiseMaps:
-    """Maps of noise, a different one for each name."""
+    """Maps of noise, float32 [h, w] of `shape`, a different one for each name (a number)."""
 
     def __init__(self, shape: tuple[int, int]):
         self._shape = shape
 
     def __call__(self, name: str) -> np.ndarray:
-        """float32 [h, w]."""
+        """The map of a name, a number in digits: float32 [h, w]."""
         return np.random.default_rng(int(name)).uniform(8, 40, self._shape).astype(np.float32)
 
 
@@ -187,10 +182,8 @@ def benchmark_grid(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    positive = {key: value for key, value in vars(args).items() if key in ("repeats", "threads", "images", "processes")}
-    for option, value in {**positive, "fixations": args.fixations, "size": min(args.size)}.items():
-        if value < 1:
-            raise InputError(f"--{option} must be positive; got {value}")
+    of_part = ("--repeats", "--threads") if args.part == "auc" else ("--images", "--processes", "--map-size")
+    check_positive(args, *of_part, "--fixations", "--size")
     if args.output:
         writable_file(args.output)
     numbers = benchmark_auc(args) if args.part == "auc" else benchmark_grid(args)

@@ -42,7 +42,7 @@ import numpy as np
 from PIL import Image
 
 import sact_det
-from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import replacing, writable_folder
 from sact_det.base.processes import command_line
@@ -149,9 +149,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError("give one of --config-file, --model, --hdf5, --maps, or --center-only")
     if args.opts and not networks:
         raise InputError(f"config overrides need --config-file or --model; got {' '.join(args.opts)}")
-    for option in ("image_size", "num_gpus", "processes"):
-        if getattr(args, option) is not None and getattr(args, option) < 1:
-            raise InputError(f"--{option.replace('_', '-')} must be positive; got {getattr(args, option)}")
+    check_positive(args, "--image-size", "--num-gpus", "--processes")
 
 
 def make_settings(args: argparse.Namespace) -> Settings:

@@ -18,7 +18,7 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
@@ -45,9 +45,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def export(args: argparse.Namespace) -> None:
-    for option, value in (("--image-size", args.image_size), ("--max-images", args.max_images)):
-        if value is not None and value < 1:
-            raise InputError(f"{option} must be positive; got {value}")
+    check_positive(args, "--image-size", "--max-images")
     cfg = load_config(args.config_file, args.opts)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
     if not name:

@@ -22,7 +22,7 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 # isort: split
 from detectron2.utils.logger import setup_logger
 
-from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import check_input, replacing, writable_folder, write_json
 from sact_det.base.processes import command_line
@@ -54,8 +54,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def make_pairs(args: argparse.Namespace) -> list[Pair]:
     """Every model at every size, checked before any work is done."""
-    if min(args.sizes) < 1:
-        raise InputError(f"--sizes must be positive; got {min(args.sizes)}")
+    check_positive(args, "--sizes")
     pairs: list[Pair] = []
     folders: dict[str, str] = {}
     for name, config, weights in args.model:

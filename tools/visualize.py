@@ -36,7 +36,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from sact_det.base.command_line import parse_with_overrides
+from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
 from sact_det.classification.pictures import ClassifiedImages
@@ -170,8 +170,7 @@ def draw_with_model(args: argparse.Namespace) -> int:
     confidence = DEFAULT_CONFIDENCE if args.confidence_threshold is None else args.confidence_threshold
     if not 0 <= confidence <= 1:
         raise InputError(f"--confidence-threshold must be from 0 to 1; got {confidence}")
-    if args.image_size is not None and args.image_size < 1:
-        raise InputError(f"--image-size must be positive; got {args.image_size}")
+    check_positive(args, "--image-size")
     cfg = load_config(args.config_file, [*args.opts, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)])
     if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
         refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")

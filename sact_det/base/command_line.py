@@ -1,4 +1,4 @@
-"""Overrides of a config on a command line, wherever they stand."""
+"""What command lines share: overrides of a config wherever they stand, options that must be positive."""
 
 import argparse
 import itertools
@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Optional, Sequence
+
+from sact_det.base.errors import InputError
 
 _KEY = re.compile(
     r"(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST|GLOBAL)(\.\w+)+"
@@ -48,3 +50,16 @@ def parse_with_overrides(
     args = parser.parse_args(others)
     args.opts += overrides
     return args
+
+
+def check_positive(args: argparse.Namespace, *options: str) -> None:
+    """Raises InputError, naming the option, if a number that one of them ("--image-size") was given is below 1.
+
+    Args:
+        args: parsed; an option that has no value, None, is no fault, one with several numbers is judged by the least.
+        options: to look at.
+    """
+    for option in options:
+        value = getattr(args, option.removeprefix("--").replace("-", "_"))
+        if value is not None and (least := min(value) if isinstance(value, (list, tuple)) else value) < 1:
+            raise InputError(f"{option} must be positive; got {least}")

@@ -1,9 +1,11 @@
 import argparse
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from sact_det.base.command_line import parse_with_overrides, split_overrides
+from sact_det.base.command_line import check_positive, parse_with_overrides, split_overrides
+from sact_det.base.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,3 +39,19 @@ def test_a_file_and_a_photograph_are_no_keys(tmp_path: Path, monkeypatch: pytest
     Path("INPUT.JPG").touch()
     assert split_overrides(["INPUT.JPG", "IMG_1.JPG", "test.png"]) == (["INPUT.JPG", "IMG_1.JPG", "test.png"], [])
     assert split_overrides(["a", "SOLVER.BASE_LR"]) == (["a"], ["SOLVER.BASE_LR"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"image_size": 0}, "--image-size must be positive; got 0"),
+        ({"image_size": -3}, "--image-size must be positive; got -3"),
+        ({"image_size": [4, 0, 2]}, "--image-size must be positive; got 0"),
+        ({"image_size": (1, 2)}, None),
+        ({"image_size": None}, None),
+    ],
+)
+def test_numbers_below_one_are_refused_by_the_name_of_their_option(given, said):
+    args = argparse.Namespace(**given, other=0)
+    with contextlib.nullcontext() if said is None else pytest.raises(InputError, match=said):
+        check_positive(args, "--image-size")
