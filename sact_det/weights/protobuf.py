@@ -72,9 +72,5 @@ class Message:
         """All strings, embedded messages or runs of packed numbers of a repeated field."""
         return self._all(number, _BYTES)
 
-    def has(self, number: int) -> bool:
-        """Whether the field occurs."""
-        return any(field == number for field, _ in self._values)
-
     def _all(self, number: int, wire_type: int) -> list[Any]:
         return self._values.get((number, wire_type), [])

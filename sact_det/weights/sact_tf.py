@@ -9,20 +9,13 @@ from pathlib import Path
 from typing import Any, Mapping, Union
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sact_det.base.errors import InputError
-from sact_det.network.classifier import FAMILIES, ClassifierNetwork
+from sact_det.network.classifier import FAMILIES
 from sact_det.network.spec import NetworkSpec
 from sact_det.weights.tf_checkpoint import open_checkpoint
-from sact_det.weights.tf_variables import (
-    out_channels,
-    refuse_foreign_weights,
-    take_variables,
-    units_per_block,
-    variable_scope,
-)
+from sact_det.weights.tf_variables import convert_classifier, out_channels, units_per_block
 
 _SCOPES = {"resnet_v2/": "imagenet", "resnet_residual/": "cifar"}
 _UNIT = re.compile(r"(?:resnet_v2/block|resnet_residual/block_)(\d+)/unit_(\d+)/")
@@ -50,19 +43,8 @@ def convert_sact_tf(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tens
     """
     spec = _infer_spec(variables)
     scope = next(scope for scope, family in _SCOPES.items() if family == spec.family)
-    num_classes = out_channels(variables, f"{scope}logits/weights")
-    with torch.device("meta"):
-        network = ClassifierNetwork(spec, num_classes)
-    state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name, spec.family))
-    refuse_foreign_weights(unused, scope, f"the original's {spec.family} network, units {spec.units}")
-    metadata = {
-        **spec.describe(),
-        "num_classes": num_classes,
-        "source": "the original SACT program",
-        "missing": [],
-        "unused": unused,
-    }
-    return state_dict, metadata
+    networks = f"the original's {spec.family} network"
+    return convert_classifier(spec, variables, scope, networks, "the original SACT program")
 
 
 def _infer_spec(variables: Mapping[str, np.ndarray]) -> NetworkSpec:

@@ -8,80 +8,23 @@ its bytes are (tensorflow/core/protobuf/tensor_bundle.proto).
 import math
 import os
 import re
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PureWindowsPath
-from typing import Iterator, Mapping, Optional, Union
+from typing import Union
 
 import numpy as np
+from typing_extensions import override
 
 from sact_det.base.errors import InputError
 from sact_det.base.files import why_not_regular
 from sact_det.weights.protobuf import Message
 from sact_det.weights.tf_table import Table, masked_crc32c
-
-# tensorflow/core/framework/types.proto: what numpy can hold, and names for the rest.
-NUMPY_TYPES: dict[int, np.dtype] = {
-    1: np.dtype("<f4"),
-    2: np.dtype("<f8"),
-    3: np.dtype("<i4"),
-    4: np.dtype("u1"),
-    5: np.dtype("<i2"),
-    6: np.dtype("i1"),
-    9: np.dtype("<i8"),
-    10: np.dtype("?"),
-    17: np.dtype("<u2"),
-    19: np.dtype("<f2"),
-    22: np.dtype("<u4"),
-    23: np.dtype("<u8"),
-}
-_OTHER_TYPES = {7: "string", 8: "complex64", 14: "bfloat16", 18: "complex128", 20: "resource", 21: "variant"}
+from sact_det.weights.tf_tensors import Checkpoint, TensorEntry, parse_shape, type_of
 
 _STATE_FILE = "checkpoint"
 _MODEL_PATH = re.compile(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\\n]|\\.)*)"', re.M)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)")
 _SLICE_KEY = b"\0"  # how the keys of the slices of partitioned tensors start
 _LITTLE_ENDIAN, _VERSION = 0, 1
-_MAX_SIDES = 32
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """What a checkpoint's index says of one tensor.
-
-    Attributes:
-        dtype: its type, or None if numpy has none for it; `type_name` always names it.
-        shape: its sides.
-        shard, offset, size: number of the file with its bytes, and which bytes of it.
-        crc32c: masked CRC32C of the bytes.
-        sliced: whether its values are spread over the slices of a partitioned variable.
-    """
-
-    dtype: Optional[np.dtype]
-    type_name: str
-    shape: tuple[int, ...]
-    shard: int = 0
-    offset: int = 0
-    size: int = 0
-    crc32c: int = 0
-    sliced: bool = False
-
-
-def type_of(number: int) -> tuple[Optional[np.dtype], str]:
-    """Numpy's type, or None, and a name for a tensorflow.DataType."""
-    dtype = NUMPY_TYPES.get(number)
-    return dtype, str(dtype) if dtype is not None else _OTHER_TYPES.get(number, f"type {number}")
-
-
-def parse_shape(data: memoryview) -> tuple[int, ...]:
-    """Sides of a TensorShapeProto. Raises ValueError if it is damaged or of unknown size."""
-    message = Message(data)
-    shape = tuple(Message(dim).integer(1) for dim in message.repeated(2))
-    if message.integer(3) or any(side < 0 for side in shape):
-        raise ValueError(f"the shape {list(shape)} is not fully known")
-    if len(shape) > _MAX_SIDES:
-        raise ValueError(f"a shape of {len(shape)} sides; expected up to {_MAX_SIDES}")
-    return shape
 
 
 def resolve_checkpoint(path: Union[str, Path]) -> str:
@@ -149,7 +92,7 @@ def _unescape(match: "re.Match[bytes]") -> bytes:
     return {b"n": b"\n", b"r": b"\r", b"t": b"\t"}.get(code, code)
 
 
-class TensorBundle(Mapping[str, np.ndarray]):
+class TensorBundle(Checkpoint):
     """The tensors of a V2 checkpoint by name. Only what is asked for is read, and checked against its checksum.
 
     Args:
@@ -175,7 +118,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
             self._num_shards = _parse_header(*next(items, (b"", b"")))
         except ValueError as error:
             raise InputError(f"{index}: not the index of a V2 checkpoint: {error}") from error
-        self.entries: dict[str, TensorEntry] = {}
+        self.entries = {}
         for key, value in items:
             if key.startswith(_SLICE_KEY):
                 continue
@@ -185,23 +128,10 @@ class TensorBundle(Mapping[str, np.ndarray]):
             except ValueError as error:
                 raise InputError(f"{index}: damaged entry {key.decode(errors='replace')!r}: {error}") from error
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.entries
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """A copy of the tensor, of its shape and type. Raises InputError and KeyError as the class says."""
-        entry, shard = self.entries[name], self._shard(self.entries[name].shard)
-        if entry.sliced:
-            raise InputError(f"{self.prefix}: {name} is a partitioned variable; expected whole ones")
-        if entry.dtype is None:
-            raise InputError(f"{self.prefix}: {name} is of type {entry.type_name}; expected numbers")
-        expected_size = math.prod(entry.shape) * entry.dtype.itemsize
+    @override
+    def _tensor(self, name: str, entry: TensorEntry, dtype: np.dtype) -> np.ndarray:
+        shard = self._shard(entry.shard)
+        expected_size = math.prod(entry.shape) * dtype.itemsize
         if entry.size != expected_size:
             raise InputError(
                 f"{self.prefix}.index: {name} has {entry.size} bytes; expected {expected_size} for "
@@ -221,14 +151,14 @@ class TensorBundle(Mapping[str, np.ndarray]):
         found = masked_crc32c(data)
         if found != entry.crc32c:
             raise InputError(f"{shard}: damaged: the checksum of {name} is {found:08x}; expected {entry.crc32c:08x}")
-        return data.view(entry.dtype).reshape(entry.shape)
+        return data.view(dtype).reshape(entry.shape)
 
     def _shard(self, number: int) -> str:
         return f"{self.prefix}.data-{number:05d}-of-{self._num_shards:05d}"
 
-    @cached_property
+    @property
+    @override
     def files(self) -> list[Path]:
-        """The index and the shards that hold tensors."""
         shards = sorted({entry.shard for entry in self.entries.values() if not entry.sliced})
         return [Path(f"{self.prefix}.index"), *(Path(self._shard(number)) for number in shards)]
 

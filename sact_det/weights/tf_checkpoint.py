@@ -6,10 +6,11 @@ from typing import Union
 
 from sact_det.weights.tf_bundle import TensorBundle, resolve_checkpoint
 from sact_det.weights.tf_table import is_table
+from sact_det.weights.tf_tensors import Checkpoint
 from sact_det.weights.tf_v1 import V1Checkpoint
 
 
-def open_checkpoint(path: Union[str, Path]) -> Union[TensorBundle, V1Checkpoint]:
+def open_checkpoint(path: Union[str, Path]) -> Checkpoint:
     """The tensors by name, each read when it is asked for.
 
     Args:

@@ -10,19 +10,11 @@ import re
 from typing import Any, Iterable, Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sact_det.base.errors import InputError
-from sact_det.network.classifier import ClassifierNetwork
 from sact_det.network.resnet_v2 import ResNetV2Spec
-from sact_det.weights.tf_variables import (
-    out_channels,
-    refuse_foreign_weights,
-    take_variables,
-    units_per_block,
-    variable_scope,
-)
+from sact_det.weights.tf_variables import convert_classifier, out_channels, units_per_block, variable_scope
 
 _SCOPE = re.compile(r"(resnet_v2_\d+)/")
 _DILATION = (1, 2, 2, 2)
@@ -62,16 +54,4 @@ def convert_tf_slim_checkpoint(variables: Mapping[str, np.ndarray]) -> tuple[dic
         halting="none",
         dilation=_DILATION,
     )
-    num_classes = out_channels(variables, f"{scope}logits/weights")
-    with torch.device("meta"):
-        network = ClassifierNetwork(spec, num_classes)
-    state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name))
-    refuse_foreign_weights(unused, scope, f"TF-Slim's {network_name}, units {spec.units}")
-    metadata = {
-        **spec.describe(),
-        "num_classes": num_classes,
-        "source": f"TF-Slim {network_name}",
-        "missing": [],
-        "unused": unused,
-    }
-    return state_dict, metadata
+    return convert_classifier(spec, variables, scope, f"TF-Slim's {network_name}", f"TF-Slim {network_name}")

@@ -8,14 +8,15 @@ numbers. The checksums are those of the table's blocks.
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Iterator, Mapping, Union
+from typing import Union
 
 import numpy as np
+from typing_extensions import override
 
 from sact_det.base.errors import InputError
 from sact_det.weights.protobuf import Message, read_varint, signed
-from sact_det.weights.tf_bundle import TensorEntry, parse_shape, type_of
 from sact_det.weights.tf_table import Table
+from sact_det.weights.tf_tensors import Checkpoint, TensorEntry, parse_shape, type_of
 
 # Fields of TensorProto. Numbers of fixed size are as in memory; the others, and the bits of a half, are varints.
 _FIXED_FIELDS = {"float32": 5, "float64": 6}
@@ -24,7 +25,7 @@ _SMALL_INTEGERS = 7
 _VERSION = 1
 
 
-class V1Checkpoint(Mapping[str, np.ndarray]):
+class V1Checkpoint(Checkpoint):
     """The tensors of a V1 checkpoint by name, read one at a time.
 
     Args:
@@ -49,24 +50,10 @@ class V1Checkpoint(Mapping[str, np.ndarray]):
         except ValueError as error:
             raise InputError(f"{path}: not a V1 checkpoint, or damaged: {error}") from error
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.entries
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """A copy of the tensor, of its shape and type. Raises InputError and KeyError as the class says."""
-        entry = self.entries[name]
-        if entry.sliced:
-            raise InputError(f"{self.prefix}: {name} is a partitioned variable; expected whole ones")
-        if entry.dtype is None:
-            raise InputError(f"{self.prefix}: {name} is of type {entry.type_name}; expected numbers")
+    @override
+    def _tensor(self, name: str, entry: TensorEntry, dtype: np.dtype) -> np.ndarray:
         try:
-            values = _numbers(self._data(name), entry.dtype)
+            values = _numbers(self._data(name), dtype)
         except InputError:
             raise
         except (ValueError, OverflowError) as error:
@@ -78,9 +65,9 @@ class V1Checkpoint(Mapping[str, np.ndarray]):
             )
         return values.reshape(entry.shape)
 
-    @cached_property
+    @property
+    @override
     def files(self) -> list[Path]:
-        """The one file."""
         return [Path(self.prefix)]
 
     def _contents(self) -> dict[str, TensorEntry]:
@@ -111,7 +98,7 @@ class V1Checkpoint(Mapping[str, np.ndarray]):
         return blocks
 
     def _data(self, name: str) -> Message:
-        """The TensorProto of a tensor."""
+        """The TensorProto with the values of a tensor. Raises InputError if they are not in the file."""
         if name not in self._blocks:
             raise InputError(f"{self.prefix}: {name} is in the table of contents, but its values are not in the file")
         for key, value in self._table.read(self._blocks[name]):

@@ -5,18 +5,50 @@ Convolution weights are [height, width, in, out] there; a norm has beta, gamma a
 
 import itertools
 import re
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
+from sact_det.network.classifier import ClassifierNetwork
+from sact_det.network.spec import NetworkSpec
 from sact_det.weights.values import float32_tensor
 
 _CONV = {"weight": "weights", "bias": "biases"}
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _WEIGHTS = {*_CONV.values(), *_NORM.values()}
+
+
+def convert_classifier(
+    spec: NetworkSpec, variables: Mapping[str, np.ndarray], scope: str, networks: str, source: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a classifier from its variables.
+
+    Args:
+        spec: of the network.
+        variables: name -> array; each is asked for once, so they may be read from disk one by one.
+        scope: of all variables of the network, with a slash at its end.
+        networks: what an error calls networks of this kind.
+        source: joins the metadata.
+
+    Returns:
+        The state dict (float32) and the metadata of a weight file (sact_det/weights/weight_file.py). `unused` lists the
+        variables that the network does not have: slots of the optimizer, averages, counters.
+
+    Raises:
+        InputError: a variable is missing, has another shape or type than its network's, or is one of another network.
+    """
+    num_classes = out_channels(variables, f"{scope}logits/weights")
+    with torch.device("meta"):
+        network = ClassifierNetwork(spec, num_classes)
+    state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name, spec.family))
+    for name in unused:
+        if name.startswith(scope) and name.rpartition("/")[2] in _WEIGHTS:
+            raise InputError(f"{name}: not a variable of {networks}, units {spec.units}")
+    described = {"num_classes": num_classes, "source": source, "missing": [], "unused": unused}
+    return state_dict, {**spec.describe(), **described}
 
 
 def take_variables(
@@ -97,13 +129,6 @@ def out_channels(variables: Mapping[str, np.ndarray], name: str) -> int:
     if len(shape) != 4 or shape[3] == 0:
         raise InputError(f"{name}: has shape {list(shape)}; expected [height, width, in, out]")
     return shape[3]
-
-
-def refuse_foreign_weights(unused: list[str], scope: str, network: str) -> None:
-    """Raises InputError if variables under the network's scope look like weights: it is another network then."""
-    for name in unused:
-        if name.startswith(scope) and name.rpartition("/")[2] in _WEIGHTS:
-            raise InputError(f"{name}: not a variable of {network}")
 
 
 def _get(variables: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -56,22 +56,17 @@ class TimmFile(NamedTuple):
 
     @property
     def averaged(self) -> bool:
-        """Whether these are moving averages of weights."""
+        """Whether the state dict holds moving averages of the weights."""
         return self.key in _AVERAGES
 
 
 def is_timm(weights: Mapping[str, Tensor]) -> bool:
-    """Whether `convert_timm` converts these weights."""
+    """Whether these are weights of timm that `convert_timm` can convert."""
     try:
         convert_timm(weights)
     except InputError:
         return False
     return True
-
-
-def read_timm(path: Union[str, Path], ema: Optional[bool] = None) -> dict[str, Tensor]:
-    """The state dict of `read_timm_file`."""
-    return read_timm_file(path, ema).state_dict
 
 
 def read_timm_file(path: Union[str, Path], ema: Optional[bool] = None) -> TimmFile:
@@ -111,7 +106,7 @@ def convert_timm(
     """Weights for Classifier from timm's.
 
     Args:
-        weights: timm's state dict, e.g. of `read_timm`. The logits (head.fc) may be absent.
+        weights: timm's state dict, e.g. of `read_timm_file`. The logits (head.fc) may be absent.
         mean, std: of the input, per channel (RGB), as in timm's `pretrained_cfg`: of pixels in [0, 1]. The default is
             that of all published weights of these networks.
 

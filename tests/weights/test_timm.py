@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sact_det.base.errors import InputError
 from sact_det.classification.model import Classifier
 from sact_det.network.resnet_v2 import ResNetV2Spec
-from sact_det.weights.timm import convert_timm, read_timm, read_timm_file
+from sact_det.weights.timm import convert_timm, read_timm_file
 from sact_det.weights.weight_file import load_weights
 
 timm = pytest.importorskip("timm")
@@ -240,7 +240,7 @@ def test_state_dicts_are_read_from_every_usual_file(tmp_path: Path, form: str):
         torch.save({f"{form}{name}": value for name, value in state_dict.items()}, path)
     else:
         torch.save(state_dict if form == "bare" else {form: state_dict, "epoch": 3}, path)
-    read = read_timm(path)
+    read = read_timm_file(path).state_dict
     assert read.keys() == state_dict.keys()
     assert all(torch.equal(read[name], state_dict[name]) for name in read)
 
@@ -253,8 +253,10 @@ def test_moving_averages_are_taken_unless_they_are_not_wanted(tmp_path: Path, av
     assert read_timm_file(path) == read_timm_file(path, ema=True)
     assert read_timm_file(path) == ({"a": torch.ones(1)}, averages, "state_dict")
     assert read_timm_file(path, ema=False) == ({"a": torch.zeros(1)}, "state_dict", averages)
-    assert read_timm(path) == {"a": torch.ones(1)}
-    assert timm.models.load_state_dict(str(path), weights_only=False) == read_timm(path)  # timm's own choice
+    assert read_timm_file(path).state_dict == {"a": torch.ones(1)}
+    assert (
+        timm.models.load_state_dict(str(path), weights_only=False) == read_timm_file(path).state_dict
+    )  # timm's own choice
     torch.save(content, path)
     assert read_timm_file(path) == ({"a": torch.zeros(1)}, "state_dict", None)
     with pytest.raises(InputError, match="holds no moving averages"):
@@ -272,14 +274,14 @@ def test_a_file_that_is_no_state_dict_is_refused_in_one_line(tmp_path: Path, con
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError) as error:
-        read_timm(path)
+        read_timm_file(path)
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 def test_a_folder_is_refused(tmp_path: Path):
     (tmp_path / "w.safetensors").mkdir()
     with pytest.raises(InputError, match=r"w\.safetensors: "):
-        read_timm(tmp_path / "w.safetensors")
+        read_timm_file(tmp_path / "w.safetensors")
 
 
 def test_the_command_line_writes_a_weight_file_with_the_pooling_and_the_pixels_it_needs(
