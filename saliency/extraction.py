@@ -30,6 +30,7 @@ from sact_det.classification.preprocessing import whole_image, whole_size
 from sact_det.detection.predictor import Predictor
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.launch import launch
+from sact_det.rule import ledger
 from saliency.cache import MapCache
 from saliency.dataset import FixationDataset, FixationImage
 
@@ -70,7 +71,9 @@ class PonderModel:
             record = self._model.classify(self._model.preprocess([item])).ponder
         else:
             images = self._model.preprocess_image([item])
-            _, record = self._model.backbone.extract(images.tensor, images.image_sizes)
+            with ledger.open(images.image_sizes) as spent:
+                self._model.backbone(images.tensor)
+            (record,) = spent["backbone"]
         return record.on_host().image(0).map(size)[0].numpy()
 
     def _input(self, image: np.ndarray) -> Tensor:

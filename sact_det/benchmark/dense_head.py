@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,6 @@ from sact_det.benchmark.rivals import RIVALS, Maker, Rival, build_rivals, in_tor
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
 from sact_det.detection.roi_heads import Block4Head
-from sact_det.rule.ponder import BlockPonder
 
 _TRIALS = 5
 
@@ -38,7 +38,6 @@ class DenseHead(nn.Module):
         setting: device and precision.
 
     Attributes:
-        ponder: as Block4Head's, of the last call; its account is empty.
         remarks: what ran regions of a shape, and in what time, a line for each shape.
     """
 
@@ -48,12 +47,10 @@ class DenseHead(nn.Module):
         self.postnorm = copy.deepcopy(head.postnorm)
         self._setting = setting
         self._chosen: dict[torch.Size, Rival] = {}
-        self.ponder = _nothing(0)
         self.remarks: list[str] = []
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """See Block4Head."""
-        self.ponder = _nothing(len(regions))
+    def forward(self, regions: Tensor, by_image: Optional[Sequence[int]] = None) -> Tensor:
+        """Block4Head.forward, but nothing is entered into a ledger."""
         if len(regions) == 0:
             return F.relu(self.postnorm(self.part(regions)))
         if regions.shape not in self._chosen:
@@ -69,11 +66,6 @@ class DenseHead(nn.Module):
         in_order = ", ".join(f"{rival.name} ({1e3 * medians[rival.name]:.1f} ms)" for rival in rivals)
         self.remarks.append(f"Rivals' block 4 at {'x'.join(map(str, regions.shape))}, fastest first: {in_order}")
         return rivals[0]
-
-
-def _nothing(regions: int) -> BlockPonder:
-    empty = torch.zeros(regions, 1, 1)
-    return BlockPonder(empty, empty.long(), torch.zeros(regions, dtype=torch.int64), empty[:, None])
 
 
 def _run(rival: Rival, regions: Tensor) -> Tensor:

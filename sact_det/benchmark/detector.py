@@ -20,8 +20,7 @@ from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, synchronize
 from sact_det.benchmark.trained import detector_part
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
-from sact_det.rule.padding import Sizes
-from sact_det.rule.ponder import PonderRecord
+from sact_det.rule import ledger
 
 PARTS = ("extractor", "proposals", "box head")
 
@@ -34,14 +33,10 @@ class DenseBackbone(Backbone):
         self._rival = rival
         self.res4_norm = norm
 
-    def extract(self, images: Tensor, sizes: Optional[Sizes] = None) -> tuple[dict[str, Tensor], PonderRecord]:
-        """SACTBackbone.extract for images without padding; the record is empty."""
-        x = self._rival.forward(self._rival.convert(images)).to(images.device, torch.float32)
-        return {"res4": x, "res4_relu": F.relu(self.res4_norm(x))}, PonderRecord({}, torch.zeros(len(x)))
-
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Detectron2's interface."""
-        return self.extract(images)[0]
+        """SACTBackbone.forward for images without padding, but nothing is entered into a ledger."""
+        x = self._rival.forward(self._rival.convert(images)).to(images.device, torch.float32)
+        return {"res4": x, "res4_relu": F.relu(self.res4_norm(x))}
 
 
 class TimedDetector:
@@ -142,17 +137,17 @@ def measure_detector(
         timed = TimedDetector(detector, setting.device)
         for ratio, depths in masks.items():
             steer(detector, part, "dense", depths)
-            reference = [detector.backbone.extract(x)[0]["res4"] for x in inputs]
+            reference = [detector.backbone(x)["res4"] for x in inputs]
             for execution in setting.executions:
                 name = f"SACT, {execution}" if ratio is None else f"SACT {ratio:g}, {execution}"
                 prepare = partial(steer, detector, part, execution, depths)
                 prepare()
-                with setting.autocast():
-                    outputs = [detector.backbone.extract(x) for x in inputs]
-                difference = max(relative_difference(x["res4"], y) for (x, _), y in zip(outputs, reference))
+                with setting.autocast(), ledger.open() as spent:
+                    features = [detector.backbone(x)["res4"] for x in inputs]
+                difference = max(map(relative_difference, features, reference))
                 if setting.precision == "fp32" and not difference <= setting.tolerance:
                     raise Disagreement(f"{name}: features are off by {difference:.1e} of the largest one")
-                flop_ratio = sum(int(record.flops.sum()) for _, record in outputs) / dense_flops
+                flop_ratio = sum(int(record.flops.sum()) for record in spent["backbone"]) / dense_flops
                 entries.append(Entry(name, False, flop_ratio, difference, ratio, execution))
                 candidates.append(candidate(name, timed, prepare, True))
         times = setting.times(candidates, title)

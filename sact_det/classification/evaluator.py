@@ -9,9 +9,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from sact_det.base.files import write_json
-from sact_det.classification.dense_flops import dense_flops
-from sact_det.network.spec import NetworkSpec
-from sact_det.rule.ponder import PonderRecord
+from sact_det.engine.ponder_rows import mean_and_std, means_by_block, ponder_row
+from sact_det.engine.reference import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +24,12 @@ class ClassificationEvaluator(DatasetEvaluator):
     each image with a plain network of the same family and width on the same image at the same size.
 
     Args:
-        spec: of the evaluated network.
-        reference_units: residual units per block of the plain network whose FLOPs are 100%.
+        reference: the plain network whose FLOPs are 100%, logits included.
         output_dir: where classification.json goes, with the per-image values; None writes nothing.
     """
 
-    def __init__(self, spec: NetworkSpec, reference_units: Sequence[int], output_dir: Optional[str] = None):
-        self._spec = spec
-        self._reference_units = tuple(reference_units)
+    def __init__(self, reference: Reference, output_dir: Optional[str] = None):
+        self._reference = reference
         self._output_dir = output_dir
         self.reset()
 
@@ -46,14 +43,13 @@ class ClassificationEvaluator(DatasetEvaluator):
             logits, record = output["logits"], output["ponder"]
             top = logits.topk(min(TOP, len(logits))).indices.tolist()
             height, width = item["image"].shape[-2:]
-            dense = dense_flops(self._spec, self._reference_units, len(logits), (height, width))
             self._rows.append(
                 {
                     "image_id": item["image_id"],
                     "file_name": item["file_name"],
                     "label": item["label"],
                     "top": top,
-                    **ponder_row(record, (height, width), dense),
+                    **ponder_row(record, (height, width), self._reference),
                 }
             )
 
@@ -69,24 +65,11 @@ class ClassificationEvaluator(DatasetEvaluator):
         summary = summarize(rows)
         if self._output_dir is not None:
             path = Path(self._output_dir) / "classification.json"
-            reference = {
-                "family": self._spec.family,
-                "units": self._reference_units,
-                "base_channels": self._spec.base_channels,
-            }
+            spec = self._reference.spec
+            reference = {"family": spec.family, "units": spec.units, "base_channels": spec.base_channels}
             write_json(path, {"summary": summary, "reference": reference, "images": rows})
             logger.info("Per-image predictions, FLOPs and ponder costs are in %s", path)
         return {"classification": summary}
-
-
-def ponder_row(record: PonderRecord, size: tuple[int, int], dense: int) -> dict[str, Any]:
-    """The record of one image (N = 1) in plain numbers; `dense` FLOPs are 100%."""
-    return {
-        "height": size[0],
-        "width": size[1],
-        "flops_percent": 100 * int(record.flops) / dense,
-        **record.numbers(),
-    }
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -96,16 +79,12 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     mean_ponder_cost, mean_ponder_cost_std (the sum over blocks); blockN_cost, blockN_units; images.
     """
     summary = {
-        "accuracy": np.mean([row["top"][0] == row["label"] for row in rows]),
-        "recall_at_5": np.mean([row["label"] in row["top"] for row in rows]),
+        "accuracy": float(np.mean([row["top"][0] == row["label"] for row in rows])),
+        "recall_at_5": float(np.mean([row["label"] in row["top"] for row in rows])),
     }
     for key in ("flops", "flops_percent", "mean_ponder_cost"):
-        values = np.array([row[key] for row in rows], np.float64)
-        summary[key], summary[f"{key}_std"] = values.mean(), values.std()
-    for block in rows[0]["units"]:
-        summary[f"{block}_cost"] = np.mean([row["ponder_cost"][block] for row in rows])
-        summary[f"{block}_units"] = np.mean([row["units"][block] for row in rows])
-    return {**{key: float(value) for key, value in summary.items()}, "images": len(rows)}
+        summary.update(mean_and_std(key, [row[key] for row in rows]))
+    return {**summary, **means_by_block(rows), "images": len(rows)}
 
 
 def accuracy_row(name: str, size: int, summary: dict[str, float]) -> str:

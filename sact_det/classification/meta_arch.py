@@ -10,9 +10,9 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from sact_det.base.transfer import to_device, to_host
-from sact_det.classification.dense_flops import dense_flops
 from sact_det.classification.model import Classifier
-from sact_det.engine.logged import log_after_backward
+from sact_det.engine.logged import block_means, log_after_backward
+from sact_det.engine.reference import Reference
 from sact_det.engine.spec import spec_from_config
 from sact_det.network.classifier import FAMILIES, ClassifierOutput
 from sact_det.network.freeze import freeze
@@ -37,7 +37,7 @@ class SACTClassifier(Classifier):
         tau: the price of one unit of ponder cost.
         label_smoothing: this share of every target is spread evenly over the classes.
         pixel_mean, pixel_std: three numbers each; the network sees (image - mean) / std.
-        reference_units: units of the plain network whose FLOPs count as 100% in the training log.
+        reference: the plain network whose FLOPs are 100%.
         freeze_at: 0 trains everything; 1 freezes the stem, 2 also block 1, and so on (sact_det/network/freeze.py).
         execution: how blocks compute.
         vis_period: every so many steps, the ponder map of an image goes to the log; 0: never.
@@ -57,7 +57,7 @@ class SACTClassifier(Classifier):
         label_smoothing: float,
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
-        reference_units: tuple[int, ...],
+        reference: Reference,
         freeze_at: int = 0,
         execution: str = "dense",
         vis_period: int = 0,
@@ -65,7 +65,7 @@ class SACTClassifier(Classifier):
         super().__init__(spec, num_classes, head_norm or None)
         self.tau = tau
         self.label_smoothing = label_smoothing
-        self.reference_units = reference_units
+        self.reference = reference
         self.vis_period = vis_period
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
@@ -75,15 +75,16 @@ class SACTClassifier(Classifier):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor."""
+        family, num_classes = FAMILIES[cfg.MODEL.CLASSIFIER.FAMILY], cfg.MODEL.CLASSIFIER.NUM_CLASSES
         return {
-            "spec": spec_from_config(cfg, FAMILIES[cfg.MODEL.CLASSIFIER.FAMILY]),
-            "num_classes": cfg.MODEL.CLASSIFIER.NUM_CLASSES,
+            "spec": spec_from_config(cfg, family),
+            "num_classes": num_classes,
             "head_norm": cfg.MODEL.SACT.BOX_HEAD_NORM,
             "tau": cfg.MODEL.SACT.TAU,
             "label_smoothing": cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING,
             "pixel_mean": tuple(cfg.MODEL.PIXEL_MEAN),
             "pixel_std": tuple(cfg.MODEL.PIXEL_STD),
-            "reference_units": tuple(cfg.MODEL.SACT.REFERENCE_UNITS),
+            "reference": Reference.from_config(cfg, family, num_classes),
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "execution": cfg.MODEL.SACT.EXECUTION,
             "vis_period": cfg.VIS_PERIOD,
@@ -118,14 +119,11 @@ class SACTClassifier(Classifier):
     ) -> None:
         storage, ponder = get_event_storage(), output.ponder
         height, width = batched_inputs[0]["image"].shape[1:]
-        dense = dense_flops(self.spec, self.reference_units, self.logits.out_channels, (height, width))
         values = {
             "classifier/accuracy": (output.logits.argmax(1) == labels).float().mean(),
-            "sact/flops_percent": 100 * ponder.flops.double().mean() / dense,
+            "sact/flops_percent": 100 * ponder.flops.double().mean() / self.reference.flops((height, width)),
+            **block_means(ponder.blocks),
         }
-        for name, block in ponder.blocks.items():
-            values[f"sact/{name}_cost"] = block.mean_cost().mean()
-            values[f"sact/{name}_units"] = block.mean_units().mean()
         log_after_backward(values, loss)
         if self.vis_period > 0 and storage.iter % self.vis_period == 0:
             image = batched_inputs[0]["image"].permute(1, 2, 0).byte().cpu().numpy()

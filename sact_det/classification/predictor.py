@@ -9,10 +9,9 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.classification.checkpoint import ClassifierCheckpointer
-from sact_det.classification.dense_flops import dense_flops
-from sact_det.classification.evaluator import ponder_row
 from sact_det.classification.loader import label_offset, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
+from sact_det.engine.ponder_rows import ponder_row
 from sact_det.engine.stages import build_model
 from sact_det.rule.ponder import PonderRecord
 
@@ -44,18 +43,15 @@ class ClassPredictor:
 
     def __init__(self, cfg: CfgNode):
         self.model: SACTClassifier = load_classifier(cfg)
-        self._reference_units = tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> ClassPrediction:
         """Runs the network on [3, H, W], RGB in [0, 255], H and W as they are."""
         output = self.model([{"image": image}])[0]
-        size = (image.shape[1], image.shape[2])
-        dense = dense_flops(self.model.spec, self._reference_units, len(output["logits"]), size)
         return ClassPrediction(
             probabilities=output["logits"].softmax(0),
             ponder=output["ponder"],
-            numbers=ponder_row(output["ponder"], size, dense),
+            numbers=ponder_row(output["ponder"], (image.shape[1], image.shape[2]), self.model.reference),
         )
 
 

@@ -10,7 +10,7 @@ from sact_det.classification import loader
 from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row
 from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
-from sact_det.engine.spec import spec_from_config
+from sact_det.engine.reference import Reference
 from sact_det.engine.trainer import Trainer, network_title
 from sact_det.network.classifier import FAMILIES
 
@@ -28,8 +28,9 @@ class ClassificationTrainer(Trainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ClassificationEvaluator:
         """Accuracy and FLOPs; files go to OUTPUT_DIR/inference/<data set>."""
         folder = str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
-        spec = spec_from_config(cfg, FAMILIES[cfg.MODEL.CLASSIFIER.FAMILY])
-        return ClassificationEvaluator(spec, cfg.MODEL.SACT.REFERENCE_UNITS, output_dir=folder)
+        classifier = cfg.MODEL.CLASSIFIER
+        reference = Reference.from_config(cfg, FAMILIES[classifier.FAMILY], classifier.NUM_CLASSES)
+        return ClassificationEvaluator(reference, output_dir=folder)
 
     @classmethod
     @override

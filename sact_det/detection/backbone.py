@@ -1,4 +1,4 @@
-"""The feature extractor: stem and blocks 1-3 of the pre-activation ResNet, as a Detectron2 backbone."""
+"""The feature extractor: stem and first blocks of the pre-activation ResNet, as a Detectron2 backbone."""
 
 import logging
 from typing import Any, Optional, Sequence
@@ -18,12 +18,13 @@ from sact_det.network.freeze import freeze
 from sact_det.network.norm import frozen_norm
 from sact_det.network.resnet_v2 import Stem
 from sact_det.network.spec import NetworkSpec
-from sact_det.rule.padding import Sizes, check_batch, own_sizes, strided_sizes, valid_mask
+from sact_det.rule import ledger
+from sact_det.rule.padding import Sizes, check_batch, strided_sizes, valid_mask
 from sact_det.rule.ponder import PonderRecord
 
-EXTRACTOR_BLOCKS = (1, 2, 3)
-STRIDE = 16
-FEATURES = ("res4", "res4_relu")
+RECTIFIED = "_relu"
+FEATURES = ("res4", "res4" + RECTIFIED)  # of Faster R-CNN C4
+EXTRACTOR_BLOCKS = (1, 2, 3)  # of them
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +38,24 @@ def is_read(cfg: CfgNode, feature: str) -> bool:
 
 
 class SACTBackbone(Backbone):
-    """Blocks 1-3 under a halting rule.
+    """Stem and first blocks of the pre-activation ResNet under a halting rule.
 
-    Features, both of stride 16:
-        res4: the raw output of block 3, which block 4 takes (its first unit normalises it itself);
-        res4_relu: the same normalised and rectified, for consumers that do not, such as the RPN. The norm starts as
-            the first pre-activation of block 4, where the weights have one.
+    What it spends is entered as "backbone" (sact_det/rule/ledger.py); the open ledger says where each image ends.
+
+    Features, of stride 2 ** K, K = 2 to 5:
+        "resK": the raw output of block K - 1, which the next block takes (its first unit normalises it itself);
+        "resK_relu": the same normalised and rectified, for consumers that do not, such as an RPN or an FPN. The norm,
+            `resK_norm`, starts as the first pre-activation of the next block, where the weights have one.
 
     Args:
-        spec: the network; blocks 1-3 are built.
+        spec: the network; as many blocks are built as the features need.
         freeze_at: as of `freeze`.
         execution: how stem and blocks compute.
-        out_features: those that are read, of the two. Where "res4_relu" is not, its norm is there, as files have it,
-            and rests.
+        out_features: those that are read. The last block's norm is there in any case, as files have it, and rests if
+            nothing reads it.
 
     Raises:
-        ValueError: there is no such execution or feature, or freeze_at is negative.
+        ValueError: there is no such execution or feature, no feature is named, or freeze_at is negative.
     """
 
     @configurable
@@ -64,16 +67,21 @@ class SACTBackbone(Backbone):
         out_features: Sequence[str] = FEATURES,
     ):
         super().__init__()
-        for name in out_features:
-            check_choice("out_features", name, FEATURES)
+        levels = [f"res{index + 1}" for index in range(1, len(spec.units) + 1)]
+        for name in out_features or [""]:
+            check_choice("out_features", name, [level + end for level in levels for end in ("", RECTIFIED)])
         self._out_features = tuple(out_features)
+        self._levels = levels[: 1 + max(levels.index(name.removesuffix(RECTIFIED)) for name in out_features)]
         self._warned = False
         self.spec = spec
         self.stem: Stem = spec.build_stem()  # type: ignore[assignment]  # a detector has no CIFAR network
-        self.block1, self.block2, self.block3 = (spec.build_block(index) for index in EXTRACTOR_BLOCKS)
-        self.res4_norm = spec.make_norm(spec.out_channels(3))
-        if "res4_relu" not in self._out_features:
-            self._freeze_norm()
+        for index in range(1, len(self._levels) + 1):
+            self.add_module(f"block{index}", spec.build_block(index))
+        for index, level in enumerate(self._levels, 1):
+            if level == self._levels[-1] or level + RECTIFIED in out_features:
+                self.add_module(f"{level}_norm", spec.make_norm(spec.out_channels(index)))
+        if self._levels[-1] + RECTIFIED not in out_features:
+            self._freeze_norm(self._levels[-1])
         self.set_execution(execution)
         self.freeze(freeze_at)
 
@@ -90,7 +98,8 @@ class SACTBackbone(Backbone):
     @property
     def blocks(self) -> dict[str, AdaptiveBlock]:
         """The extractor's blocks by name."""
-        return {"block1": self.block1, "block2": self.block2, "block3": self.block3}
+        names = [f"block{index}" for index in range(1, len(self._levels) + 1)]
+        return {name: self.get_submodule(name) for name in names}
 
     def set_execution(self, execution: str) -> None:
         """How stem and blocks compute (sact_det/network/block.py: EXECUTIONS); the results do not depend on it."""
@@ -105,59 +114,75 @@ class SACTBackbone(Backbone):
         cost.
 
         Args:
-            freeze_at: 0: nothing; 1: the stem; 2: also block 1, and so on; from 4 on also the norm of "res4_relu".
+            freeze_at: 0: nothing; 1: the stem; 2: also block 1, and so on; beyond the last block also the norms of the
+                features.
 
         Raises:
             ValueError: freeze_at is negative.
         """
         freeze([self.stem, *self.blocks.values()], freeze_at)
-        if freeze_at > len(self.blocks):
-            self._freeze_norm()
+        if freeze_at > len(self._levels):
+            for level in self._levels:
+                self._freeze_norm(level)
         return self
 
-    def _freeze_norm(self) -> None:
-        self.res4_norm = frozen_norm(self.res4_norm)
+    def _freeze_norm(self, level: str) -> None:
+        name = f"{level}_norm"
+        if hasattr(self, name):
+            self.add_module(name, frozen_norm(self.get_submodule(name)))
 
-    def extract(self, images: Tensor, sizes: Optional[Sizes] = None) -> tuple[dict[str, Tensor], PonderRecord]:
-        """Features and the account of the computation.
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Detectron2's interface.
 
         Args:
             images: float32 [N, 3, H, W], normalised, zero at padding.
-            sizes: (height, width) of each image, or None if every image fills the batch.
+
+        Returns:
+            feature name -> [N, C, ceil(H / stride), ceil(W / stride)], zero at padding.
+
+        Raises:
+            ValueError: it is no batch, or the open ledger is one of other images.
         """
-        check_batch("images", images, sizes)
-        image_size = (images.shape[2], images.shape[3])
-        sizes = own_sizes(sizes, image_size)
+        check_batch("images", images)
+        self._warn()
+        sizes, image_size = ledger.sizes_of(images), (images.shape[2], images.shape[3])
         root_flops = self.stem.flops(sizes, image_size, images.shape[0], images.device)
         x, sizes = self.stem(images, sizes), strided_sizes(sizes, self.stem.stride)
-        record = PonderRecord({}, root_flops)
-        for name, block in self.blocks.items():
+        record, features = PonderRecord({}, root_flops), {}
+        for level, (name, block) in zip(self._levels, self.blocks.items()):
             x, record.blocks[name] = block(x, sizes)
             sizes = strided_sizes(sizes, block.units[0].stride)
+            features.update(self._read(level, x, sizes))
+        ledger.enter("backbone", record)
+        return {name: features[name] for name in self._out_features}
+
+    def _read(self, level: str, x: Tensor, sizes: Optional[Sizes]) -> dict[str, Tensor]:
+        """The features of a block's output; those that are read are of use."""
         if x.device.type == "cpu":  # the kernels leave rows; RoIAlign would copy them, the RPN's convolution be slower
             x = x.contiguous()
-        features = {"res4": x}
-        if "res4_relu" in self._out_features:
-            valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
-            rectified = F.relu(self.res4_norm(x, valid))
-            features["res4_relu"] = rectified if valid is None else rectified * valid
-        return {name: features[name] for name in self._out_features}, record
+        if level + RECTIFIED not in self._out_features:
+            return {level: x}
+        valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
+        rectified = F.relu(self.get_submodule(f"{level}_norm")(x, valid))
+        return {level: x, level + RECTIFIED: rectified if valid is None else rectified * valid}
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Detectron2's interface: images of one size -> features by name; what they took is not said."""
+    def _warn(self) -> None:
+        """Says once that the training does not pay for the computation."""
         learns = self.training and torch.is_grad_enabled() and not is_recording()
-        if learns and self.spec.halting != "none" and not self._warned:
+        if learns and self.spec.halting != "none" and not self._warned and not ledger.is_read():
             self._warned = True
             logger.warning(
                 "A SACTBackbone trains without a price on its computation: this meta-architecture asks for its "
                 "features alone. MODEL.META_ARCHITECTURE SACTGeneralizedRCNN adds loss_ponder."
             )
-        return self.extract(images)[0]
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each feature."""
-        shape = ShapeSpec(channels=self.spec.out_channels(3), stride=STRIDE)
-        return dict.fromkeys(self._out_features, shape)
+        indices = {name: self._levels.index(name.removesuffix(RECTIFIED)) + 1 for name in self._out_features}
+        return {
+            name: ShapeSpec(channels=self.spec.out_channels(index), stride=2 ** (index + 1))
+            for name, index in indices.items()
+        }
 
 
 @BACKBONE_REGISTRY.register()

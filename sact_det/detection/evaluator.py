@@ -12,7 +12,8 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from sact_det.base.files import write_json
-from sact_det.rule.flops import extractor_flops
+from sact_det.engine.ponder_rows import mean_and_std, means_by_block, ponder_row
+from sact_det.engine.reference import Reference
 from sact_det.rule.ponder import PonderRecord
 
 logger = logging.getLogger(__name__)
@@ -31,17 +32,13 @@ class PonderEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: a registered data set.
-        reference_units: units of blocks 1-3 of the reference, (3, 4, 23) for ResNet-101.
-        base_channels: bottleneck width of block 1, of model and reference.
+        reference: the plain extractor whose FLOPs are 100%.
         output_dir: where ponder.json goes, with the per-image values; None writes nothing.
     """
 
-    def __init__(
-        self, dataset_name: str, reference_units: Sequence[int], base_channels: int, output_dir: Optional[str] = None
-    ):
+    def __init__(self, dataset_name: str, reference: Reference, output_dir: Optional[str] = None):
         self._annotations = {d["image_id"]: d.get("annotations", []) for d in DatasetCatalog.get(dataset_name)}
-        self._reference_units = tuple(reference_units)
-        self._base_channels = base_channels
+        self._reference = reference
         self._output_dir = output_dir
         self.reset()
 
@@ -57,7 +54,7 @@ class PonderEvaluator(DatasetEvaluator):
             self._rows.append(
                 {
                     "image_id": item["image_id"],
-                    **ponder_row(record, size, self._reference_units, self._base_channels),
+                    **ponder_row(record, size, self._reference),
                     "box_head_flops": output["box_head_flops"],
                     **self._inside_and_outside(item, record),
                 }
@@ -92,28 +89,11 @@ class PonderEvaluator(DatasetEvaluator):
         summary = summarize(rows)
         if self._output_dir is not None:
             path = Path(self._output_dir) / "ponder.json"
-            reference = {"units": self._reference_units, "base_channels": self._base_channels}
+            spec = self._reference.spec
+            reference = {"units": spec.units, "base_channels": spec.base_channels}
             write_json(path, {"summary": summary, "reference": reference, "images": rows})
             logger.info("Per-image FLOPs and ponder costs are in %s", path)
         return {"ponder": summary}
-
-
-def ponder_row(
-    record: PonderRecord, size: tuple[int, int], reference_units: Sequence[int], base_channels: int
-) -> dict[str, Any]:
-    """The record of one image in plain numbers.
-
-    Args:
-        record: of the extractor, N = 1.
-        size: (height, width) of the image as the network saw it.
-        reference_units, base_channels: the plain extractor whose FLOPs are 100%.
-    """
-    return {
-        "height": size[0],
-        "width": size[1],
-        "flops_percent": 100 * int(record.flops) / extractor_flops(tuple(reference_units), base_channels, *size),
-        **record.numbers(),
-    }
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -121,22 +101,16 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
     Rows of images without boxes, or of `Predictor`, which knows of none, have no part in cost_inside and cost_outside.
     """
-    percent = np.array([row["flops_percent"] for row in rows])
-    gflops = np.array([row["flops"] for row in rows]) / GIGA
     summary = {
-        "flops_percent": percent.mean(),
-        "flops_percent_std": percent.std(),
-        "gflops": gflops.mean(),
-        "gflops_std": gflops.std(),
-        "box_head_gflops": np.mean([row["box_head_flops"] for row in rows]) / GIGA,
+        **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
+        **mean_and_std("gflops", [row["flops"] / GIGA for row in rows]),
+        "box_head_gflops": float(np.mean([row["box_head_flops"] for row in rows])) / GIGA,
+        **means_by_block(rows),
     }
-    for block in rows[0]["units"]:
-        summary[f"{block}_cost"] = np.mean([row["ponder_cost"][block] for row in rows])
-        summary[f"{block}_units"] = np.mean([row["units"][block] for row in rows])
     both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
     for key in ("cost_inside", "cost_outside") if both else ():
-        summary[key] = np.mean([row[key] for row in both])
-    return {**{key: float(value) for key, value in summary.items()}, "images": len(rows)}
+        summary[key] = float(np.mean([row[key] for row in both]))
+    return {**summary, "images": len(rows)}
 
 
 def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:

@@ -12,10 +12,10 @@ from detectron2.structures import Instances
 from sact_det.base.errors import InputError
 from sact_det.detection.augmentation import build_augmentation
 from sact_det.detection.checkpoint import DetectorCheckpointer
-from sact_det.detection.evaluator import ponder_row
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.engine.config_checks import check_ranges
 from sact_det.engine.config_table import DETECTION
+from sact_det.engine.ponder_rows import ponder_row
 from sact_det.engine.stages import build_model
 from sact_det.rule.ponder import PonderRecord
 
@@ -51,7 +51,6 @@ class Predictor:
     def __init__(self, cfg: CfgNode):
         check_ranges(cfg, {"INPUT.FORMAT": DETECTION["INPUT.FORMAT"]})
         self.input_format: str = cfg.INPUT.FORMAT
-        self._reference_units = tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
         self._resize = T.AugmentationList(build_augmentation(cfg, is_train=False))
         self.model = build_model(cfg)
         if not isinstance(self.model, SACTGeneralizedRCNN):
@@ -79,8 +78,7 @@ class Predictor:
         self._resize(augmented)
         tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         output = self.model([{"image": tensor, "height": image.shape[0], "width": image.shape[1]}])[0]
-        size = (tensor.shape[1], tensor.shape[2])
-        row = ponder_row(output["ponder"], size, self._reference_units, self.model.backbone.spec.base_channels)
+        row = ponder_row(output["ponder"], (tensor.shape[1], tensor.shape[2]), self.model.reference)
         return Prediction(
             instances=output["instances"].to("cpu"),
             ponder=output["ponder"],

@@ -1,25 +1,27 @@
 """The box head: RoIAlign, block 4 of the pre-activation ResNet under a halting rule, box predictor."""
 
 from dataclasses import replace
-from typing import Optional
+from typing import Optional, Sequence
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
 from sact_det.engine.spec import spec_from_config
 from sact_det.network.spec import NetworkSpec
-from sact_det.rule.ponder import BlockPonder
+from sact_det.rule import ledger
+from sact_det.rule.ponder import PonderRecord
 
 
 class Block4Head(nn.Module):
     """Block 4 and postnorm + ReLU on cropped regions.
 
-    Attributes:
-        ponder: BlockPonder of the last call, one "image" per region, without gradient. The ponder penalty is on the
-            extractor alone (section 4.2), so this one never enters a loss.
+    What it spends is entered as "box_head" (sact_det/rule/ledger.py), a record of regions. The paper's ponder penalty
+    is on the extractor alone (section 4.2).
     """
 
     def __init__(self, spec: NetworkSpec, execution: str = "dense"):
@@ -27,12 +29,11 @@ class Block4Head(nn.Module):
         self.block4 = spec.build_block(4)
         self.block4.set_execution(execution)
         self.postnorm = spec.make_norm(spec.out_channels(4))
-        self.ponder: Optional[BlockPonder] = None
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """regions: [R, C, 14, 14] -> [R, 2C, 7, 7]."""
+    def forward(self, regions: Tensor, by_image: Optional[Sequence[int]] = None) -> Tensor:
+        """regions: [R, C, 14, 14] -> [R, 2C, 7, 7]; `by_image`: how many of them each image has, in order."""
         x, ponder = self.block4(regions)
-        self.ponder = ponder.detached()
+        ledger.enter("box_head", PonderRecord({"block4": ponder}, torch.zeros_like(ponder.flops)), by_image)
         return F.relu(self.postnorm(x))
 
 
@@ -41,6 +42,9 @@ class SACTRes5ROIHeads(Res5ROIHeads):
     """Detectron2's C4 box head with the pre-activation block 4 in place of its post-activation res5."""
 
     res5: Block4Head
+
+    def _shared_roi_transform(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+        return self.res5(self.pooler(features, boxes), [len(own) for own in boxes])
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:

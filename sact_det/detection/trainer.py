@@ -11,6 +11,7 @@ from sact_det.detection.backbone import EXTRACTOR_BLOCKS
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
+from sact_det.engine.reference import Reference
 from sact_det.engine.trainer import Trainer, network_title
 
 
@@ -27,11 +28,10 @@ class DetectionTrainer(Trainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
         """mAP and FLOPs; files go to OUTPUT_DIR/inference/<data set>."""
         folder = str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
-        sact = cfg.MODEL.SACT
         return DatasetEvaluators(
             [
                 BoxEvaluator(dataset_name, output_dir=folder),
-                PonderEvaluator(dataset_name, sact.REFERENCE_UNITS, sact.BASE_CHANNELS, output_dir=folder),
+                PonderEvaluator(dataset_name, Reference.from_config(cfg), output_dir=folder),
             ]
         )
 

@@ -6,6 +6,8 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from sact_det.rule.ponder import BlockPonder
+
 
 def log_after_backward(values: Mapping[str, Tensor], loss: Optional[Tensor] = None) -> None:
     """Puts scalars into the current storage when the backward pass of `loss` has been run, all in one copy.
@@ -29,3 +31,12 @@ def log_after_backward(values: Mapping[str, Tensor], loss: Optional[Tensor] = No
         put()
     else:
         loss.register_hook(reached)
+
+
+def block_means(blocks: Mapping[str, BlockPonder]) -> dict[str, Tensor]:
+    """ "sact/NAME_cost" and "sact/NAME_units" of every block: means over an image's positions, then over images."""
+    means = {}
+    for name, block in blocks.items():
+        means[f"sact/{name}_cost"] = block.mean_cost().mean()
+        means[f"sact/{name}_units"] = block.mean_units().mean()
+    return means

@@ -25,8 +25,6 @@ from typing import Optional, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.rule.padding import strided_size
-
 MULTIPLY_ADD = 2
 
 
@@ -110,28 +108,3 @@ def basic_unit_flops(
     at_conv1 = dense_out if dilated is None else dilated
     at_conv2 = dense_out if active is None else active
     return conv_flops(unit.conv1) * at_conv1 + conv_flops(unit.conv2) * at_conv2
-
-
-def extractor_flops(
-    units: tuple[int, ...], base_channels: int, height: int, width: int, root_channels: int = 64
-) -> int:
-    """FLOPs of the root convolution and the first len(units) blocks of a plain ResNet on one image, in closed form.
-
-    Args:
-        units: residual units per block, e.g. (3, 4, 23) for the extractor of ResNet-101.
-        base_channels: bottleneck width of block 1 (64 in ResNet-50/101).
-        height, width: of the image, in pixels.
-    """
-    size = strided_size((height, width), 2)
-    flops = 7 * 7 * 3 * root_channels * size[0] * size[1]
-    size, channels = strided_size(size, 2), root_channels
-    for block, num_units in enumerate(units):
-        width_, out = base_channels * 2**block, base_channels * 2**block * 4
-        size_in, size = size, size if block == 0 else strided_size(size, 2)
-        positions = size[0] * size[1]
-        flops += channels * width_ * size_in[0] * size_in[1] + (9 * width_ * width_ + width_ * out) * positions
-        if channels != out or block > 0:
-            flops += channels * out * positions
-        flops += (num_units - 1) * (2 * width_ * out + 9 * width_ * width_) * positions
-        channels = out
-    return MULTIPLY_ADD * flops

@@ -42,6 +42,7 @@ class Geometry(Sequence[tuple[int, int]]):
         self._before = before
         self._behind: dict[int, Geometry] = {}
         self._tensors: dict[torch.device, Tensor] = {}
+        self._counts: dict[torch.device, Tensor] = {}
         self._masks: dict[tuple[torch.device, tuple[int, int]], Tensor] = {}
 
     @classmethod
@@ -69,7 +70,9 @@ class Geometry(Sequence[tuple[int, int]]):
 
     def counts(self, device: torch.device) -> Tensor:
         """int64 [N]: positions of every image."""
-        return self.tensor(device).prod(1)
+        if device not in self._counts:
+            self._counts[device] = self.tensor(device).prod(1)
+        return self._counts[device]
 
     def mask(self, map_size: tuple[int, int], device: torch.device) -> Tensor:
         """bool [N, 1, H, W], True inside each image."""

@@ -15,6 +15,7 @@ from tiny_classifier import config
 from sact_det import build_classifier
 from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row, summarize
 from sact_det.classification.loader import build_test_loader
+from sact_det.engine.reference import Reference
 
 
 def read_json(path):
@@ -33,7 +34,7 @@ def evaluated(request, tmp_path_factory):
     spec = model.spec
     twin = build_classifier(spec.units, num_classes=4, base_channels=spec.base_channels, family=spec.family)
     model.load_state_dict(enliven(twin, x).state_dict())
-    evaluator = ClassificationEvaluator(spec, spec.units, output_dir=str(root / "out"))
+    evaluator = ClassificationEvaluator(model.reference, output_dir=str(root / "out"))
     pairs = []
     with torch.no_grad():
         for inputs in batches:
@@ -104,7 +105,9 @@ def test_recall_counts_what_is_among_the_first_five():
 
 
 def test_no_predictions_are_no_results(tmp_path):
-    evaluator = ClassificationEvaluator(build_classifier((1,), base_channels=4).spec, (1,), str(tmp_path / "out"))
+    evaluator = ClassificationEvaluator(
+        Reference(build_classifier((1,), base_channels=4).spec, 3), str(tmp_path / "out")
+    )
     assert evaluator.evaluate() == {} and not (tmp_path / "out").exists()
 
 

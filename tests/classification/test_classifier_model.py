@@ -10,10 +10,9 @@ from small_networks import enliven
 from tiny_classifier import CONFIGS, config
 
 from sact_det import build_classifier
-from sact_det.classification.dense_flops import dense_flops
 from sact_det.detection.checkpoint import DetectorCheckpointer
+from sact_det.engine.reference import Reference
 from sact_det.network.norm import BatchNorm2d, FrozenBatchNorm2d, MovingBatchNorm2d
-from sact_det.rule.flops import conv_flops, extractor_flops
 from sact_det.tasks import load_config
 from sact_det.weights.weight_file import save_weights
 
@@ -151,7 +150,7 @@ def test_training_logs_accuracy_flops_units_and_costs(family):
     logged = {name: value for name, (value, _) in storage.latest().items()}
     labels = torch.tensor([item["label"] for item in inputs])
     assert logged["classifier/accuracy"] == (output.logits.argmax(1) == labels).float().mean().item()
-    plain = dense_flops(model.spec, model.spec.units, 3, (48, 48))
+    plain = Reference.of(model.spec, model.spec.units, 3).flops((48, 48))
     assert logged["sact/flops_percent"] == pytest.approx(100 * output.ponder.flops.double().mean().item() / plain)
     for name, block in output.ponder.blocks.items():
         assert logged[f"sact/{name}_cost"] == pytest.approx(block.ponder_cost.mean().item(), rel=1e-5)
@@ -167,23 +166,6 @@ def test_the_ponder_map_of_an_image_is_drawn_every_vis_period():
             storage.step()
     pictures = [(name, step) for name, _, step in storage._vis_data]
     assert [step for _, step in pictures] == [0, 2] and all("ponder map" in name for name, _ in pictures)
-
-
-@pytest.mark.parametrize("size", [(48, 48), (33, 57), (32, 32)])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_100_percent_is_what_a_plain_network_reports(family, size):
-    sact = build_classifier((1, 2, 3), halting="sact", num_classes=7, base_channels=4, tile=2, family=family)
-    units = (3, 1, 2)
-    plain = build_classifier(units, halting="none", num_classes=7, base_channels=4, family=family).eval()
-    reported = plain(torch.zeros(1, 3, *size)).ponder.flops.item()
-    assert dense_flops(sact.spec, units, 7, size) == reported
-
-
-def test_100_percent_of_the_imagenet_family_is_the_closed_form():
-    spec = build_classifier((1, 1, 1, 1), base_channels=64, num_classes=2).spec
-    logits = build_classifier((1, 1, 1, 1), base_channels=64, num_classes=1001).logits
-    expected = extractor_flops((3, 4, 23, 3), 64, 224, 224) + conv_flops(logits)
-    assert dense_flops(spec, (3, 4, 23, 3), 1001, (224, 224)) == expected == 15_602_814_976
 
 
 def test_its_weights_start_a_detector(tmp_path):

@@ -12,12 +12,12 @@ from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from feature_extraction import extract
 from lively_detector import write_lively_detector
 from PIL import Image
 
 from sact_det.base.errors import InputError
 from sact_det.detection.backbone import SACTBackbone, is_read
-from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.predictor import Predictor
 from sact_det.network.block import EXECUTIONS
 from sact_det.network.norm import FrozenBatchNorm2d
@@ -136,20 +136,6 @@ def test_a_backbone_under_a_meta_architecture_without_a_price_says_so_once(caplo
     assert ["without a price" in record.message for record in caplog.records] == [True]
 
 
-def test_other_box_heads_are_refused_when_the_detector_is_built():
-    model = build_model(load_config(TINY))
-    with pytest.raises(InputError, match=r"needs MODEL\.ROI_HEADS\.NAME SACTRes5ROIHeads; got a Linear"):
-        SACTGeneralizedRCNN(
-            tau=0.1,
-            reference_units=(1, 2, 3),
-            backbone=model.backbone,
-            proposal_generator=model.proposal_generator,
-            roi_heads=torch.nn.Linear(1, 1),
-            pixel_mean=[0.0] * 3,
-            pixel_std=[1.0] * 3,
-        )
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -191,7 +177,7 @@ def test_no_images_have_no_outputs(execution):
     model = build_model(load_config(TINY, ["MODEL.SACT.EXECUTION", execution])).eval()
     assert model([]) == [] == model.inference([], do_postprocess=False)
     with torch.no_grad():
-        features, record = model.backbone.extract(torch.zeros(0, 3, 32, 48))
+        features, record = extract(model.backbone, torch.zeros(0, 3, 32, 48))
     assert features["res4"].shape == (0, 128, 2, 3) and record.flops.shape == (0,)
     with pytest.raises(ValueError, match="`batched_inputs`"):
         model.train()([])

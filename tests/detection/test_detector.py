@@ -7,10 +7,12 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from feature_extraction import extract
 
 import sact_det.detection  # noqa: F401
 from sact_det.network.norm import NORMS, FrozenBatchNorm2d
 from sact_det.network.resnet_v2 import Stem
+from sact_det.rule import ledger
 from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -44,7 +46,7 @@ def test_loss_ponder_is_tau_times_the_summed_mean_cost_of_blocks_1_to_3():
     model = make_model("MODEL.SACT.TAU", "0.3").train()
     batch = [example(97, 131), example(120, 100, seed=1)]
     images = model.preprocess_image(batch)
-    _, record = model.backbone.extract(images.tensor, images.image_sizes)
+    _, record = extract(model.backbone, images.tensor, images.image_sizes)
     expected = 0.0
     for block in record.blocks.values():
         per_image = [
@@ -97,10 +99,10 @@ def test_an_image_is_the_same_alone_or_beside_a_larger_one(halting):
     batch = [example(97, 131), example(160, 190, seed=1), example(120, 100, seed=2)]
     with torch.no_grad():
         images = model.preprocess_image(batch)
-        features, together = model.backbone.extract(images.tensor, images.image_sizes)
+        features, together = extract(model.backbone, images.tensor, images.image_sizes)
         for index, item in enumerate(batch):
             one = model.preprocess_image([item])
-            own, alone = model.backbone.extract(one.tensor, one.image_sizes)
+            own, alone = extract(model.backbone, one.tensor, one.image_sizes)
             record, size = together.image(index), one.image_sizes[0]
             assert torch.equal(record.flops, alone.flops)
             torch.testing.assert_close(record.map(size), alone.map(size))
@@ -132,7 +134,7 @@ def test_halting_arithmetic_stays_in_float32_under_autocast():
     model = make_model().train()
     with torch.autocast("cpu", torch.bfloat16):
         images = model.preprocess_image([example(96, 128)])
-        features, record = model.backbone.extract(images.tensor, images.image_sizes)
+        features, record = extract(model.backbone, images.tensor, images.image_sizes)
         losses, _ = losses_of(model, [example(96, 128)])
     assert features["res4"].dtype == torch.bfloat16
     for block in record.blocks.values():
@@ -175,9 +177,10 @@ def test_no_proposals_is_no_error():
     model = make_model().eval()
     features = {"res4": torch.zeros(1, 128, 6, 8)}
     empty = Instances((96, 128), proposal_boxes=Boxes(torch.zeros(0, 4)), objectness_logits=torch.zeros(0))
-    with torch.no_grad():
+    with torch.no_grad(), ledger.open([(96, 128)]) as spent:
         results, _ = model.roi_heads(None, features, [empty], None)
-    assert len(results[0]) == 0 and model.roi_heads.res5.ponder.flops.shape == (0,)
+    assert len(results[0]) == 0 and spent["box_head"][0].flops.shape == (0,)
+    assert spent.flops("box_head").tolist() == [0]
 
 
 def test_meta_architecture_refuses_a_foreign_backbone():

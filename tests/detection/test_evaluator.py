@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from closed_form import extractor_flops
 from coco_folder import write_coco_folder
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
@@ -22,12 +23,13 @@ from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.evaluator import PonderEvaluator, summarize, table_1_row
 from sact_det.detection.loader import build_test_loader
 from sact_det.engine.launch import launch
-from sact_det.rule.flops import extractor_flops
+from sact_det.engine.reference import Reference
+from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.rule.ponder import BlockPonder, PonderRecord
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
-REFERENCE = {"reference_units": (1, 2, 3), "base_channels": 8}
+REFERENCE = Reference.of(ResNetV2Spec(base_channels=8), (1, 2, 3))
 
 
 def write_json(path, content):
@@ -65,7 +67,7 @@ def evaluated(tmp_path_factory):
     content["annotations"][2]["iscrowd"] = 1
     write_json(files[0], content)
     pairs = run(config(files))
-    evaluator = PonderEvaluator("toy", **REFERENCE, output_dir=str(root / "out"))
+    evaluator = PonderEvaluator("toy", REFERENCE, output_dir=str(root / "out"))
     for inputs, outputs in pairs:
         evaluator.process(inputs, outputs)
     return SimpleNamespace(
@@ -172,7 +174,7 @@ def test_rows_without_boxes_have_no_part_in_the_cost_inside(costs, inside):
 
 def test_no_predictions_are_no_results(tmp_path):
     config(write_coco_folder(tmp_path, num_images=1))
-    evaluator = PonderEvaluator("toy", **REFERENCE, output_dir=str(tmp_path / "out"))
+    evaluator = PonderEvaluator("toy", REFERENCE, output_dir=str(tmp_path / "out"))
     assert evaluator.evaluate() == {} and not (tmp_path / "out").exists()
 
 
@@ -180,7 +182,7 @@ def evaluate_shares(files, folder):
     """Every process takes its share of synthetic records; the main one writes what it gathered."""
     config(files)
     rank, world_size = comm.get_rank(), comm.get_world_size()
-    evaluator = PonderEvaluator("toy", **REFERENCE, output_dir=f"{folder}/{world_size}")
+    evaluator = PonderEvaluator("toy", REFERENCE, output_dir=f"{folder}/{world_size}")
     for number in range(rank, 5, world_size):
         generator = torch.Generator().manual_seed(number)
         cost = 2 + torch.rand(1, 12, 16, generator=generator)

@@ -8,6 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, ImageList, Instances
+from feature_extraction import extract
 from lively_detector import write_lively_detector
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ def test_detections_are_the_same_for_images_of_different_size(tmp_path: Path, ex
         cfg = load_config(str(CONFIG), ["MODEL.SACT.EXECUTION", choice, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"])
         model = build_model(cfg).eval()
         DetectionCheckpointer(model).load(weights)
-        units = model.backbone.extract(*_tensor(model, batch))[1].blocks["block3"].num_units
+        units = extract(model.backbone, *_tensor(model, batch))[1].blocks["block3"].num_units
         assert units.float().std() > 0
         found.append((units, model(batch)))
     (units, dense), (same_units, other) = found
@@ -80,7 +81,7 @@ class Extractor(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """images: [N, 3, H, W]."""
-        features, record = self.backbone.extract(images, self.sizes)
+        features, record = extract(self.backbone, images, self.sizes)
         return (*features.values(), *(block.num_units for block in record.blocks.values()), record.flops)
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from closed_form import extractor_flops
 from command_lines import load_tool
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
@@ -24,7 +25,6 @@ from sact_det.detection.predictor import Predictor
 from sact_det.pictures.colors import blend, colorize
 from sact_det.pictures.folder import sorted_name
 from sact_det.pictures.panels import display_scale
-from sact_det.rule.flops import extractor_flops
 from sact_det.tasks import load_config
 
 ROOT = Path(__file__).parents[2]

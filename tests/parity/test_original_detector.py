@@ -12,6 +12,7 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 
 # isort: split
 from detectron2.modeling import build_model
+from feature_extraction import extract
 
 from sact_det.base.errors import InputError
 from sact_det.detection.checkpoint import DetectorCheckpointer
@@ -51,7 +52,7 @@ def test_the_extractor_spends_and_computes_what_the_original_does(weights):
     case = original_network(CASE)
     model = build_model(load_config(TINY, UNITS)).eval()
     DetectorCheckpointer(model).load(weights)
-    features, record = model.backbone.extract(case.images, [tuple(case.images.shape[2:])] * len(case.images))
+    features, record = extract(model.backbone, case.images, [tuple(case.images.shape[2:])] * len(case.images))
     for name, block in record.blocks.items():
         np.testing.assert_array_equal(block.num_units.numpy(), case.expected[f"{name}/num_units"])
         assert block.flops.tolist() == case.expected[f"{name}/flops"].tolist()

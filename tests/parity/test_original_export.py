@@ -8,6 +8,7 @@ from oracle import CASES, Case, original_network
 import sact_det.engine  # noqa: F401
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.ponder_export import export_ponder
+from sact_det.engine.reference import Reference
 
 
 def classifier(case: Case) -> SACTClassifier:
@@ -18,7 +19,7 @@ def classifier(case: Case) -> SACTClassifier:
         label_smoothing=0.0,
         pixel_mean=(127.5,) * 3,
         pixel_std=(127.5,) * 3,
-        reference_units=case.model.spec.units,
+        reference=Reference(case.model.spec, case.settings["num_classes"]),
     )
     model.load_state_dict(case.model.state_dict())
     return model

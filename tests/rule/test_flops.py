@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from closed_form import extractor_flops
 from fvcore.nn import FlopCountAnalysis
 from scipy.ndimage import binary_dilation
 from small_networks import enliven, images
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from sact_det import build_classifier
 from sact_det.network.norm import freeze_norms
-from sact_det.rule.flops import active_positions, conv_flops, count, dilate, extractor_flops
+from sact_det.rule.flops import active_positions, conv_flops, count, dilate
 from sact_det.rule.ponder import PonderRecord
 
 UNITS = (2, 3, 4, 2)

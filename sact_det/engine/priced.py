@@ -1,0 +1,126 @@
+"""A meta-architecture of Detectron2 that pays for its computation in training and reports it in evaluation."""
+
+from typing import Any, Mapping, Optional
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from sact_det.base.errors import InputError
+from sact_det.base.transfer import to_host
+from sact_det.engine.logged import block_means, log_after_backward
+from sact_det.engine.reference import Reference
+from sact_det.pictures.panels import draw_ponder_map
+from sact_det.rule import ledger
+from sact_det.rule.ledger import Ledger
+
+
+class Priced:
+    """A mixin before any meta-architecture whose parts enter what they spend (sact_det/rule/ledger.py).
+
+        class SACTRetinaNet(Priced, RetinaNet): ...
+
+    In training it adds `loss_ponder`: the sum over parts of price times ponder cost (eq. 13, alg. 2 line 37), averaged
+    over each image's own positions and then over images. Without prices there is no such loss.
+    In evaluation every output dict has, beside what the meta-architecture puts there:
+        "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU;
+        "flops": dict of int, FLOPs of this image by part, and their sum, "total";
+        "box_head_flops": int, those of the part "box_head"; 0 if there is none.
+
+    Args:
+        prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
+        reference: whose FLOPs are 100% of the backbone's in the training log; None: no percentage is logged.
+        **kwargs: of the meta-architecture.
+
+    Raises:
+        InputError: a price is negative.
+    """
+
+    training: bool  # this and the next of the meta-architecture
+    input_format: str
+
+    @configurable
+    def __init__(self, *, prices: Mapping[str, float], reference: Optional[Reference] = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        for part, price in prices.items():
+            if price < 0:
+                raise InputError(f"the price of {part!r} (MODEL.SACT.TAU) must not be negative; got {price}")
+        self.prices = dict(prices)
+        self.reference = reference
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of the constructor: the backbone's price is MODEL.SACT.TAU; a plain network has none."""
+        return {
+            **super().from_config(cfg),  # type: ignore[misc]  # of the meta-architecture
+            "prices": {} if cfg.MODEL.SACT.HALTING == "none" else {"backbone": cfg.MODEL.SACT.TAU},
+            "reference": Reference.from_config(cfg),
+        }
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation.
+
+        Raises:
+            ValueError: there are no images in training (in evaluation they have no outputs), or a part that has a price
+                enters nothing.
+            RuntimeError: a part that has a price ran without gradients, as of `Ledger.cost`.
+        """
+        if self.training and not batched_inputs:
+            raise ValueError("`batched_inputs`: there is nothing to learn from no images")
+        outputs, spent = self._accounted(super().forward, batched_inputs)  # type: ignore[misc]
+        if not self.training:
+            return outputs
+        losses = dict(outputs)
+        if self.prices:
+            losses["loss_ponder"] = sum(price * spent.cost(part) for part, price in self.prices.items())
+        self._log(batched_inputs, losses, spent)
+        return losses
+
+    def inference(self, batched_inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
+        """The meta-architecture's own, if it has one; postprocessed outputs get what `forward` adds."""
+        return self._accounted(super().inference, batched_inputs, *args, **kwargs)[0]  # type: ignore[misc]
+
+    def _accounted(self, run: Any, batched_inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
+        """What a method of the meta-architecture returns, and its ledger."""
+        with ledger.open(_sizes(batched_inputs)) as spent:
+            outputs = run(batched_inputs, *args, **kwargs) if batched_inputs else []
+        if "backbone" in spent and isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
+            _report(outputs, spent)
+        return outputs, spent
+
+    @torch.no_grad()
+    def _log(self, batched_inputs: list[dict[str, Any]], losses: Mapping[str, Tensor], spent: Ledger) -> None:
+        """Logs what the step took when the backward pass has reached the losses; now and then a ponder map."""
+        values = {}
+        if self.reference is not None and "backbone" in spent:
+            dense = sum(map(self.reference.flops, _sizes(batched_inputs)))
+            values["sact/flops_percent"] = 100 * spent.flops("backbone").sum().double() / dense
+        for records in spent.values():
+            if len(records[-1].dense_flops):  # a box head may have met no region
+                values.update(block_means(records[-1].blocks))
+        if values:
+            log_after_backward(values, next((loss for loss in losses.values() if loss.requires_grad), None))
+        storage, period = get_event_storage(), getattr(self, "vis_period", 0)
+        if period > 0 and storage.iter % period == 0 and "backbone" in spent:
+            image = convert_image_to_rgb(batched_inputs[0]["image"].permute(1, 2, 0), self.input_format)
+            ponder_map = spent["backbone"][-1].image(0).detached().map(_sizes(batched_inputs)[0])[0]
+            picture = draw_ponder_map(ponder_map.cpu().numpy(), image=image)
+            storage.put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))
+
+
+def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [(item["image"].shape[-2], item["image"].shape[-1]) for item in batched_inputs]
+
+
+def _report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
+    """Adds to each image's output what it took; a GPU is waited for once."""
+    record = spent["backbone"][-1]
+    copies = to_host([*map(spent.flops, spent), *record.tensors()])
+    flops, record = copies[: len(spent)], record.with_tensors(copies[len(spent) :])
+    for index, output in enumerate(outputs):
+        by_part = {part: int(values[index]) for part, values in zip(spent, flops)}
+        output["ponder"] = record.image(index)
+        output["flops"] = {**by_part, "total": sum(by_part.values())}
+        output["box_head_flops"] = by_part.get("box_head", 0)

@@ -1,0 +1,175 @@
+"""What was spent on a batch, written down where it is spent.
+
+    with ledger.open(sizes) as spent:
+        features = backbone(images)
+    spent["backbone"]                      # PonderRecords, in the order of the calls
+
+A part of a network that runs blocks enters the record of every call: "backbone" a feature extractor, "box_head" blocks
+that run on regions. Where no ledger is open nothing is kept. An inner ledger takes what is entered while it is open.
+
+A backward pass that recomputes activations (torch.utils.checkpoint) repeats calls that have been entered before: it
+sees the sizes that the forward pass saw, whether or not the ledger is still open, and enters nothing.
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Iterator, Mapping, Optional, Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from sact_det.base.recording import is_recording
+from sact_det.rule.padding import Geometry, Sizes, own_sizes
+from sact_det.rule.ponder import PonderRecord
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call of a part entered, and whether autograd recorded it."""
+
+    record: PonderRecord
+    regions: Optional[Sequence[int]]
+    has_gradient: bool
+
+
+class Ledger(Mapping[str, list[PonderRecord]]):
+    """Part -> its PonderRecords, in the order of the calls. `open` makes one.
+
+    Args:
+        sizes: (height, width) of each image of the batch, or None: the images fill it.
+    """
+
+    def __init__(self, sizes: Optional[Sizes] = None):
+        self.sizes = None if sizes is None else Geometry.of(sizes)
+        self.backward_pass = torch._C._current_graph_task_id()
+        self._calls: dict[str, list[_Call]] = {}
+
+    def __getitem__(self, part: str) -> list[PonderRecord]:
+        return [call.record for call in self._calls[part]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._calls)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, part: str, call: _Call) -> None:
+        """Enters a call. Raises ValueError if it does not account for each of the images."""
+        found, regions = len(call.record.dense_flops), call.regions
+        if regions is not None and sum(regions) != found:
+            raise ValueError(f"`regions`: {part!r} ran on {found} regions; got {list(regions)}")
+        images = found if regions is None else len(regions)
+        if self.sizes is not None and images != len(self.sizes):
+            raise ValueError(f"the ledger is open for {len(self.sizes)} images; {part!r} ran on {images}")
+        self._calls.setdefault(part, []).append(call)
+
+    def cost(self, part: str) -> Tensor:
+        """A part's ponder cost (eq. 13), a differentiable scalar: the mean over a call's images or regions.
+
+        Several calls are summed; a call without regions costs nothing.
+
+        Raises:
+            ValueError: the part entered nothing.
+            RuntimeError: gradients are enabled now, but were not when the part ran, as in reentrant checkpointing; the
+                cost could not be learned from.
+        """
+        if part not in self._calls:
+            raise ValueError(f"no part of the network entered what {part!r} spent; entered: {list(self)}")
+        calls = self._calls[part]
+        if torch.is_grad_enabled() and not all(call.has_gradient for call in calls):
+            raise RuntimeError(
+                f"what {part!r} spent has no gradient: it ran without, under torch.no_grad or in a "
+                "torch.utils.checkpoint that is reentrant (use_reentrant=False is not)"
+            )
+        costs = [call.record.mean_cost() for call in calls]
+        return torch.stack([cost.mean() if len(cost) else cost.sum() for cost in costs]).sum()
+
+    def flops(self, part: str) -> Tensor:
+        """int64 [N]: what each image took in a part, in all its regions and calls."""
+        return torch.stack([_by_image(call.record.flops, call.regions) for call in self._calls[part]]).sum(0)
+
+
+_open: ContextVar[Optional[Ledger]] = ContextVar("ledger", default=None)
+# Storage of a batch -> (offset, shape) -> where its images end. A recomputation gets the batch itself or an alias.
+_seen: WeakKeyDictionary = WeakKeyDictionary()
+
+
+@contextmanager
+def open(sizes: Optional[Sizes] = None) -> Iterator[Ledger]:
+    """A ledger for one batch, in this thread.
+
+    Args:
+        sizes: (height, width) of each image, top left in the batch, or None: the images fill it.
+    """
+    ledger = Ledger(sizes)
+    token = _open.set(ledger)
+    try:
+        yield ledger
+    finally:
+        _open.reset(token)
+
+
+def enter(part: str, record: PonderRecord, regions: Optional[Sequence[int]] = None) -> None:
+    """Enters what a call of a part spent into the open ledger, if there is one.
+
+    Args:
+        part: "backbone", "box_head".
+        record: of the call, N images; with `regions`, N regions.
+        regions: how many regions each image has.
+
+    Raises:
+        ValueError: the record is not one of the ledger's images, or not one of so many regions.
+    """
+    ledger = _current()
+    if ledger is not None:
+        ledger.add(part, _Call(record, regions, torch.is_grad_enabled()))
+
+
+def is_read() -> bool:
+    """Whether somebody reads what this call spends, or did when a backward pass repeats it."""
+    return _current() is not None or torch._C._current_graph_task_id() != -1
+
+
+def sizes_of(batch: Tensor) -> Optional[Geometry]:
+    """Where each image of a batch [N, C, H, W] ends; None: they fill it, and so they do where no ledger is open.
+
+    Raises:
+        ValueError: the open ledger is one of other images.
+    """
+    ledger = _current()
+    if is_recording():  # which has no backward pass, and may have no storages
+        return None if ledger is None else _fitting(ledger, batch)
+    key = (batch.storage_offset(), batch.shape)
+    if ledger is None:
+        repeated = torch._C._current_graph_task_id() != -1
+        return _seen.get(batch.untyped_storage(), {}).get(key) if repeated else None
+    sizes = _fitting(ledger, batch)
+    _seen.setdefault(batch.untyped_storage(), {})[key] = sizes
+    return sizes
+
+
+def _current() -> Optional[Ledger]:
+    """The open ledger, unless a backward pass repeats what it was opened for."""
+    ledger = _open.get()
+    if ledger is None or ledger.backward_pass != torch._C._current_graph_task_id():
+        return None
+    return ledger
+
+
+def _fitting(ledger: Ledger, batch: Tensor) -> Optional[Geometry]:
+    sizes, shape = ledger.sizes, tuple(batch.shape)
+    if sizes is None:
+        return None
+    if len(sizes) != shape[0] or any(h > shape[2] or w > shape[3] for h, w in sizes):
+        raise ValueError(f"the ledger is open for images of {list(sizes)}; a batch {list(shape)} needs one of its own")
+    return own_sizes(sizes, (batch.shape[2], batch.shape[3]))
+
+
+def _by_image(flops: Tensor, regions: Optional[Sequence[int]]) -> Tensor:
+    """int64 [regions] -> [N]."""
+    if regions is None:
+        return flops
+    sums = [own.sum() for own in flops.split(list(regions))] if len(regions) else []
+    return torch.stack(sums) if sums else flops.new_zeros(0)
