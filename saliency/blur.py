@@ -55,7 +55,7 @@ class ReflectingBlur:
 
 
 def gaussian_blur(values: np.ndarray, sigma: Sigma) -> np.ndarray:
-    """`values`, float [H, W], blurred once; see `ReflectingBlur.blurred`."""
+    """`values`, float [H, W], blurred once. Sigma, result and errors are those of `ReflectingBlur.blurred`."""
     return ReflectingBlur(values).blurred(sigma)
 
 

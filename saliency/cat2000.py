@@ -112,7 +112,7 @@ class Statistics:
 
     @classmethod
     def of(cls, dataset: FixationDataset) -> "Statistics":
-        """The statistics of a data set."""
+        """Counts what a data set holds."""
         sizes = [len(indices) for indices in dataset.categories.values()]
         shapes = Counter(image.shape for image in dataset)
         return cls(

@@ -33,7 +33,7 @@ class FixationImage:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width)."""
+        """(height, width) of the image, in pixels."""
         return self.fixations.shape
 
     def pixels(self) -> np.ndarray:
@@ -83,7 +83,7 @@ class FixationDataset(Sequence[FixationImage]):
         return found
 
     def subset(self, indices: Iterable[int]) -> "FixationDataset":
-        """The images of these indices."""
+        """A data set of the images of these indices, in this order. Raises InputError if there are none."""
         return FixationDataset(self.name, [self.images[index] for index in indices], self.skipped)
 
     def halves(self, skip_bad: bool = False) -> tuple["FixationDataset", "FixationDataset"]:

@@ -36,14 +36,14 @@ class Split:
 
 
 def halves(dataset: FixationDataset, skip_bad: bool = False) -> list[Split]:
-    """The paper's protocol, one split: see `FixationDataset.halves`."""
+    """The paper's protocol, one split of `FixationDataset.halves`: tuned on the first halves, scored on the second."""
     index = {image.name: number for number, image in enumerate(dataset)}
     first, second = dataset.halves(skip_bad)
     return [Split([index[image.name] for image in first], [index[image.name] for image in second])]
 
 
 def folds(dataset: FixationDataset, number: int) -> list[Split]:
-    """Every image is scored once, with what was tuned on the other folds: see `FixationDataset.folds`."""
+    """Splits of `FixationDataset.folds`: every image is scored once, with what was tuned on the other folds."""
     parts = dataset.folds(number)
     return [Split(sorted(set(range(len(dataset))) - set(part)), part) for part in parts]
 
@@ -110,7 +110,7 @@ class Method:
 
     @property
     def title(self) -> str:
-        """ "<model>, <stage>"."""
+        """What notices call the method: "<model>, <stage>"."""
         return f"{self.model}, {self.stage}"
 
 
@@ -142,7 +142,7 @@ class Evaluation:
 
     @property
     def categories(self) -> dict[str, list[int]]:
-        """Rows of `Row.scores` of every category."""
+        """By category, the numbers of its images among the scored ones, in order."""
         found: dict[str, list[int]] = {}
         for row, index in enumerate(self.indices):
             found.setdefault(self.dataset[index].category, []).append(row)
@@ -150,14 +150,14 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> dict[Optional[str], list[Intervals]]:
-        """For all images (None) and every category: means and bootstrap intervals, row by row."""
+        """For all images (None) and every category: a mean and its bootstrap interval for each row and metric."""
         groups: dict[Optional[str], list[int]] = {None: list(range(len(self.indices)))}
         groups.update(self.categories)
         return {name: self._summarized([row.scores[images] for row in self.rows]) for name, images in groups.items()}
 
     @cached_property
     def above_center(self) -> list[Intervals]:
-        """Of the difference to the centre baseline on the same images, row by row; over all images."""
+        """The same of the difference to the first row, the centre baseline, on the same images; over all of them."""
         return self._summarized([row.scores - self.rows[0].scores for row in self.rows])
 
     def _summarized(self, scores: Sequence[np.ndarray]) -> list[Intervals]:
@@ -197,7 +197,7 @@ def evaluate(
 
 
 def center_methods(center: CenterBaseline, splits: int) -> list[Method]:
-    """The given baseline, then the other kinds."""
+    """The given baseline as a method, then the other kinds, each for so many splits."""
     kinds = (center, *(CenterBaseline(kind) for kind in KINDS if kind != center.kind))
     return [Method(CENTER, one.kind, [PostProcessing(multiplier=np.inf, center=one)] * splits) for one in kinds]
 
@@ -240,7 +240,7 @@ class _Scoring:
     settings: Settings
 
     def __call__(self, number: int) -> np.ndarray:
-        """float64 [methods, metrics]."""
+        """The scores of the image of this number among the scored ones, float64 [methods, metrics]."""
         index = self.indices[number]
         image = self.dataset[index]
         truth = Reference(self.dataset, index, self.settings.density_sigma, self.settings.center)

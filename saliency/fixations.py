@@ -88,12 +88,12 @@ class Fixations:
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """Row-major pixel numbers, int64 [n]."""
+        """The pixels of the fixations, numbered row by row, int64 [n]."""
         return self.y * self.shape[1] + self.x
 
     @cached_property
     def distinct_pixels(self) -> np.ndarray:
-        """The same, each once, ascending."""
+        """The fixated pixels, numbered row by row, each once, ascending: int64."""
         return np.unique(self.pixels)
 
     def distinct(self) -> "Fixations":
@@ -110,7 +110,7 @@ class Fixations:
         return Fixations(np.minimum(x, shape[1] - 1), np.minimum(y, shape[0] - 1), shape)
 
     def counts(self) -> np.ndarray:
-        """Fixations on every pixel, int64 [H, W]."""
+        """How many fixations there are on every pixel, int64 [H, W]."""
         return np.bincount(self.pixels, minlength=self.shape[0] * self.shape[1]).reshape(self.shape)
 
     def density(self, sigma: float = DENSITY_SIGMA) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError
 from saliency.fixations import Fixations, FixationsLike, as_fixations
+from saliency.postprocess import min_max
 from saliency.ranks import step_sum
 
 EPSILON = 2.2204e-16  # the program's `eps`
@@ -100,7 +101,7 @@ def auc_borji(
     """
     values = _checked_map(saliency_map)
     where = _checked_fixations(fixations, values)
-    values = _stretched(values).reshape(-1)
+    values = min_max(values).reshape(-1)
     drawn = np.random.default_rng(seed).integers(values.size, size=(_positive(splits), len(where)))
     return _mean_stepped_area(values[where.pixels], values[drawn], step)
 
@@ -141,7 +142,7 @@ def shuffled_auc(
     candidates = others.distinct_pixels
     rows = np.tile(candidates, (_positive(splits), 1))
     drawn = np.random.default_rng(seed).permuted(rows, axis=1)[:, : len(where)]
-    values = _stretched(values).reshape(-1)
+    values = min_max(values).reshape(-1)
     return _mean_stepped_area(values[where.pixels], values[drawn], step)
 
 
@@ -225,7 +226,7 @@ def _as_map(values: np.ndarray, name: str = "saliency_map") -> np.ndarray:
 
 
 def _checked_map(values: np.ndarray, name: str = "saliency_map") -> np.ndarray:
-    """The same, all finite. Raises InputError."""
+    """[H, W], contiguous, float32 or float64, all finite. Raises InputError."""
     values = _as_map(values, name)
     # A sum is the quickest look at every value; one that overflows is looked into.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -261,14 +262,8 @@ def _constant(values: np.ndarray) -> bool:
     return bool(values.min() == values.max())
 
 
-def _stretched(values: np.ndarray) -> np.ndarray:
-    """Between 0 and 1; a constant map becomes 0."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
-
-
 def _distribution(values: np.ndarray, stretch: bool) -> np.ndarray:
-    """float64 [H, W], >= 0, sum 1."""
+    """The map as a probability distribution, float64 [H, W], >= 0, sum 1; its least value becomes 0 to `stretch` it."""
     low = values.min()
     values = values.astype(np.float64) - (low if stretch or low < 0 else 0)
     total = values.sum()

@@ -143,5 +143,5 @@ class PostProcessing:
         return replace(self, sigma=sigma, multiplier=multiplier)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON and fingerprints."""
+        """The attributes by name, as plain values for JSON and fingerprints."""
         return asdict(self)

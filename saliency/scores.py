@@ -36,18 +36,18 @@ class Reference:
 
     @cached_property
     def density(self) -> np.ndarray:
-        """float64 [H, W], sum 1."""
+        """The fixations blurred to a density, float64 [H, W], sum 1."""
         return self.fixations.density(self._density_sigma)
 
     @cached_property
     def other_fixations(self) -> Fixations:
-        """Of all other images, scaled to this one."""
+        """The fixations of all other images, scaled to this one."""
         others = (image.fixations for number, image in enumerate(self._dataset) if number != self._index)
         return pooled(others, self.fixations.shape)
 
     @cached_property
     def baseline(self) -> np.ndarray:
-        """float64 [H, W]."""
+        """The baseline's map, float64 [H, W]."""
         return self._baseline.map(self.fixations.shape)
 
 

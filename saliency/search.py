@@ -54,7 +54,7 @@ class Grid:
 
     @classmethod
     def mit(cls) -> "Grid":
-        """9 sigmas x 11 weights."""
+        """The grid of the MIT benchmark: 9 sigmas x 11 weights."""
         return cls.from_weights(MIT_SIGMAS, MIT_WEIGHTS)
 
 
@@ -147,7 +147,7 @@ class _Task:
     density_sigma: float
 
     def __call__(self, index: int) -> np.ndarray:
-        """float64 [sigmas, multipliers]."""
+        """The scores of the image of this index, float64 [sigmas, multipliers]."""
         image = self.dataset[index]
         try:
             truth = Reference(self.dataset, index, self.density_sigma)

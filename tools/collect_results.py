@@ -42,7 +42,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The content of the json."""
+    """The content of the json: title, data set, machine and rows of runs. Raises InputError."""
     gathered: list[dict[str, Any]] = []
     for name, *folders in rows:
         if not folders:

@@ -59,7 +59,7 @@ def refuse_copies(environment: Mapping[str, str], num_machines: int = 1) -> None
 
 
 class _Terminated(SystemExit):
-    """Raised by SIGTERM."""
+    """What SIGTERM raises in this process, so that it ends as by an exit."""
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def read_text(path: Union[str, Path], missing: str = "no such file", kind: str =
 
 
 def read_json(path: Union[str, Path], missing: str = "no such file") -> Any:
-    """The value that a JSON file holds; see `parse_json`. Arguments and errors as `read_text`'s."""
+    """The value that a JSON file holds, as `parse_json` has it. Arguments and errors are those of `read_text`."""
     return parse_json(read_text(path, missing, "json"), path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
 from sact_det.base.errors import InputError, one_line
 from sact_det.data.labelled_images import LabelledImages
@@ -56,8 +57,8 @@ class _Inert:
 class _InertUnpickler(pickle.Unpickler):
     """Builds numbers, strings, lists and dicts; arrays stay `_Inert`. Raises UnpicklingError for anything else."""
 
+    @override
     def find_class(self, module: str, name: str) -> Any:
-        """A stand-in."""
         if (module, name) not in _ARRAYS:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return _Inert
@@ -96,12 +97,12 @@ class CifarPython(LabelledImages):
         self._first = np.repeat(np.cumsum([0, *map(len, labels)])[:-1], [len(part) for part in labels])
         super().__init__(classes, np.concatenate(labels))
 
+    @override
     def name(self, index: int) -> str:
-        """Path, batch and number of the image in it, from 0."""
         return f"{self._path}: {self._batch[index]}: image {index - self._first[index]}"
 
+    @override
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 RGB [32, 32, 3]."""
         return np.ascontiguousarray(self._pixels[index].transpose(1, 2, 0))
 
 
@@ -139,7 +140,7 @@ def _class_names(meta: Any) -> list[str]:
 
 
 def _images_and_labels(num_classes: int, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [n, 3, 32, 32] and int64 [n]."""
+    """The images of a batch, uint8 [n, 3, 32, 32], and their labels, int64 [n]. Raises ValueError."""
     images = _bytes_array(batch[b"data"]).reshape(-1, *_SHAPE)
     labels = np.array(batch[b"labels"])
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from sact_det.base.errors import InputError
 from sact_det.data.image_files import IMAGE_SUFFIXES, is_image_name, read_encoded
@@ -41,10 +42,10 @@ class ClassFolders(EncodedImages):
     def _path(self, index: int) -> Path:
         return self._root / self.classes[self.labels[index]] / os.fsdecode(self._names[index])
 
+    @override
     def name(self, index: int) -> str:
-        """The path of the image."""
         return str(self._path(index))
 
+    @override
     def encoded(self, index: int) -> bytes:
-        """The image file."""
         return read_encoded(self._path(index))

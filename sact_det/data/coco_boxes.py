@@ -61,7 +61,7 @@ class CocoBoxes(NamedTuple):
 
 
 def coco_boxes(json_file: Union[str, Path], content: dict[str, Any]) -> CocoBoxes:
-    """The boxes of a file, every one judged.
+    """The boxes of a file inside their images, with remarks on what is unusual.
 
     Boxes are clipped to their images, and left out where nothing remains: training could not see more, and an
     evaluation that asks for it would count as missed what nobody can find.

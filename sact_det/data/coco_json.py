@@ -150,7 +150,7 @@ class _Entry:
         return value
 
     def raw(self, name: str) -> Any:
-        """The value of a field as it is, None if it is missing."""
+        """The value of a field as the file has it, of any type; None if it is missing."""
         return self._fields.get(name)
 
     def error(self, problem: str) -> InputError:

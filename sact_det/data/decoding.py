@@ -60,7 +60,7 @@ def decode_rgb(encoded: bytes, upright: bool = True) -> np.ndarray:
         upright: False leaves out what EXIF data says. A TIFF's own orientation is part of its format, and applied.
 
     Raises:
-        InputError: it is no image, or one that is refused (see the module); the message does not name the file.
+        InputError: it is no image, or one that is refused by the rule above; the message does not name the file.
         Exception: whatever decoders raise where an image is damaged.
     """
     with _opened(encoded) as image:
@@ -138,7 +138,7 @@ def _raw_mode(arguments: object) -> str:
 
 
 def _top(image: Image.Image, samples: np.ndarray) -> float:
-    """The sample that means full brightness."""
+    """The value of a sample of full brightness. Raises InputError if the file does not say."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     for tag in (_MAX_SAMPLE, _S_MAX_SAMPLE):
         if tag in tags:
@@ -160,7 +160,7 @@ def _eight_bits(samples: np.ndarray, top: float) -> np.ndarray:
 
 
 def _colored(pixels: np.ndarray) -> np.ndarray:
-    """RGB [H, W, 3], of grey or RGBA, too."""
+    """Grey levels [H, W], or RGB or RGBA [H, W, C], as RGB [H, W, 3]."""
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., :3])
 
 
@@ -170,7 +170,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _noted_orientation(image: Image.Image) -> int:
-    """What is still to be done: Pillow turns a TIFF by itself, and says the size that it will have."""
+    """The EXIF orientation to apply; 1 for a TIFF, which Pillow turns by itself, and whose size it says as turned."""
     if image.format == "TIFF":
         return 1
     try:

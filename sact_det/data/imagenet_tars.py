@@ -11,6 +11,7 @@ from typing import Sequence
 
 import numpy as np
 from scipy.io import loadmat
+from typing_extensions import override
 
 from sact_det.base.errors import InputError, one_line
 from sact_det.data.image_files import is_image_name
@@ -46,12 +47,12 @@ class TarImages(EncodedImages):
         self._names = index.names[files]
         super().__init__(classes, labels)
 
+    @override
     def name(self, index: int) -> str:
-        """Tar and member."""
         return f"{self._tars[self._tar[index]]}: {os.fsdecode(self._names[index])}"
 
+    @override
     def encoded(self, index: int) -> bytes:
-        """The image file."""
         offset, size = self._range[index].tolist()
         with open(self._tars[self._tar[index]], "rb") as file:
             file.seek(offset)
@@ -108,7 +109,7 @@ class ValidationTar(TarImages):
 
 
 def _images(index: TarIndex) -> np.ndarray:
-    """Which files are images."""
+    """The numbers, int64 [M], of the files that are images by their names."""
     return np.flatnonzero([is_image_name(os.fsdecode(name)) for name in index.names.tolist()])
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from sact_det.base.errors import InputError
 from sact_det.base.npz_file import read_arrays
@@ -51,10 +52,10 @@ class JpegNpz(EncodedImages):
         self._jpeg = jpeg
         super().__init__(classes.tolist(), label.astype(np.int64))
 
+    @override
     def name(self, index: int) -> str:
-        """File and number of the image, from 0."""
         return f"{self._path}: image {index}"
 
+    @override
     def encoded(self, index: int) -> bytes:
-        """The image file."""
         return self._jpeg[self._ends[index] : self._ends[index + 1]].tobytes()

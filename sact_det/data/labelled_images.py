@@ -1,8 +1,10 @@
 """Images, each with one label: what every layout of a classification data set becomes."""
 
+from abc import abstractmethod
 from typing import Any, Sequence, Union, overload
 
 import numpy as np
+from typing_extensions import override
 
 from sact_det.data.decoding import decode_rgb, decode_size
 from sact_det.data.image_files import naming_image
@@ -23,16 +25,16 @@ class LabelledImages(Sequence[dict[str, Any]]):
         self.classes = list(classes)
         self.labels = labels
 
+    @abstractmethod
     def name(self, index: int) -> str:
-        """Where the image comes from."""
-        raise NotImplementedError
+        """What error messages call the image: its path, or its file and its place in it, counted from 0."""
 
+    @abstractmethod
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 RGB [H, W, 3]. Raises InputError, naming the image, if it cannot be read."""
-        raise NotImplementedError
+        """The image, uint8 RGB [H, W, 3]. Raises InputError, naming the image, if it cannot be read."""
 
     def size(self, index: int) -> tuple[int, int]:
-        """(H, W) of the image. Raises InputError, naming the image, if it cannot be read."""
+        """(height, width) of the image. Raises InputError, naming the image, if it cannot be read."""
         height, width = self.pixels(index).shape[:2]
         return height, width
 
@@ -57,18 +59,18 @@ class LabelledImages(Sequence[dict[str, Any]]):
 
 
 class EncodedImages(LabelledImages):
-    """Labelled images that lie somewhere as image files (JPEG, PNG, ...)."""
+    """Labelled images that lie somewhere as image files (JPEG, PNG, ...), decoded by the rule of decoding.py."""
 
+    @abstractmethod
     def encoded(self, index: int) -> bytes:
-        """The image file."""
-        raise NotImplementedError
+        """The bytes of the image file."""
 
+    @override
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 RGB [H, W, 3], by the rule of decoding.py. Raises InputError, naming the image, where it is refused."""
         with naming_image(self.name(index)):
             return decode_rgb(self.encoded(index))
 
+    @override
     def size(self, index: int) -> tuple[int, int]:
-        """(H, W), without decoding the image. Raises InputError, naming the image, if it is none."""
         with naming_image(self.name(index)):
             return decode_size(self.encoded(index))

@@ -48,7 +48,7 @@ class TarIndex:
 
 
 def tar_index(tars: Sequence[Path]) -> TarIndex:
-    """Of all of these tars. Raises InputError if one is missing or broken."""
+    """The index of these tars, kept or made anew. Raises InputError if one is missing or broken."""
     for path in tars:
         if not path.is_file():
             raise InputError(f"{path}: no such file")

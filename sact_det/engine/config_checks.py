@@ -24,14 +24,14 @@ def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def defaults() -> CfgNode:
-    """Detectron2's config with our keys, nothing changed."""
+    """A new config: Detectron2's keys and ours, all with their default values."""
     cfg = get_cfg()
     add_sact_config(cfg)
     return cfg
 
 
 def value_of(cfg: CfgNode, key: str) -> Any:
-    """The value of a full key."""
+    """The value of a full key, such as "MODEL.SACT.TAU"."""
     for name in key.split("."):
         cfg = cfg[name]
     return cfg

@@ -138,7 +138,7 @@ def _check_run(run: _Entry) -> None:
 
 
 def _evaluator(run: _Entry) -> str:
-    """Which kind of results the run has."""
+    """The key of COLUMNS (table.py) whose kind of results a run has."""
     results = run.at("results")
     evaluator = next((name for name in COLUMNS if _has(results, name)), None)
     if evaluator is None:

@@ -75,7 +75,7 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _escaped(name: str) -> str:
-    """A name in one cell."""
+    """A name as the text of one cell."""
     return printable(name).replace("|", "\\|")
 
 
@@ -84,7 +84,7 @@ def _cell(mean: float, deviation: float, digits: int) -> str:
 
 
 def _units(row: dict[str, Any], evaluator: str) -> str:
-    """Mean over runs, e.g. "2.8, 3.1, 4.3"."""
+    """Units per block, each the mean over runs, e.g. "2.8, 3.1, 4.3"."""
     keys = sorted(key for key in row["runs"][0]["results"][evaluator] if key.endswith("_units"))
     means = (mean_and_deviation(values(row, Column("", evaluator, key)))[0] for key in keys)
     return ", ".join(f"{mean:.2f}" for mean in means)

@@ -40,7 +40,7 @@ class PonderedImage:
     numbers: Mapping[str, Any]
 
     def ponder_map(self) -> np.ndarray:
-        """float32 [H, W], as `PonderRecord.map`."""
+        """The ponder cost of every pixel, float32 [H, W], by the rule of `PonderRecord.map`."""
         height, width = self.image.shape[:2]
         return np.sum([resize_nearest(cost, (height, width)) for cost in self.block_costs.values()], axis=0)
 
