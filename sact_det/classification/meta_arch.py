@@ -11,13 +11,12 @@ from torch import Tensor
 
 from sact_det.base.transfer import to_device, to_host
 from sact_det.classification.model import Classifier
-from sact_det.engine.logged import block_means, log_after_backward
+from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import spec_from_config
 from sact_det.network.classifier import FAMILIES, ClassifierOutput
 from sact_det.network.freeze import freeze
 from sact_det.network.spec import NetworkSpec
-from sact_det.pictures.panels import draw_ponder_map
 
 
 @META_ARCH_REGISTRY.register()
@@ -127,8 +126,7 @@ class SACTClassifier(Classifier):
         log_after_backward(values, loss)
         if self.vis_period > 0 and storage.iter % self.vis_period == 0:
             image = batched_inputs[0]["image"].permute(1, 2, 0).byte().cpu().numpy()
-            picture = draw_ponder_map(ponder.image(0).detached().map((height, width))[0].cpu().numpy(), image=image)
-            storage.put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))
+            put_ponder_map(ponder, image)
 
 
 def _outputs(output: ClassifierOutput) -> list[dict[str, Any]]:

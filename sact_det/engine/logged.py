@@ -1,12 +1,15 @@
-"""Numbers of a step for Detectron2's event storage, read once and late: no wait for a GPU amid the forward pass."""
+"""What a step leaves in Detectron2's event storage: numbers, read once and late (no wait for a GPU amid the forward
+pass), and pictures."""
 
 from typing import Mapping, Optional
 
+import numpy as np
 import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from sact_det.rule.ponder import BlockPonder
+from sact_det.pictures.panels import draw_ponder_map
+from sact_det.rule.ponder import BlockPonder, PonderRecord
 
 
 def log_after_backward(values: Mapping[str, Tensor], loss: Optional[Tensor] = None) -> None:
@@ -40,3 +43,15 @@ def block_means(blocks: Mapping[str, BlockPonder]) -> dict[str, Tensor]:
         means[f"sact/{name}_cost"] = block.mean_cost().mean()
         means[f"sact/{name}_units"] = block.mean_units().mean()
     return means
+
+
+def put_ponder_map(ponder: PonderRecord, image: np.ndarray) -> None:
+    """Puts the first image of a batch beside its ponder map.
+
+    Args:
+        ponder: of the batch.
+        image: uint8 RGB [H, W, 3], as the network saw it.
+    """
+    size = (image.shape[0], image.shape[1])
+    picture = draw_ponder_map(ponder.image(0).detached().map(size)[0].cpu().numpy(), image=image)
+    get_event_storage().put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))

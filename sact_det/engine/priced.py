@@ -10,9 +10,8 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.base.transfer import to_host
-from sact_det.engine.logged import block_means, log_after_backward
+from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
-from sact_det.pictures.panels import draw_ponder_map
 from sact_det.rule import ledger
 from sact_det.rule.ledger import Ledger
 
@@ -105,9 +104,7 @@ class Priced:
         storage, period = get_event_storage(), getattr(self, "vis_period", 0)
         if period > 0 and storage.iter % period == 0 and "backbone" in spent:
             image = convert_image_to_rgb(batched_inputs[0]["image"].permute(1, 2, 0), self.input_format)
-            ponder_map = spent["backbone"][-1].image(0).detached().map(_sizes(batched_inputs)[0])[0]
-            picture = draw_ponder_map(ponder_map.cpu().numpy(), image=image)
-            storage.put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))
+            put_ponder_map(spent["backbone"][-1], image)
 
 
 def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -51,7 +51,9 @@ class Geometry(Sequence[tuple[int, int]]):
         return sizes if isinstance(sizes, cls) else cls(sizes)
 
     def behind(self, stride: int) -> "Geometry":
-        """That behind a layer of a stride."""
+        """That behind a layer of a stride; itself for stride 1."""
+        if stride == 1:
+            return self
         if stride not in self._behind:
             sizes = [strided_size(size, stride) for size in self._sizes]
             self._behind[stride] = Geometry(sizes, (self, stride))

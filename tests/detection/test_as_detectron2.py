@@ -21,6 +21,7 @@ from sact_det.detection.backbone import SACTBackbone, is_read
 from sact_det.detection.predictor import Predictor
 from sact_det.network.block import EXECUTIONS
 from sact_det.network.norm import FrozenBatchNorm2d
+from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
@@ -105,6 +106,50 @@ def test_a_norm_that_nothing_reads_rests_and_its_files_fit(weights):
     assert not [name for name in without if name.startswith("backbone.")]  # which DDP would wait for
     assert set(model.backbone(torch.zeros(1, 3, 32, 32))) == {"res4"} == set(model.backbone.output_shape())
     Predictor(load_config(TINY, overrides))
+
+
+@pytest.mark.parametrize(
+    ("features", "blocks", "norms"),
+    [
+        (("res2",), 1, ["res2_norm"]),
+        (("res3_relu", "res2"), 2, ["res3_norm"]),
+        (("res2_relu", "res3_relu", "res4_relu", "res5_relu"), 4, ["res2_norm", "res3_norm", "res4_norm", "res5_norm"]),
+        (("res5", "res3_relu"), 4, ["res3_norm", "res5_norm"]),
+    ],
+)
+def test_a_backbone_has_the_blocks_and_norms_that_its_features_need(features, blocks, norms):
+    backbone = SACTBackbone(spec=ResNetV2Spec(units=(1, 2, 1, 2), base_channels=8), out_features=features).eval()
+    parts = [name for name, _ in backbone.named_children()]
+    assert parts == ["stem", *(f"block{index}" for index in range(1, blocks + 1)), *norms]
+    with torch.no_grad():
+        found = backbone(torch.rand(1, 3, 70, 90))
+    assert tuple(found) == features == tuple(backbone.output_shape())
+    for name, shape in backbone.output_shape().items():
+        assert found[name].shape == (1, shape.channels, -(-70 // shape.stride), -(-90 // shape.stride))
+        assert (found[name].min() >= 0) == name.endswith("_relu")
+    read = {name.replace("_relu", "_norm") for name in features if name.endswith("_relu")}
+    assert {name for name in norms if not isinstance(backbone.get_submodule(name), FrozenBatchNorm2d)} == read
+    backbone.freeze(blocks + 1)
+    assert not [name for name, p in backbone.named_parameters() if p.requires_grad and ".halting." not in name]
+
+
+def test_a_rectified_feature_is_the_next_blocks_first_pre_activation():
+    spec = ResNetV2Spec(units=(1, 2, 1, 2), base_channels=8)
+    backbone = SACTBackbone(spec=spec, out_features=["res3", "res3_relu", "res4"]).eval()
+    first = backbone.block3.units[0]
+    torch.nn.init.uniform_(first.preact.running_mean)
+    backbone.res3_norm.load_state_dict(first.preact.state_dict())
+    read = []
+    first.conv1.register_forward_hook(lambda module, inputs, output: read.append(inputs[0]))
+    with torch.no_grad():
+        features = backbone(torch.rand(2, 3, 40, 56))
+    assert torch.equal(read[0], features["res3_relu"]) and not torch.equal(features["res3"], features["res3_relu"])
+
+
+@pytest.mark.parametrize("features", [(), ("res6",), ("stem",), ("res4", "res4_norm"), ("res5_relu",)])
+def test_a_backbone_names_the_features_there_are(features):
+    with pytest.raises(ValueError, match=r"`out_features` must be one of 'res2', 'res2_relu', .*; got '"):
+        SACTBackbone(spec=ResNetV2Spec(units=(1, 1, 1), base_channels=8), out_features=features)
 
 
 def test_given_boxes_come_back_with_the_account_of_their_image(weights):

@@ -61,7 +61,8 @@ def test_what_is_made_of_the_sizes_is_made_once_for_all_blocks_and_read_by_nobod
         behind = geometry.behind(2).behind(2)
         mask, counts = behind.mask((2, 3), CPU), behind.counts(CPU)
     assert not reads.counts
-    assert Geometry.of(geometry) is geometry and geometry.behind(2).behind(2) is behind
+    assert Geometry.of(geometry) is geometry is geometry.behind(1) and geometry.behind(2).behind(2) is behind
+    assert behind.counts(CPU) is counts
     assert behind.mask((2, 3), CPU) is mask and valid_mask(behind, (2, 3), CPU) is mask
     assert behind == [(2, 2), (1, 3)] and counts.tolist() == [4, 3] == mask.sum((1, 2, 3)).tolist()
     assert behind.tensor(CPU).tolist() == [[2, 2], [1, 3]]
