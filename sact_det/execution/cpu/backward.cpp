@@ -1,10 +1,10 @@
 // The backward pass of a residual unit in training.
 //
-// A unit computes x' = x + f(x) and adds r f(x) to the block's output and f(x) to the sums over each image, so that the
-// gradient of f at an active position is that of x', plus r times the output's, plus the sums'. It is never written to
-// memory as a whole: whoever needs it adds the three up again. Gradients of weights are products over positions
-// (weight_gradient.h); what flows back through the 3x3 convolution is gathered, not scattered. So every float has one
-// thread that computes it in one order, whatever the number of threads.
+// A unit computes x' = x + f(x), adds r f(x) to the block's output and f(x) to the sums over each image. So the gradient of
+// f at an active position is that of x', plus r times the output's, plus the sums'. It is never written to memory as a
+// whole: the three are added up again wherever it is read. Gradients of weights are products over positions
+// (weight_gradient.h). The gradient of conv2's input is gathered, not scattered. So one thread computes every float, in one
+// order, whatever the number of threads.
 
 #include <omp.h>
 
@@ -14,7 +14,7 @@
 
 extern "C" {
 
-// Gradients may be null where there are none, and where none are wanted.
+// Gradients may be null: where there are none, and where none are wanted.
 struct BackwardPass {
     const float* x;              // as in the forward pass, like all up to `remaining`
     const int32_t* x_rows;
@@ -33,11 +33,11 @@ struct BackwardPass {
     float* grad_conv2;           // [width, 9, width]
     float* grad_conv3;           // [out_channels, width]
     float* grad_shortcut;        // [out_channels, in_channels]
-    float* turned_conv3;         // [width + 1, out_channels]: transposed; the last row is the bias's
-    float* turned_shortcut;      // [in_channels, out_channels]: transposed
+    float* grad_conv3_transposed;     // [width + 1, out_channels], room to work; the last row is the bias's gradient
+    float* grad_shortcut_transposed;  // [in_channels, out_channels], room to work
     float* grad_inner;           // [num_reads, whole_vectors(width)], room to work
     float* grad_middle;          // [num_writes + 1, whole_vectors(width)], room to work, or null: nothing needs it
-    int32_t* taps;               // [num_writes, 9], room to work
+    int32_t* taps;               // [num_writes, TAPS], room to work: the rows of `inner` that conv2 reads
     float* scratch;              // [threads, backward_scratch_size(unit)]
 };
 
@@ -50,7 +50,7 @@ int64_t backward_scratch_size(const TrainedUnit* unit) {
 
 namespace {
 
-// The gradient of f at output positions.
+// The gradient of a unit's residual f at output positions.
 struct ResidualGradient {
     const Sites& sites;
     const BackwardPass& pass;
@@ -63,7 +63,7 @@ struct ResidualGradient {
 
     float remaining(int64_t position) const { return pass.remaining ? pass.remaining[position] : 1.0f; }
 
-    // Columns from `column` on.
+    // Writes so many vectors of a position's gradient, from `column` on; `weight` multiplies the output's part.
     void part(int64_t position, int64_t column, int vectors, float weight, float* to) const {
         const float* image = sums(position);
         const float* state = pass.grad_state && has_row(pass.filled, position) ? pass.grad_state : nullptr;
@@ -78,6 +78,7 @@ struct ResidualGradient {
         }
     }
 
+    // Writes a position's gradient, [channels].
     void row(int64_t position, float weight, float* to) const {
         int64_t c = 0;
         for (; c + LANES <= channels; c += LANES) part(position, c, 1, weight, to + c);
@@ -87,27 +88,6 @@ struct ResidualGradient {
         store_part(to + c, last, channels - c);
     }
 };
-
-// [rows, columns] to [columns, rows], by the threads of a team; either may be null.
-void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
-    if (!from || !to) return;
-#pragma omp for schedule(static) nowait
-    for (int64_t column = 0; column < columns; column += LANES)
-        for (int64_t row = 0; row < rows; row += LANES) {
-            Vector square[LANES];
-            for (int r = 0; r < LANES; r++)
-                square[r] = row + r < rows ? load_part(from + (row + r) * columns + column, columns - column) : Vector{};
-            transpose_square(square);
-            for (int c = 0; c < std::min<int64_t>(LANES, columns - column); c++)
-                store_part(to + (column + c) * rows + row, square[c], rows - row);
-        }
-}
-
-float total(Vector v) {
-    float sum = 0;
-    for (int c = 0; c < LANES; c++) sum += v[c];
-    return sum;
-}
 
 // <a, b - c>; c may be null.
 float dot(const float* a, const float* b, const float* c, int64_t count) {
@@ -119,15 +99,15 @@ float dot(const float* a, const float* b, const float* c, int64_t count) {
     return total(sum);
 }
 
-// The product where a rectified value is positive, else 0; to rows of their own.
-struct Unrectify {
+// Epilogue: the gradient through a ReLU, which is the product where the rectified value is positive and 0 elsewhere.
+struct ReluBackward {
     const float* rectified;  // of the first row
     int64_t size;            // floats of a row
     float* to;
     const float* weights;    // of the rows, or null
-    float* dots;             // [rows] or null; += <product, rectified>
+    float* dots;             // [rows] or null; += <gradient, rectified>
 
-    void expect(int, int, int64_t, int) const {}
+    void prepare(int, int, int64_t, int) const {}
     void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
         for (int r = 0; r < count; r++) {
             const int64_t place = (first + r) * size + column;
@@ -139,14 +119,14 @@ struct Unrectify {
     }
 };
 
-// The product through the pre-activation, written or added to rows.
-struct Unnormalize {
+// Epilogue: the gradient through the pre-activation (norm and ReLU), written or added to rows.
+struct PreactivationBackward {
     const TrainedUnit& unit;
     const float* const* x;
     float* const* to;
-    const bool* adds;  // of the rows
+    const bool* adds;  // of each row: whether the gradient is added
 
-    void expect(int first, int count, int64_t column, int vectors) const {
+    void prepare(int first, int count, int64_t column, int vectors) const {
         for (int r = 0; r < count; r++)
             for (int v = 0; v < vectors; v++) {
                 __builtin_prefetch(x[first + r] + column + v * LANES);
@@ -187,33 +167,32 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
 
     Blocks middle_blocks(sites.num_writes, threads), inner_blocks(sites.num_reads, threads);
     Blocks x_blocks(sites.num_reads, threads), shortcut_blocks(sites.num_writes, threads);
-    WeightGradient conv3(pass.turned_conv3, nullptr, sites.num_writes, unit.width, 1, channels, threads, true);
-    WeightGradient shortcut(pass.turned_shortcut, nullptr, sites.num_writes, unit.in_channels, 1, channels, threads);
-    WeightGradient conv2(pass.grad_conv2, unit.scale2, sites.num_writes, unit.width, 9, unit.width, threads);
+    WeightGradient conv3(pass.grad_conv3_transposed, nullptr, sites.num_writes, unit.width, 1, channels, threads, true);
+    WeightGradient shortcut(pass.grad_shortcut_transposed, nullptr, sites.num_writes, unit.in_channels, 1, channels, threads);
+    WeightGradient conv2(pass.grad_conv2, unit.scale2, sites.num_writes, unit.width, TAPS, unit.width, threads);
     WeightGradient conv1(pass.grad_conv1, unit.scale1, sites.num_reads, unit.width, 1, unit.in_channels, threads);
 
 #pragma omp parallel num_threads(threads)
     {
         float* scratch = pass.scratch + omp_get_thread_num() * backward_scratch_size(&unit);
         pack(*factors);
-        Left<float> left;
+        LeftFactor<float> left;
         left.zeros = no_row;
         const float* sources[BLOCK_ROWS];
         float* targets[BLOCK_ROWS];
         bool adds[BLOCK_ROWS];
 
-        // Of `middle`, of `remaining`, and where the taps of every position are.
+        // The gradients of `middle` and `remaining`, and `taps`.
         middle_blocks.take([&](int64_t first, int rows) {
             float weights[BLOCK_ROWS], dots[BLOCK_ROWS];
-            left.segments = 1;
-            left.lengths[0] = channels;
+            left.set_segments(1, channels);
             for (int r = 0; r < rows; r++) {
                 const int64_t position = sites.writes[first + r];
                 const Place place = locate(position, sites.out_height, sites.out_width);
-                for (int tap = 0; tap < 9; tap++) {
-                    const int64_t at = tapped(unit, sites, place, tap);
+                for (int tap = 0; tap < TAPS; tap++) {
+                    const int64_t at = input_of_tap(unit, sites, place, tap);
                     const int32_t row = at < 0 ? -1 : sites.read_rows[at];
-                    pass.taps[(first + r) * 9 + tap] = row < 0 ? static_cast<int32_t>(sites.num_reads) : row;
+                    pass.taps[(first + r) * TAPS + tap] = row < 0 ? static_cast<int32_t>(sites.num_reads) : row;
                 }
                 weights[r] = gradient.remaining(position);
                 dots[r] = 0;
@@ -227,7 +206,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
             }
             if (pass.grad_middle)
                 multiply(left, rows, unit.back3, unit.width,
-                         Unrectify{pass.middle + first * size, size, pass.grad_middle + first * size,
+                         ReluBackward{pass.middle + first * size, size, pass.grad_middle + first * size,
                                    last ? weights : nullptr, last && pass.grad_remaining ? dots : nullptr});
             if (pass.grad_remaining)
                 for (int r = 0; r < rows; r++) pass.grad_remaining[sites.writes[first + r]] = dots[r];
@@ -247,26 +226,25 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
         shortcut.take(scratch, normalized_source, own);
         if (pass.grad_inner)
             inner_blocks.take([&](int64_t first, int rows) {
-                left.segments = 9;
-                std::fill_n(left.lengths, 9, unit.width);
+                left.set_segments(TAPS, unit.width);
                 for (int r = 0; r < rows; r++) {
                     const Place place = locate(sites.reads[first + r], sites.in_height, sites.in_width);
-                    for (int tap = 0; tap < 9; tap++) {
-                        const int64_t position = tapping(unit, sites, place, tap);
+                    for (int tap = 0; tap < TAPS; tap++) {
+                        const int64_t position = output_of_tap(unit, sites, place, tap);
                         const int32_t row = position < 0 ? -1 : sites.write_rows[position];
                         left.rows[tap][r] = row < 0 ? no_row : pass.grad_middle + row * size;
                     }
                 }
                 multiply(left, rows, unit.back2, unit.width,
-                         Unrectify{pass.inner + first * size, size, pass.grad_inner + first * size, nullptr, nullptr});
+                         ReluBackward{pass.inner + first * size, size, pass.grad_inner + first * size, nullptr, nullptr});
             });
 #pragma omp barrier
-        transpose(pass.turned_conv3, unit.width, channels, pass.grad_conv3);
-        transpose(pass.turned_shortcut, unit.in_channels, channels, pass.grad_shortcut);
+        transpose(pass.grad_conv3_transposed, unit.width, channels, pass.grad_conv3);
+        transpose(pass.grad_shortcut_transposed, unit.in_channels, channels, pass.grad_shortcut);
         conv2.take(
             scratch, [&](int64_t i) { return pass.grad_middle + i * size; },
             [&](int64_t i, int64_t tap, int64_t column, int vectors, float* to) {
-                const float* row = pass.inner + pass.taps[i * 9 + tap] * size + column;
+                const float* row = pass.inner + pass.taps[i * TAPS + tap] * size + column;
                 for (int v = 0; v < vectors; v++) store(to + v * LANES, load(row + v * LANES));
             });
         conv1.take(
@@ -281,8 +259,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
             });
         if (pass.grad_x)
             x_blocks.take([&](int64_t first, int rows) {
-                left.segments = 1;
-                left.lengths[0] = unit.width;
+                left.set_segments(1, unit.width);
                 for (int r = 0; r < rows; r++) {
                     const int64_t position = sites.reads[first + r];
                     left.rows[0][r] = pass.grad_inner + (first + r) * size;
@@ -290,13 +267,12 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
                     targets[r] = pass.grad_x + position * unit.in_channels;
                     adds[r] = pass.adds && (pass.grad_x != pass.grad_state || has_row(pass.filled, position));
                 }
-                multiply(left, rows, unit.back1, unit.in_channels, Unnormalize{unit, sources, targets, adds});
+                multiply(left, rows, unit.back1, unit.in_channels, PreactivationBackward{unit, sources, targets, adds});
             });
         if (pass.grad_x && unit.projects) {
 #pragma omp barrier
             shortcut_blocks.take([&](int64_t first, int rows) {
-                left.segments = 1;
-                left.lengths[0] = channels;
+                left.set_segments(1, channels);
                 for (int r = 0; r < rows; r++) {
                     const int64_t position = sites.writes[first + r];
                     const Place place = locate(position, sites.out_height, sites.out_width);
@@ -307,7 +283,7 @@ void train_backward(const TrainedUnit* unit_at, const Sites* sites_at, const Bac
                     targets[r] = pass.grad_x + from * unit.in_channels;
                     adds[r] = true;
                 }
-                multiply(left, rows, unit.shortcut, unit.in_channels, Unnormalize{unit, sources, targets, adds});
+                multiply(left, rows, unit.shortcut, unit.in_channels, PreactivationBackward{unit, sources, targets, adds});
             });
         }
     }

@@ -113,7 +113,7 @@ class Factor(ctypes.Structure):
     """struct Factor of factors.h."""
 
     _fields_ = [
-        *_addresses("to", "source"),
+        *_addresses("target", "source"),
         *_integers("columns", "outer", "inner", "step", "outer_step", "inner_step"),
         *_addresses("by_column", "by_inner"),
     ]
@@ -143,7 +143,8 @@ class BackwardPass(ctypes.Structure):
         ),
         *_integers("adds"),
         *_addresses("grad_remaining", "grad_conv1", "grad_conv2", "grad_conv3", "grad_shortcut"),
-        *_addresses("turned_conv3", "turned_shortcut", "grad_inner", "grad_middle", "taps", "scratch"),
+        *_addresses("grad_conv3_transposed", "grad_shortcut_transposed"),
+        *_addresses("grad_inner", "grad_middle", "taps", "scratch"),
     ]
 
 
@@ -194,7 +195,7 @@ def kernels() -> ctypes.CDLL:
     """The library, with the types of its functions.
 
     Raises:
-        LibraryUnavailable: see library.load_library.
+        LibraryUnavailable: library.load_library does.
     """
     loaded = library.load_library()
     for name, (result, arguments) in _SIGNATURES.items():
@@ -205,6 +206,6 @@ def kernels() -> ctypes.CDLL:
 
 @functools.lru_cache(maxsize=None)
 def whole_vectors(columns: int) -> int:
-    """See gemm.h."""
+    """So many columns, rounded up to whole vectors of the processor."""
     lanes = kernels().lanes()
     return -(-columns // lanes) * lanes

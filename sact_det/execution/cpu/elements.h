@@ -13,7 +13,7 @@
 
 namespace {
 
-// How elements come to be multiplied: LENGTH consecutive ones of a row at a time.
+// One step of a product: LENGTH consecutive elements of a row times as many rows of the right factor.
 template <class Element>
 struct Step;
 
@@ -45,7 +45,7 @@ inline void store(BFloat16* p, Vector v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
 }
 
-// Pairs, which stand side by side in the right factor, too: [column][2].
+// Two elements at a time; the right factor has them side by side, too: [column][2].
 template <>
 struct Step<BFloat16> {
     static constexpr int LENGTH = 2;
@@ -63,7 +63,7 @@ struct Step<BFloat16> {
 
 #endif
 
-// The first `count` lanes, or all.
+// Loads and stores of the first `count` lanes, or of all if there are no more.
 template <class Element>
 inline Vector load_part(const Element* p, int64_t count) {
     if (count >= LANES) return load(p);

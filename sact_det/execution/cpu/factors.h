@@ -6,13 +6,13 @@
 
 extern "C" {
 
-// A matrix [columns, outer * inner]: (column, i, j) is at from[column * step + i * outer_step + j * inner_step], times
-// by_column[column], times by_inner[j], each of which may be null.
+// A matrix [columns, outer * inner]: element (column, i, j) is
+// source[column * step + i * outer_step + j * inner_step] * by_inner[j] * by_column[column].
 struct Factor {
-    float* to;  // in panels, as gemm.h reads it
-    const float* from;
+    float* target;  // in panels, as gemm.h reads it
+    const float* source;
     int64_t columns, outer, inner, step, outer_step, inner_step;
-    const float *by_column, *by_inner;
+    const float *by_column, *by_inner;  // or null: 1
 };
 
 struct Factors {
@@ -24,12 +24,12 @@ struct Factors {
 
 namespace {
 
-// `inner` elements from `first` on, of one panel and one `i`: as they come, column by column.
+// Packs elements j of `inner` from `first` to `end`, of one panel and one i of `outer`, one by one.
 inline void pack_part(const Factor& at, int64_t panel, int64_t i, int64_t first, int64_t end) {
     const int64_t start = panel * PANEL, columns = std::min<int64_t>(at.columns - start, PANEL);
     const int64_t size = whole_vectors(columns);
-    const float* from = at.from + start * at.step + i * at.outer_step;
-    float* to = at.to + start * at.outer * at.inner + i * at.inner * size;
+    const float* from = at.source + start * at.step + i * at.outer_step;
+    float* to = at.target + start * at.outer * at.inner + i * at.inner * size;
     for (int64_t j = first; j < end; j++) {
         const float factor = at.by_inner ? at.by_inner[j] : 1.0f;
         for (int64_t c = 0; c < columns; c++) to[j * size + c] = from[c * at.step + j * at.inner_step] * factor;
@@ -39,14 +39,14 @@ inline void pack_part(const Factor& at, int64_t panel, int64_t i, int64_t first,
     }
 }
 
-// The same where neighbours in memory are one column's, of several `j` or of several `i`: up to LANES of them, from
-// (i, j) on, at once. `along_inner` says which of the two it is.
+// Packs up to LANES elements of every column of a panel at once, from (i, j) on: consecutive j if `along_inner`, else
+// consecutive i; they lie side by side in memory.
 inline void pack_square(const Factor& at, int64_t panel, int64_t i, int64_t j, bool along_inner) {
     const int64_t start = panel * PANEL, columns = std::min<int64_t>(at.columns - start, PANEL);
     const int64_t size = whole_vectors(columns), count = std::min<int64_t>(LANES, along_inner ? at.inner - j : at.outer - i);
-    const float* from = at.from + start * at.step + i * at.outer_step + j * at.inner_step;
-    const float* last = at.from + (at.columns - 1) * at.step + (at.outer - 1) * at.outer_step + (at.inner - 1) * at.inner_step;
-    float* to = at.to + start * at.outer * at.inner + (i * at.inner + j) * size;
+    const float* from = at.source + start * at.step + i * at.outer_step + j * at.inner_step;
+    const float* last = at.source + (at.columns - 1) * at.step + (at.outer - 1) * at.outer_step + (at.inner - 1) * at.inner_step;
+    float* to = at.target + start * at.outer * at.inner + (i * at.inner + j) * size;
     for (int64_t column = 0; column < columns; column += LANES) {
         Vector square[LANES];
         for (int c = 0; c < LANES; c++) {
@@ -65,7 +65,7 @@ inline void pack_square(const Factor& at, int64_t panel, int64_t i, int64_t j, b
     }
 }
 
-// By the threads of a team, all of which find all factors packed behind it.
+// Packs all factors, by the threads of a team; ends with a barrier.
 inline void pack(const Factors& all) {
     constexpr int64_t PART = 16;
     static_assert(PART % LANES == 0, "a part is made of whole squares");

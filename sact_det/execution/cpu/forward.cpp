@@ -1,4 +1,4 @@
-// A residual unit in training: what rows.cpp does, and what the backward pass will read is kept.
+// The forward pass of a residual unit in training: as in rows.cpp, but what the backward pass reads is kept.
 
 #include <omp.h>
 
@@ -25,7 +25,7 @@ struct ForwardPass {
 
 namespace {
 
-// The parts of the scratch, in floats: what each thread normalizes, sums over images, and squares over all positions.
+// Where the parts of the scratch begin, in floats: normalized rows of each thread, sums over images, sums of squares.
 struct Parts {
     Parts(const TrainedUnit& unit, const Sites& sites, int threads)
         : blocks(Blocks(sites.num_writes, threads).number()),
@@ -37,18 +37,18 @@ struct Parts {
     const int64_t blocks, each, sums, squares, size;
 };
 
-// Adds the residual to the state and, weighted, to the output.
-struct Addition {
+// Epilogue of conv3: adds the residual to the state and, weighted, to the output, and sums what it has changed.
+struct AddResidual {
     const TrainedUnit& unit;
-    const ForwardPass& to;
+    const ForwardPass& pass;
     const int64_t* positions;  // of the rows
     const int32_t* state_rows;
     float* const* sums;        // [whole_vectors(out_channels)] of the image of each row, in order
     float* squares;            // [whole_vectors(out_channels)] or null
 
-    void expect(int first, int count, int64_t column, int vectors) const {
+    void prepare(int first, int count, int64_t column, int vectors) const {
         for (int r = 0; r < count; r++) {
-            const float* output = to.output + positions[first + r] * unit.out_channels + column;
+            const float* output = pass.output + positions[first + r] * unit.out_channels + column;
             for (int v = 0; v < vectors; v++) __builtin_prefetch(output + v * LANES, 1);
         }
     }
@@ -62,13 +62,13 @@ struct Addition {
             const int64_t position = positions[first + r];
             const Vector residual = product[r * step] + bias;
             const Vector before =
-                unit.projects ? Vector{} : load_part(row_of(to.x, to.x_rows, position, unit.in_channels) + column, width);
+                unit.projects ? Vector{} : load_part(row_of(pass.x, pass.x_rows, position, unit.in_channels) + column, width);
             const Vector after = before + residual;
-            if (to.state) store_part(to.state + state_rows[position] * unit.out_channels + column, after, width);
-            float* output = to.output + position * unit.out_channels + column;
-            const Vector change = to.remaining ? residual : after;
-            store_part(output, to.remaining ? load_part(output, width) + to.remaining[position] * residual : after, width);
-            if (squares) square += to.remaining ? residual * (2 * before + residual) : after * after;
+            if (pass.state) store_part(pass.state + state_rows[position] * unit.out_channels + column, after, width);
+            float* output = pass.output + position * unit.out_channels + column;
+            const Vector change = pass.remaining ? residual : after;
+            store_part(output, pass.remaining ? load_part(output, width) + pass.remaining[position] * residual : after, width);
+            if (squares) square += pass.remaining ? residual * (2 * before + residual) : after * after;
             if (one_image)
                 sum += change;
             else
@@ -91,40 +91,40 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
                    int threads) {
     const TrainedUnit unit = *unit_at;
     const Sites sites = *sites_at;
-    const ForwardPass to = *pass_at;
+    const ForwardPass pass = *pass_at;
     const int64_t inner_size = whole_vectors(unit.width), channels = unit.out_channels;
     const int32_t* state_rows = unit.projects ? sites.write_rows : sites.read_rows;
-    float* zeros = to.inner + sites.num_reads * inner_size;
+    float* zeros = pass.inner + sites.num_reads * inner_size;
     std::fill_n(zeros, inner_size, 0.0f);
     Blocks read_blocks(sites.num_reads, threads), write_blocks(sites.num_writes, threads);
     const Parts parts(unit, sites, threads);
     const int64_t map_size = sites.out_height * sites.out_width, block_rows = write_blocks.size_of_each();
-    const ImageSums image_sums(to.scratch + parts.sums, sites.writes, sites.num_writes, block_rows, sites.images, map_size, channels);
-    const ImageSums all_squares(to.scratch + parts.squares, sites.writes, sites.num_writes, block_rows, 1,
+    const ImageSums image_sums(pass.scratch + parts.sums, sites.writes, sites.num_writes, block_rows, sites.images, map_size,
+                               channels);
+    const ImageSums all_squares(pass.scratch + parts.squares, sites.writes, sites.num_writes, block_rows, 1,
                                 sites.images * map_size, channels);
 
 #pragma omp parallel num_threads(threads)
     {
-        float* normalized = to.scratch + omp_get_thread_num() * parts.each;
+        float* normalized = pass.scratch + omp_get_thread_num() * parts.each;
         float* targets[BLOCK_ROWS];
-        Left<float> left;
+        LeftFactor<float> left;
 
         pack(*factors);
         left.zeros = zeros;
-        left.segments = 1;
-        left.lengths[0] = unit.in_channels;
+        left.set_segments(1, unit.in_channels);
         read_blocks.take([&](int64_t first, int rows) {
             for (int r = 0; r < rows; r++) {
                 const int64_t position = sites.reads[first + r];
-                const float* x = row_of(to.x, to.x_rows, position, unit.in_channels);
+                const float* x = row_of(pass.x, pass.x_rows, position, unit.in_channels);
                 if (r + 1 < rows)
-                    prefetch(row_of(to.x, to.x_rows, sites.reads[first + r + 1], unit.in_channels), unit.in_channels);
+                    prefetch(row_of(pass.x, pass.x_rows, sites.reads[first + r + 1], unit.in_channels), unit.in_channels);
                 float* row = normalized + r * unit.in_channels;
                 normalize_row(x, unit.scale, unit.shift, unit.in_channels, row);
-                if (to.state && !unit.projects && sites.write_rows[position] < 0)  // read, and stays as it is
-                    std::copy_n(x, channels, to.state + (first + r) * channels);
+                if (pass.state && !unit.projects && sites.write_rows[position] < 0)  // read, and stays as it is
+                    std::copy_n(x, channels, pass.state + (first + r) * channels);
                 left.rows[0][r] = row;
-                targets[r] = to.inner + (first + r) * inner_size;
+                targets[r] = pass.inner + (first + r) * inner_size;
             }
             multiply(left, rows, unit.conv1, unit.width, Store<float>{unit.bias1, unit.width, true, targets});
         });
@@ -132,17 +132,16 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
         write_blocks.take([&](int64_t first, int rows) {
             Place places[BLOCK_ROWS];
             float* sums[BLOCK_ROWS];
-            left.segments = 9;
-            std::fill_n(left.lengths, 9, unit.width);
+            left.set_segments(TAPS, unit.width);
             for (int r = 0; r < rows; r++) {
                 places[r] = locate(sites.writes[first + r], sites.out_height, sites.out_width);
                 sums[r] = image_sums.of(first, places[r].image);
-                for (int tap = 0; tap < 9; tap++) {
-                    const int64_t position = tapped(unit, sites, places[r], tap);
+                for (int tap = 0; tap < TAPS; tap++) {
+                    const int64_t position = input_of_tap(unit, sites, places[r], tap);
                     const int32_t row = position < 0 ? -1 : sites.read_rows[position];
-                    left.rows[tap][r] = row < 0 ? zeros : to.inner + row * inner_size;
+                    left.rows[tap][r] = row < 0 ? zeros : pass.inner + row * inner_size;
                 }
-                targets[r] = to.middle + (first + r) * inner_size;
+                targets[r] = pass.middle + (first + r) * inner_size;
             }
             multiply(left, rows, unit.conv2, unit.width, Store<float>{unit.bias2, unit.width, true, targets});
 
@@ -154,17 +153,18 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
                 if (!unit.projects) continue;
                 const int64_t source = shortcut_source(unit, sites, places[r]);
                 left.rows[1][r] = normalized + r * unit.in_channels;
-                normalize_row(row_of(to.x, to.x_rows, source, unit.in_channels), unit.scale, unit.shift, unit.in_channels,
+                normalize_row(row_of(pass.x, pass.x_rows, source, unit.in_channels), unit.scale, unit.shift, unit.in_channels,
                               normalized + r * unit.in_channels);
             }
             image_sums.start(first, places[0].image, places[rows - 1].image, 0, whole_vectors(channels));
-            float* squares = to.squares ? all_squares.of(first, 0) : nullptr;
+            float* squares = pass.squares ? all_squares.of(first, 0) : nullptr;
             if (squares) all_squares.start(first, 0, 0, 0, whole_vectors(channels));
-            multiply(left, rows, unit.conv3, channels, Addition{unit, to, sites.writes + first, state_rows, sums, squares});
+            multiply(left, rows, unit.conv3, channels,
+                     AddResidual{unit, pass, sites.writes + first, state_rows, sums, squares});
         });
 #pragma omp barrier
-        image_sums.add_to(to.sums);
-        if (to.squares) all_squares.add_to(to.squares);
+        image_sums.add_to(pass.sums);
+        if (pass.squares) all_squares.add_to(pass.squares);
     }
 }
 

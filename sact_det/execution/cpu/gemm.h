@@ -1,9 +1,9 @@
-// Matrix products whose left factor is read through row pointers, on a CPU: what the kernels share. Factors are float32,
-// or bfloat16 where the processor multiplies that; sums are float32.
+// Matrix products on a CPU, which all kernels of this folder share. Factors are float32, or bfloat16 where the processor
+// multiplies that; sums are float32.
 //
-// A matrix product reads its left factor through a table of row pointers, one per position and tap of the convolution
-// ("implicit" or "indirect" GEMM). The right factors are packed in panels of PANEL columns, [panel][k][column], or
-// [panel][k / 2][column][k % 2] if they are bfloat16; the last panel is as wide as it needs to be, in whole vectors.
+// A product reads its left factor through a table of row pointers, one per position and tap of the convolution ("implicit"
+// or "indirect" GEMM). Right factors are packed in panels of PANEL columns: [panel][k][column], or
+// [panel][k / 2][column][k % 2] if they are bfloat16. The last panel is as wide as it needs to be, in whole vectors.
 
 #pragma once
 
@@ -18,21 +18,26 @@ namespace {
 constexpr int PANEL = LANES * TILE_VECTORS;
 constexpr int BLOCK_ROWS = 192;  // rows that share a panel while it is in the cache
 static_assert(BLOCK_ROWS % TILE_ROWS == 0, "a block holds whole tiles");
-constexpr int MAX_SEGMENTS = 10;  // nine taps and a shortcut
+constexpr int TAPS = 9;  // of a 3x3 convolution, numbered row by row
 
-// What the rows of a left factor consist of: segments of consecutive elements, whole steps, each at its own place.
+// The rows of a left factor: each consists of segments of consecutive elements, in whole steps, anywhere in memory.
 template <class Element>
-struct Left {
+struct LeftFactor {
     int64_t segments = 0;
-    int64_t lengths[MAX_SEGMENTS];
-    const Element* rows[MAX_SEGMENTS][BLOCK_ROWS];
-    const Element* zeros = nullptr;  // a row of zeros that others may be; what they are multiplied by is skipped
+    int64_t lengths[TAPS];
+    const Element* rows[TAPS][BLOCK_ROWS];
+    const Element* zeros = nullptr;  // a row of zeros, or null; where all rows of a tile point to it, nothing is multiplied
+
+    void set_segments(int64_t count, int64_t length) {
+        segments = count;
+        std::fill_n(lengths, count, length);
+    }
 };
 
 // TILE_ROWS rows of the left factor, from `first` on, times a panel of VECTORS vectors: product [TILE_ROWS][VECTORS].
 // Not inlined, so that the compiler keeps all sums in registers.
 template <int VECTORS, class Element>
-__attribute__((noinline)) void multiply_tile(const Left<Element>& left, int first, const Element* panel, Vector* product) {
+__attribute__((noinline)) void multiply_tile(const LeftFactor<Element>& left, int first, const Element* panel, Vector* product) {
     typedef Step<Element> Of;
     constexpr int WIDTH = LANES * Of::LENGTH;  // elements of the panel that a vector of sums takes in a step
     Vector sum[TILE_ROWS][VECTORS];
@@ -72,20 +77,20 @@ __attribute__((noinline)) void multiply_tile(const Left<Element>& left, int firs
         for (int v = 0; v < VECTORS; v++) product[r * VECTORS + v] = sum[r][v];
 }
 
-template <int VECTORS, class Element, class Finish>
-void multiply_panel(const Left<Element>& left, int rows, const Element* panel, int64_t start, const Finish& finish) {
+template <int VECTORS, class Element, class Epilogue>
+void multiply_panel(const LeftFactor<Element>& left, int rows, const Element* panel, int64_t start, const Epilogue& epilogue) {
     Vector product[TILE_ROWS * VECTORS];
     for (int first = 0; first < rows; first += TILE_ROWS) {
         const int count = std::min(TILE_ROWS, rows - first);
-        finish.expect(first, count, start, VECTORS);
+        epilogue.prepare(first, count, start, VECTORS);
         multiply_tile<VECTORS>(left, first, panel, product);
-        for (int v = 0; v < VECTORS; v++) finish(first, count, start + v * LANES, product + v, VECTORS);
+        for (int v = 0; v < VECTORS; v++) epilogue(first, count, start + v * LANES, product + v, VECTORS);
     }
 }
 
 int64_t panels(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
 
-// One of several equal parts of the panels of a product; nothing but full panels is split.
+// One of several equal parts of the columns of a product, in whole panels.
 struct Share {
     int part = 0, parts = 1;
 
@@ -95,10 +100,10 @@ struct Share {
     }
 };
 
-// For every tile and every vector of columns: finish(first row, rows, column, Vector*, distance between rows' Vectors),
-// preceded by finish.expect(first row, rows, column, vectors), which may prefetch.
-template <class Element, class Finish>
-void multiply(Left<Element>& left, int rows, const Element* packed, int64_t columns, const Finish& finish,
+// A product. For every tile, epilogue.prepare(first row, rows, column, vectors) is called before it is multiplied, and then,
+// for every vector of columns, epilogue(first row, rows, column, Vector*, distance between rows' Vectors).
+template <class Element, class Epilogue>
+void multiply(LeftFactor<Element>& left, int rows, const Element* packed, int64_t columns, const Epilogue& epilogue,
               Share share = {}) {
     int64_t depth = 0;
     for (int64_t s = 0; s < left.segments; s++) {
@@ -108,15 +113,15 @@ void multiply(Left<Element>& left, int rows, const Element* packed, int64_t colu
     for (int64_t start = share.first_column(columns); start < share.end_column(columns); start += PANEL) {
         const Element* panel = packed + start * depth;
         switch ((std::min<int64_t>(columns - start, PANEL) + LANES - 1) / LANES) {
-            case 4: multiply_panel<TILE_VECTORS>(left, rows, panel, start, finish); break;
-            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, panel, start, finish); break;
-            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, panel, start, finish); break;
-            case 1: multiply_panel<1>(left, rows, panel, start, finish); break;
+            case 4: multiply_panel<TILE_VECTORS>(left, rows, panel, start, epilogue); break;
+            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, panel, start, epilogue); break;
+            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, panel, start, epilogue); break;
+            case 1: multiply_panel<1>(left, rows, panel, start, epilogue); break;
         }
     }
 }
 
-// product + bias, rectified or not, to rows of their own.
+// Epilogue: stores product + bias, rectified or not, in the given rows.
 template <class Element>
 struct Store {
     const float* bias;
@@ -124,7 +129,7 @@ struct Store {
     bool rectify;
     Element* const* rows;
 
-    void expect(int, int, int64_t, int) const {}
+    void prepare(int, int, int64_t, int) const {}
     void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
         const Vector b = load_part(bias + column, columns - column);
         for (int r = 0; r < count; r++) {
@@ -143,6 +148,12 @@ Place locate(int64_t position, int64_t height, int64_t width) {
     return {row / height, row % height, position % width};
 }
 
+// The position, on a map of height x width, that a tap of a 3x3 convolution reads for an output place; -1 beyond the map.
+inline int64_t tap_position(const Place& place, int tap, int64_t stride, int64_t dilation, int64_t height, int64_t width) {
+    const int64_t y = place.y * stride + (tap / 3 - 1) * dilation, x = place.x * stride + (tap % 3 - 1) * dilation;
+    return 0 <= y && y < height && 0 <= x && x < width ? (place.image * height + y) * width + x : -1;
+}
+
 template <class Element>
 void prefetch(const Element* row, int64_t count) {
     for (int64_t c = 0; c < count; c += 64 / sizeof(Element)) __builtin_prefetch(row + c);
@@ -158,8 +169,8 @@ void normalize_row(const From* x, const float* scale, const float* shift, int64_
     store_part(to + c, relu(load_part(x + c, left) * load_part(scale + c, left) + load_part(shift + c, left)), left);
 }
 
-// Rows in blocks of at most BLOCK_ROWS, small enough that every thread gets some; threads take one after the other, so
-// that one that is held up does not hold up the rest.
+// Rows in blocks of at most BLOCK_ROWS, small enough that every thread gets some. Threads take blocks as they come (dynamic
+// scheduling).
 class Blocks {
 public:
     Blocks(int64_t count, int threads) : count(count) {
@@ -175,7 +186,7 @@ public:
     int64_t block_of(int64_t row) const { return row / size; }
     int rows(int64_t block) const { return static_cast<int>(std::min(size, count - block * size)); }
 
-    // work(first, rows) for every block that this thread gets.
+    // Calls work(first row, rows) for every block that this thread gets.
     template <class Work>
     void take(const Work& work) {
         for (int64_t block; (block = next.fetch_add(1)) < number();) work(first(block), rows(block));

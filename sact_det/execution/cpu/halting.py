@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sact_det.execution.cpu import calls
-from sact_det.execution.cpu.memory import address, ones, plain, zeros
+from sact_det.execution.cpu.memory import address, addresses, ones, plain, zeros
 from sact_det.rule.process import HaltingOutcome, HaltingProcess
 
 
@@ -37,15 +37,10 @@ class RowsHalting(HaltingProcess):
             width=width,
             units=num_units,
             threshold=1.0 - eps,
-            exists=address(exists, torch.bool),
-            cumulative=address(cumulative),
-            remainder=address(self.remainder),
-            ponder_cost=address(self._ponder_cost),
-            num_units=address(self._units, torch.int64),
-            active=address(self._active, torch.bool),
-            distribution=address(self._distribution),
-            evaluated=address(self._counts[0], torch.int64),
-            dilated=address(self._counts[1], torch.int64),
+            **addresses(torch.bool, exists=exists, active=self._active),
+            **addresses(cumulative=cumulative, remainder=self.remainder, ponder_cost=self._ponder_cost),
+            **addresses(distribution=self._distribution),
+            **addresses(torch.int64, num_units=self._units, evaluated=self._counts[0], dilated=self._counts[1]),
         )
         self._unit = 0
         self._left = self._kernels.count_positions(self._process, 0)

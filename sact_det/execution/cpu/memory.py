@@ -13,27 +13,27 @@ from torch import Tensor
 def empty(
     *shape: int, dtype: torch.dtype = torch.float32, memory_format: torch.memory_format = torch.contiguous_format
 ) -> Tensor:
-    """Uninitialised, [*shape]."""
+    """An uninitialised tensor [*shape]."""
     return torch.empty(shape, dtype=dtype, device="cpu", memory_format=memory_format)
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """[*shape]."""
+    """A tensor [*shape] of zeros."""
     return torch.zeros(shape, dtype=dtype, device="cpu")
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """[*shape]."""
+    """A tensor [*shape] of ones."""
     return torch.ones(shape, dtype=dtype, device="cpu")
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The same numbers as they would be written down: contiguous, and with no sign still to be changed (is_neg)."""
+    """The same numbers side by side in memory: contiguous, and with no sign still to be changed (Tensor.is_neg)."""
     return tensor.resolve_neg().contiguous()
 
 
 def address(tensor: Optional[Tensor], dtype: torch.dtype = torch.float32, strided: bool = False) -> Optional[int]:
-    """Where a tensor's numbers lie, for a kernel; None of None.
+    """Where a tensor's numbers lie, for a kernel; None for None.
 
     Args:
         tensor: what the kernel reads or writes.
@@ -52,3 +52,8 @@ def address(tensor: Optional[Tensor], dtype: torch.dtype = torch.float32, stride
             f"{tensor.dtype} {list(tensor.shape)} on {tensor.device} with strides {tensor.stride()}"
         )
     return tensor.data_ptr()
+
+
+def addresses(dtype: torch.dtype = torch.float32, **tensors: Optional[Tensor]) -> dict[str, Optional[int]]:
+    """`address` of several contiguous tensors of one type, by name: fields of a structure."""
+    return {name: address(tensor, dtype) for name, tensor in tensors.items()}

@@ -1,13 +1,13 @@
-// Lists of positions, ascending, and where a position stands in one.
+// Ascending lists of positions, and tables of where a position stands in a list.
 
 #include <algorithm>
 #include <cstdint>
 
 extern "C" {
 
-// Writes the positions at which `active` and `exists` hold, and those where `exists` holds at one of them or beside it;
-// both lists are ascending and have room for every position. Masks are bytes, [images, height, width]; returns the
-// length of the second list, and of the first through `num_active`.
+// Lists the active positions, and those of their 3x3 dilation, both ascending and without what does not exist. Masks are
+// bytes, [images, height, width]; both lists have room for every position. Writes the length of the first to num_active and
+// returns that of the second.
 int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t images, int64_t height, int64_t width,
                        int64_t* actives, int64_t* num_active, int64_t* reads) {
     int64_t found = 0, around = 0;
@@ -30,7 +30,7 @@ int64_t list_positions(const uint8_t* active, const uint8_t* exists, int64_t ima
     return around;
 }
 
-// For a list of positions, where each stands in it; -1 elsewhere.
+// Writes to table[position] where each position of a list stands in it, and -1 for all others.
 void tabulate(const int64_t* list, int64_t count, int32_t* table, int64_t positions) {
     std::fill_n(table, positions, -1);
     for (int64_t i = 0; i < count; i++) table[list[i]] = static_cast<int32_t>(i);

@@ -1,23 +1,34 @@
 """Lists of positions for the kernels (positions.cpp)."""
 
 import ctypes
+from typing import Optional
 
 import torch
 from torch import Tensor
 
 from sact_det.execution.cpu.calls import kernels
-from sact_det.execution.cpu.memory import address, plain
+from sact_det.execution.cpu.memory import address, ones, plain
+
+
+def mask_of_positions(valid: Optional[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Which positions of a map there are: bool [N, H, W], contiguous.
+
+    Args:
+        valid: bool [N, 1, H, W], False at padding; None: no padding.
+        shape: (N, H, W).
+    """
+    return ones(*shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
 
 
 def list_positions(active: Tensor, exists: Tensor, actives: Tensor, reads: Tensor) -> tuple[int, int]:
-    """Lists the active positions, and those that a 3x3 convolution reads there; both ascending.
+    """Writes lists of the active positions, and of those that a 3x3 convolution reads there; both ascending.
 
     Args:
         active, exists: bool [N, H, W]; only what exists is listed.
-        actives, reads: int64 [N * H * W], written.
+        actives, reads: int64 [N * H * W], written from their beginning on.
 
     Returns:
-        How long the lists are.
+        The lengths of both lists.
     """
     masks = [plain(mask) for mask in (active, exists)]
     count = ctypes.c_int64()

@@ -1,12 +1,12 @@
 """The run of a block on a CPU in inference: all units in rows (rows.cpp).
 
-The state keeps a row per position and is updated in place; positions that have halted are not touched again. With
-r_l = 1 - sum_{j<l} p^j, the share of a position's output that is still open before unit l,
+The state keeps a row per position and is updated in place; positions that have halted are not touched again. Let
+r_l = 1 - sum_{j<l} p^j be the share of a position's output that is still open before unit l. Then
 
     sum_l p^l x^l = x^1 + sum_{l>1} r_l f^l(x^(l-1)),
 
-so that the output is updated where the residual f^l is at hand. The global mean of the halting branches follows from
-running sums of the residuals.
+so that a unit adds its residual f^l to the output, too. The global mean of the halting branches follows from running
+sums of the residuals.
 
 Features are float32 within a block. Where PyTorch would compute in bfloat16, so do the factors of products if the
 processor multiplies that; they are float32 otherwise.
@@ -24,17 +24,18 @@ from typing_extensions import override
 
 from sact_det.base.precision import compute_type, exact_float32
 from sact_det.execution.cpu import calls
+from sact_det.execution.cpu.buffers import Buffers
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.halting import RowsHalting
-from sact_det.execution.cpu.memory import address, empty, ones, plain, zeros
+from sact_det.execution.cpu.memory import address, addresses, empty, ones, plain, zeros
 from sact_det.execution.cpu.packed import PackedUnit, factor_type, pack_block
-from sact_det.execution.cpu.positions import list_positions
-from sact_det.execution.cpu.workspace import workspace
+from sact_det.execution.cpu.positions import list_positions, mask_of_positions
 from sact_det.execution.folded import why_not_foldable
 from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.network.branch import ImageHalting, SpatialHalting
 from sact_det.network.norm import learns_from_batch
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.rule.padding import strided_size
 from sact_det.rule.process import HaltingProcess, TensorHalting
 
 
@@ -71,13 +72,13 @@ class RowsRun(Run):
         first = block.units[0]
         packed = self._packed.units[first]
         stride, channels = packed.struct.stride, packed.struct.out_channels
-        number, _, *size = x.shape
-        self._shape = (number, -(-size[0] // stride), -(-size[1] // stride))
-        self._exists = ones(*self._shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
+        number, size = len(x), (x.shape[2], x.shape[3])
+        self._shape = (number, *strided_size(size, stride))
+        self._exists = mask_of_positions(valid, self._shape)
         self._counts = self._exists.sum((1, 2))
         positions = math.prod(self._shape)
         self._padded = valid is not None
-        self._taken: dict[str, Tensor] = {}
+        self._buffers = Buffers()
         self._scratch_size = 0
         # The first unit writes the output, which is the state, too. From the second one on, the positions that are
         # evaluated, `moved`, have a state of their own; no row is ever copied. A plain block has nothing but its state.
@@ -99,18 +100,15 @@ class RowsRun(Run):
             images=number,
             out_height=self._shape[1],
             out_width=self._shape[2],
-            writes=address(self._lists[0], torch.int64),
-            state=address(self._state),
-            remaining=address(self._remaining),
             sums=address(self._sums, torch.float64),
-            counts=address(self._counts, torch.int64),
-            image_logits=address(self._image_logits),
+            **addresses(torch.int64, writes=self._lists[0], counts=self._counts),
+            **addresses(state=self._state, remaining=self._remaining, image_logits=self._image_logits),
         )
-        self._read_at(tuple(size), packed)
+        self._read_at(size, packed)
         self._list(self._exists)
         around = self._evaluation.num_reads
-        if tuple(size) != self._shape[1:]:
-            exists = ones(number, *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+        if size != self._shape[1:]:
+            exists = mask_of_positions(valid_in, (number, *size))
             reads = empty(2, exists.numel(), dtype=torch.int64)
             self._evaluation.reads = address(reads[0], torch.int64)
             self._evaluation.num_reads = list_positions(exists, exists, *reads)[0]
@@ -128,20 +126,14 @@ class RowsRun(Run):
         return (zeros if self._padded else empty)(positions, channels)
 
     def _take(self, name: str, *shape: int) -> Tensor:
-        """Memory for features of this run, in the place of what it had under that name."""
-        memory = self._take_any(name, *shape)
+        """A buffer for features, [*shape]."""
+        memory = self._buffers.take(name, *shape)
         if self._padded:
             memory.zero_()  # nothing is written where there is no position
         return memory
 
-    def _take_any(self, name: str, *shape: int) -> Tensor:
-        if name in self._taken:
-            workspace.give_back(name, self._taken[name])
-        self._taken[name] = workspace.take(name, *shape)
-        return self._taken[name]
-
     def _read_at(self, size: tuple[int, ...], packed: PackedUnit) -> None:
-        """Prepares for units that read a map of (height, width) `size`."""
+        """Prepares for units that read a map of `size`, (height, width), and are packed like this one."""
         to = self._evaluation
         to.in_height, to.in_width = size
         inner = self._take("inner", to.images * math.prod(size) + 1, packed.inner_size)
@@ -149,7 +141,7 @@ class RowsRun(Run):
         to.inner, to.reads = address(inner), address(self._lists[1], torch.int64)
 
     def _list(self, active: Tensor) -> None:
-        """Lists the positions of the coming unit. active: bool [N, H, W], False at padding."""
+        """Lists the positions of the coming unit. active: bool [N, H, W]."""
         to = self._evaluation
         to.num_writes, to.num_reads = list_positions(active, self._exists, *self._lists)
 
@@ -166,7 +158,7 @@ class RowsRun(Run):
         struct = self._packed.units[unit].struct
         size = self._kernels.scratch_size(struct, to, self._threads)
         if size > self._scratch_size:
-            to.scratch, self._scratch_size = address(self._take_any("scratch", size)), size
+            to.scratch, self._scratch_size = self._buffers.room("scratch", size), size
         self._kernels.evaluate_unit(struct, branch, to, self._threads)
 
     @override
@@ -208,12 +200,11 @@ class RowsRun(Run):
 
     @override
     def add(self, weight: Tensor) -> None:
-        if self._halting is None:  # or else it keeps what is open of a position
+        if self._halting is None:  # else `_remaining` is its remainder
             self._remaining -= weight
 
     @override
     def result(self) -> Tensor:
         output = self._output.view(*self._shape, self._output.shape[1]).permute(0, 3, 1, 2).to(self._dtype)
-        for name, memory in self._taken.items():
-            workspace.give_back(name, memory)
+        self._buffers.give_back()
         return output

@@ -1,4 +1,4 @@
-"""Where a unit is evaluated in training, as the kernels want to know it."""
+"""Where a unit is evaluated in training, as the kernels read it (training.h)."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from sact_det.execution.cpu.calls import SitesStruct, kernels
-from sact_det.execution.cpu.memory import address, empty
+from sact_det.execution.cpu.memory import address, addresses, empty
 
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Where a unit is evaluated; see training.h.
+    """The positions at which a unit is evaluated.
 
     Attributes:
-        struct: with the addresses of the others.
-        reads, read_rows, writes, write_rows: int64 lists and int32 tables.
+        struct: the kernels' structure, with the addresses of the other attributes.
+        reads: int64, the positions at input resolution that the unit reads.
+        read_rows: int32 [input positions], where a position stands in `reads`; -1 where it does not.
+        writes, write_rows: likewise at output resolution, where the unit is evaluated.
     """
 
     struct: SitesStruct
@@ -26,12 +28,12 @@ class Sites:
 
 
 def make_sites(size_in: tuple[int, int], exists: Tensor, reads: Tensor, writes: Tensor) -> Sites:
-    """Sites of sorted lists of positions.
+    """Sites of two lists of positions.
 
     Args:
-        size_in: (H, W) of the input.
+        size_in: (height, width) of the input.
         exists: bool [N, H, W] at output resolution.
-        reads, writes: int64.
+        reads, writes: int64; `writes` ascends.
     """
     number, height, width = exists.shape
     read_rows = _tabulate(reads, number * size_in[0] * size_in[1])
@@ -42,12 +44,10 @@ def make_sites(size_in: tuple[int, int], exists: Tensor, reads: Tensor, writes: 
         in_width=size_in[1],
         out_height=height,
         out_width=width,
-        reads=address(reads, torch.int64),
         num_reads=len(reads),
-        read_rows=address(read_rows, torch.int32),
-        writes=address(writes, torch.int64),
         num_writes=len(writes),
-        write_rows=address(write_rows, torch.int32),
+        **addresses(torch.int64, reads=reads, writes=writes),
+        **addresses(torch.int32, read_rows=read_rows, write_rows=write_rows),
     )
     return Sites(struct, reads, read_rows, writes, write_rows)
 

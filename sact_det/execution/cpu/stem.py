@@ -7,41 +7,43 @@ from torch import Tensor
 
 from sact_det.base.precision import compute_type
 from sact_det.execution.cpu import calls
+from sact_det.execution.cpu.buffers import Buffers
 from sact_det.execution.cpu.memory import address, empty
 from sact_det.execution.cpu.packed import factor_type, pack_stem
-from sact_det.execution.cpu.workspace import workspace
 from sact_det.network.resnet_v2 import Stem
-from sact_det.rule.padding import Sizes
+from sact_det.rule.padding import Sizes, strided_size
 
 
 def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
-    """See Stem.forward; the result is channels last."""
+    """The output of a stem, in compute_type(x) and channels last.
+
+    Args:
+        stem: for which why_not_here is None.
+        x: [N, 3, H, W], zero at padding.
+        sizes: (height, width) of each image's own part of x, or None.
+
+    Returns:
+        [N, channels, ceil(H / 4), ceil(W / 4)], zero at padding.
+    """
     kernels, threads = calls.kernels(), torch.get_num_threads()
     dtype = compute_type(x)
     packed = stem.weight_cache.get(stem, pack_stem[factor_type(dtype)])
     pixels = x.float().resolve_neg()
     number, _, height, width = x.shape
     own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64, device="cpu")
-    shape = number, -(-height // stem.stride), -(-width // stem.stride), packed.struct.channels
-    rows = empty(*shape) if dtype == torch.float32 else workspace.take("pooled", *shape)
-    colours = workspace.take("colours", number * (height + 6) * (width + 6) * 3 + 1)
-    scratch = workspace.take("scratch", threads, kernels.stem_scratch_size(packed.struct, width))
-    images = calls.Images(
-        number,
-        height,
-        width,
-        address(pixels, strided=True),
-        *pixels.stride(),
-        address(own, torch.int64),
-        address(colours),
-        address(rows),
-        address(scratch),
-    )
-    kernels.evaluate_stem(packed.struct, images, threads)
-    workspace.give_back("colours", colours)
-    workspace.give_back("scratch", scratch)
-    features = rows.permute(0, 3, 1, 2)
-    if dtype != torch.float32:
-        features = features.to(dtype)
-        workspace.give_back("pooled", rows)
-    return features
+    shape = number, *strided_size((height, width), stem.stride), packed.struct.channels
+    with Buffers() as buffers:
+        rows = empty(*shape) if dtype == torch.float32 else buffers.take("pooled", *shape)
+        images = calls.Images(
+            number,
+            height,
+            width,
+            address(pixels, strided=True),
+            *pixels.stride(),
+            address(own, torch.int64),
+            buffers.room("colours", number * (height + 6) * (width + 6) * 3 + 1),
+            address(rows),
+            buffers.room("scratch", threads, kernels.stem_scratch_size(packed.struct, width)),
+        )
+        kernels.evaluate_stem(packed.struct, images, threads)
+        return rows.permute(0, 3, 1, 2).to(dtype)

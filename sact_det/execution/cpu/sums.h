@@ -1,8 +1,8 @@
-// Sums of rows over each image, in an order that does not depend on who computes which rows.
+// Sums of rows over each image, in an order that does not depend on which thread computes which rows.
 //
-// Rows belong to the positions of an ascending list and are computed in blocks of it. A block has a partial sum for each image
-// that it meets, written by whoever computes the block; they are added up afterwards, block by block. Blocks and images ascend
-// along the list, so that no two pairs of them have the same block + image: that is where a partial sum stands.
+// Rows belong to the positions of an ascending list and are computed in blocks of it. The thread that computes a block writes
+// a partial sum for each image in it; partial sums are added up afterwards, block by block. Blocks and images ascend along
+// the list, so that no two pairs of them have the same block + image: that is where a partial sum stands in memory.
 
 #pragma once
 
@@ -34,7 +34,7 @@ public:
         return memory + (first / block_rows + image) * whole_vectors(channels);
     }
 
-    // to[images, channels] += the sums, by the threads of a team, once all blocks are done.
+    // Adds the sums to to[images, channels], by the threads of a team, once all blocks are done.
     void add_to(double* to) const {
         constexpr int64_t PART = 256;
         const int64_t parts = (channels + PART - 1) / PART;

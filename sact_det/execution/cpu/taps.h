@@ -1,4 +1,4 @@
-// The nine taps of a halting branch's local convolution, in inference: dot products with rows of the state.
+// A halting branch's local convolution in inference: dot products of its taps with rows of the state.
 
 #pragma once
 
@@ -6,10 +6,10 @@
 
 extern "C" {
 
-// A halting branch with its norms folded away.
+// A halting branch whose norms are folded into its convolutions.
 struct Halting {
     int64_t channels;
-    const float *taps, *bias;  // [9, channels], and what each tap adds, whole vectors
+    const float *taps, *bias;  // [TAPS, channels], and what each tap adds, [whole_vectors(TAPS)]
     const float *mean_weights; // [channels], of the mean over an image
     float constant;
 };
@@ -19,18 +19,18 @@ struct Halting {
 namespace {
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int TAP_ROWS = 3;  // times nine sums, one vector each
+constexpr int TAP_ROWS = 3;  // rows at a time: TAPS sums each, one vector a sum
 #else
 constexpr int TAP_ROWS = 1;
 #endif
 
-// Lanes i of a, or of b where i has the bit D, each plus its neighbour i ^ D.
+// Adds neighbouring lanes, i and i ^ D: of a where i lacks the bit D, of b where it has it.
 template <int D, int... I>
 inline Vector fold(Vector a, Vector b, std::integer_sequence<int, I...>) {
     return pick<(I & D ? I + LANES : I)...>(a, b) + pick<(I & D ? (I ^ D) + LANES : I ^ D)...>(a, b);
 }
 
-// The sum over the lanes of vector i, in lane i; there are LANES vectors, 2^n * D of them still to be folded.
+// A vector whose lane i is the sum of the lanes of vectors[i], i < LANES; recursive, D = 1, 2, 4, ... LANES.
 template <int D = 1>
 inline Vector sum_lanes(Vector* vectors) {
     if constexpr (D == LANES) {
@@ -43,9 +43,9 @@ inline Vector sum_lanes(Vector* vectors) {
     }
 }
 
-// What a branch's taps make of up to TAP_ROWS rows: dot products, plus the taps' biases.
-inline void multiply_nine(const Halting& branch, const float* const* rows, int count, float* const* products) {
-    Vector sums[TAP_ROWS][9] = {};
+// Dot products of a branch's taps with up to TAP_ROWS rows, plus the taps' biases.
+inline void multiply_taps(const Halting& branch, const float* const* rows, int count, float* const* products) {
+    Vector sums[TAP_ROWS][TAPS] = {};
     const float* from[TAP_ROWS];
     for (int r = 0; r < TAP_ROWS; r++) from[r] = rows[std::min(r, count - 1)];
     const auto add = [&](int64_t c, auto load_at) {
@@ -53,7 +53,7 @@ inline void multiply_nine(const Halting& branch, const float* const* rows, int c
 #pragma GCC unroll 8
         for (int r = 0; r < TAP_ROWS; r++) x[r] = load_at(from[r] + c);
 #pragma GCC unroll 9
-        for (int tap = 0; tap < 9; tap++) {
+        for (int tap = 0; tap < TAPS; tap++) {
             const Vector weight = load_at(branch.taps + tap * branch.channels + c);
 #pragma GCC unroll 8
             for (int r = 0; r < TAP_ROWS; r++) sums[r][tap] += x[r] * weight;
@@ -63,9 +63,9 @@ inline void multiply_nine(const Halting& branch, const float* const* rows, int c
     for (; c + LANES <= branch.channels; c += LANES) add(c, [](const float* p) { return load(p); });
     if (c < branch.channels) add(c, [&](const float* p) { return load_part(p, branch.channels - c); });
     for (int r = 0; r < count; r++)
-        for (int tap = 0; tap < 9; tap += LANES) {
+        for (int tap = 0; tap < TAPS; tap += LANES) {
             Vector vectors[LANES] = {};
-            for (int i = 0; i < std::min(LANES, 9 - tap); i++) vectors[i] = sums[r][tap + i];
+            for (int i = 0; i < std::min(LANES, TAPS - tap); i++) vectors[i] = sums[r][tap + i];
             store(products[r] + tap, sum_lanes(vectors) + load(branch.bias + tap));
         }
 }

@@ -1,7 +1,7 @@
 // What the forward and the backward pass of a unit in training share.
 //
-// Rows that are kept for the backward pass are compact: a set of positions has a list, ascending, and a table that says
-// where in the list a position stands, -1 for one that does not.
+// Rows that are kept for the backward pass are compact: a set of positions has a list of them, and a table that says for
+// every position of the map where it stands in the list; -1 if it does not.
 
 #pragma once
 
@@ -22,7 +22,7 @@ struct TrainedUnit {
                                                     // out_channels -> width, out_channels -> in_channels
 };
 
-// Where it is evaluated.
+// Where a unit is evaluated.
 struct Sites {
     int64_t images, in_height, in_width, out_height, out_width;
     const int64_t* reads;       // input positions at which conv1 is needed
@@ -37,7 +37,7 @@ struct Sites {
 
 namespace {
 
-// A position's row; without a table, rows stand where positions do.
+// The row of a position; without a table (null), every position of the map has one.
 inline const float* row_of(const float* rows, const int32_t* table, int64_t position, int64_t channels) {
     return rows + (table ? table[position] : position) * channels;
 }
@@ -45,23 +45,20 @@ inline const float* row_of(const float* rows, const int32_t* table, int64_t posi
 // Whether a position has a row of the state's gradient already.
 inline bool has_row(const int32_t* filled, int64_t position) { return !filled || filled[position] >= 0; }
 
-// The input position that tap `tap` of the 3x3 convolution reads for an output position, or -1 beyond the map.
-inline int64_t tapped(const TrainedUnit& unit, const Sites& sites, const Place& place, int tap) {
-    const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
-    const int64_t x = place.x * unit.stride + (tap % 3 - 1) * unit.dilation;
-    if (y < 0 || y >= sites.in_height || x < 0 || x >= sites.in_width) return -1;
-    return (place.image * sites.in_height + y) * sites.in_width + x;
+// The input position that a tap of conv2 reads for an output place; -1 beyond the map.
+inline int64_t input_of_tap(const TrainedUnit& unit, const Sites& sites, const Place& place, int tap) {
+    return tap_position(place, tap, unit.stride, unit.dilation, sites.in_height, sites.in_width);
 }
 
-// The other way round: the output position for which tap `tap` reads an input position, or -1.
-inline int64_t tapping(const TrainedUnit& unit, const Sites& sites, const Place& place, int tap) {
+// The output position for which a tap of conv2 reads an input place; -1 if there is none.
+inline int64_t output_of_tap(const TrainedUnit& unit, const Sites& sites, const Place& place, int tap) {
     const int64_t y = place.y - (tap / 3 - 1) * unit.dilation, x = place.x - (tap % 3 - 1) * unit.dilation;
     if (y < 0 || x < 0 || y % unit.stride || x % unit.stride) return -1;
     if (y / unit.stride >= sites.out_height || x / unit.stride >= sites.out_width) return -1;
     return (place.image * sites.out_height + y / unit.stride) * sites.out_width + x / unit.stride;
 }
 
-// The input position that the shortcut reads for an output position.
+// The input position that the shortcut reads for an output place.
 inline int64_t shortcut_source(const TrainedUnit& unit, const Sites& sites, const Place& place) {
     return (place.image * sites.in_height + place.y * unit.stride) * sites.in_width + place.x * unit.stride;
 }

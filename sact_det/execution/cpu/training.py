@@ -1,10 +1,10 @@
 """The run of a block on a CPU in training: float32, forward and backward in kernels (forward.cpp, backward.cpp).
 
-A unit leaves behind the rows that it read, the two rectified products in its middle, and nothing else. The state is
-never updated in place: a unit writes it anew at the positions that it read, which are the ones that the halting branch
-behind it and the next unit read. The output is summed as in sact_det/execution/cpu/run.py: residuals, weighted by what
-is still open of a position. Halting state and ponder cost, [N, H, W], are left to PyTorch; for what has [P, C], PyTorch
-knows the order of the passes (training_functions.py).
+For its backward pass a unit keeps the rows that it read and the rectified outputs of conv1 and conv2, and nothing else.
+The state is never updated in place: a unit writes it anew at the positions that it read, which are the ones that the
+halting branch behind it and the next unit read. The output is a sum of residuals, weighted by the open share of a
+position (run.py). Halting state and ponder cost, [N, H, W], are PyTorch's. Of features, [P, C], PyTorch's graph knows
+only the order of the passes (training_functions.py).
 
 Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from sact_det.execution.cpu.conditions import why_not_on
 from sact_det.execution.cpu.memory import empty, ones, plain, zeros
-from sact_det.execution.cpu.positions import list_positions
+from sact_det.execution.cpu.positions import list_positions, mask_of_positions
 from sact_det.execution.cpu.sites import Sites, make_sites
 from sact_det.execution.cpu.training_functions import GradientRows, UnitCall, UnitFunction
 from sact_det.execution.cpu.training_scores import LocalFunction, ResultFunction
@@ -27,6 +27,7 @@ from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, R
 from sact_det.network.branch import SpatialHalting, learn_from_positions
 from sact_det.network.norm import learns_from_batch, norm_affine
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.rule.padding import strided_size
 
 
 def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
@@ -59,7 +60,12 @@ def fixed_affine(norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _by_phase(positions: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Sorted by y and x modulo the stride: neighbours in the list are then read by the same taps of the convolution."""
+    """Positions sorted by y and x modulo the stride: neighbours in the list are read by the same taps of conv2.
+
+    Args:
+        positions: int64, of maps of `size`.
+        size: (height, width).
+    """
     y, x = positions // size[1] % size[0], positions % size[1]
     phase = y % stride * stride + x % stride
     return torch.cat([positions[phase == value] for value in range(stride**2)])
@@ -80,8 +86,9 @@ class TrainingRun(Run):
         self._cache = block.weight_cache
         unit = block.units[0]
         assert isinstance(unit, BottleneckUnit)
-        shape = (len(x), -(-x.shape[2] // unit.stride), -(-x.shape[3] // unit.stride))
-        self._exists = ones(*shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
+        size = (x.shape[2], x.shape[3])
+        shape = (len(x), *strided_size(size, unit.stride))
+        self._exists = mask_of_positions(valid, shape)
         self._counts = self._exists.sum((1, 2))[:, None]
         channels = unit.conv3.out_channels
         # No view of other memory: PyTorch treats those differently where they enter its graph (ResultFunction).
@@ -95,9 +102,9 @@ class TrainingRun(Run):
 
         own = self._lists(self._exists)[0]
         self._sites = make_sites(shape[1:], self._exists, own, own)
-        size, reads = (x.shape[2], x.shape[3]), own
+        reads = own
         if size != shape[1:]:
-            exists = ones(len(x), *size, dtype=torch.bool) if valid_in is None else valid_in[:, 0].contiguous()
+            exists = mask_of_positions(valid_in, (len(x), *size))
             reads = _by_phase(self._lists(exists, exists)[0], size, unit.stride)
         self._remaining: Optional[Tensor] = None
         self._state = self._output = self._sums = None
@@ -106,14 +113,21 @@ class TrainingRun(Run):
         self._remaining = ones(*shape)
 
     def _lists(self, active: Tensor, exists: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
-        """The active positions, and those a 3x3 convolution reads there: int64, ascending."""
+        """The active positions, and those that a 3x3 convolution reads there: int64, ascending."""
         exists = self._exists if exists is None else exists
         actives, reads = (empty(active.numel(), dtype=torch.int64) for _ in range(2))
         count, around = list_positions(active, exists, actives, reads)
         return actives[:count], reads[:around]
 
     def _evaluate(self, unit: BottleneckUnit, sites: Sites, x_rows: Optional[Tensor], scored: Sites) -> None:
-        """sites: where the unit is evaluated; scored: at which of them its state is wanted, as `reads`."""
+        """Evaluates a unit.
+
+        Args:
+            unit: the next one.
+            sites: where it is evaluated.
+            x_rows: int32, where the rows of its input stand (UnitCall).
+            scored: `reads` are the positions at which its branch and the next unit read the state.
+        """
         norms = [self._cache.get(norm, fixed_affine) for norm in (unit.preact, unit.norm1, unit.norm2)]
         strides = unit.stride, unit.conv2.dilation[0]
         call = UnitCall(sites, x_rows, tuple(norms), *strides, self._squares, self._threads, self._gradient)

@@ -1,16 +1,16 @@
-"""The backward passes of units and halting branches, as nodes of PyTorch's graph.
+"""The units of a block as nodes of PyTorch's graph (torch.autograd.Function).
 
-Features do not go through the graph: a forward pass reads and writes rows that PyTorch does not know of, and hands on
-*tokens*, one number each that pretends to be [P, C]. What comes back for a token is the gradient of the features it
-stands for, and that is real. Units and branches form a chain; every token has one reader, so that a gradient can be
-updated in place. Three things are handed on: the state, the output so far (its gradient is the same all along) and the
-sums of the state over each image (as numbers: halting branches read them).
+Features do not go through the graph: a forward pass reads and writes rows that PyTorch does not know of, and returns
+*placeholders*, tensors [P, C] of stride 0, without memory of their own. The gradient of a placeholder is a real tensor:
+that of the features it stands for. Units and halting branches (training_scores.py) form a chain in which one node reads
+each placeholder, so that a gradient can be updated in place. A unit returns the state and the output so far, whose
+gradient is the same all along, as placeholders, and the sums of the state over each image as they are: branches read
+them.
 
 Shape shorthand in this module:
     N: images; C: channels; w: bottleneck width; H, W: feature map, padding included; P = N * H * W.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -18,53 +18,53 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sact_det.execution.cpu.borrowed import Borrowed
+from sact_det.execution.cpu.buffers import free_memory
 from sact_det.execution.cpu.calls import BackwardPass, ForwardPass, TrainedUnit, kernels, whole_vectors
-from sact_det.execution.cpu.memory import address, empty, plain, zeros
+from sact_det.execution.cpu.factors import PassBuffers
+from sact_det.execution.cpu.memory import addresses, empty, plain, zeros
 from sact_det.execution.cpu.sites import Sites
-from sact_det.execution.cpu.workspace import workspace
+from sact_det.network.convolution import TAPS
 
 Affine = tuple[Tensor, Tensor]
-TAPS = 9
 
 
-def token(positions: int, channels: int) -> Tensor:
-    """Stands for features [P, C]."""
+def placeholder(positions: int, channels: int) -> Tensor:
+    """A tensor [P, C] of stride 0, whose one number means nothing, in the place of features."""
     return torch.empty_strided((positions, channels), (0, 0), dtype=torch.float32, device="cpu")
 
 
 class GradientRows:
-    """Which rows of a state's gradient, [P, C], are filled: what nothing has read has no gradient, and no zeros either.
+    """Which rows of a state's gradient, [P, C], hold numbers: the others stand for zeros that nobody has written.
 
     Attributes:
-        filled: int32 [P], negative where there is no row yet; None: every row is there.
+        filled: int32 [P], negative where a row holds nothing yet; None: every row holds numbers.
     """
 
     def __init__(self) -> None:
         self.filled: Optional[Tensor] = None
 
     def start(self, positions: int, channels: int) -> Tensor:
-        """Room for the gradient of one backward pass. PyTorch's anomaly mode looks at every row: there all are zero."""
+        """A gradient [P, C] without filled rows: uninitialised, or zero in PyTorch's anomaly mode, which reads them."""
         make = zeros if torch.is_anomaly_enabled() else empty
         return make(positions, channels)
 
     def fill(self, rows: Tensor) -> None:
-        """Says that there are rows now where the table `rows` has one; there were no others before."""
+        """Declares rows filled: those of a table, int32 [P], that are not negative. No others were before."""
         self.filled = None if torch.is_anomaly_enabled() else rows
 
 
 @dataclass(frozen=True, eq=False)
 class UnitCall:
-    """What the passes of a unit share beside tensors with gradients.
+    """What the passes of a unit read beside tensors with gradients.
 
     Attributes:
         sites: where the unit is evaluated.
         x_rows: where a position's row stands in x, int32; None: at the position's own number.
         norms: scale and shift of the three norms, float32.
         stride, dilation: of the 3x3 convolution.
-        squares: float64 [C] or None; what the state's squares grow by is added.
-        threads: how many.
-        gradient: of the state, shared by all of a block's units and branches.
+        squares: float64 [C] or None; the growth of the sums of the state's squares is added to it.
+        threads: how many the kernels use.
+        gradient: the rows of the state's gradient, one object for all units and branches of a block.
     """
 
     sites: Sites
@@ -77,9 +77,14 @@ class UnitCall:
     gradient: GradientRows
 
     def unit(self, x: Tensor, conv1: Tensor, conv3: Tensor, bias3: Tensor, projects: bool) -> TrainedUnit:
-        """The structure, without packed weights."""
+        """The kernels' structure of a unit, without packed weights.
+
+        Args:
+            x: rows [., C].
+            conv1, conv3, bias3: parameters; bias3 with the shortcut's.
+            projects: whether the shortcut is a convolution.
+        """
         (scale, shift), (scale1, shift1), (scale2, shift2) = self.norms
-        tensors = {"scale": scale, "shift": shift, "scale1": scale1, "bias1": shift1, "scale2": scale2, "bias2": shift2}
         return TrainedUnit(
             in_channels=x.shape[1],
             width=len(conv1),
@@ -87,13 +92,13 @@ class UnitCall:
             stride=self.stride,
             dilation=self.dilation,
             projects=projects,
-            bias3=address(bias3),
-            **{name: address(tensor) for name, tensor in tensors.items()},
+            **addresses(scale=scale, shift=shift, bias1=shift1, bias2=shift2, bias3=bias3),
+            **addresses(scale1=scale1, scale2=scale2),
         )
 
 
 class UnitFunction(torch.autograd.Function):
-    """A unit: (state, output, sums, ...) -> (state, output, sums)."""
+    """A unit in the graph: (state, output, sums, ...) -> (state, output, sums)."""
 
     @staticmethod
     def forward(
@@ -113,17 +118,21 @@ class UnitFunction(torch.autograd.Function):
         shortcut: Optional[Tensor],
         shortcut_bias: Optional[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The first unit of a block has a shortcut's weights, perhaps, and neither tokens, sums nor `remaining`.
+        """Evaluates the unit at call.sites.
 
         Args:
-            call: see UnitCall.
-            state, output: tokens.
-            sums: float64 [N, C].
-            remaining: float32 [N, H, W].
-            x: rows [., C].
+            call: how.
+            state, output: placeholders; None for the first unit of a block.
+            sums: float64 [N, C], the state summed over each image; None for the first unit.
+            remaining: float32 [N, H, W], the open share of each position; None for the first unit.
+            x: the rows of the input, [., C].
             rows: [., C], written: the state at the positions that were read (first unit: at all); None: not needed.
             out: [N, C, H, W], channels last, updated: the block's output so far.
-            conv1, conv2, conv3, bias3, shortcut, shortcut_bias: parameters.
+            conv1, conv2, conv3, bias3: parameters.
+            shortcut, shortcut_bias: parameters of a projecting shortcut, which only a first unit has, or None.
+
+        Returns:
+            Placeholders of state and output, and the new sums.
         """
         sites, threads = call.sites.struct, call.threads
         width, channels = len(conv1), len(conv3)
@@ -133,30 +142,25 @@ class UnitFunction(torch.autograd.Function):
         added = zeros(sites.images, channels, dtype=torch.float64)
         if sites.num_writes:
             bias = bias3 if shortcut_bias is None else bias3 + shortcut_bias
-            with Borrowed() as memory:
+            with PassBuffers() as buffers:
                 bias = plain(bias)
                 unit = call.unit(x, conv1, conv3, bias, shortcut is not None)
-                unit.conv1 = memory.pack("conv1", conv1, call.norms[1][0])
-                unit.conv2 = memory.pack("conv2", conv2, call.norms[2][0])
-                unit.conv3 = memory.pack("conv3", conv3 if shortcut is None else torch.cat([conv3, shortcut], 1))
+                unit.conv1 = buffers.pack("conv1", conv1, call.norms[1][0])
+                unit.conv2 = buffers.pack("conv2", conv2, call.norms[2][0])
+                unit.conv3 = buffers.pack("conv3", conv3 if shortcut is None else torch.cat([conv3, shortcut], 1))
                 forward = ForwardPass(
-                    x=address(x),
-                    x_rows=address(call.x_rows, torch.int32),
-                    inner=address(inner),
-                    middle=address(middle),
-                    state=address(rows),
-                    output=address(out.permute(0, 2, 3, 1)),
-                    remaining=address(remaining),
-                    sums=address(added, torch.float64),
-                    squares=address(call.squares, torch.float64),
-                    scratch=memory.room("scratch", kernels().forward_scratch_size(unit, sites, threads)),
+                    **addresses(x=x, inner=inner, middle=middle, state=rows, output=out.permute(0, 2, 3, 1)),
+                    **addresses(remaining=remaining),
+                    **addresses(torch.int32, x_rows=call.x_rows),
+                    **addresses(torch.float64, sums=added, squares=call.squares),
+                    scratch=buffers.room("scratch", kernels().forward_scratch_size(unit, sites, threads)),
                 )
-                kernels().train_forward(unit, sites, forward, memory.factors(), threads)
+                kernels().train_forward(unit, sites, forward, buffers.factors(), threads)
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut)
         new_sums = added if sums is None else sums + added
-        new = token(positions, channels), token(positions, channels), new_sums
+        new = placeholder(positions, channels), placeholder(positions, channels), new_sums
         depends = [index for index, needed in enumerate(ctx.needs_input_grad) if needed]
         if not set(depends) - {2, 4}:  # neither the state before nor the weights have gradients
             ctx.mark_non_differentiable(new[0], new[2])
@@ -167,7 +171,7 @@ class UnitFunction(torch.autograd.Function):
     def backward(
         ctx: Any, grad_state: Optional[Tensor], grad_output: Optional[Tensor], grad_sums: Optional[Tensor]
     ) -> tuple[Optional[Tensor], ...]:
-        """Updates grad_state in place."""
+        """The gradients of forward's arguments; that of the state is grad_state, updated in place."""
         if grad_state is None and grad_output is None and grad_sums is None:
             return (None,) * 14
         call: UnitCall = ctx.call
@@ -203,55 +207,50 @@ class UnitFunction(torch.autograd.Function):
             size = middle.shape[1]
             sums = None if grad_sums is None else plain(grad_sums.float())
             bias3 = plain(bias3)
-            with Borrowed() as memory:
+            with PassBuffers() as buffers:
                 unit = call.unit(x, conv1, conv3, bias3, shortcut is not None)
                 if through_middle:
-                    unit.back3 = memory.pack("conv3", conv3, transposed=True)
+                    unit.back3 = buffers.pack("conv3", conv3, transposed=True)
                 if through_inner:
-                    unit.back2 = memory.pack("conv2", conv2, call.norms[2][0], transposed=True)
+                    unit.back2 = buffers.pack("conv2", conv2, call.norms[2][0], transposed=True)
                 if needs_x:
-                    unit.back1 = memory.pack("conv1", conv1, call.norms[1][0], transposed=True)
+                    unit.back1 = buffers.pack("conv1", conv1, call.norms[1][0], transposed=True)
                 if needs_x and shortcut is not None:
-                    unit.shortcut = memory.pack("shortcut", shortcut, transposed=True)
+                    unit.shortcut = buffers.pack("shortcut", shortcut, transposed=True)
 
-                turned_conv3 = memory.take("turned_conv3", width + 1, channels) if through_conv3 else None
-                scratch_size = kernels().backward_scratch_size(unit)
+                def take(name: str, needed: bool, *shape: int) -> Optional[Tensor]:
+                    return buffers.take(name, *shape) if needed else None
 
-                def room(name: str, needed: bool, *shape: int) -> Optional[int]:
-                    return memory.room(name, math.prod(shape)) if needed else None
-
+                transposed = take("grad_conv3_transposed", through_conv3, width + 1, channels)
                 backward = BackwardPass(
-                    x=address(x),
-                    x_rows=address(call.x_rows, torch.int32),
-                    inner=address(inner),
-                    middle=address(middle),
-                    state=address(rows),
-                    remaining=address(remaining),
-                    grad_state=address(grad_state),
-                    filled=address(call.gradient.filled, torch.int32),
-                    grad_output=address(grad_output),
-                    grad_sums=address(sums),
-                    grad_x=address(grad_x) if needs_x else None,
+                    **addresses(x=x, inner=inner, middle=middle, state=rows, remaining=remaining),
+                    **addresses(torch.int32, x_rows=call.x_rows, filled=call.gradient.filled),
+                    **addresses(grad_state=grad_state, grad_output=grad_output, grad_sums=sums),
                     adds=shortcut is None if first else grad_state is not None,
-                    grad_remaining=address(grad_remaining),
-                    grad_conv1=address(grad_conv1),
-                    grad_conv2=address(grad_conv2),
-                    grad_conv3=address(grad_conv3),
-                    grad_shortcut=address(grad_shortcut),
-                    turned_conv3=address(turned_conv3),
-                    turned_shortcut=room("turned_shortcut", grad_shortcut is not None, x.shape[1], channels),
-                    grad_inner=room("grad_inner", through_inner, sites.struct.num_reads, size),
-                    grad_middle=room("grad_middle", through_middle, sites.struct.num_writes + 1, size),
-                    taps=memory.room("taps_of_writes", sites.struct.num_writes * TAPS),
-                    scratch=memory.room("scratch", call.threads * scratch_size),
+                    **addresses(
+                        grad_x=grad_x if needs_x else None,
+                        grad_remaining=grad_remaining,
+                        grad_conv1=grad_conv1,
+                        grad_conv2=grad_conv2,
+                        grad_conv3=grad_conv3,
+                        grad_shortcut=grad_shortcut,
+                        grad_conv3_transposed=transposed,
+                        grad_shortcut_transposed=take(
+                            "grad_shortcut_transposed", grad_shortcut is not None, x.shape[1], channels
+                        ),
+                        grad_inner=take("grad_inner", through_inner, sites.struct.num_reads, size),
+                        grad_middle=take("grad_middle", through_middle, sites.struct.num_writes + 1, size),
+                        scratch=buffers.take("scratch", call.threads, kernels().backward_scratch_size(unit)),
+                    ),
+                    taps=buffers.room("taps_of_writes", sites.struct.num_writes, TAPS),
                 )
-                kernels().train_backward(unit, sites.struct, backward, memory.factors(), call.threads)
-                if grad_bias3 is not None and turned_conv3 is not None:
-                    grad_bias3.copy_(turned_conv3[-1])
+                kernels().train_backward(unit, sites.struct, backward, buffers.factors(), call.threads)
+                if grad_bias3 is not None and transposed is not None:
+                    grad_bias3.copy_(transposed[-1])
                 if needs_x and not first:
                     call.gradient.fill(sites.read_rows)
         if first:  # the next block's are smaller or larger, and the next step begins with all its activations
-            workspace.forget("grad_inner", "grad_middle")
+            free_memory("grad_inner", "grad_middle")
         return (
             None,
             None if first else grad_x,
@@ -271,7 +270,7 @@ class UnitFunction(torch.autograd.Function):
 
 
 def _gradient_at(call: UnitCall, state: Optional[Tensor], output: Optional[Tensor], sums: Optional[Tensor]) -> Tensor:
-    """The gradient of what is state, output and summand at once, [P, C]; zero at padding."""
+    """The gradient of features that are state, output and summand of the sums at once: [P, C], zero at padding."""
     writes, struct = call.sites.writes, call.sites.struct
     if state is not None and call.gradient.filled is not None:
         state = state.masked_fill(call.gradient.filled[:, None] < 0, 0)

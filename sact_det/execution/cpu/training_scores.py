@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sact_det.execution.cpu.borrowed import Borrowed
 from sact_det.execution.cpu.calls import LocalScoring, kernels, whole_vectors
-from sact_det.execution.cpu.memory import address, plain, zeros
+from sact_det.execution.cpu.factors import PassBuffers
+from sact_det.execution.cpu.memory import address, addresses, plain, zeros
 from sact_det.execution.cpu.sites import Sites
-from sact_det.execution.cpu.training_functions import TAPS, GradientRows, token
+from sact_det.execution.cpu.training_functions import GradientRows, placeholder
+from sact_det.network.convolution import TAPS
 
 
 class LocalFunction(torch.autograd.Function):
-    """The local convolution of a halting branch: (state, taps, bias) -> (logits, state)."""
+    """The local convolution of a halting branch in the graph: (state, taps, bias) -> (logits, state)."""
 
     @staticmethod
     def forward(
@@ -28,37 +29,35 @@ class LocalFunction(torch.autograd.Function):
         taps: Tensor,
         bias: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Norms are in taps and bias.
+        """Evaluates the convolution, whose norm is folded into taps and bias.
 
         Args:
             sites: of the unit that is scored, at output resolution.
-            gradient: of the state.
-            threads: how many.
-            state: token.
-            rows: the state at the positions that the branch reads, [., C].
-            taps, bias: float32 [9, C] and [9].
+            gradient: the rows of the state's gradient.
+            threads: how many the kernels use.
+            state: its placeholder.
+            rows: the state at sites.reads, [., C].
+            taps, bias: float32 [TAPS, C] and [TAPS].
 
         Returns:
-            Float32 [N, H, W], zero where the unit was not evaluated; and a token.
+            Logits, float32 [N, H, W], zero where the unit was not evaluated; and a placeholder of the state.
         """
         struct = sites.struct
         logits = zeros(struct.images, struct.out_height, struct.out_width)
         if struct.num_writes:
             padded = F.pad(bias, (0, whole_vectors(TAPS) - TAPS))
-            with Borrowed() as memory:
+            with PassBuffers() as buffers:
                 scoring = LocalScoring(
                     channels=taps.shape[1],
-                    packed=memory.pack("taps", taps[:, :, None, None]),
-                    bias=address(padded),
-                    rows=address(rows),
-                    products=memory.room("products", struct.num_reads * whole_vectors(TAPS)),
-                    logits=address(logits),
+                    packed=buffers.pack("taps", taps[:, :, None, None]),
+                    products=buffers.room("products", struct.num_reads, whole_vectors(TAPS)),
+                    **addresses(bias=padded, rows=rows, logits=logits),
                 )
-                kernels().local_forward(scoring, struct, memory.factors(), threads)
+                kernels().local_forward(scoring, struct, buffers.factors(), threads)
         ctx.sites, ctx.gradient, ctx.threads = sites, gradient, threads
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, taps)
-        new = token(*state.shape)
+        new = placeholder(*state.shape)
         if not ctx.needs_input_grad[3]:
             ctx.mark_non_differentiable(new)
         return logits, new
@@ -66,7 +65,7 @@ class LocalFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logits: Optional[Tensor], grad_state: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
-        """Updates grad_state in place."""
+        """The gradients of forward's arguments; that of the state is grad_state, updated in place."""
         if grad_logits is None:
             return None, None, None, grad_state, None, None, None
         struct, threads = ctx.sites.struct, ctx.threads
@@ -80,19 +79,15 @@ class LocalFunction(torch.autograd.Function):
             grad_state = ctx.gradient.start(grad_logits.numel(), taps.shape[1])
         grad_logits = plain(grad_logits)
         grad_taps = torch.empty_like(taps) if needs_taps else None
-        with Borrowed() as memory:
-            products = memory.take("products", struct.num_reads, whole_vectors(TAPS))
+        with PassBuffers() as buffers:
+            products = buffers.take("products", struct.num_reads, whole_vectors(TAPS))
             scoring = LocalScoring(
                 channels=taps.shape[1],
-                taps=address(taps),
-                rows=address(rows),
-                products=address(products),
-                logits=address(grad_logits),
-                grad_rows=address(grad_state) if needs_state else None,
                 adds=adds,
+                **addresses(taps=taps, rows=rows, products=products, logits=grad_logits, grad_taps=grad_taps),
+                grad_rows=address(grad_state) if needs_state else None,
                 filled=address(ctx.gradient.filled, torch.int32),
-                grad_taps=address(grad_taps),
-                scratch=memory.room("scratch", threads * kernels().local_scratch_size()),
+                scratch=buffers.room("scratch", threads, kernels().local_scratch_size()),
             )
             kernels().local_backward(scoring, struct, threads)
             grad_bias = products[:, :TAPS].sum(0) if needs_bias else None
@@ -102,16 +97,16 @@ class LocalFunction(torch.autograd.Function):
 
 
 class ResultFunction(torch.autograd.Function):
-    """The output of a block, for its token."""
+    """The output of a block in the graph: a placeholder becomes the features it stands for."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, features: Tensor) -> Tensor:
-        """output: token; features: [N, C, H, W], rows in memory; it becomes part of the graph."""
+        """output: placeholder; features: [N, C, H, W], channels last; returned as they are, now part of the graph."""
         ctx.mark_dirty(features)
         return features
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """In rows."""
+        """gradient: [N, C, H, W] -> that of the placeholder, [P, C]."""
         return plain(gradient.permute(0, 2, 3, 1)).view(-1, gradient.shape[1]), None

@@ -56,6 +56,13 @@ inline void transpose_square(Vector* rows) {
     transpose_blocks<LANES / 2>(rows, std::make_integer_sequence<int, LANES>{});
 }
 
+// The sum of the lanes.
+inline float total(Vector v) {
+    float sum = 0;
+    for (int c = 0; c < LANES; c++) sum += v[c];
+    return sum;
+}
+
 inline Vector larger(Vector a, Vector b) { return ((a > b) | (a != a)) ? a : b; }  // NaN wins
 
 int64_t whole_vectors(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }

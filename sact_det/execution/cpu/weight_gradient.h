@@ -1,4 +1,4 @@
-// Products over positions: what the gradient of a convolution's weights is made of.
+// Gradients of a convolution's weights: matrix products whose sums run over positions.
 
 #pragma once
 
@@ -34,10 +34,10 @@ __attribute__((noinline)) void multiply_packed(const float* left, const float* r
 }
 
 // to[m, s, k] = scale[m] * sum over i < count of left(i)[m] * right(i, s)[k], for m < rows, s < segments, k < length.
-// With `sums`, a further row has the sums of right(i, s)[k] (it is as good as free where `rows` is no multiple of
-// TILE_ROWS).
+// With `sums`, a further row m = rows has the sums of right(i, s)[k].
 //
-// Threads take groups of columns as they come, each over all positions: the result does not depend on their number.
+// Threads take groups of columns as they come (dynamic scheduling), each over all positions: the result does not depend on
+// the number of threads.
 class WeightGradient {
 public:
     // `to` may be null: there is nothing to do. `scale` may be null: 1.
@@ -112,5 +112,20 @@ private:
     const int64_t count, own_rows, rows, length, columns, panels, all_panels, group;
     std::atomic<int64_t> next{0};
 };
+
+// Transposes a matrix [rows, columns], by the threads of a team; does nothing if either pointer is null.
+void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
+    if (!from || !to) return;
+#pragma omp for schedule(static) nowait
+    for (int64_t column = 0; column < columns; column += LANES)
+        for (int64_t row = 0; row < rows; row += LANES) {
+            Vector square[LANES];
+            for (int r = 0; r < LANES; r++)
+                square[r] = row + r < rows ? load_part(from + (row + r) * columns + column, columns - column) : Vector{};
+            transpose_square(square);
+            for (int c = 0; c < std::min<int64_t>(LANES, columns - column); c++)
+                store_part(to + (column + c) * rows + row, square[c], rows - row);
+        }
+}
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A residual unit as one thread evaluates it: at some of its positions, some of its columns.
+// What one thread computes of a residual unit in inference: at some of its positions, some of its columns.
 
 #pragma once
 
@@ -9,16 +9,16 @@
 
 extern "C" {
 
-// A bottleneck unit with its norms folded away but for the first, the pre-activation.
+// A bottleneck unit; all norms but the first, the pre-activation, are folded into the convolutions.
 struct Unit {
     int64_t in_channels, width, out_channels, stride, dilation;
     const float *scale, *shift;  // [in_channels], the pre-activation
     const float *bias1, *bias2, *bias3;
     const void* conv1;  // depth in_channels
-    const void* conv2;  // depth 9 * width, taps row by row
+    const void* conv2;  // depth TAPS * width
     const void* conv3;  // depth width, or width + in_channels with the shortcut's convolution below
     int64_t projects;   // whether there is such a shortcut
-    int64_t bfloat16;   // whether convolutions, and what they read, are; in_channels and width are even then
+    int64_t bfloat16;   // whether convolutions and what they read are of bfloat16; in_channels and width are even then
 };
 
 // Where a unit is evaluated, and scored by the branch behind it.
@@ -39,7 +39,7 @@ struct Evaluation {
     double* sums;            // [images, out_channels] or null; += residual, or state where there is no output
     float* scratch;          // [scratch_size()]
     const int64_t* counts;   // [images], positions of each image; from here on, for branches only
-    float* products;         // [output positions, whole_vectors(9)]; zero wherever there is no position
+    float* products;         // [output positions, whole_vectors(TAPS)]; zero wherever there is no position
     float* image_logits;     // [images], room to work
     float* scores;           // [output positions], h^l at `writes`; the rest is left alone
 };
@@ -48,7 +48,7 @@ struct Evaluation {
 
 namespace {
 
-// Rows that a product reads normalized: made a tile at a time, while the next tile's are on their way.
+// Rows of a product's left factor that are normalized just before their tile is multiplied; the next tile's are prefetched.
 template <class Element, class From>
 struct Normalized {
     const Unit& unit;
@@ -57,7 +57,7 @@ struct Normalized {
     Element* to;              // [count, in_channels]
     int64_t first_column;     // of the product
 
-    void expect(int first, int rows, int64_t column, int) const {
+    void prepare(int first, int rows, int64_t column, int) const {
         if (column != first_column) return;
         for (int r = first; r < first + rows; r++) {
             normalize_row(from[r], unit.scale, unit.shift, unit.in_channels, to + r * unit.in_channels);
@@ -66,32 +66,32 @@ struct Normalized {
     }
 };
 
-// Store, of rows that are normalized for it.
+// Epilogue: Store, for a product whose left factor is Normalized.
 template <class Element, class From>
 struct StoreNormalized : Store<Element> {
     const Normalized<Element, From>& normalized;
 
-    void expect(int first, int rows, int64_t column, int vectors) const {
-        normalized.expect(first, rows, column, vectors);
+    void prepare(int first, int rows, int64_t column, int vectors) const {
+        normalized.prepare(first, rows, column, vectors);
     }
 };
 
-// Adds the residual to the state and, weighted, to the output.
+// Epilogue of conv3: adds the residual to the state and, weighted, to the output, and sums what it has changed.
 template <class Element, class From>
 struct Residual {
     const Unit& unit;
-    const Evaluation& to;
+    const Evaluation& call;
     const int64_t* positions;
     float* const* sums;  // [whole_vectors(out_channels)] of the image of each row, in order; or null
     const Normalized<Element, From>* normalized;  // of a projecting shortcut, or null
 
-    void expect(int first, int count, int64_t column, int vectors) const {
-        if (normalized) normalized->expect(first, count, column, vectors);
+    void prepare(int first, int count, int64_t column, int vectors) const {
+        if (normalized) normalized->prepare(first, count, column, vectors);
         for (int r = 0; r < count; r++) {
             const int64_t place = positions[first + r] * unit.out_channels + column;
             for (int v = 0; v < vectors; v++) {
-                __builtin_prefetch(to.state + place + v * LANES, 1);
-                if (to.output) __builtin_prefetch(to.output + place + v * LANES, 1);
+                __builtin_prefetch(call.state + place + v * LANES, 1);
+                if (call.output) __builtin_prefetch(call.output + place + v * LANES, 1);
             }
         }
     }
@@ -104,13 +104,13 @@ struct Residual {
         for (int r = 0; r < count; r++) {
             const int64_t position = positions[first + r], place = position * unit.out_channels + column;
             const Vector residual = product[r * step] + bias;
-            const Vector state = to.shortcut ? load_part(to.shortcut + place, width) + residual : residual;
-            store_part(to.state + place, state, width);
-            if (to.output) {
-                float* output = to.output + place;
-                store_part(output, load_part(output, width) + to.remaining[position] * residual, width);
+            const Vector state = call.shortcut ? load_part(call.shortcut + place, width) + residual : residual;
+            store_part(call.state + place, state, width);
+            if (call.output) {
+                float* output = call.output + place;
+                store_part(output, load_part(output, width) + call.remaining[position] * residual, width);
             }
-            const Vector change = to.output ? residual : state;
+            const Vector change = call.output ? residual : state;
             if (one_image)
                 sum += change;
             else if (sums)
@@ -120,16 +120,15 @@ struct Residual {
     }
 };
 
-// h^l at a position, once all products are there.
-void score(const Evaluation& to, int64_t position) {
-    const Place place = locate(position, to.out_height, to.out_width);
-    float logit = to.image_logits[place.image];
-    for (int tap = 0; tap < 9; tap++) {
-        const int64_t y = place.y + tap / 3 - 1, x = place.x + tap % 3 - 1;
-        if (0 <= y && y < to.out_height && 0 <= x && x < to.out_width)
-            logit += to.products[((place.image * to.out_height + y) * to.out_width + x) * whole_vectors(9) + tap];
+// Writes h^l of a position from the products of its neighbours with the taps.
+void score(const Evaluation& call, int64_t position) {
+    const Place place = locate(position, call.out_height, call.out_width);
+    float logit = call.image_logits[place.image];
+    for (int tap = 0; tap < TAPS; tap++) {
+        const int64_t neighbour = tap_position(place, tap, 1, 1, call.out_height, call.out_width);
+        if (neighbour >= 0) logit += call.products[neighbour * whole_vectors(TAPS) + tap];
     }
-    to.scores[position] = 1 / (1 + std::exp(-logit));
+    call.scores[position] = 1 / (1 + std::exp(-logit));
 }
 
 // Floats that hold so many elements.
@@ -138,36 +137,35 @@ int64_t room(int64_t elements) {
     return elements * sizeof(Element) / sizeof(float);
 }
 
-// What a thread keeps of a unit, in its part of the scratch.
+// The part of the scratch that one thread has.
 template <class Element>
 struct Scratch {
     explicit Scratch(const Unit& unit)
         : middle(room<Element>(BLOCK_ROWS * unit.in_channels)),
           size(middle + room<Element>(BLOCK_ROWS * whole_vectors(unit.width))) {}
 
-    const int64_t middle, size;  // in floats; the rows that are normalized come first
+    const int64_t middle, size;  // in floats; normalized rows come first
 };
 
-// One thread at work on a unit: factors of Element, x of From.
+// The work of one thread on a unit. Element: the type of factors; From: that of x.
 template <class Element, class From>
 class Worker {
 public:
-    Worker(const Unit& unit, const Halting* branch, const Evaluation& to, int thread)
-        : unit(unit), branch(branch), to(to), scratch(unit), x(static_cast<const From*>(to.x)),
-          inner_size(whole_vectors(unit.width)), inner(static_cast<Element*>(to.inner)),
-          zeros(inner + to.images * to.in_height * to.in_width * inner_size),  // the row behind the last
-          normalized(reinterpret_cast<Element*>(to.scratch + thread * scratch.size)),
-          middles(reinterpret_cast<Element*>(to.scratch + thread * scratch.size + scratch.middle)) {}
+    Worker(const Unit& unit, const Halting* branch, const Evaluation& call, int thread)
+        : unit(unit), branch(branch), call(call), scratch(unit), x(static_cast<const From*>(call.x)),
+          inner_size(whole_vectors(unit.width)), inner(static_cast<Element*>(call.inner)),
+          zeros(inner + call.images * call.in_height * call.in_width * inner_size),  // the row behind the last
+          normalized(reinterpret_cast<Element*>(call.scratch + thread * scratch.size)),
+          middles(reinterpret_cast<Element*>(call.scratch + thread * scratch.size + scratch.middle)) {}
 
-    // Room for what conv2 makes of a block of writes.
+    // This thread's room for the output of conv2 at a block of writes.
     Element* middle() const { return middles; }
 
     // conv1 at some of the reads, a share of the columns.
     void read(int64_t first, int rows, Share share) {
-        left.segments = 1;
-        left.lengths[0] = unit.in_channels;
+        left.set_segments(1, unit.in_channels);
         for (int r = 0; r < rows; r++) {
-            const int64_t position = to.reads[first + r];
+            const int64_t position = call.reads[first + r];
             sources[r] = source(position);
             left.rows[0][r] = normalized + r * unit.in_channels;
             targets[r] = inner + position * inner_size;
@@ -179,16 +177,13 @@ public:
 
     // conv2 at some of the writes, a share of the columns.
     void convolve(int64_t first, int rows, Element* middle, Share share) {
-        left.segments = 9;
-        std::fill_n(left.lengths, 9, unit.width);
+        left.set_segments(TAPS, unit.width);
         for (int r = 0; r < rows; r++) {
-            const Place place = locate(to.writes[first + r], to.out_height, to.out_width);
-            for (int tap = 0; tap < 9; tap++) {
-                const int64_t y = place.y * unit.stride + (tap / 3 - 1) * unit.dilation;
-                const int64_t x = place.x * unit.stride + (tap % 3 - 1) * unit.dilation;
-                const bool inside = 0 <= y && y < to.in_height && 0 <= x && x < to.in_width;
-                const int64_t position = (place.image * to.in_height + y) * to.in_width + x;
-                left.rows[tap][r] = inside ? inner + position * inner_size : zeros;
+            const Place place = locate(call.writes[first + r], call.out_height, call.out_width);
+            for (int tap = 0; tap < TAPS; tap++) {
+                const int64_t position =
+                    tap_position(place, tap, unit.stride, unit.dilation, call.in_height, call.in_width);
+                left.rows[tap][r] = position < 0 ? zeros : inner + position * inner_size;
             }
             targets[r] = middle + r * inner_size;
         }
@@ -196,57 +191,57 @@ public:
         multiply(left, rows, static_cast<const Element*>(unit.conv2), unit.width, store, share);
     }
 
-    // conv3 and what becomes of it at some of the writes, a share of the columns.
+    // conv3 and the additions to state, output and sums at some of the writes, a share of the columns.
     void write(int64_t first, int rows, const Element* middle, const ImageSums& sums, Share share) {
         left.segments = unit.projects ? 2 : 1;
         left.lengths[0] = unit.width;
         left.lengths[1] = unit.in_channels;
-        const int64_t first_image = to.writes[first] / (to.out_height * to.out_width);
+        const int64_t first_image = call.writes[first] / (call.out_height * call.out_width);
         int64_t image = first_image;
         for (int r = 0; r < rows; r++) {
-            const Place place = locate(to.writes[first + r], to.out_height, to.out_width);
+            const Place place = locate(call.writes[first + r], call.out_height, call.out_width);
             image = place.image;
-            if (to.sums) image_sums[r] = sums.of(first, image);
+            if (call.sums) image_sums[r] = sums.of(first, image);
             left.rows[0][r] = middle + r * inner_size;
             if (!unit.projects) continue;
-            const int64_t row = place.image * to.in_height + place.y * unit.stride;
-            sources[r] = x + (row * to.in_width + place.x * unit.stride) * unit.in_channels;
+            const int64_t row = place.image * call.in_height + place.y * unit.stride;
+            sources[r] = x + (row * call.in_width + place.x * unit.stride) * unit.in_channels;
             left.rows[1][r] = normalized + r * unit.in_channels;
         }
         const Normalized<Element, From> preactivation{unit, rows, sources, normalized, share.first_column(unit.out_channels)};
-        const Residual<Element, From> residual{unit, to, to.writes + first, to.sums ? image_sums : nullptr,
+        const Residual<Element, From> residual{unit, call, call.writes + first, call.sums ? image_sums : nullptr,
                                                unit.projects ? &preactivation : nullptr};
-        if (to.sums)
+        if (call.sums)
             sums.start(first, first_image, image, share.first_column(unit.out_channels),
                        whole_vectors(share.end_column(unit.out_channels)));
         multiply(left, rows, static_cast<const Element*>(unit.conv3), unit.out_channels, residual, share);
     }
 
-    // Products with the branch's taps at those of some reads that are not written: their state is final.
+    // The branch's products at those of some reads that are not among the writes: their state does not change any more.
     void multiply_halted(int64_t first, int rows) {
-        if (!branch || !to.output) return;
+        if (!branch || !call.output) return;
         if constexpr (READS_STATE) {
-            const int64_t *write = std::lower_bound(to.writes, to.writes + to.num_writes, to.reads[first]);
+            const int64_t *write = std::lower_bound(call.writes, call.writes + call.num_writes, call.reads[first]);
             int halted = 0;
             for (int r = 0; r < rows; r++) {
-                const int64_t position = to.reads[first + r];
-                if (write != to.writes + to.num_writes && *write == position)
+                const int64_t position = call.reads[first + r];
+                if (write != call.writes + call.num_writes && *write == position)
                     write++;
                 else
                     add_tapped(halted++, position, source(position));
             }
-            multiply_taps(halted);
+            multiply_tapped(halted);
         }
     }
 
-    // The same at some of the writes, behind `write`.
+    // The branch's products at some of the writes, once `write` has been called for them.
     void multiply_written(int64_t first, int rows) {
         if (!branch) return;
         for (int r = 0; r < rows; r++) {
-            const int64_t position = to.writes[first + r];
-            add_tapped(r, position, to.state + position * unit.out_channels);
+            const int64_t position = call.writes[first + r];
+            add_tapped(r, position, call.state + position * unit.out_channels);
         }
-        multiply_taps(rows);
+        multiply_tapped(rows);
     }
 
 private:
@@ -254,24 +249,24 @@ private:
 
     const From* source(int64_t position) const {
         if constexpr (READS_STATE) {
-            if (to.moved && !to.moved[position]) return to.output + position * unit.in_channels;
+            if (call.moved && !call.moved[position]) return call.output + position * unit.in_channels;
         }
         return x + position * unit.in_channels;
     }
 
     void add_tapped(int r, int64_t position, const float* row) {
         tapped[r] = row;
-        products[r] = to.products + position * whole_vectors(9);
+        products[r] = call.products + position * whole_vectors(TAPS);
     }
 
-    void multiply_taps(int rows) {
+    void multiply_tapped(int rows) {
         for (int r = 0; r < rows; r += TAP_ROWS)
-            multiply_nine(*branch, tapped + r, std::min(TAP_ROWS, rows - r), products + r);
+            multiply_taps(*branch, tapped + r, std::min(TAP_ROWS, rows - r), products + r);
     }
 
     const Unit& unit;
     const Halting* branch;
-    const Evaluation& to;
+    const Evaluation& call;
     const Scratch<Element> scratch;
     const From* const x;
     const int64_t inner_size;
@@ -281,7 +276,7 @@ private:
     Element* targets[BLOCK_ROWS];
     float* products[BLOCK_ROWS];
     float* image_sums[BLOCK_ROWS];
-    Left<Element> left;
+    LeftFactor<Element> left;
 };
 
 }  // namespace

@@ -1,41 +1,24 @@
-"""What a pass of a unit in training needs for its time only: room to work in, and weights packed anew."""
+"""Weights packed anew for each pass of a unit in training, where they change all the time (factors.h)."""
 
 from typing import Optional
 
 from torch import Tensor
 
+from sact_det.execution.cpu.buffers import Buffers
 from sact_det.execution.cpu.calls import Factor, Factors, whole_vectors
 from sact_det.execution.cpu.memory import address
-from sact_det.execution.cpu.workspace import workspace
 
 
-class Borrowed:
-    """Memory that is used again and again, for the time of a `with`; room for packed weights among it."""
+class PassBuffers(Buffers):
+    """Buffers of one pass, and the weights that its kernel is to pack into some of them."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, Tensor] = {}
+        super().__init__()
         self._factors: list[Factor] = []
         self._sources: list[Tensor] = []
 
-    def __enter__(self) -> "Borrowed":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name, tensor in self._taken.items():
-            workspace.give_back(name, tensor)
-
-    def take(self, name: str, *shape: int) -> Tensor:
-        """See Workspace.take; each name once."""
-        self._taken[name] = workspace.take(name, *shape)
-        return self._taken[name]
-
-    def room(self, name: str, size: int) -> int:
-        """The address of so many floats; each name once."""
-        self._taken[name] = workspace.take_flat(name, size)
-        return self._taken[name].data_ptr()
-
     def pack(self, name: str, conv: Tensor, scale: Optional[Tensor] = None, transposed: bool = False) -> int:
-        """Has a kernel pack a convolution's weight [K, C, k, k], times scale [K]; returns the address of the result.
+        """Has the kernel pack a convolution's weight [K, C, k, k], times scale [K]; returns the address of the result.
 
         Columns are the output channels, or, transposed, the input channels.
         """
@@ -55,5 +38,5 @@ class Borrowed:
         return target
 
     def factors(self) -> Factors:
-        """What a kernel has to pack."""
+        """What the kernel has to pack."""
         return Factors((Factor * len(self._factors))(*self._factors), len(self._factors))
