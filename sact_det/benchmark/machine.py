@@ -37,7 +37,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def version(package: str) -> Optional[str]:
-    """Of an installed package, or None."""
+    """The version of a package, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -45,7 +45,7 @@ def version(package: str) -> Optional[str]:
 
 
 def processor() -> str:
-    """Its name as the system knows it."""
+    """The name of the processor, as the system knows it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")

@@ -20,16 +20,7 @@ import torch
 from sact_det.base.errors import InputError
 from sact_det.benchmark.networks import PartSettings, dense_part
 from sact_det.benchmark.report import MemoryTable
-from sact_det.benchmark.rivals import (
-    FOR_CUDA,
-    RIVALS,
-    Unavailable,
-    check_onnxruntime,
-    check_openvino,
-    export_onnx,
-    load_onnxruntime,
-    load_openvino,
-)
+from sact_det.benchmark.rivals import EXPORTED, FOR_CUDA, RIVALS, Unavailable, export_onnx
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import RIVALS as TRAINING_RIVALS
 from sact_det.benchmark.training import adaptive_step, rival_step, training_part
@@ -38,12 +29,11 @@ from sact_det.execution.release import release_weights
 from sact_det.network.resnet_v2 import ResNetV2Spec
 
 RUNS = 2  # what is allocated once, in the first run, counts as well
-_FILES = {"onnxruntime": (check_onnxruntime, load_onnxruntime), "openvino": (check_openvino, load_openvino)}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a child process runs; plain values.
+    """A run whose memory a process of its own measures, as plain values.
 
     Attributes:
         spec: fields of a ResNetV2Spec.
@@ -53,7 +43,7 @@ class Job:
         execution, ratio: of ours.
         released: whether ours has let go of the weights that the kernels hold packed (release_weights).
         onnx: path of the exported network, for rivals that read one.
-        device, precision, seed: see Setting.
+        device, precision, seed: as of Setting.
         threads: of PyTorch.
     """
 
@@ -107,8 +97,8 @@ def measure_memory(
         for name in [name for name in setting.rivals if name in known]:
             job = replace(common, rival=name)
             try:
-                if name in _FILES:
-                    _FILES[name][0](setting)
+                if name in EXPORTED:
+                    EXPORTED[name].check(setting)
                     if not path.exists():
                         export_onnx(dense_part(part), x, path)
                     job = replace(job, onnx=str(path))
@@ -131,7 +121,19 @@ def measure_memory(
 
 
 def run_child(name: str, job: Job, setting: Setting) -> dict[str, int]:
-    """See MemoryTable.peaks. Raises RuntimeError, with the child's last words, if it fails."""
+    """Runs a job in a process of its own.
+
+    Args:
+        name: of the candidate, for messages.
+        job: what to run.
+        setting: shows progress, or does not.
+
+    Returns:
+        "empty", "before" and "peak", in bytes, as MemoryTable has them.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with what it wrote to stderr.
+    """
     setting.note(f"Memory of {name}")
     child = subprocess.run(
         [sys.executable, "-m", __name__],
@@ -146,13 +148,13 @@ def run_child(name: str, job: Job, setting: Setting) -> dict[str, int]:
 
 
 def build(job: Job, setting: Setting) -> Callable[[], Any]:
-    """What the child runs, with everything it needs in memory."""
+    """The run of a job as a function, with everything it needs in memory."""
     fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in job.spec.items()}
     spec = ResNetV2Spec(**fields)
     settings = PartSettings(spec, seed=job.seed)
     x = setting.random(*settings.input_shape(job.batch, tuple(job.size)))  # type: ignore[arg-type]
     if job.rival is not None and job.onnx is not None:
-        rival = _FILES[job.rival][1](job.onnx, setting)
+        rival = EXPORTED[job.rival].load(job.onnx, setting)
         converted = rival.convert(x)
         return lambda: rival.forward(converted)
     part = training_part(settings) if job.training else settings.build()
@@ -182,11 +184,11 @@ def build(job: Job, setting: Setting) -> Callable[[], Any]:
 
 
 def measure(job: Job) -> dict[str, int]:
-    """In the child."""
+    """Runs a job in this process. Returns its "empty", "before" and "peak", in bytes, as MemoryTable has them."""
     torch.set_num_threads(job.threads)
     setting = Setting(device=torch.device(job.device), precision=job.precision, seed=job.seed)
     with setting.activated(), torch.set_grad_enabled(job.training):
-        if job.rival in _FILES:
+        if job.rival in EXPORTED:
             importlib.import_module(job.rival)
         empty = reset_peak(setting.device)
         run = build(job, setting)
@@ -197,7 +199,7 @@ def measure(job: Job) -> dict[str, int]:
 
 
 def reset_peak(device: torch.device) -> int:
-    """Forgets the peak so far. Returns the bytes in use.
+    """Starts the count of `peak` anew. Returns the bytes in use.
 
     Raises:
         InputError: this system does not tell.
@@ -213,7 +215,7 @@ def reset_peak(device: torch.device) -> int:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes."""
+    """The most bytes in use since `reset_peak`: on a GPU of PyTorch's allocations, else of the resident set."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
 
 

@@ -29,7 +29,7 @@ def measure_part(
         part: in evaluation mode, on the CPU; it is moved to the device.
         inputs: float32 [N, C, H, W] of one shape, on the device. A run takes all of them, one after the other.
         ratios: FLOP ratios to prescribe masks for, with one input; None: the masks of the part's own branches.
-        setting: see there.
+        setting: device, precision, rounds and who takes part.
 
     Raises:
         InputError: a FLOP ratio is out of reach.
@@ -66,7 +66,7 @@ def measure_part(
 
 
 def rival_candidate(rival: Rival, inputs: Sequence[Tensor]) -> Candidate:
-    """A rival on all inputs, converted beforehand."""
+    """A candidate that runs a rival on all inputs, converted beforehand. It returns features, one tensor per input."""
     converted = [rival.convert(x) for x in inputs]
     return Candidate(rival.name, lambda _: [rival.forward(x) for x in converted])
 

@@ -146,14 +146,14 @@ class MemoryTable:
 
     @property
     def dense(self) -> Optional[str]:
-        """The rival with the lowest peak."""
+        """The name of the rival with the lowest peak; None without rivals."""
         return min(self.rivals, key=self._taken, default=None)
 
     def _taken(self, name: str) -> int:
         return self.peaks[name]["peak"] - self.peaks[name]["empty"]
 
     def values(self) -> dict[str, Any]:
-        """As plain values."""
+        """Everything as plain values, in bytes."""
         return {
             "title": self.title,
             "input_shape": list(self.input_shape),

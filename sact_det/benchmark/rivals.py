@@ -5,6 +5,7 @@ is timed.
 """
 
 import copy
+import importlib
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -56,12 +57,12 @@ def in_torch(part: DensePart, setting: Setting, layout: torch.memory_format, nam
 
 
 def eager(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """PyTorch as it comes, NCHW."""
+    """PyTorch as it comes, features in the layout NCHW."""
     return in_torch(copy.deepcopy(part), setting, torch.contiguous_format, "eager")
 
 
 def channels_last(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """PyTorch, channels last."""
+    """PyTorch, features in the layout channels last."""
     return in_torch(copy.deepcopy(part), setting, torch.channels_last, "channels-last")
 
 
@@ -95,30 +96,45 @@ def tensorrt(part: DensePart, x: Tensor, setting: Setting) -> Rival:
     return Rival(rival.name, rival.convert, forward)
 
 
-def onnxruntime(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """ONNX Runtime's CPU or CUDA provider."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "part.onnx"
-        check_onnxruntime(setting)
-        export_onnx(part, x, path)
-        return load_onnxruntime(path, setting)
+@dataclass(frozen=True)
+class ExportedRival:
+    """A runtime that reads the network from an ONNX file.
+
+    Attributes:
+        check: raises Unavailable where it cannot run.
+        load: from a path and a setting to the rival.
+    """
+
+    check: Callable[[Setting], None]
+    load: Callable[[Union[str, Path], Setting], Rival]
+
+    def __call__(self, part: DensePart, x: Tensor, setting: Setting) -> Rival:
+        """Exports the network and loads it again. Raises Unavailable."""
+        self.check(setting)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "part.onnx"
+            export_onnx(part, x, path)
+            return self.load(path, setting)
 
 
-def check_onnxruntime(setting: Setting) -> None:
-    """Raises Unavailable where it cannot run."""
-    if setting.device.type == "cuda":
-        raise Unavailable("inputs and outputs would pass through the host's memory")
-    if setting.half is not None:
-        raise Unavailable(f"computes float32 only on a CPU, not {setting.precision}")
+def _check_installed(*modules: str) -> None:
     try:
-        import onnx  # noqa: F401  (the export needs it)
-        import onnxruntime  # noqa: F401
+        for name in ("onnx", *modules):  # the export needs onnx
+            importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(INSTALL) from error
 
 
-def load_onnxruntime(path: Union[str, Path], setting: Setting) -> Rival:
-    """From an exported file."""
+def _check_onnxruntime(setting: Setting) -> None:
+    if setting.device.type == "cuda":
+        raise Unavailable("inputs and outputs would pass through the host's memory")
+    if setting.half is not None:
+        raise Unavailable(f"computes float32 only on a CPU, not {setting.precision}")
+    _check_installed("onnxruntime")
+
+
+def _load_onnxruntime(path: Union[str, Path], setting: Setting) -> Rival:
+    """ONNX Runtime's CPU provider."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -135,28 +151,14 @@ def load_onnxruntime(path: Union[str, Path], setting: Setting) -> Rival:
     return Rival("onnxruntime", lambda x: x.contiguous().numpy(), forward)
 
 
-def openvino(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """OpenVINO's CPU plugin."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "part.onnx"
-        check_openvino(setting)
-        export_onnx(part, x, path)
-        return load_openvino(path, setting)
-
-
-def check_openvino(setting: Setting) -> None:
-    """Raises Unavailable where it cannot run."""
+def _check_openvino(setting: Setting) -> None:
     if setting.device.type != "cpu":
         raise Unavailable("for CPUs only")
-    try:
-        import onnx  # noqa: F401  (the export needs it)
-        import openvino  # noqa: F401
-    except ImportError as error:
-        raise Unavailable(INSTALL) from error
+    _check_installed("openvino")
 
 
-def load_openvino(path: Union[str, Path], setting: Setting) -> Rival:
-    """From an exported file."""
+def _load_openvino(path: Union[str, Path], setting: Setting) -> Rival:
+    """OpenVINO's CPU plugin."""
     import openvino
 
     precision = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[setting.precision]
@@ -175,6 +177,10 @@ def load_openvino(path: Union[str, Path], setting: Setting) -> Rival:
     return Rival("openvino", lambda x: x.contiguous().numpy(), forward)
 
 
+EXPORTED = {
+    "onnxruntime": ExportedRival(_check_onnxruntime, _load_onnxruntime),
+    "openvino": ExportedRival(_check_openvino, _load_openvino),
+}
 FOR_CUDA = ("compile-graphs", "tensorrt")  # of RIVALS, those that nothing but a GPU can run
 
 Maker = Callable[[DensePart, Tensor, Setting], Rival]
@@ -186,8 +192,7 @@ RIVALS: dict[str, Maker] = {
     "compile": compiled,
     "compile-graphs": compiled_with_graphs,
     "tensorrt": tensorrt,
-    "onnxruntime": onnxruntime,
-    "openvino": openvino,
+    **EXPORTED,
 }
 
 

@@ -27,7 +27,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and quartiles."""
+    """Median and quartiles of some numbers, in their unit."""
 
     median: float
     lower: float
@@ -35,7 +35,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value; between two values, their mean by distance (numpy's default)."""
+        """The spread of at least one value; between two values it is interpolated (numpy's default)."""
         lower, median, upper = np.percentile(values, (25, 50, 75))
         return cls(float(median), float(lower), float(upper))
 
@@ -107,5 +107,5 @@ def fastest(times: Mapping[str, Sequence[float]], names: Sequence[str]) -> Optio
 
 
 def ratios(times: Sequence[float], base: Sequence[float]) -> Spread:
-    """Of the quotients within a round: what slows a whole round down cancels out."""
+    """The spread of the quotients within a round: what slows a whole round down cancels out."""
     return Spread.of([own / other for own, other in zip(times, base, strict=True)])

@@ -35,7 +35,7 @@ def load_detector(cfg: CfgNode) -> SACTGeneralizedRCNN:
 
 
 def detector_part(detector: SACTGeneralizedRCNN) -> AdaptivePart:
-    """The detector's extractor. From now on it is the detector that this part steers.
+    """The detector's extractor. From now on its execution and its masks are set through this part.
 
     Raises:
         InputError: its halting cannot be prescribed.
@@ -74,7 +74,7 @@ def photographs(inputs: Sequence[str], size: tuple[int, int], channels: str, mos
     """Image files, folders and globs as pictures of one size: scaled to cover it, cut in the middle.
 
     Args:
-        inputs: see find_images.
+        inputs: what find_images finds files in.
         size: height and width.
         channels: order, "RGB" or "BGR".
         most: so many of the files, evenly spread.
@@ -100,6 +100,6 @@ def _covering(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def normalised(image: Tensor, cfg: CfgNode, device: torch.device) -> Tensor:
-    """[3, H, W] as the config's network sees it: [1, 3, H, W], channels last."""
+    """An image [3, H, W] in [0, 255] as the config's network sees it: [1, 3, H, W], channels last."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
     return ((image - mean) / std)[None].to(device).contiguous(memory_format=torch.channels_last)

@@ -125,7 +125,7 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
 
 
 def compile_quickly(capability: float) -> Iterator[dict[str, Any]]:
-    """One product and one other kernel, in seconds: to see that compilation works."""
+    """One product and one other kernel, in seconds, to show that compilation works."""
     target = GPUTarget("cuda", round(10 * capability), WARP)
     rows, width, warps, stages, _ = kernels.CONV1_TILES[0]
     constants: dict[str, Any] = {

@@ -51,11 +51,11 @@ class Report:
 
     @property
     def left(self) -> float:
-        """Seconds until the stage should have ended."""
+        """Seconds that are left to the stage; negative when it should have ended."""
         return self._seconds - (time.monotonic() - self._start)
 
     def note(self, name: str, value: Any) -> None:
-        """Enters a finding: plain values."""
+        """Enters a finding, plain values, under a name of its own."""
         self.values[name] = value
         self._write()
 
@@ -93,7 +93,7 @@ class Report:
             self._write()
 
     def end(self) -> None:
-        """Marks the report as whole."""
+        """Marks the report as complete."""
         self.note("ended", True)
 
     def _write(self) -> None:

@@ -101,12 +101,12 @@ class Steps:
         return Course([{name: float(loss) for name, loss in step.items()} for step in losses], types)
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides over the next step."""
+        """The state of model, optimizer and gradient scaler, copied."""
         parts: dict[str, Any] = {"model": self.model, "optimizer": self._optimizer, "scaler": self._scaler}
         return {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Goes back to a state."""
+        """Restores what `state` returned."""
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

@@ -49,7 +49,7 @@ class HostReads(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    """Counts CALLS."""
+    """Counts the calls of functions in CALLS by name."""
 
     def __init__(self, counts: Counter[str]):
         super().__init__()
