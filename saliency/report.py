@@ -7,7 +7,7 @@ from typing import Any, Iterable, Sequence
 
 import numpy as np
 
-from sact_det.base.files import replacing, write_json
+from sact_det.base.files import write_json, write_text
 from saliency.evaluation import CENTER, Evaluation, Intervals
 from saliency.intervals import Interval
 from saliency.postprocess import PostProcessing
@@ -38,8 +38,7 @@ def write_report(folder: Path, evaluation: Evaluation, title: str, about: dict[s
         ("table.csv", _csv(_table_rows(evaluation))),
         ("images.csv", _csv(_image_rows(evaluation))),
     ):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return table
 
 

@@ -19,7 +19,7 @@ from typing import Any, Optional, Sequence
 from tabulate import tabulate
 
 from sact_det.base.errors import InputError
-from sact_det.base.files import replacing, write_json
+from sact_det.base.files import write_json, write_text
 from sact_det.base.processes import command_line
 from sact_det.base.text_files import read_json
 from sact_det.data.demo import make_demo_dataset
@@ -128,9 +128,8 @@ def demo() -> None:
     steps = commands()
     print("[0] digits on photographs", flush=True)
     make_data()
-    with replacing(OUTPUT / "commands.sh") as temporary:
-        by_hand = [["tools/demo.py", "--data-only"], *(arguments for _, arguments in steps)]
-        temporary.write_text("".join(f"python {shlex.join(line)}\n" for line in by_hand))
+    by_hand = [["tools/demo.py", "--data-only"], *(arguments for _, arguments in steps)]
+    write_text(OUTPUT / "commands.sh", "".join(f"python {shlex.join(line)}\n" for line in by_hand))
     for number, (what, arguments) in enumerate(steps, 1):
         print(f"[{number}/{len(steps)}] {what}: {arguments[0]} {arguments[2]}", flush=True)
         run(arguments)

@@ -24,7 +24,7 @@ from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import parse_with_overrides
 from sact_det.base.errors import InputError, one_line
-from sact_det.base.files import replacing, write_json
+from sact_det.base.files import write_json, write_text
 from sact_det.base.processes import command_line
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.matched_units import first_units, matched_units
@@ -74,8 +74,7 @@ def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], full: str, o
     plain.MODEL.SACT.HALTING = "none"
     plain.MODEL.SACT.TILE = 1
     plain.MODEL.SACT.UNITS = units
-    with replacing(output / "config.yaml") as temporary:
-        temporary.write_text(plain.dump())
+    write_text(output / "config.yaml", plain.dump())
     write_json(output / "units.json", {"datasets": cfg.DATASETS.TEST, "mean_units": mean_units, "matched_units": units})
     return units
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, Sequence
 from matplotlib.figure import Figure
 
 from sact_det.base.errors import InputError
-from sact_det.base.files import replacing, writable_folder
+from sact_det.base.files import writable_folder
 from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.experiments.plots import draw_quality, draw_units
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> None:
     for name, results in inputs.items():
         for content in filter(results.get, FIGURES):
             for kind, draw in FIGURES[content].items():
-                with replacing(folder / f"{name}_{kind}.png") as temporary:
-                    save_png(draw(results), temporary)
+                save_png(draw(results), folder / f"{name}_{kind}.png")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

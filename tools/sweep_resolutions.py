@@ -24,7 +24,7 @@ from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
-from sact_det.base.files import check_input, replacing, writable_folder, write_json
+from sact_det.base.files import check_input, writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.classification.evaluator import accuracy_row
@@ -94,10 +94,8 @@ def write_results(output: Path, results: Sequence[dict[str, Any]]) -> str:
     write_json(output / "results.json", content)
     rows = [accuracy_row(result["model"], result["size"], result["summary"]).splitlines() for result in results]
     table = "\n".join([*rows[0], *(row for _, _, row in rows[1:])])
-    with replacing(output / "table.md") as temporary:
-        temporary.write_text(table + "\n", encoding="utf-8")
-    with replacing(output / "sweep.png") as temporary:
-        save_png(draw_sweep(content), temporary)
+    write_text(output / "table.md", table + "\n")
+    save_png(draw_sweep(content), output / "sweep.png")
     return table
 
 

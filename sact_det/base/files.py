@@ -113,6 +113,12 @@ def writable_file(path: Union[str, Path]) -> Path:
     return Path(path)
 
 
+def write_text(path: Union[str, Path], text: str) -> None:
+    """Writes a text as UTF-8. Raises OSError if `path` cannot be written."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Union[str, Path], value: Any) -> None:
     """Writes `value` as indented JSON, NaN and infinities as null.
 
@@ -125,8 +131,7 @@ def write_json(path: Union[str, Path], value: Any) -> None:
         text = json.dumps(value, indent=1) + "\n"
     except RecursionError as error:
         raise InputError(f"{path}: what is to be written there is nested too deeply") from error
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def write_torch(path: Union[str, Path], value: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence, TypeVar, Union
 
 from sact_det.base.errors import InputError
-from sact_det.base.files import replacing
+from sact_det.base.files import write_text
 from sact_det.base.text_files import parse_json, read_text
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,7 @@ def prepare_metrics(path: Union[str, Path], first_step: int) -> None:
         return
     # An evaluation at the end of a training that is now prolonged is noted at the step that would have come next.
     kept = [line for line in lines if line.step < first_step or (line.step == first_step and not line.is_of_training)]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(f"{line.text}\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(f"{line.text}\n" for line in kept))
 
 
 def _set_aside(path: Path) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sact_det.base.errors import InputError, one_line
-from sact_det.base.files import check_input, replacing, write_torch
+from sact_det.base.files import check_input, write_text, write_torch
 from sact_det.base.text_files import read_text
 from sact_det.engine.divergence import check_weights
 from sact_det.network.freeze import halting_branches
@@ -218,5 +218,4 @@ class SACTCheckpointer(DetectionCheckpointer):
 
     @override
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        with replacing(Path(self.save_dir) / _LAST) as temporary:
-            temporary.write_text(last_filename_basename)
+        write_text(Path(self.save_dir) / _LAST, last_filename_basename)

@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sact_det.base.files import replacing
+
 _MOST_LINES = 3
 
 
@@ -34,7 +36,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Writes the figure; characters that no font has are boxes, without a warning."""
-    with literal_text(), warnings.catch_warnings():
+    """Writes the figure; characters that no font has are boxes, without a warning. Raises OSError."""
+    with literal_text(), warnings.catch_warnings(), replacing(path) as temporary:
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(path, format="png")
+        figure.savefig(temporary, format="png")

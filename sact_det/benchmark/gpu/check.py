@@ -12,7 +12,7 @@ from typing import Any, Optional, Sequence
 
 from tabulate import tabulate
 
-from sact_det.base.files import replacing, write_json
+from sact_det.base.files import write_json, write_text
 from sact_det.benchmark.gpu.stage import Machine, Report, Stage
 
 GRACE = 20.0  # seconds beyond its limit in which a stage may still end by itself
@@ -51,8 +51,7 @@ def run_stages(
             reports.append(_run_stage(stage, command, output, min(stage.limit, left) if measured else stage.limit))
             print(f"    {_outcome(reports[-1])}", flush=True)
         write_json(output / "summary.json", {"command": " ".join(command), "stages": reports})
-        with replacing(output / "summary.md") as temporary:
-            temporary.write_text(summary(reports), encoding="utf-8")
+        write_text(output / "summary.md", summary(reports))
     return reports
 
 
