@@ -9,7 +9,7 @@ import cv2
 from tqdm import tqdm
 
 from sact_det.base.errors import InputError
-from sact_det.base.processes import deaf_to_interrupts, follow_parent
+from sact_det.base.processes import follow_parent, interrupts_blocked
 
 Result = TypeVar("Result")
 
@@ -39,7 +39,7 @@ def each_image(
             context = _process_context(type(task).__module__)
             executor = ProcessPoolExecutor(min(processes, number), context, _start_worker, (task,))
             stack.callback(executor.shutdown, cancel_futures=True)
-            with deaf_to_interrupts():
+            with interrupts_blocked():
                 results = executor.map(_run_in_worker, range(number))
         return list(tqdm(results, desc=title, total=number, unit="image", disable=None if progress else True))
 

@@ -23,7 +23,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
 from sact_det.classification.predictor import load_classifier
-from sact_det.engine.stages import sizes_fit
+from sact_det.engine.failures import sizes_fit
 from sact_det.tasks import load_config
 
 SIZES = ("INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "INPUT.CLASSIFICATION.SIZE_TEST")

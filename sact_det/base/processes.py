@@ -112,7 +112,7 @@ def _end_with(sentinel: int, grace: float) -> None:
 
 
 @contextlib.contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Processes started here never hear Ctrl-C, not even while Python starts; this one hears it afterwards."""
     multiprocessing.resource_tracker.ensure_running()  # its start would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

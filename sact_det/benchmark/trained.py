@@ -13,7 +13,7 @@ from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
-from sact_det.engine.stages import build_model
+from sact_det.engine.failures import build_model
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.resnet_v2 import Stem
 

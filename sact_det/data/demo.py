@@ -25,7 +25,7 @@ MAX_DIGITS = 6  # per image
 SIDES = (24, 72)  # pixels, the range of the longer side of a box, drawn log-uniformly
 MAX_ANGLE = 25.0  # degrees, to either side
 MAX_COVERED = 0.1  # the part of a box that another box may cover
-DUSK = 0.55  # what is left of the light of a photograph, so that bright digits stand out
+BACKGROUND_LIGHT = 0.55  # the share of a photograph's brightness that is kept, so that bright digits stand out
 MIN_CONTRAST = 110.0  # of 255, between the luma of a digit and the mean luma behind it
 TRAIN_SHARE = 0.6  # of the digits, the first ones; of every photograph, the left part
 
@@ -137,7 +137,7 @@ def background(image: dict[str, Any]) -> np.ndarray:
     x, y, w, h = image["crop"]
     crop = _photograph(image["photograph"])[y : y + h, x : x + w]
     resized = cv2.resize(crop, (image["width"], image["height"]), interpolation=cv2.INTER_AREA)
-    return np.rint(DUSK * resized).astype(np.uint8)
+    return np.rint(BACKGROUND_LIGHT * resized).astype(np.uint8)
 
 
 def _is_finished(annotations: Path, images: Path, parameters: dict[str, Any]) -> bool:

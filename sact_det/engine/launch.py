@@ -12,7 +12,7 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT, _distributed_worker, _find
 from detectron2.utils import comm
 
 from sact_det.base.errors import InputError
-from sact_det.base.processes import deaf_to_interrupts, end_processes, follow_parent
+from sact_det.base.processes import end_processes, follow_parent, interrupts_blocked
 
 GRACE = 5.0  # seconds in which processes may clean up: one that waits for others may never
 
@@ -116,7 +116,7 @@ def launch(
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
     started = (_run_and_leave, world_size, num_processes, machine_rank, dist_url, (main, *args), timeout)
-    with deaf_to_interrupts():
+    with interrupts_blocked():
         context = torch.multiprocessing.spawn(_distributed_worker, started, num_processes, join=False)
     try:
         while not context.join():

@@ -24,8 +24,8 @@ from sact_det.data.stream import derived_seed
 from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
-from sact_det.engine.stages import build_model, built, sizes_fit
-from sact_det.engine.writers import LateWriter, json_writer, tensorboard_writer
+from sact_det.engine.failures import build_model, built, sizes_fit
+from sact_det.engine.writers import DeferredWriter, json_writer, tensorboard_writer
 from sact_det.network.freeze import halting_branches
 from sact_det.weights.values import check_values
 
@@ -157,8 +157,8 @@ class Trainer(DefaultTrainer):
         trainer, folder = weakref.proxy(self), self.cfg.OUTPUT_DIR
         return [
             CommonMetricPrinter(self.max_iter),
-            LateWriter(lambda: json_writer(folder, trainer.start_iter)),
-            LateWriter(lambda: tensorboard_writer(folder, trainer.start_iter)),
+            DeferredWriter(lambda: json_writer(folder, trainer.start_iter)),
+            DeferredWriter(lambda: tensorboard_writer(folder, trainer.start_iter)),
         ]
 
     def resume_or_load(self, resume: bool = True) -> None:

@@ -9,7 +9,7 @@ from typing_extensions import override
 from sact_det.base.metrics_file import prepare_metrics
 
 
-class LateWriter(EventWriter):
+class DeferredWriter(EventWriter):
     """A writer that is built when there is something to write: before, nobody knows where the training goes on.
 
     Args:

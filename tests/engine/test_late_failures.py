@@ -11,7 +11,7 @@ from short_trainings import train
 from sact_det.base.errors import InputError
 from sact_det.classification.trainer import ClassificationTrainer
 from sact_det.detection.trainer import DetectionTrainer
-from sact_det.engine.stages import built, sizes_fit
+from sact_det.engine.failures import built, sizes_fit
 from sact_det.engine.trainer import check_expected_results
 from sact_det.tasks import load_config
 

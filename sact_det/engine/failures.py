@@ -1,4 +1,4 @@
-"""Names for what fails late: which part could not be built, which sizes did not fit into memory."""
+"""What fails late, as errors that name the config: a part that cannot be built, sizes that do not fit into memory."""
 
 import contextlib
 from typing import Any, Iterator, Sequence
