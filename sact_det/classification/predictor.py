@@ -11,8 +11,8 @@ from sact_det.base.errors import InputError
 from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.loader import label_offset, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
+from sact_det.engine.evaluator import ponder_row
 from sact_det.engine.failures import build_model
-from sact_det.engine.ponder_rows import ponder_row
 from sact_det.rule.ponder import PonderRecord
 
 

@@ -1,27 +1,21 @@
 """What the extractor spent, over a data set: the FLOPs column of the paper's Table 1."""
 
-import logging
-from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
-from detectron2.utils import comm
+from typing_extensions import override
 
-from sact_det.base.files import write_json
-from sact_det.engine.ponder_rows import mean_and_std, means_by_block, ponder_row
+from sact_det.engine.evaluator import RowEvaluator, mean_and_std, means_by_block, ponder_row
 from sact_det.engine.reference import Reference
 from sact_det.rule.ponder import PonderRecord
-
-logger = logging.getLogger(__name__)
 
 GIGA = 1e9
 
 
-class PonderEvaluator(DatasetEvaluator):
+class PonderEvaluator(RowEvaluator):
     """FLOPs, ponder cost and units per image, gathered over processes.
 
     The percentage compares each image with a plain extractor on the same image at the same size; its mean and standard
@@ -36,29 +30,22 @@ class PonderEvaluator(DatasetEvaluator):
         output_dir: where ponder.json goes, with the per-image values; None writes nothing.
     """
 
+    task = "ponder"
+    id_type = str
+
     def __init__(self, dataset_name: str, reference: Reference, output_dir: Optional[str] = None):
+        super().__init__(reference, output_dir)
         self._annotations = {d["image_id"]: d.get("annotations", []) for d in DatasetCatalog.get(dataset_name)}
-        self._reference = reference
-        self._output_dir = output_dir
-        self.reset()
 
-    def reset(self) -> None:
-        """Forgets what was processed."""
-        self._rows: list[dict[str, Any]] = []
-
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Takes the "ponder" of each output; "image" in the inputs tells the size the network saw."""
-        for item, output in zip(inputs, outputs):
-            record: PonderRecord = output["ponder"]
-            size = tuple(item["image"].shape[-2:])
-            self._rows.append(
-                {
-                    "image_id": item["image_id"],
-                    **ponder_row(record, size, self._reference),
-                    "box_head_flops": output["box_head_flops"],
-                    **self._inside_and_outside(item, record),
-                }
-            )
+    @override
+    def row(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
+        record, size = output["ponder"], tuple(item["image"].shape[-2:])
+        return {
+            "image_id": item["image_id"],
+            **ponder_row(record, size, self.reference),
+            "box_head_flops": output["box_head_flops"],
+            **self._inside_and_outside(item, record),
+        }
 
     def _inside_and_outside(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Optional[float]]:
         """Mean of the ponder map over the pixels inside and outside the boxes; None where there are no such pixels."""
@@ -73,44 +60,24 @@ class PonderEvaluator(DatasetEvaluator):
         means = {"cost_inside": cost[inside], "cost_outside": cost[~inside]}
         return {key: float(values.mean()) if len(values) else None for key, values in means.items()}
 
-    def evaluate(self) -> Optional[dict[str, dict[str, float]]]:
-        """{"ponder": {...}} on the main process, None on the others.
+    @staticmethod
+    @override
+    def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Means over images; _std is the deviation over images.
 
         Keys: flops_percent, flops_percent_std; gflops, gflops_std; box_head_gflops; blockN_cost, blockN_units;
-        cost_inside, cost_outside (means over the images that have both); images. Deviations are over images.
+        cost_inside, cost_outside (means over the images that have pixels both inside and outside of boxes); images.
         """
-        gathered = comm.gather(self._rows)
-        if not comm.is_main_process():
-            return None
-        rows = sorted((row for part in gathered for row in part), key=lambda row: str(row["image_id"]))
-        if not rows:
-            logger.warning("[PonderEvaluator] Did not receive any predictions.")
-            return {}
-        summary = summarize(rows)
-        if self._output_dir is not None:
-            path = Path(self._output_dir) / "ponder.json"
-            spec = self._reference.spec
-            reference = {"units": spec.units, "base_channels": spec.base_channels}
-            write_json(path, {"summary": summary, "reference": reference, "images": rows})
-            logger.info("Per-image FLOPs and ponder costs are in %s", path)
-        return {"ponder": summary}
-
-
-def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means and standard deviations over per-image rows as `PonderEvaluator` collects them.
-
-    Rows of images without boxes, or of `Predictor`, which knows of none, have no part in cost_inside and cost_outside.
-    """
-    summary = {
-        **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
-        **mean_and_std("gflops", [row["flops"] / GIGA for row in rows]),
-        "box_head_gflops": float(np.mean([row["box_head_flops"] for row in rows])) / GIGA,
-        **means_by_block(rows),
-    }
-    both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
-    for key in ("cost_inside", "cost_outside") if both else ():
-        summary[key] = float(np.mean([row[key] for row in both]))
-    return {**summary, "images": len(rows)}
+        summary = {
+            **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
+            **mean_and_std("gflops", [row["flops"] / GIGA for row in rows]),
+            "box_head_gflops": float(np.mean([row["box_head_flops"] for row in rows])) / GIGA,
+            **means_by_block(rows),
+        }
+        both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
+        for key in ("cost_inside", "cost_outside") if both else ():
+            summary[key] = float(np.mean([row[key] for row in both]))
+        return {**summary, "images": len(rows)}
 
 
 def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:

@@ -15,8 +15,8 @@ from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.engine.config_checks import check_ranges
 from sact_det.engine.config_table import DETECTION
+from sact_det.engine.evaluator import ponder_row
 from sact_det.engine.failures import build_model
-from sact_det.engine.ponder_rows import ponder_row
 from sact_det.rule.ponder import PonderRecord
 
 

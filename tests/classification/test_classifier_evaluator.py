@@ -13,7 +13,7 @@ from small_networks import enliven
 from tiny_classifier import config
 
 from sact_det import build_classifier
-from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row, summarize
+from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row
 from sact_det.classification.loader import build_test_loader
 from sact_det.engine.reference import Reference
 
@@ -100,7 +100,7 @@ def row(label, top, flops=100):
 
 def test_recall_counts_what_is_among_the_first_five():
     rows = [row(3, [3, 1, 2, 4, 5]), row(3, [1, 2, 4, 5, 3]), row(3, [1, 2, 4, 5, 6]), row(0, [1, 2, 3, 4, 5])]
-    summary = summarize(rows)
+    summary = ClassificationEvaluator.summarize(rows)
     assert (summary["accuracy"], summary["recall_at_5"], summary["images"]) == (0.25, 0.5, 4)
 
 
@@ -112,7 +112,7 @@ def test_no_predictions_are_no_results(tmp_path):
 
 
 def test_the_table_has_a_row_with_accuracy_and_flops():
-    summary = {**summarize([row(3, [3], 82_000_000), row(3, [1], 84_000_000)])}
+    summary = {**ClassificationEvaluator.summarize([row(3, [3], 82_000_000), row(3, [1], 84_000_000)])}
     header, line, cells = accuracy_row("SACT (5, 5, 5), tau 0.01", 32, summary).splitlines()
     assert header == "| network | image size | accuracy | recall@5 | FLOPs | FLOPs (%) | units per block | images |"
     assert re.fullmatch(r"\|(---\|){8}", line)

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 import sact_det.detection  # noqa: F401
 from sact_det.base.errors import InputError
 from sact_det.detection.box_evaluator import BoxEvaluator
-from sact_det.detection.evaluator import PonderEvaluator, summarize, table_1_row
+from sact_det.detection.evaluator import PonderEvaluator, table_1_row
 from sact_det.detection.loader import build_test_loader
 from sact_det.engine.launch import launch
 from sact_det.engine.reference import Reference
@@ -168,7 +168,7 @@ ROW = {
     ],
 )
 def test_rows_without_boxes_have_no_part_in_the_cost_inside(costs, inside):
-    summary = summarize([{**ROW, **cost} for cost in costs])
+    summary = PonderEvaluator.summarize([{**ROW, **cost} for cost in costs])
     assert summary.get("cost_inside") == inside and summary["images"] == len(costs)
 
 
