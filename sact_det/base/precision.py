@@ -1,4 +1,4 @@
-"""In which precision PyTorch computes products, and how halting scores stay exact whatever that is.
+"""The precision in which PyTorch computes products, and how halting scores stay exact whatever it is.
 
 float32 factors may be rounded before they are multiplied: on CUDA to TF32 (10 bits, cuDNN's default in convolutions),
 on CPUs to bfloat16 or TF32 where a user has allowed it. A halting score decides where computation ends, and its logits
@@ -11,11 +11,11 @@ from typing import Any, Iterator, Union
 import torch
 from torch import Tensor
 
-EXACT = ("ieee", "none", False)  # what a switch says where float32 is multiplied as float32
+EXACT = ("ieee", "none", False)  # values of a switch with which float32 is multiplied as float32
 
 
 def score_type(dtype: torch.dtype) -> torch.dtype:
-    """The type of halting scores and of statistics for features of `dtype`: float32, or float64 as they are."""
+    """The type of halting scores and statistics for features of `dtype`: float64 for float64, else float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -31,7 +31,7 @@ def compute_type(x: Tensor) -> torch.dtype:
 
 
 def float32_switches(device_type: str) -> dict[str, tuple[Any, str]]:
-    """What decides how float32 is multiplied on a kind of device: (owner, attribute) for "conv" and for "matmul"."""
+    """PyTorch's switches of how float32 is multiplied: (owner, attribute) for "conv" and "matmul", if there are any."""
     backends = torch.backends
     if hasattr(backends.cuda.matmul, "fp32_precision"):  # PyTorch 2.9; mixing in the older names is an error there
         owners: Any = (backends.cudnn.conv, backends.cuda.matmul)  # type: ignore[attr-defined]
@@ -69,7 +69,7 @@ def exact_float32(device: Union[torch.device, str]) -> Iterator[None]:
     The switches are PyTorch's and count for the whole process; a graph that is being compiled keeps its own.
 
     Args:
-        device: that the tensors are on, or its type.
+        device: the device of the tensors, or its type.
     """
     kind = device if isinstance(device, str) else device.type
     switches = {} if torch.compiler.is_compiling() else float32_switches(kind)
@@ -79,7 +79,7 @@ def exact_float32(device: Union[torch.device, str]) -> Iterator[None]:
 
 
 def _exact(name: str) -> Any:
-    """What a switch of that name says where products are exact."""
+    """The value of a switch of that name with which products are exact."""
     return False if name == "allow_tf32" else "ieee"
 
 

@@ -1,1 +1,1 @@
-"""Inference on a CPU in float32: whole blocks in rows, by kernels of our own."""
+"""Execution "perforated" on a CPU: inference and training of whole blocks by C++ kernels."""

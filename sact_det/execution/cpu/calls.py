@@ -1,6 +1,6 @@
-"""The functions of the library and the structures they take, as ctypes knows them.
+"""The functions of the compiled library and the structures that they take, declared for ctypes.
 
-A structure here has the fields of the one with its name in the C++ sources, in their order.
+A structure has the fields of its C++ namesake, in the same order.
 """
 
 import ctypes
@@ -26,6 +26,11 @@ class Unit(ctypes.Structure):
         *_addresses("scale", "shift", "bias1", "bias2", "bias3", "conv1", "conv2", "conv3"),
         *_integers("projects", "bfloat16"),
     ]
+
+    @property
+    def inner_size(self) -> int:
+        """Floats of a row behind conv1: whole vectors of its elements."""
+        return whole_vectors(self.width) // (2 if self.bfloat16 else 1)
 
 
 class Halting(ctypes.Structure):
@@ -192,7 +197,7 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
 
 @functools.lru_cache(maxsize=None)
 def kernels() -> ctypes.CDLL:
-    """The library, with the types of its functions.
+    """The library, its functions declared.
 
     Raises:
         LibraryUnavailable: library.load_library does.

@@ -1,4 +1,4 @@
-"""A C++ compiler, which may be missing, broken or hang."""
+"""Finds and runs a C++ compiler, which may be missing, broken or hang."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ ANSWER_S, COMPILATION_S = 20, 300  # a busy machine is slow
 
 
 class LibraryUnavailable(Exception):
-    """The library cannot be had; the message says why."""
+    """There is no library of kernels; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Compiler:
     """A compiler that can be run.
 
     Attributes:
-        command: its path, and what $CXX says behind it.
-        version: what it says of itself.
+        command: its path, and the arguments that follow it in $CXX.
+        version: the output of --version.
     """
 
     command: tuple[str, ...]
     version: str
 
     def compile(self, arguments: Sequence[str], output: Path) -> None:
-        """Runs it with these arguments and `-o output`. Raises LibraryUnavailable if there is no output then."""
+        """Runs it with these arguments and `-o output`. Raises LibraryUnavailable if that fails."""
         try:
             done = _run([*self.command, *arguments, "-o", str(output)], COMPILATION_S)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -64,7 +64,7 @@ def _commands() -> Iterator[tuple[str, ...]]:
 
 
 def _run(command: Sequence[str], limit_s: float) -> "subprocess.CompletedProcess[str]":
-    """subprocess.run that ends what the command has started, too. Raises OSError and TimeoutExpired as that does."""
+    """As subprocess.run, but kills the command's own children, too. Raises OSError and TimeoutExpired as that does."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What the kernels for CPUs ask for, whatever they evaluate."""
+"""What the kernels for CPUs require of an input, for blocks and stems alike."""
 
 from typing import Optional
 
@@ -14,29 +14,35 @@ _INPUT_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # of inference
 
 
 def why_not_on(x: Tensor, weight: Tensor) -> Optional[str]:
-    """Why the kernels for training cannot evaluate a part of a network at x, or None.
+    """Why the kernels for training cannot evaluate a block at x, or None if they can.
 
     Args:
-        x: what the part reads.
-        weight: of the convolution that reads it first, [., C, ., .].
+        x: the block's input.
+        weight: of the convolution that reads x first, [., C, ., .].
     """
     if x.device.type == "cpu" and (x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
         return "they compute in float32 only"
-    return _why_not_at_all(x, weight)
+    return _why_unreadable(x, weight)
 
 
 def why_not_here(module: nn.Module, x: Tensor, weight: Tensor) -> Optional[str]:
-    """Why the kernels for inference cannot evaluate a module's part of a network at x, or None; see `why_not_on`."""
+    """Why the kernels for inference cannot evaluate a block or stem at x, or None if they can.
+
+    Args:
+        module: the block or stem.
+        x: its input.
+        weight: of the convolution that reads x first, [., C, ., .].
+    """
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
     dtype = compute_type(x)
     if x.device.type == "cpu" and not {x.dtype, dtype, weight.dtype} <= _INPUT_TYPES:
         return "they compute in float32 and in 16 bits"
-    return _why_not_at_all(x, weight) or _why_slower(dtype)
+    return _why_unreadable(x, weight) or _why_slower(dtype)
 
 
 def _why_slower(dtype: torch.dtype) -> Optional[str]:
-    """Why the kernels are slower than PyTorch where it computes in dtype, or None."""
+    """Why PyTorch is faster where it computes in dtype, or None."""
     if dtype == torch.bfloat16 and kernels().has_bfloat16_tiles():
         return "PyTorch multiplies bfloat16 in tiles (AMX) on this processor, which they cannot"
     if dtype == torch.float16 and kernels().has_float16():
@@ -44,8 +50,8 @@ def _why_slower(dtype: torch.dtype) -> Optional[str]:
     return None
 
 
-def _why_not_at_all(x: Tensor, weight: Tensor) -> Optional[str]:
-    """What PyTorch refuses, it refuses in its own words: here it only has to get there."""
+def _why_unreadable(x: Tensor, weight: Tensor) -> Optional[str]:
+    """Why no kernel can read x, or None. PyTorch gets what is refused here; it has its own messages for mistakes."""
     for tensor in (x, weight):
         if tensor.device.type not in ("cpu", "meta" if tensor is weight else "cpu"):  # released weights are on "meta"
             return f"they are for CPUs, not for {tensor.device.type}"

@@ -1,8 +1,8 @@
 """The C++ sources of this folder as a library: compiled for this processor on first use, and kept.
 
-The library lies in the cache folder (sact_det/base/cache_folder.py), under a name made from the sources, the processor
-and the compiler, with its checksum beside it. Only one whose checksum is right, and that nobody else can have written,
-is loaded. It knows nothing of Python or torch: plain C calls with plain pointers.
+The library is a file in the cache folder (sact_det/base/cache_folder.py), named after the sources, the processor and
+the compiler, with its checksum beside it. It is loaded only if the checksum is right and no other user can have written
+it. Its interface is plain C: it depends on neither Python nor torch.
 """
 
 import ctypes
@@ -39,9 +39,9 @@ FLAGS = (
 
 @functools.lru_cache(maxsize=None)
 def load_library() -> ctypes.CDLL:
-    """The library; calls.py knows its functions.
+    """Loads the library, compiling it if none is kept; its functions are declared in calls.py.
 
-    One that is kept serves without a compiler, too, or if the compiler fails.
+    A library that is kept is used even if the compiler is gone by now, or fails.
 
     Raises:
         LibraryUnavailable: none is kept, and there is no compiler, or it fails.
@@ -65,7 +65,7 @@ def _digest(*texts: str) -> str:
 
 
 def _processor() -> str:
-    """What -march=native depends on."""
+    """A description of the processor, as far as -march=native depends on it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -76,7 +76,7 @@ def _processor() -> str:
 
 
 def _cache() -> Optional[Path]:
-    """Where the library is kept, or None if nothing can be kept."""
+    """The folder in which libraries are kept, or None if none can be."""
     try:
         return private_cache_folder()
     except OSError as error:
@@ -85,13 +85,13 @@ def _cache() -> Optional[Path]:
 
 
 def _newest_first(folder: Optional[Path], name: str) -> Iterator[Path]:
-    """What compilers, whichever, have made of the same sources for the same processor."""
+    """Libraries that any compiler has made from these sources for this processor."""
     if folder is not None:
         yield from sorted(folder.glob(f"{name}-*.so"), key=os.path.getmtime, reverse=True)
 
 
 def _load_kept(path: Path) -> Optional[ctypes.CDLL]:
-    """The library at `path`, or None if there is none, it is damaged, or somebody else may have written it."""
+    """The library at `path`; None if there is none, if it is damaged, or if another user may have written it."""
     try:
         if why_not_regular(path) or not is_private(path):
             problem = "another user owns it, or may write to it"
@@ -138,13 +138,9 @@ def _keep(made: Path, path: Path) -> None:
         logger.info("The kernels for this processor are compiled anew in every process: %s", error)
 
 
+@functools.lru_cache(maxsize=None)
 def why_unavailable() -> Optional[str]:
     """Why there is no library, or None."""
-    return _outcome()
-
-
-@functools.lru_cache(maxsize=None)
-def _outcome() -> Optional[str]:
     try:
         load_library()
     except LibraryUnavailable as error:

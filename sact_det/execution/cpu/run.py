@@ -28,11 +28,12 @@ from sact_det.execution.cpu.buffers import Buffers
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.halting import RowsHalting
 from sact_det.execution.cpu.memory import address, addresses, empty, ones, plain, zeros
-from sact_det.execution.cpu.packed import PackedUnit, factor_type, pack_block
+from sact_det.execution.cpu.packed import factor_type, pack_block
 from sact_det.execution.cpu.positions import list_positions, mask_of_positions
 from sact_det.execution.folded import why_not_foldable
 from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
 from sact_det.network.branch import ImageHalting, SpatialHalting
+from sact_det.network.convolution import TAPS
 from sact_det.network.norm import learns_from_batch
 from sact_det.network.resnet_v2 import BottleneckUnit
 from sact_det.rule.padding import strided_size
@@ -104,7 +105,7 @@ class RowsRun(Run):
             **addresses(torch.int64, writes=self._lists[0], counts=self._counts),
             **addresses(state=self._state, remaining=self._remaining, image_logits=self._image_logits),
         )
-        self._read_at(size, packed)
+        self._read_at(size, packed.struct)
         self._list(self._exists)
         around = self._evaluation.num_reads
         if size != self._shape[1:]:
@@ -116,7 +117,7 @@ class RowsRun(Run):
         self._evaluation.shortcut = None if packed.struct.projects else address(rows)
         self._evaluate(first)
         if len(block.units) > 1:
-            self._read_at(self._shape[1:], self._packed.units[block.units[1]])
+            self._read_at(self._shape[1:], self._packed.units[block.units[1]].struct)
             self._evaluation.num_reads, self._evaluation.x_bfloat16 = around, False
             self._evaluation.x = self._evaluation.shortcut = address(self._state)
 
@@ -132,11 +133,11 @@ class RowsRun(Run):
             memory.zero_()  # nothing is written where there is no position
         return memory
 
-    def _read_at(self, size: tuple[int, ...], packed: PackedUnit) -> None:
-        """Prepares for units that read a map of `size`, (height, width), and are packed like this one."""
+    def _read_at(self, size: tuple[int, ...], unit: calls.Unit) -> None:
+        """Prepares for units like this one that read a map of `size`, (height, width)."""
         to = self._evaluation
         to.in_height, to.in_width = size
-        inner = self._take("inner", to.images * math.prod(size) + 1, packed.inner_size)
+        inner = self._take("inner", to.images * math.prod(size) + 1, unit.inner_size)
         inner[-1].zero_()
         to.inner, to.reads = address(inner), address(self._lists[1], torch.int64)
 
@@ -149,12 +150,11 @@ class RowsRun(Run):
         to, branch = self._evaluation, None
         self._scores = None
         if isinstance(unit.halting, SpatialHalting):
-            packed = self._packed.branches[unit.halting]
-            branch = packed.struct
+            branch = self._packed.branches[unit.halting].struct
             self._scores = zeros(*self._shape)
             to.scores = address(self._scores)
             if to.products is None:
-                to.products = address(self._take("products", self._exists.numel(), packed.products_size))
+                to.products = address(self._take("products", self._exists.numel(), calls.whole_vectors(TAPS)))
         struct = self._packed.units[unit].struct
         size = self._kernels.scratch_size(struct, to, self._threads)
         if size > self._scratch_size:

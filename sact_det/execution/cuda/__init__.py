@@ -1,1 +1,1 @@
-"""Inference on an NVIDIA GPU: the units behind a block's first in rows, by Triton kernels."""
+"""Execution "perforated" on an NVIDIA GPU: inference of the units behind a block's first by Triton kernels."""

@@ -1,8 +1,8 @@
 """Residual units at lists of positions: Triton kernels for NVIDIA GPUs.
 
-A feature map lives in rows, [P, C], position = (n * H + y) * W + x, channels last. The lengths of lists stay on the
-device: grids are as large as the map may ask for, and programs beyond the end of their list return at once. Left
-factors are read where they lie, right factors are [columns, depth]; sums over positions have a fixed order.
+A feature map is stored in rows, [P, C], position = (n * H + y) * W + x, channels last. The lengths of lists stay on the
+device: grids are as large as the whole map needs, and programs beyond the end of their list return at once. Left
+factors are read in place, right factors are [columns, depth]. Sums over positions have a fixed order.
 
 Tile sizes are chosen by measurement, once per shape and GPU; Triton keeps the choice in its cache ($TRITON_CACHE_DIR).
 With TRITON_INTERPRET=1, set before Triton is first imported, the kernels run on the CPU: slow, for tests.
@@ -53,12 +53,12 @@ MIN_COLUMNS = min(columns for _, columns, *_ in CONV1_TILES)
 
 
 def block_depth(itemsize: int) -> int:
-    """How much of the depth of a product is loaded at a time, for right factors of so many bytes a number."""
+    """How much of a product's depth is loaded at a time; itemsize: bytes of an element of the right factor."""
     return 16 if INTERPRETED else 128 // itemsize
 
 
 def fitting(tiles: Sequence[Tile], columns: int, capability: int, plain: bool) -> list[Tile]:
-    """The tiles that are worth a measurement: not wider than the product, unless they are the smallest.
+    """The tiles that are worth measuring: not wider than the product, unless they are the smallest.
 
     Args:
         tiles: of a kernel.

@@ -1,4 +1,4 @@
-"""What execution "auto" goes by on a GPU: where, on this very card, kernels were measured faster than dense execution.
+"""On which blocks the kernels were measured faster than dense execution on this GPU: what "auto" decides by there.
 
 `make gpu` measures and writes the table (sact_det/benchmark/gpu/table.py) to the cache folder, one file per card and
 versions. Without one, "auto" is dense on GPUs.
@@ -34,7 +34,7 @@ class Measured:
         precision: the type in which products are computed, e.g. "bfloat16".
         channels: of the block's input.
         positions: of its output, over the whole batch.
-        share: the largest FLOP ratio at which it was faster than its dense execution; 0: at none.
+        share: the largest FLOP ratio at which the kernels were faster than dense execution; 0: at none.
     """
 
     training: bool
@@ -76,7 +76,7 @@ def read_table(device: torch.device) -> tuple[Measured, ...]:
 
 
 def _row(row: dict[str, Any]) -> Measured:
-    """Raises TypeError or ValueError if it is no row."""
+    """A row of the table from its JSON form. Raises TypeError or ValueError if it is none."""
     made = Measured(**row)
     kinds = {"training": bool, "precision": str, "channels": int, "positions": int, "share": (int, float)}
     for name, kind in kinds.items():

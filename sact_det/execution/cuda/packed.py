@@ -40,8 +40,8 @@ def _pack_block(block: AdaptiveBlock, dtype: torch.dtype) -> PackedBlock:
     )
 
 
-# Folds and packs a block of BottleneckUnits for products in a dtype. One function for each: a WeightCache knows what it
-# has made by who made it.
+# By the type of products: folds and packs a block of BottleneckUnits. There is one function for each type because a
+# WeightCache tells results apart by the function that made them.
 pack_block: dict[torch.dtype, Callable[[AdaptiveBlock], PackedBlock]] = {
     dtype: partial(_pack_block, dtype=dtype) for dtype in DTYPES
 }

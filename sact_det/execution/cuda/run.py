@@ -117,7 +117,7 @@ class TritonRun(Run):
             self._counts = self._exists.flatten(1).sum(1).float()
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory that units share; zero at padding."""
+        """A buffer that all units use, of this shape; zero at padding."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != shape:
             make = torch.empty if self._exists is None else torch.zeros
@@ -135,9 +135,9 @@ class TritonRun(Run):
             self._launch(packed, self._state, self._output)
 
     def _tune(self, packed: FoldedUnit) -> None:
-        """Lets the kernels choose their tiles before the first unit of its kind, at all positions, on copies.
+        """Lets the kernels choose their tiles before the first unit of its kind: at all positions, on copies.
 
-        What positions happen to be active at that time would make a poor measurement.
+        The positions that happen to be active then would make a poor measurement.
         """
         kind: tuple[object, ...] = (self._state.device, self._state.dtype, self._bucket(), self._output is None)
         kind += (packed.conv3.dtype, packed.conv3.shape, convolution_precision())
@@ -148,7 +148,7 @@ class TritonRun(Run):
         _TUNED.add(kind)
 
     def _bucket(self) -> int:
-        """Maps of about one size share their tiles."""
+        """A number that maps of about one size have in common: they share their tiles."""
         return len(self._state).bit_length()
 
     def _launch(self, packed: FoldedUnit, state: Tensor, output: Optional[Tensor]) -> None:
@@ -164,58 +164,26 @@ class TritonRun(Run):
             rows, columns = -(-size // constants["BLOCK_M"]), -(-constants["COLUMNS"] // constants["BLOCK_N"])
             return (rows * columns,)
 
+        constants = {"PRECISION": precision, "BLOCK_K": block_k}
         kernels.conv1_kernel[grid](
-            state,
-            packed.scale,
-            packed.shift,
-            packed.conv1,
-            packed.bias1,
-            inner,
-            lists.reads,
-            lists.num_reads,
-            bucket,
-            DEPTH=channels,
-            COLUMNS=inner_width,
-            PRECISION=precision,
-            BLOCK_K=block_k,
+            *(state, packed.scale, packed.shift, packed.conv1, packed.bias1, inner),
+            *(lists.reads, lists.num_reads, bucket),
+            **{"DEPTH": channels, "COLUMNS": inner_width, **constants},
         )
         kernels.conv2_kernel[grid](
-            inner,
-            packed.conv2,
-            packed.bias2,
-            middle,
-            lists.writes,
-            lists.num_writes,
-            bucket,
-            height,
-            width,
-            DEPTH=inner_width,
-            COLUMNS=inner_width,
-            PRECISION=precision,
-            BLOCK_K=block_k,
+            *(inner, packed.conv2, packed.bias2, middle),
+            *(lists.writes, lists.num_writes, bucket, height, width),
+            **{"DEPTH": inner_width, "COLUMNS": inner_width, **constants},
         )
         tiles = -(-size // kernels.MIN_ROWS)
         # Without halting nothing but the state is updated: it stands for what is not used.
         partial_sums = self._buffer("sums", (tiles + number - 1, channels), torch.float32) if adaptive else state
         tile_rows = self._buffer("tile_rows", (1,), torch.int32) if adaptive else state
         kernels.conv3_kernel[grid](
-            middle,
-            packed.conv3,
-            packed.bias3,
-            state,
-            state if output is None else output,
-            self._remaining if adaptive else state,
-            partial_sums,
-            tile_rows,
-            lists.writes,
-            lists.num_writes,
-            bucket,
-            height * width,
-            ADAPTIVE=adaptive,
-            DEPTH=inner_width,
-            COLUMNS=channels,
-            PRECISION=precision,
-            BLOCK_K=block_k,
+            *(middle, packed.conv3, packed.bias3, state),
+            *(state if output is None else output, self._remaining if adaptive else state, partial_sums, tile_rows),
+            *(lists.writes, lists.num_writes, bucket, height * width),
+            **{"ADAPTIVE": adaptive, "DEPTH": inner_width, "COLUMNS": channels, **constants},
         )
         if output is self._output and adaptive:
             block_t, block_c = self._score_kernels.SUM_BLOCK
@@ -239,33 +207,13 @@ class TritonRun(Run):
                 self._lists.fill(None)
                 self._listed = True
             kernels.taps_kernel[(-(-size // block_m),)](
-                self._state,
-                packed.taps,
-                packed.bias,
-                products,
-                lists.reads,
-                lists.num_reads,
-                size,
-                C=channels,
-                BLOCK_M=block_m,
-                BLOCK_K=block_k,
+                *(self._state, packed.taps, packed.bias, products, lists.reads, lists.num_reads, size),
+                **{"C": channels, "BLOCK_M": block_m, "BLOCK_K": block_k},
             )
             kernels.scores_kernel[(number * -(-height * width // block),)](
-                products,
-                self._sums,
-                self._counts,
-                packed.mean_weights,
-                packed.constant,
-                lists.mask,
-                lists.exists,
-                scores,
-                size,
-                height,
-                width,
-                *lists.mask.stride(),
-                C=channels,
-                BLOCK=block,
-                BLOCK_C=kernels.CHANNEL_BLOCK,
+                *(products, self._sums, self._counts, packed.mean_weights, packed.constant),
+                *(lists.mask, lists.exists, scores, size, height, width, *lists.mask.stride()),
+                **{"C": channels, "BLOCK": block, "BLOCK_C": kernels.CHANNEL_BLOCK},
             )
         return scores
 
@@ -279,4 +227,4 @@ class TritonRun(Run):
         return rows.view(*self._shape, -1).permute(0, 3, 1, 2)
 
 
-_TUNED: set[tuple] = set()  # kinds of units that the kernels have met
+_TUNED: set[tuple] = set()  # kinds of units whose tiles have been chosen

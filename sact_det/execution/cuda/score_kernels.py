@@ -28,7 +28,7 @@ def sums_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Adds what conv3_kernel summed."""
+    """sums += conv3_kernel's partial sums of every image."""
     blocks: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
     image, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     begin, end = tl.load(offsets + image), tl.load(offsets + image + 1)

@@ -38,7 +38,7 @@ class ActiveSet:
 
     @cached_property
     def images(self) -> Tensor:
-        """int64: which image each active position belongs to."""
+        """int64 [active positions]: the index of each one's image."""
         return self.rings[0] // (self.shape[1] * self.shape[2])
 
     @cached_property
@@ -59,11 +59,11 @@ class ActiveSet:
         return table
 
     def index_in(self, inner: int, outer: int) -> Tensor:
-        """int64: where the positions of ring `inner` stand in ring `outer`."""
+        """int64: the index in ring `outer` of every position of ring `inner`."""
         return self._tables[outer][self._padded(self.rings[inner])]
 
     def index_of(self, positions: Tensor, ring: int) -> Tensor:
-        """int64: where positions, all of them in `ring`, stand in it."""
+        """int64: the index of positions in a ring that contains all of them."""
         return self._tables[ring][self._padded(positions)]
 
     def neighbours(self, ring: int) -> Tensor:

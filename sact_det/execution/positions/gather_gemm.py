@@ -1,6 +1,6 @@
 """Residual units and halting branches at a set of positions: gather rows, multiply matrices. Any device, any dtype.
 
-Every function is differentiable in rows and parameters. Norms must not depend on the batch (`is_fixed`).
+Every function is differentiable in rows and parameters. Norms must not depend on the batch (norm.depends_on_batch).
 Shape shorthand in this module:
     C: channels; w: bottleneck width; a, d, e: positions in rings 0, 1, 2 of an ActiveSet.
 """
@@ -26,19 +26,27 @@ READS = {BottleneckUnit: 1, CifarUnit: 2}
 
 
 def normalize(rows: Tensor, norm: nn.Module) -> Tensor:
-    """The norm at rows [positions, C]."""
+    """A norm that does not depend on the batch, applied to rows [positions, C]."""
     scale, shift = norm_affine(norm, score_type(rows.dtype))
     return torch.addcmul(shift.to(rows.dtype), rows, scale.to(rows.dtype))
 
 
 def gather_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
-    """Rows [d, c] and their 3x3 neighbourhoods [a, 9] -> [a, 9 c]; zeros beyond the image."""
+    """The 3x3 neighbourhoods of positions in rows, zeros beyond the image.
+
+    Args:
+        rows: [d, c].
+        neighbours: int64 [a, TAPS], indices of rows; d beyond the image.
+
+    Returns:
+        [a, TAPS c].
+    """
     padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
     return padded.index_select(0, neighbours.flatten()).view(len(neighbours), TAPS * rows.shape[1])
 
 
 def product(rows: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    """F.linear, in the precision of the convolution whose place it takes: on CUDA these have a switch of their own."""
+    """F.linear in the precision of the convolution whose place it takes: on CUDA, these have a switch of their own."""
     if rows.is_cuda and not torch.is_autocast_enabled("cuda"):
         return ProductAsConvolution.apply(rows, weight, bias)
     return F.linear(rows, weight, bias)
