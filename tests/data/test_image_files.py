@@ -1,7 +1,10 @@
 import os
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sact_det.base.errors import InputError
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
@@ -57,3 +60,33 @@ def test_what_is_no_file_is_named(tmp_path):
         with pytest.raises(InputError) as error:
             read_checked(path)
         assert str(error.value) == f"{path}: {problem}"
+
+
+def test_a_file_with_a_globs_characters_in_its_name_is_found(tmp_path):
+    (tmp_path / "a[1].png").touch()
+    assert find_images([str(tmp_path / "a[1].png")]) == [tmp_path / "a[1].png"]
+
+
+def test_stems_never_collide():
+    stems = distinct_stems([Path(p) for p in ("a/cat.jpg", "b/cat.png", "c/cat_2.jpg", "d/Cat.jpg", "e/dog.jpg")])
+    assert stems == ["cat", "cat_3", "cat_2", "Cat_4", "dog"]
+
+
+def test_an_image_upside_down_in_its_exif_is_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise
+    Image.new("RGB", (80, 60)).save(tmp_path / "rotated.jpg", exif=exif)
+    assert read_checked(tmp_path / "rotated.jpg", "RGB").shape == (80, 60, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_every_kind_of_image_becomes_rgb(tmp_path, mode):
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.new(mode, (40, 30)).save(path)
+    image = read_checked(path, "RGB")
+    assert image.shape == (30, 40, 3) and image.dtype == np.uint8
+
+
+def test_a_missing_image_is_named():
+    with pytest.raises(InputError, match="nowhere"):
+        read_checked("nowhere.jpg", "RGB")

@@ -10,15 +10,12 @@ import pytest
 import torch
 from closed_form import extractor_flops
 from command_lines import load_tool
-from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
 from picture_search import place
 from PIL import Image
 from torch import nn
 
-from sact_det.base.errors import InputError
 from sact_det.data.image_files import read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Predictor
@@ -249,63 +246,3 @@ def test_globs_and_repetitions_name_each_image_once(photos):
     flat = str(photos / "flat.png")
     found = tool.find_images([f"{photos}/*.png", flat, str(photos), f"{photos}/../{photos.name}/flat.png"])
     assert [path.name for path in found] == ["flat.png", "noise.png", "large.JPG", "noise.jpg"]
-
-
-def test_a_file_with_a_globs_characters_in_its_name_is_found(tmp_path):
-    (tmp_path / "a[1].png").touch()
-    assert tool.find_images([str(tmp_path / "a[1].png")]) == [tmp_path / "a[1].png"]
-
-
-def test_stems_never_collide():
-    stems = tool.distinct_stems([Path(p) for p in ("a/cat.jpg", "b/cat.png", "c/cat_2.jpg", "d/Cat.jpg", "e/dog.jpg")])
-    assert stems == ["cat", "cat_3", "cat_2", "Cat_4", "dog"]
-
-
-def test_an_image_upside_down_in_its_exif_is_turned(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate 90 degrees clockwise
-    Image.new("RGB", (80, 60)).save(tmp_path / "rotated.jpg", exif=exif)
-    assert read_checked(tmp_path / "rotated.jpg", "RGB").shape == (80, 60, 3)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
-def test_every_kind_of_image_becomes_rgb(tmp_path, mode):
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
-    Image.new(mode, (40, 30)).save(path)
-    image = read_checked(path, "RGB")
-    assert image.shape == (30, 40, 3) and image.dtype == np.uint8
-
-
-def test_a_missing_image_is_named():
-    with pytest.raises(InputError, match="nowhere"):
-        read_checked("nowhere.jpg", "RGB")
-
-
-def found(boxes, classes):
-    scores = torch.linspace(0.9, 0.6, len(boxes))
-    return Instances((60, 80), pred_boxes=Boxes(torch.tensor(boxes)), scores=scores, pred_classes=torch.tensor(classes))
-
-
-def test_drawing_detections_is_repeatable_and_enlarges():
-    image = np.full((60, 80, 3), 128, dtype=np.uint8)
-    instances = found([[5.0, 5.0, 40.0, 50.0], [30.0, 10.0, 70.0, 30.0]], [0, 2])
-    once, again = (draw_detections(image, instances, ["a", "b", "c"], scale=5) for _ in range(2))
-    assert once.shape == (300, 400, 3) and once.dtype == np.uint8
-    assert np.array_equal(once, again) and (once != 128).any()
-
-
-def test_an_image_without_detections_stays_as_it_is():
-    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    nothing = Instances(
-        (60, 80), pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0), pred_classes=torch.zeros(0).long()
-    )
-    assert np.array_equal(draw_detections(image, nothing), image)
-
-
-def test_class_names_are_used_if_they_fit_the_model():
-    MetadataCatalog.get("visualize_toy").set(thing_classes=["a", "b", "c"])
-    toy = ["DATASETS.TEST", "('visualize_toy',)"]
-    assert class_names(load_config(TINY, toy)) == ["a", "b", "c"]
-    assert class_names(load_config(TINY, [*toy, "MODEL.ROI_HEADS.NUM_CLASSES", "4"])) is None
-    assert class_names(load_config(TINY, ["DATASETS.TEST", "()"])) is None
-    assert class_names(load_config(TINY, ["DATASETS.TEST", "('never_registered',)"])) is None
