@@ -30,7 +30,7 @@ struct BackwardPass {
     int64_t adds;                // whether what comes through f is added to it where it is read (and filled), or written
     float* grad_remaining;       // [output positions], written where active
     float* grad_conv1;           // [width, in_channels]
-    float* grad_conv2;           // [width, 9, width]
+    float* grad_conv2;           // [width, TAPS, width]
     float* grad_conv3;           // [out_channels, width]
     float* grad_shortcut;        // [out_channels, in_channels]
     float* grad_conv3_transposed;     // [width + 1, out_channels], room to work; the last row is the bias's gradient

@@ -29,7 +29,7 @@ class Unit(ctypes.Structure):
 
     @property
     def inner_size(self) -> int:
-        """Floats of a row behind conv1: whole vectors of its elements."""
+        """Floats that a row of conv1's output takes in memory: whole vectors of elements."""
         return whole_vectors(self.width) // (2 if self.bfloat16 else 1)
 
 
@@ -211,6 +211,6 @@ def kernels() -> ctypes.CDLL:
 
 @functools.lru_cache(maxsize=None)
 def whole_vectors(columns: int) -> int:
-    """So many columns, rounded up to whole vectors of the processor."""
+    """A number of columns, rounded up to whole vectors of the processor."""
     lanes = kernels().lanes()
     return -(-columns // lanes) * lanes

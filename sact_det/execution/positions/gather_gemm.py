@@ -81,7 +81,7 @@ def conv1x1(rows: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def conv3x3(rows: Tensor, neighbours: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 3x3 convolution of stride 1: rows [d, c], neighbours [a, 9] -> [a, k]."""
+    """A 3x3 convolution of stride 1: rows [d, c], neighbours [a, TAPS] -> [a, k]."""
     return product(gather_neighbours(rows, neighbours), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
 
 
