@@ -1,4 +1,4 @@
-"""Whether PyTorch is recording what a model does, to do the same on other inputs."""
+"""Whether what a model does is recorded, to be done on other inputs, or repeats what it did before."""
 
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -11,3 +11,8 @@ def is_recording() -> bool:
     PyTorch would not be in it.
     """
     return torch.jit.is_tracing() or torch.compiler.is_compiling() or get_proxy_mode() is not None
+
+
+def is_recomputing() -> bool:
+    """Whether this call belongs to a backward pass: there, torch.utils.checkpoint repeats what a forward pass did."""
+    return not is_recording() and torch._C._current_graph_task_id() != -1

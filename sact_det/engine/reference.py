@@ -1,9 +1,10 @@
 """What 100% of the FLOPs is: a plain network on the same image."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,26 +51,38 @@ class Reference:
     def flops(self, size: tuple[int, int]) -> int:
         """FLOPs of one image of (height, width) pixels."""
         by_stride, logits = _count(self.spec, self.num_classes or 1)
-        flops = 0 if self.num_classes is None else logits
-        for stride, at_position in by_stride.items():
-            rows, columns = strided_size(size, stride)
-            flops += at_position * rows * columns
-        return flops
+        return flops_at(size, by_stride) + (0 if self.num_classes is None else logits)
 
 
-@lru_cache(maxsize=64)
-def _count(spec: NetworkSpec, num_classes: int) -> tuple[dict[int, int], int]:
-    """Of all convolutions whose output has a stride, FLOPs at one position, by that stride; those of the logits."""
-    with torch.device("meta"):
-        network = ClassifierNetwork(spec, num_classes).eval()
+def count_by_stride(layers: Iterable[nn.Module], run: Callable[[Tensor], Any]) -> dict[int, int]:
+    """FLOPs of convolutions at one position of their output, summed by the stride of that output.
+
+    Args:
+        layers: those to count; what is no convolution is passed over.
+        run: takes a batch of one image on the meta device.
+    """
     by_stride: Counter[int] = Counter()
 
     def count(conv: nn.Conv2d, inputs: Any, output: Tensor) -> None:
         by_stride[_SIDE // output.shape[2]] += conv_flops(conv)
 
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module is not network.logits:
-            module.register_forward_hook(count)
+    hooks = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, nn.Conv2d)]
     with torch.no_grad():
-        network(torch.empty(1, 3, _SIDE, _SIDE, device="meta"))
-    return dict(by_stride), conv_flops(network.logits)
+        run(torch.empty(1, 3, _SIDE, _SIDE, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return dict(by_stride)
+
+
+def flops_at(size: tuple[int, int], by_stride: Mapping[int, int]) -> int:
+    """FLOPs of one image of (height, width) pixels, of those at one position by stride."""
+    return sum(flops * math.prod(strided_size(size, stride)) for stride, flops in by_stride.items())
+
+
+@lru_cache(maxsize=64)
+def _count(spec: NetworkSpec, num_classes: int) -> tuple[dict[int, int], int]:
+    """Stem and blocks, as of `count_by_stride`; FLOPs of the logits."""
+    with torch.device("meta"):
+        network = ClassifierNetwork(spec, num_classes).eval()
+    layers = [layer for layer in network.modules() if layer is not network.logits]
+    return count_by_stride(layers, network), conv_flops(network.logits)

@@ -26,6 +26,7 @@ from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
 from typing_extensions import override
 
 from sact_det.base.precision import widened
+from sact_det.base.recording import is_recomputing
 
 Norm = Callable[[int], nn.Module]
 
@@ -115,7 +116,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update(self, count: Union[Tensor, int], mean: Tensor, var: Tensor) -> None:
-        """Moves the statistics towards those of a batch of so many positions, if there are any."""
+        """Moves the statistics towards those of a batch of so many positions, if there are any; once for a batch."""
+        if is_recomputing():
+            return
         self.num_batches_tracked.add_(count > 0)
         rate = self.momentum * (count > 0)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
@@ -159,6 +162,8 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
     @override
     @torch.no_grad()
     def _update(self, count: Union[Tensor, int], mean: Tensor, var: Tensor) -> None:
+        if is_recomputing():
+            return
         mean, var = mean.to(self.running_mean.dtype), var.to(self.running_var.dtype)
         self.num_batches_tracked.add_(count > 0)
         rate = (self.num_batches_tracked + 1).to(mean.dtype).reciprocal().clamp(min=self.momentum) * (count > 0)

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sact_det.base.recording import is_recording
+from sact_det.base.recording import is_recomputing, is_recording
 from sact_det.rule.padding import Geometry, Sizes, own_sizes
 from sact_det.rule.ponder import PonderRecord
 
@@ -129,7 +129,7 @@ def enter(part: str, record: PonderRecord, regions: Optional[Sequence[int]] = No
 
 def is_read() -> bool:
     """Whether somebody reads what this call spends, or did when a backward pass repeats it."""
-    return _current() is not None or torch._C._current_graph_task_id() != -1
+    return _current() is not None or is_recomputing()
 
 
 def sizes_of(batch: Tensor) -> Optional[Geometry]:
@@ -143,8 +143,7 @@ def sizes_of(batch: Tensor) -> Optional[Geometry]:
         return None if ledger is None else _fitting(ledger, batch)
     key = (batch.storage_offset(), batch.shape)
     if ledger is None:
-        repeated = torch._C._current_graph_task_id() != -1
-        return _seen.get(batch.untyped_storage(), {}).get(key) if repeated else None
+        return _seen.get(batch.untyped_storage(), {}).get(key) if is_recomputing() else None
     sizes = _fitting(ledger, batch)
     _seen.setdefault(batch.untyped_storage(), {})[key] = sizes
     return sizes

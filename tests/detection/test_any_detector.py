@@ -5,93 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA, PanopticFPN, RetinaNet
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling import GeneralizedRCNNWithTTA, ProposalNetwork
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
+from pyramid_detectors import DETECTORS, SACTMaskRCNN, SACTPanopticFPN, SACTRetinaNet, build, config
+from torch.utils.checkpoint import checkpoint
 
-from sact_det import add_sact_config
 from sact_det.base.errors import InputError
-from sact_det.detection.backbone import SACTBackbone
 from sact_det.engine.priced import Priced
-from sact_det.engine.spec import spec_from_config
-from sact_det.network.branch import SpatialHalting
 
 SIZES = [(70, 90), (96, 64)]
-
-
-class SACTRetinaNet(Priced, RetinaNet): ...
-
-
-class SACTMaskRCNN(Priced, GeneralizedRCNN): ...
-
-
-class SACTPanopticFPN(Priced, PanopticFPN): ...
-
-
-DETECTORS = [SACTRetinaNet, SACTMaskRCNN, SACTPanopticFPN]
-
-
-@BACKBONE_REGISTRY.register()
-def build_tiny_sact_fpn(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Detectron2's FPN; with P6 and P7 of the last block where RetinaNet reads them."""
-    levels = [f"{level}_relu" for level in cfg.MODEL.FPN.IN_FEATURES]
-    bottom_up = SACTBackbone(spec=spec_from_config(cfg), out_features=levels)
-    channels = cfg.MODEL.FPN.OUT_CHANNELS
-    if "p7" in cfg.MODEL.RETINANET.IN_FEATURES:
-        top = LastLevelP6P7(bottom_up.output_shape()["res5_relu"].channels, channels, "res5_relu")
-    else:
-        top = LastLevelMaxPool()
-    return FPN(bottom_up, levels, channels, top_block=top)
-
-
-def config(detector: type, halting: str = "sact") -> CfgNode:
-    """Of a detector small enough for tests."""
-    cfg = get_cfg()
-    add_sact_config(cfg)
-    model, is_retinanet = cfg.MODEL, detector is SACTRetinaNet
-    model.DEVICE = "cpu"
-    model.BACKBONE.NAME = "build_tiny_sact_fpn"
-    model.SACT.HALTING, model.SACT.TAU = halting, 0.1
-    model.SACT.UNITS = model.SACT.REFERENCE_UNITS = (2, 1, 3, 2)
-    model.SACT.BASE_CHANNELS = 4
-    model.FPN.IN_FEATURES = ["res3", "res4", "res5"] if is_retinanet else ["res2", "res3", "res4", "res5"]
-    model.FPN.OUT_CHANNELS = 8
-    model.ANCHOR_GENERATOR.SIZES = [[8], [16], [32], [64], [128]]
-    model.RETINANET.IN_FEATURES = [f"p{level}" for level in range(3, 8)] if is_retinanet else []
-    model.RETINANET.NUM_CLASSES = model.ROI_HEADS.NUM_CLASSES = 3
-    model.RETINANET.NUM_CONVS = 1
-    model.RETINANET.SCORE_THRESH_TEST = 0.0
-    model.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
-    model.RPN.POST_NMS_TOPK_TRAIN = model.RPN.POST_NMS_TOPK_TEST = 20
-    model.ROI_HEADS.NAME = "StandardROIHeads"
-    model.ROI_HEADS.IN_FEATURES = model.SEM_SEG_HEAD.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    model.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 16
-    model.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    model.ROI_BOX_HEAD.NAME, model.ROI_BOX_HEAD.NUM_FC, model.ROI_BOX_HEAD.FC_DIM = "FastRCNNConvFCHead", 1, 16
-    model.ROI_MASK_HEAD.NAME, model.ROI_MASK_HEAD.NUM_CONV, model.ROI_MASK_HEAD.CONV_DIM = (
-        "MaskRCNNConvUpsampleHead",
-        1,
-        8,
-    )
-    model.MASK_ON = not is_retinanet
-    model.SEM_SEG_HEAD.NUM_CLASSES, model.SEM_SEG_HEAD.CONVS_DIM, model.SEM_SEG_HEAD.NORM = 4, 8, ""
-    cfg.TEST.DETECTIONS_PER_IMAGE = 5
-    return cfg
-
-
-def build(detector: type, halting: str = "sact") -> Any:
-    """A detector whose positions halt at different units."""
-    torch.manual_seed(0)
-    model = detector(config(detector, halting))
-    torch.manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, SpatialHalting):
-            torch.nn.init.normal_(module.local_conv.weight, std=0.3)
-            torch.nn.init.constant_(module.local_conv.bias, -1.5)
-    return model
 
 
 def example(index: int) -> dict[str, Any]:
@@ -223,6 +146,33 @@ def test_no_images(detector: type):
     with pytest.raises(ValueError, match="`batched_inputs`"):
         model([])
     assert model.eval()([]) == []
+
+
+def test_a_backbone_that_is_recomputed_learns_the_same():
+    gradients = []
+    for recomputes in (False, True):
+        model = build(SACTRetinaNet)
+        run = model.backbone.forward
+        if recomputes:
+            model.backbone.forward = lambda images, run=run: checkpoint(run, images, use_reentrant=False)
+        with EventStorage() as storage:
+            losses = model(BATCH)
+            sum(losses.values()).backward()
+        gradients.append([losses["loss_ponder"].detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+        assert storage.latest()["sact/flops_percent"][0] > 0
+    assert all(map(torch.equal, *gradients))
+
+
+def test_an_architecture_of_proposals_alone_pays_and_reports_too():
+    class SACTProposalNetwork(Priced, ProposalNetwork): ...
+
+    model = build(SACTProposalNetwork)
+    with EventStorage():
+        losses = model(BATCH)
+    assert set(losses) == {"loss_rpn_cls", "loss_rpn_loc", "loss_ponder"}
+    with torch.no_grad():
+        for output, size in zip(model.eval()(BATCH), SIZES):
+            assert len(output["proposals"]) > 0 and output["ponder"].map(size).std() > 0
 
 
 def test_a_price_needs_a_part_that_pays():

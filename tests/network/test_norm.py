@@ -7,6 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from small_networks import images
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sact_det.network.norm import (
     NORMS,
@@ -86,6 +87,20 @@ def test_evaluation_is_torch_s(norm: type[nn.Module], valid: Tensor):
     ours = randomized(norm(CHANNELS)).eval()
     for mask in (None, valid):
         torch.testing.assert_close(ours(x, mask), expected)
+
+
+@pytest.mark.parametrize("norm", BATCH_NORMS)
+@pytest.mark.parametrize("valid", [None, mask_of_three()])
+def test_a_recomputed_batch_moves_the_statistics_once(norm: type[nn.Module], valid: Tensor | None):
+    direct, recomputed = randomized(norm(CHANNELS)), randomized(norm(CHANNELS))
+    x = noise(3, 6, 7)
+    expected = run(direct, x, valid)
+    for actual, wanted in zip(
+        run(lambda *call: checkpoint(recomputed, *call, use_reentrant=False), x, valid), expected
+    ):
+        assert torch.equal(actual, wanted)
+    for actual, wanted in zip(recomputed.state_dict().values(), direct.state_dict().values()):
+        assert torch.equal(actual, wanted)
 
 
 @pytest.mark.parametrize("norm", BATCH_NORMS)
