@@ -1,22 +1,11 @@
-"""Weight files, and sources of weights, that are damaged, foreign or none at all; places where none can be written."""
+"""Weight files that are damaged, foreign or none at all, or that do not fit a config."""
 
-import io
 import math
 import os
 import pickle
-import re
-import shutil
-import socket
-import struct
-import zipfile
 from argparse import Namespace
-from pathlib import Path
-from typing import Any, Callable
 
-import numpy as np
-import safetensors.torch
 import torch
-from command_lines import ROOT
 
 from sweep.harness import (
     DETECTOR,
@@ -29,144 +18,25 @@ from sweep.harness import (
     RESOLUTIONS,
     SALIENCY,
     Case,
-    Place,
     Word,
     file,
     good,
-    output,
+)
+from sweep.spoilt_weights import (
+    Executes,
+    changed,
+    claim_folder,
+    flip_record,
+    make_ring,
+    make_socket,
+    sact,
+    saved,
+    special,
+    spoilt,
+    valued,
 )
 
-CHECKPOINT = ROOT / "tests/fixtures/oracle/cifar_sact/ckpt"
 WEIGHT, VARIANCE = "stem.conv.weight", "block1.units.0.preact.running_var"
-
-
-class Executes:
-    """Unpickled, it would make a folder."""
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return os.mkdir, ("ran",)
-
-
-def saved(content: Any) -> bytes:
-    """What torch.save writes."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def spoilt(change: Callable[[bytearray], Any], of: str = "classifier_weights") -> Word:
-    """Good weights as a file with other bytes: what `change` returns, or has made of them."""
-
-    def write(place: Place) -> str:
-        content = bytearray(Path(getattr(place.good, of)).read_bytes())
-        changed = change(content)
-        (place.folder / "w.pth").write_bytes(content if changed is None else changed)
-        return str(place.folder / "w.pth")
-
-    return write
-
-
-def changed(change: Callable[[dict], Any], of: str = "classifier_weights") -> Word:
-    """Good weights with another content: what `change` returns, or has made of it."""
-
-    def write(place: Place) -> str:
-        content = torch.load(getattr(place.good, of), weights_only=True)
-        result = change(content)
-        torch.save(content if result is None else result, place.folder / "w.pth")
-        return str(place.folder / "w.pth")
-
-    return write
-
-
-def valued(name: str, change: Callable[[torch.Tensor], torch.Tensor], of: str = "classifier_weights") -> Word:
-    """Good weights with one tensor changed."""
-
-    def put(content: dict) -> None:
-        content["model"][name] = change(content["model"][name])
-
-    return changed(put, of)
-
-
-def special(make: Callable[[Path], Any], name: str = "w.pth") -> Word:
-    """A path that is no regular file."""
-
-    def write(place: Place) -> str:
-        make(place.folder / name)
-        return str(place.folder / name)
-
-    return write
-
-
-def make_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-
-
-def make_ring(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def flip(place: int) -> Callable[[bytearray], None]:
-    """Flips a bit of the byte there."""
-
-    def damage(content: bytearray) -> None:
-        content[place] ^= 0x10
-
-    return damage
-
-
-def flip_record(content: bytearray) -> None:
-    """Flips a bit of the values of the first tensor in a file of torch.save."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        (record,) = (record for record in archive.infolist() if record.filename.endswith("/data/0"))
-    name, extra = struct.unpack("<2H", content[record.header_offset + 26 : record.header_offset + 30])
-    content[record.header_offset + 30 + name + extra] ^= 0x10
-
-
-def claim_folder(content: bytearray) -> None:
-    """Sets the bit in the archive's directory by which PyTorch would leave the first tensor's values unread."""
-    content[re.search(rb"[^\0/]+/data/0PK", content).start() - 8] ^= 0x10
-
-
-def checkpoint(damage: Callable[[Path], Any], name: str = "ckpt") -> Word:
-    """A TensorFlow checkpoint, damaged."""
-
-    def write(place: Place) -> str:
-        folder = Path(shutil.copytree(CHECKPOINT, place.folder / "ckpt"))
-        damage(folder)
-        return str(place.folder / name)
-
-    return write
-
-
-def rewrite(pattern: str, change: Callable[[bytearray], Any]) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (path,) = folder.glob(pattern)
-        content = bytearray(path.read_bytes())
-        result = change(content)
-        path.write_bytes(content if result is None else result)
-
-    return write
-
-
-def header(size: int, text: bytes) -> bytes:
-    """A safetensors file."""
-    return struct.pack("<Q", size) + text
-
-
-def npz(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def safetensors_of(**tensors: torch.Tensor) -> bytes:
-    return safetensors.torch.save(tensors)
-
-
-def sact(**metadata: Any) -> Word:
-    """Good weights with other metadata."""
-    return changed(lambda content: content["sact"].update(metadata))
 
 
 def commands(says: str, weights: Word) -> list[Case]:
@@ -184,18 +54,12 @@ def inspect(says: str, weights: Word) -> Case:
     return Case("convert_weights", says, "inspect", weights)
 
 
-def converted(command: str, says: str, source: Word, target: Word = output) -> Case:
-    return Case("convert_weights", says, command, source, target)
-
-
 def detector(says: str, weights: Word) -> Case:
     return Case("train_net", says, *EVALUATE_DETECTOR, "MODEL.WEIGHTS", weights)
 
 
 NAN, LAST = math.nan, "block4.units.1.conv3.weight"
 SCORES = "roi_heads.box_predictor.cls_score.weight"
-STAGE = "stages.0.blocks.0.conv1.weight"
-SHARD, INDEX = "model-0.data-*", "model-0.index"
 DAMAGED = r"w\.pth: (damaged, or not a weight file|.*or is damaged); expected tensors"
 NO_WEIGHTS = r"w\.pth: holds no weights; expected a state dict"
 PICKLED, NO_NETWORK = r"w\.pth: holds pickled objects", r"w\.pth: 'sact' does not describe a network"
@@ -332,115 +196,4 @@ CASES = [
         "MODEL.WEIGHTS",
         valued(SCORES, lambda value: value[:2, :3], "detector_weights"),
     ),
-    # Sources of other programs: TensorFlow
-    converted("sact-tf", r"nowhere\.index: no such file; expected a TensorFlow checkpoint", "nowhere"),
-    converted("sact-tf", r"/dev/null\.index: no such file", "/dev/null"),
-    converted("sact-tf", r"checkpoint: names no checkpoint", checkpoint(rewrite("checkpoint", lambda _: b"\xff\0"))),
-    converted(
-        "sact-tf",
-        r"checkpoint names 'gone', but",
-        checkpoint(rewrite("checkpoint", lambda _: b'model_checkpoint_path: "gone"')),
-    ),
-    converted(
-        "sact-tf",
-        r"checkpoint: no such file; expected it to name",
-        checkpoint(lambda folder: (folder / "checkpoint").unlink()),
-    ),
-    converted(
-        "sact-tf",
-        r"model-0\.index: not a TensorFlow checkpoint's table, or truncated",
-        checkpoint(rewrite(INDEX, lambda content: content[:-9]), "ckpt/model-0.index"),
-    ),
-    converted(
-        "sact-tf",
-        r"model-0\.index: .*its 0 bytes",
-        checkpoint(rewrite(INDEX, lambda content: b""), "ckpt/model-0.index"),
-    ),
-    converted("sact-tf", r"model-0\.index: damaged or truncated: the checksum", checkpoint(rewrite(INDEX, flip(100)))),
-    converted("sact-tf", r"model-0\.index: not a TensorFlow", checkpoint(rewrite(INDEX, flip(-1)))),
-    converted("sact-tf", r"data-00000-of-00001: truncated", checkpoint(rewrite(SHARD, lambda content: content[:-100]))),
-    converted("sact-tf", r"data-00000-of-00001: truncated", checkpoint(rewrite(SHARD, lambda content: b""))),
-    converted("sact-tf", r"data-00000-of-00001: damaged: the checksum of", checkpoint(rewrite(SHARD, flip(1000)))),
-    converted(
-        "sact-tf", r"data-00000-of-00001: no such file", checkpoint(lambda folder: next(folder.glob(SHARD)).unlink())
-    ),
-    converted("tf-slim", r"no variable of TF-Slim's networks", str(CHECKPOINT)),
-    inspect(r"model-0\.index: not a TensorFlow", checkpoint(rewrite(INDEX, flip(-1)), "ckpt/model-0.index")),
-    # npz
-    converted("tf-slim", r"nowhere\.npz: no such npz", "nowhere.npz"),
-    converted("tf-slim", r"w\.npz: cannot be read \(it is a pipe\)", special(os.mkfifo, "w.npz")),
-    converted("tf-slim", r"w\.npz: damaged, pickled, or not an npz", file("w.npz", b"")),
-    converted("tf-slim", r"w\.npz: damaged, pickled, or not an npz", file("w.npz", npz(a=np.zeros(99))[:-40])),
-    converted(
-        "tf-slim", r"w\.npz: damaged, pickled, or not an npz", file("w.npz", npz(a=np.array([Executes()], object)))
-    ),
-    converted("tf-slim", r"a: not a variable of a TF-Slim", file("w.npz", npz(a=np.zeros(3)))),
-    inspect(r"a: not a variable of a TF-Slim", file("w.npz", npz(a=np.zeros(3)))),
-    # timm
-    converted("timm", r"nowhere\.safetensors: no such weight file", "nowhere.safetensors"),
-    converted("timm", r"w\.safetensors: cannot be read \(it is a folder\)", special(os.mkdir, "w.safetensors")),
-    converted("timm", r"w\.safetensors: cannot be read \(it is a pipe\)", special(os.mkfifo, "w.safetensors")),
-    *(
-        converted("timm", r"w\.safetensors: damaged, or not a safetensors file", file("w.safetensors", content))
-        for content in (
-            b"",
-            b"text",
-            header(2**62, b"{}"),
-            header(0, b""),
-            header(100, b"{}"),
-            header(2, b"[]"),
-            header(6, b"\xff" * 6),
-            header(20, b"{" * 20),
-            safetensors_of(a=torch.zeros(99))[:-1],
-            safetensors_of(a=torch.zeros(99)) + b"\0",
-            safetensors_of(a=torch.zeros(99)).replace(b"[0,396]", b"[0,400]"),
-            safetensors_of(a=torch.zeros(99)).replace(b"[99]", b"[98]"),
-            safetensors_of(a=torch.zeros(99)).replace(b"F32", b"X32"),
-        )
-    ),
-    converted(
-        "timm",
-        rf"w\.safetensors: {STAGE}: 32 of 32 values are NaN",
-        file("w.safetensors", safetensors_of(**{STAGE: torch.full((8, 4, 1, 1), NAN)})),
-    ),
-    converted("timm", r"w\.safetensors: a: is empty", file("w.safetensors", safetensors_of(a=torch.zeros(0)))),
-    converted(
-        "timm",
-        r"a, \.\.\.: not the weights of a network of this kind.*w\.safetensors",
-        file("w.safetensors", safetensors_of(a=torch.zeros(1))),
-    ),
-    converted(
-        "timm",
-        rf"w\.pth: module\.{STAGE}: 3 of 3 values are NaN",
-        file(
-            "w.pth",
-            saved({"state_dict_ema": {f"module.{STAGE}": torch.full((3,), NAN)}, "state_dict": {"a": torch.zeros(1)}}),
-        ),
-    ),
-    Case(
-        "convert_weights",
-        r"w\.pth: holds no moving averages",
-        "timm",
-        file("w.pth", saved({"state_dict": {"a": torch.zeros(1)}})),
-        output,
-        "--ema",
-    ),
-    Case(
-        "convert_weights",
-        r"w\.pth: holds no weights",
-        "timm",
-        file("w.pth", saved({"state_dict_ema": {"a": torch.zeros(1)}})),
-        output,
-        "--no-ema",
-    ),
-    # Places for the result
-    converted("sact-tf", r"/dev/null: is a device; expected a regular file", str(CHECKPOINT), "/dev/null"),
-    converted("sact-tf", r"out\.pth: is a pipe; expected", str(CHECKPOINT), special(os.mkfifo, "out.pth")),
-    converted("sact-tf", r"out\.pth: is a socket; expected", str(CHECKPOINT), special(make_socket, "out.pth")),
-    converted("sact-tf", r"out\.pth: Is a directory", str(CHECKPOINT), special(os.mkdir, "out.pth")),
-    converted("sact-tf", r"out\.pth: Too many levels", str(CHECKPOINT), special(make_ring, "out.pth")),
-    converted("sact-tf", r"/dev/null/below: |/dev/null: ", str(CHECKPOINT), "/dev/null/below"),
-    converted("sact-tf", r"/proc/nowhere", str(CHECKPOINT), "/proc/nowhere/w.pth"),
-    Case("export_ponder", r"/dev/null: is a device", *EXPORT, "--output", "/dev/null"),
-    Case("benchmark", r"/dev/null: is a device", "short", "--json", "/dev/null"),
 ]
