@@ -124,7 +124,7 @@ class PonderRecord:
             raise ValueError(
                 "`map`: the images differ in size; use record.image(i).map((height, width)) for each of them"
             )
-        return torch.stack([block_map(block, size) for block in self.blocks.values()]).sum(0)
+        return torch.stack([_resized(block.ponder_cost, size) for block in self.blocks.values()]).sum(0)
 
     def units_map(self, size: tuple[int, int]) -> Tensor:
         """int64 [N, H, W]: every block's units enlarged and summed likewise, for images of one size."""
@@ -155,11 +155,6 @@ class PonderRecord:
     def on_host(self) -> "PonderRecord":
         """Without gradient, on the CPU; a GPU is waited for once."""
         return self.with_tensors(to_host(self.tensors()))
-
-
-def block_map(block: BlockPonder, size: tuple[int, int]) -> Tensor:
-    """One block's rho enlarged to `size` = (H, W): float32 [N, H, W]."""
-    return _resized(block.ponder_cost, size)
 
 
 def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
