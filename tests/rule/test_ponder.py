@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sact_det.rule.ponder import BlockPonder, PonderRecord, block_map, legacy_nearest_index
+from sact_det.rule.ponder import BlockPonder, PonderRecord, legacy_nearest_index
 
 # Which cell each pixel shows, as TensorFlow 1.0's nearest-neighbour resize has it; keys are "{pixels}_from_{cells}".
 LEGACY_NEAREST = np.load(Path(__file__).parents[1] / "fixtures" / "legacy_nearest.npz")
@@ -49,8 +49,8 @@ def test_map_repeats_cells_and_sums_blocks():
     record = PonderRecord({"block1": fine, "block2": coarse}, torch.tensor([0]))
     rows = [[4.5, 4.5, 5.5, 5.5, 4.5, 4.5], [6.5, 6.5, 7.5, 7.5, 4.5, 4.5]]
     assert record.map((4, 6))[0].tolist() == [rows[0], rows[0], rows[1], rows[1]]
-    assert block_map(fine, (2, 3)) is not fine.ponder_cost
-    assert torch.equal(block_map(fine, (2, 3)), fine.ponder_cost)
+    own = PonderRecord({"block1": fine}, torch.tensor([0])).map((2, 3))
+    assert own is not fine.ponder_cost and torch.equal(own, fine.ponder_cost)
 
 
 def test_map_of_act_is_constant():
