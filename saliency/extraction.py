@@ -30,6 +30,7 @@ from sact_det.classification.preprocessing import whole_image, whole_size
 from sact_det.detection.predictor import Predictor
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.launch import launch
+from sact_det.network.halting_rule import halting_rule
 from sact_det.rule import ledger
 from saliency.cache import MapCache
 from saliency.dataset import FixationDataset, FixationImage
@@ -99,7 +100,7 @@ class ExtractedMaps:
 
 def check_halts_by_position(cfg: CfgNode) -> None:
     """Raises InputError if the ponder map of the config's network has one value everywhere."""
-    if cfg.MODEL.SACT.HALTING != "sact":
+    if not halting_rule(cfg.MODEL.SACT.HALTING).by_position:
         raise InputError(
             f"MODEL.SACT.HALTING must be 'sact' for ponder maps to differ from place to place; "
             f"got {cfg.MODEL.SACT.HALTING!r}"

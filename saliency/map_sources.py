@@ -79,8 +79,8 @@ class PonderFileMaps:
     def __init__(self, path: Union[str, Path], names: Sequence[str]):
         self._path = str(path)
         file = _open_ponder_file(self._path)
-        if file.halting != "sact":
-            kind = "of a plain network" if file.halting == "none" else "of ACT, which halts whole images"
+        if not file.rule.by_position:
+            kind = "of ACT, which halts whole images" if file.rule.adaptive else "of a plain network"
             raise InputError(f"{path}: {kind}: it has no ponder maps")
         wanted = set(names)
         depths = {name.count("/") + 1 for name in wanted}

@@ -32,7 +32,7 @@ from sact_det.benchmark.measures import MEASURES, unit_counts
 from sact_det.benchmark.report import machine_line
 from sact_det.benchmark.rivals import FOR_CUDA, RIVALS
 from sact_det.benchmark.setting import PRECISIONS, Setting, device_of
-from sact_det.network.block import EXECUTIONS
+from sact_det.execution import EXECUTIONS
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
 
 

@@ -26,6 +26,7 @@ from sact_det.base.command_line import parse_with_overrides
 from sact_det.base.errors import InputError, one_line
 from sact_det.base.files import write_json, write_text
 from sact_det.base.processes import command_line
+from sact_det.network.halting_rule import halting_rule
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.matched_units import first_units, matched_units
 from sact_det.weights.weight_file import load_weights, save_weights
@@ -82,7 +83,7 @@ def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], full: str, o
 def run(args: argparse.Namespace) -> None:
     output = Path(args.output)
     cfg = load_config(args.config_file, [*args.opts, "OUTPUT_DIR", str(output)])
-    if cfg.MODEL.SACT.HALTING == "none":
+    if not halting_rule(cfg.MODEL.SACT.HALTING).adaptive:
         raise InputError("MODEL.SACT.HALTING is 'none': a plain network already has whole units")
     if len(cfg.DATASETS.TEST) != 1:
         raise InputError(f"DATASETS.TEST must name the one data set to measure on; got {cfg.DATASETS.TEST}")

@@ -20,6 +20,7 @@ from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, synchronize
 from sact_det.benchmark.trained import detector_part
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.execution import set_execution
 from sact_det.rule import ledger
 
 PARTS = ("extractor", "proposals", "box head")
@@ -86,7 +87,7 @@ def steer(
     """Sets the execution of extractor and box head, and prescribes the extractor's masks, or does not."""
     part.set_execution(execution)
     part.prescribe(depths)
-    detector.roi_heads.res5.block4.set_execution(execution)
+    set_execution(detector.roi_heads, execution)
 
 
 def measure_detector(

@@ -13,10 +13,16 @@ from typing import Callable, Optional, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from sact_det.base.errors import InputError
-from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.halting_rule import HaltingRule
+from sact_det.network.plan import Plan, PlannedBlock, PlannedStem
+from sact_det.network.run import Run
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import active_positions
+from sact_det.rule.padding import Sizes
 from sact_det.rule.process import HaltingProcess
 
 KNOT_DISTANCE = 100  # pixels of the image between the knots of a smooth field: about the size of things in photographs
@@ -38,50 +44,79 @@ class PrescribedRun(Run):
         self._unit = 0
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         """As the real run: no wait is added, and none is taken away."""
         return self.run.bounded
 
+    @override
     def start_halting(
-        self, exists: Tensor, num_units: int, eps: float, per_image: bool, dtype: torch.dtype
+        self, rule: HaltingRule, exists: Tensor, num_units: int, eps: float, dtype: torch.dtype
     ) -> HaltingProcess:
-        """See Run."""
-        return self.run.start_halting(exists, num_units, eps, per_image, dtype)
+        return self.run.start_halting(rule, exists, num_units, eps, dtype)
 
+    @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
-        """See Run."""
         self.run.evaluate(unit, active)
 
     def scores(self, branch: HaltingBranch) -> Tensor:
-        """See Run; the values are the prescribed ones, the gradient is the branch's."""
+        """The prescribed scores, with the gradient of the branch."""
         own, prescribed = self.run.scores(branch), self._scores[self._unit]
         self._unit += 1
         return own + (prescribed - own).detach() if own.requires_grad else prescribed
 
+    @override
     def add(self, weight: Tensor) -> None:
-        """See Run."""
         self.run.add(weight)
 
+    @override
     def result(self) -> Tensor:
-        """See Run."""
         return self.run.result()
+
+
+class PrescribedPlan(Plan):
+    """A plan whose runs halt where they are told to.
+
+    Args:
+        plan: the real plan.
+        scores: float32 [L - 1, N, H, W], what replaces the scores of each unit.
+    """
+
+    def __init__(self, plan: Plan, scores: Tensor):
+        super().__init__()
+        self.plan = plan
+        self._scores = scores
+        self.stops_early = plan.stops_early
+
+    @override
+    def start(self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+        return PrescribedRun(self.plan.start(block, x, valid_in, valid), self._scores)
+
+    @override
+    def proceed(self, block: PlannedBlock, run: Run, index: int, active: Tensor) -> Run:
+        assert isinstance(run, PrescribedRun)
+        run.run = self.plan.proceed(block, run.run, index, active)
+        return run
+
+    @override
+    def stem(self, stem: PlannedStem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+        return self.plan.stem(stem, x, sizes)
 
 
 class PrescribedBlock(AdaptiveBlock):
     """A block that halts where it is told to, or, as long as `depths` is None, as its branches say.
 
     Args:
-        block: whose units these are, from now on of both; its own halting rule must be "sact", without tiles.
+        block: whose units these are, from now on of both; it must halt by position ("sact"), without tiles.
 
     Attributes:
         depths: N of every position, int64 [N, H, W], or None.
     """
 
     def __init__(self, block: AdaptiveBlock):
-        if block.halting != "sact" or block.tile != 1:
-            raise ValueError(f"`block` must halt by 'sact' with tile 1; got {block.halting!r} with {block.tile}")
-        super().__init__(list(block.units), block.halting, block.eps, block.tile)
-        self.execution = block.execution
+        if not block.rule.by_position or block.tile != 1:
+            raise ValueError(f"`block` must halt by 'sact' with tile 1; got {block.rule.name!r} with {block.tile}")
+        super().__init__(list(block.units), block.rule.name, block.eps, block.tile)
+        self.plan = block.plan
         self.train(block.training)
         self.depths: Optional[Tensor] = None
         self._scores: Optional[Tensor] = None
@@ -91,15 +126,11 @@ class PrescribedBlock(AdaptiveBlock):
         self.depths = depths
         self._scores = None if depths is None else prescribed_scores(depths, len(self.units), self.eps)
 
-    def _start(self, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
-        run = super()._start(x, valid_in, valid)
-        return run if self._scores is None else PrescribedRun(run, self._scores)
-
-    def _continue(self, run: Run, index: int, active: Tensor) -> Run:
-        if not isinstance(run, PrescribedRun):
-            return super()._continue(run, index, active)
-        run.run = super()._continue(run.run, index, active)
-        return run
+    @property
+    @override
+    def present_plan(self) -> Plan:
+        plan = super().present_plan
+        return plan if self._scores is None else PrescribedPlan(plan, self._scores)
 
 
 def prescribed_scores(depths: Tensor, num_units: int, eps: float) -> Tensor:

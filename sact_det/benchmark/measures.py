@@ -14,7 +14,6 @@ from sact_det.benchmark.report import MemoryTable, Table
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
-from sact_det.network.block import EXECUTIONS
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
 Tables = Iterator[Union[Table, MemoryTable]]
@@ -135,7 +134,7 @@ class Measure(NamedTuple):
         sizes: (height, width) of the images, in pixels.
         batch: images at a time.
         ratios: FLOP ratios; of "unit", active shares.
-        executions: of EXECUTIONS.
+        executions: as of sact_det.execution.set_execution.
         rounds: timed ones.
     """
 
@@ -143,7 +142,7 @@ class Measure(NamedTuple):
     sizes: Sequence[tuple[int, int]] = ((600, 800),)
     batch: Sequence[int] = (1,)
     ratios: Sequence[float] = (0.3, 0.5, 0.8, 1.0)
-    executions: Sequence[str] = EXECUTIONS
+    executions: Sequence[str] = ("dense", "perforated", "auto")
     rounds: int = 7
 
 

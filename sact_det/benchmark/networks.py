@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sact_det.benchmark.masks import PrescribedBlock, depths_for_ratio, prescribed_flops, smooth_fields
-from sact_det.network.block import AdaptiveBlock, ResidualUnit
+from sact_det.execution import Executable, set_execution
+from sact_det.network.block import AdaptiveBlock
 from sact_det.network.resnet_v2 import BottleneckUnit, Stem
 from sact_det.network.spec import NetworkSpec
+from sact_det.network.unit import ResidualUnit
 from sact_det.rule.padding import strided_size
 from sact_det.rule.ponder import BlockPonder
 
 EXTRACTOR_BLOCKS = (1, 2, 3)
 
 
-class AdaptivePart(nn.Module):
+class AdaptivePart(Executable, nn.Module):
     """Consecutive blocks under SACT, perhaps with the stem before them.
 
     Args:
@@ -35,12 +37,6 @@ class AdaptivePart(nn.Module):
         self.stem = stem
         self.stride = stride
         self.blocks = nn.ModuleList([PrescribedBlock(block) for block in blocks])  # type: ignore[assignment]
-
-    def set_execution(self, execution: str) -> None:
-        """See AdaptiveBlock.set_execution."""
-        for part in (self.stem, *self.blocks):
-            if part is not None:
-                part.set_execution(execution)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[BlockPonder]]:
         """x: [N, C, H, W], images or a feature map. Returns the features and each block's account."""
@@ -126,8 +122,8 @@ class DensePart(nn.Module):
     def __init__(self, units: Sequence[ResidualUnit], stem: Optional[nn.Module] = None):
         super().__init__()
         self.stem = copy.deepcopy(stem)
-        if isinstance(self.stem, Stem):
-            self.stem.set_execution("dense")
+        if self.stem is not None:
+            set_execution(self.stem, "dense")
         self.units = nn.ModuleList([copy.deepcopy(unit) for unit in units])  # type: ignore[assignment]
         for unit in self.units:
             unit.halting = None

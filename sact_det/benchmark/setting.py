@@ -30,7 +30,7 @@ class Setting:
         rounds, warmup: timed and untimed rounds.
         seed: of weights, inputs and masks.
         rivals: keys of RIVALS (rivals.py).
-        executions: of EXECUTIONS (block.py).
+        executions: as of sact_det.execution.set_execution.
         progress: whether stderr shows what is going on, with a bar where it is a terminal.
     """
 

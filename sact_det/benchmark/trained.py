@@ -16,6 +16,7 @@ from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.engine.failures import build_model
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.resnet_v2 import Stem
+from sact_det.network.spec import NetworkSpec
 
 
 def load_detector(cfg: CfgNode) -> SACTGeneralizedRCNN:
@@ -41,7 +42,7 @@ def detector_part(detector: SACTGeneralizedRCNN) -> AdaptivePart:
         InputError: its halting cannot be prescribed.
     """
     backbone = detector.backbone
-    _check_halting(backbone.spec.halting, backbone.spec.tile)
+    _check_halting(backbone.spec)
     part = AdaptivePart(list(backbone.blocks.values()), backbone.stem).eval()
     backbone.block1, backbone.block2, backbone.block3 = part.blocks
     return part
@@ -60,14 +61,14 @@ def trained_extractor(cfg: CfgNode) -> AdaptivePart:
     model = load_classifier(cfg)
     if not isinstance(model.stem, Stem):
         raise InputError(f"MODEL.CLASSIFIER.FAMILY must be imagenet; got {cfg.MODEL.CLASSIFIER.FAMILY}")
-    _check_halting(model.spec.halting, model.spec.tile)
+    _check_halting(model.spec)
     blocks: list[AdaptiveBlock] = [model.get_submodule(name) for name in model.block_names[:3]]  # type: ignore[misc]
     return AdaptivePart(blocks, model.stem).eval()
 
 
-def _check_halting(halting: str, tile: int) -> None:
-    if halting != "sact" or tile != 1:
-        raise InputError(f"MODEL.SACT.HALTING must be sact, with TILE 1; got {halting} with {tile}")
+def _check_halting(spec: NetworkSpec) -> None:
+    if not spec.rule.by_position or spec.tile != 1:
+        raise InputError(f"MODEL.SACT.HALTING must be sact, with TILE 1; got {spec.halting} with {spec.tile}")
 
 
 def photographs(inputs: Sequence[str], size: tuple[int, int], channels: str, most: int) -> list[Tensor]:

@@ -13,7 +13,9 @@ from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate
-from sact_det.network.block import HaltingBranch, ResidualUnit, Run
+from sact_det.execution import set_execution
+from sact_det.network.run import Run
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import active_positions
 
 
@@ -82,12 +84,13 @@ def _branch(unit: ResidualUnit) -> HaltingBranch:
 def _start(part: AdaptivePart, x: Tensor, active: Tensor, execution: str, setting: Setting) -> Run:
     """The run up to the unit: all but the active positions halt behind the first one."""
     block = part.blocks[0]
-    block.set_execution(execution)
+    set_execution(block, execution)
     with setting.autocast():
-        run = block._start(x, None, None)
+        plan = block.plan
+        run = plan.start(block, x, None, None)
         run.scores(_branch(block.units[0]))
         run.add(torch.where(active, 0.25, 1.0))
-        return block._continue(run, 1, active)
+        return plan.proceed(block, run, 1, active)
 
 
 def _evaluate(part: AdaptivePart, run: Run, active: Tensor, setting: Setting) -> None:

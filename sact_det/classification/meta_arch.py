@@ -107,7 +107,7 @@ class SACTClassifier(Classifier):
     def _losses(self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput) -> dict[str, Tensor]:
         labels = to_device([item["label"] for item in batched_inputs], self.device)
         losses = {"loss_cls": F.cross_entropy(output.logits, labels, label_smoothing=self.label_smoothing)}
-        if self.spec.halting != "none":
+        if self.spec.rule.adaptive:
             losses["loss_ponder"] = self.tau * output.ponder.mean_cost().mean()
         self._log(batched_inputs, output, labels, losses["loss_cls"])
         return losses

@@ -3,19 +3,15 @@
 from typing import Optional
 
 from sact_det.base.checks import check_choice
+from sact_det.execution import Executable
 from sact_det.network.classifier import FAMILIES, ClassifierNetwork
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
 
 DEFAULT_CLASSES = {"imagenet": 1001, "cifar": 10}
 
 
-class Classifier(ClassifierNetwork):
+class Classifier(Executable, ClassifierNetwork):
     """A ClassifierNetwork whose execution can be chosen."""
-
-    def set_execution(self, execution: str) -> None:
-        """How stem and blocks compute (sact_det/network/block.py: EXECUTIONS); the results do not depend on it."""
-        for name in ("stem", *self.block_names):
-            self.get_submodule(name).set_execution(execution)  # type: ignore[operator]
 
 
 def build_classifier(

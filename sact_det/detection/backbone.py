@@ -13,6 +13,7 @@ from torch import Tensor
 from sact_det.base.checks import check_choice
 from sact_det.base.recording import is_recording
 from sact_det.engine.spec import spec_from_config
+from sact_det.execution import Executable
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.freeze import freeze
 from sact_det.network.norm import frozen_norm
@@ -37,7 +38,7 @@ def is_read(cfg: CfgNode, feature: str) -> bool:
     )
 
 
-class SACTBackbone(Backbone):
+class SACTBackbone(Executable, Backbone):
     """Stem and first blocks of the pre-activation ResNet under a halting rule.
 
     What it spends is entered as "backbone" (sact_det/rule/ledger.py); the open ledger says where each image ends.
@@ -101,12 +102,6 @@ class SACTBackbone(Backbone):
         names = [f"block{index}" for index in range(1, len(self._levels) + 1)]
         return {name: self.get_submodule(name) for name in names}
 
-    def set_execution(self, execution: str) -> None:
-        """How stem and blocks compute (sact_det/network/block.py: EXECUTIONS); the results do not depend on it."""
-        self.stem.set_execution(execution)
-        for block in self.blocks.values():
-            block.set_execution(execution)
-
     def freeze(self, freeze_at: int = 0) -> "SACTBackbone":
         """Freezes the first parts in place, as Detectron2's ResNet.freeze does, and returns the backbone.
 
@@ -169,7 +164,7 @@ class SACTBackbone(Backbone):
     def _warn(self) -> None:
         """Says once that the training does not pay for the computation."""
         learns = self.training and torch.is_grad_enabled() and not is_recording()
-        if learns and self.spec.halting != "none" and not self._warned and not ledger.is_read():
+        if learns and self.spec.rule.adaptive and not self._warned and not ledger.is_read():
             self._warned = True
             logger.warning(
                 "A SACTBackbone trains without a price on its computation: this meta-architecture asks for its "

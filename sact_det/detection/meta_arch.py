@@ -21,8 +21,3 @@ class SACTGeneralizedRCNN(Priced, GeneralizedRCNN):
         """Arguments of the constructor. Raises InputError if it takes no such parts."""
         check_parts(cfg)
         return super().from_config(cfg)
-
-    def set_execution(self, execution: str) -> None:
-        """How extractor and box head compute (network/block.py: EXECUTIONS); the results do not depend on it."""
-        self.backbone.set_execution(execution)
-        self.roi_heads.res5.block4.set_execution(execution)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
 from sact_det.engine.spec import spec_from_config
+from sact_det.execution import set_execution
 from sact_det.network.spec import NetworkSpec
 from sact_det.rule import ledger
 from sact_det.rule.ponder import PonderRecord
@@ -27,7 +28,7 @@ class Block4Head(nn.Module):
     def __init__(self, spec: NetworkSpec, execution: str = "dense"):
         super().__init__()
         self.block4 = spec.build_block(4)
-        self.block4.set_execution(execution)
+        set_execution(self.block4, execution)
         self.postnorm = spec.make_norm(spec.out_channels(4))
 
     def forward(self, regions: Tensor, by_image: Optional[Sequence[int]] = None) -> Tensor:

@@ -17,7 +17,7 @@ from sact_det.engine.config_rules import (
     whole,
     within,
 )
-from sact_det.network.block import EXECUTIONS
+from sact_det.execution import EXECUTIONS
 from sact_det.network.norm import NORMS
 
 # No recipe comes near these; what lies beyond them would fill any memory, or take for ever, before it fails.

@@ -12,11 +12,13 @@ from sact_det.base.errors import InputError
 from sact_det.base.transfer import to_host
 from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
+from sact_det.execution import Executable
+from sact_det.network.halting_rule import halting_rule
 from sact_det.rule import ledger
 from sact_det.rule.ledger import Ledger
 
 
-class Priced:
+class Priced(Executable):
     """A mixin before any meta-architecture whose parts enter what they spend (sact_det/rule/ledger.py).
 
         class SACTRetinaNet(Priced, RetinaNet): ...
@@ -54,7 +56,7 @@ class Priced:
         """Arguments of the constructor: the backbone's price is MODEL.SACT.TAU; a plain network has none."""
         return {
             **super().from_config(cfg),  # type: ignore[misc]  # of the meta-architecture
-            "prices": {} if cfg.MODEL.SACT.HALTING == "none" else {"backbone": cfg.MODEL.SACT.TAU},
+            "prices": {"backbone": cfg.MODEL.SACT.TAU} if halting_rule(cfg.MODEL.SACT.HALTING).adaptive else {},
             "reference": Reference.from_config(cfg),
         }
 

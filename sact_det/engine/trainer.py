@@ -27,6 +27,7 @@ from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, Fini
 from sact_det.engine.failures import build_model, built, sizes_fit
 from sact_det.engine.writers import DeferredWriter, json_writer, tensorboard_writer
 from sact_det.network.freeze import halting_branches
+from sact_det.network.halting_rule import halting_rule
 from sact_det.weights.values import check_values
 
 logger = logging.getLogger(__name__)
@@ -248,4 +249,6 @@ def network_title(cfg: CfgNode, blocks: int) -> str:
     """How a table names the first so many blocks of a config's network, e.g. "SACT (3, 4, 23), tau 0.005"."""
     sact = cfg.MODEL.SACT
     units = tuple(sact.UNITS[:blocks])
-    return f"ResNet {units}" if sact.HALTING == "none" else f"{sact.HALTING.upper()} {units}, tau {sact.TAU:g}"
+    if not halting_rule(sact.HALTING).adaptive:
+        return f"ResNet {units}"
+    return f"{sact.HALTING.upper()} {units}, tau {sact.TAU:g}"

@@ -1,1 +1,5 @@
-"""How a block skips work: residual units evaluated at the active positions only."""
+"""How a network is computed: plans, installed from outside, that skip the positions that have halted."""
+
+from sact_det.execution.plan import EXECUTIONS, Executable, set_execution
+
+__all__ = ["EXECUTIONS", "Executable", "set_execution"]

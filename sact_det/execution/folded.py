@@ -10,10 +10,10 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from sact_det.network.block import ResidualUnit
 from sact_det.network.branch import SpatialHalting, linear
 from sact_det.network.norm import depends_on_batch, norm_affine
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.network.unit import ResidualUnit
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ class WeightCache:
 
     Every change that PyTorch records is noticed: in place, by an optimiser, by load_state_dict, by moving a module.
     What is written through `.data` is not recorded; whoever owns the cache clears it where such programs must pass
-    (AdaptiveBlock does when it changes to training or evaluation). Copies and pickles start empty.
+    (a plan does when its part changes to training or evaluation). Copies and pickles start empty.
 
     Weights may be gone (sact_det/execution/release.py): on PyTorch's meta device, which has shapes without values.
     """
@@ -38,6 +38,11 @@ class WeightCache:
     def keep(self, module: Module, make: Callable[[Module], Made], made: Made) -> None:
         """Takes `made` for make(module) until a weight changes."""
         self._entries[module, make] = _versions(module), made
+
+    def refuse_released(self, reason: str) -> None:
+        """Raises RuntimeError if weights of a module whose values are kept are gone; see the function of that name."""
+        for module, _ in self._entries:
+            refuse_released(module, reason)
 
     def clear(self) -> None:
         """Forgets everything that can be made again."""

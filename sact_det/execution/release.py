@@ -10,11 +10,12 @@ from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.packed import factor_type, pack_block, pack_stem
 from sact_det.execution.cpu.run import why_not_rows
 from sact_det.execution.packing import is_released, refuse_released
-from sact_det.network.block import AdaptiveBlock
+from sact_det.execution.plan import PackingPlan
 from sact_det.network.branch import ImageHalting
-from sact_det.network.resnet_v2 import BottleneckUnit, Stem
+from sact_det.network.plan import PlannedBlock, PlannedStem, planned_parts
+from sact_det.network.resnet_v2 import BottleneckUnit
 
-Part = Union[AdaptiveBlock, Stem]
+Part = Union[PlannedBlock, PlannedStem]
 
 
 @torch.no_grad()
@@ -33,19 +34,20 @@ def release_weights(model: nn.Module) -> None:
     Raises:
         ValueError: it is none of that, or the kernels cannot evaluate it; nothing has been released then.
     """
-    parts = [module for module in model.modules() if isinstance(module, (AdaptiveBlock, Stem))]
+    parts = [part for part in planned_parts(model) if isinstance(part, (PlannedBlock, PlannedStem))]
     reasons = [_why_not(part) for part in parts] or ["there is neither a stem nor a block"]
     if any(reasons):
         raise ValueError(f"the weights cannot be released: {next(filter(None, reasons))}")
     for part in parts:
+        assert isinstance(part.plan, PackingPlan)
         dtype = factor_type(compute_type(next(part.parameters())))
-        if isinstance(part, Stem):
+        if isinstance(part, PlannedStem):
             packed_stem = pack_stem[dtype](part)
-            part.weight_cache.keep(part.to("meta"), pack_stem[dtype], packed_stem)
+            part.plan.packed.keep(part.to("meta"), pack_stem[dtype], packed_stem)
         else:
             # Unit by unit: never much more than one copy of everything.
             packed_block = pack_block[dtype](part, done_with=_release_unit)
-            part.weight_cache.keep(part, pack_block[dtype], packed_block)
+            part.plan.packed.keep(part, pack_block[dtype], packed_block)
         part.register_state_dict_pre_hook(_refuse)
         part.register_load_state_dict_pre_hook(_refuse)
 
@@ -59,13 +61,13 @@ def _release_unit(unit: BottleneckUnit) -> None:
 def _why_not(part: Part) -> Optional[str]:
     if is_released(part):
         return "they have been released"
-    if part.execution == "dense":
+    if not isinstance(part.plan, PackingPlan):
         return 'execution "dense" needs them'
     if part.training:
         return "the model is in training"
-    weight = part.conv.weight if isinstance(part, Stem) else part.units[0].conv1.weight
+    weight = part.conv.weight if isinstance(part, PlannedStem) else part.units[0].conv1.weight
     x = weight.new_empty(1, weight.shape[1], 1, 1)
-    reason = why_not_here(part, x, weight) if isinstance(part, Stem) else why_not_rows(part, x)
+    reason = why_not_here(part, x, weight) if isinstance(part, PlannedStem) else why_not_rows(part, x)
     return None if reason is None else f"the kernels for CPUs cannot serve ({reason})"
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from sact_det.base.precision import exact_float32, widened
-from sact_det.network.block import HaltingBranch, ResidualUnit
 from sact_det.network.convolution import init_conv
 from sact_det.network.norm import MovingBatchNorm2d, Norm, learns_from_batch
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import conv_flops
 
 Activation = Callable[[Tensor], Tensor]
@@ -124,9 +124,6 @@ class ImageHalting(HaltingBranch):
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
         """int64 [N]: the convolution of one vector for every image that evaluates the unit."""
         return conv_flops(self.global_conv) * image_active.long()
-
-
-HALTING_BRANCHES: dict[str, type[HaltingBranch]] = {"act": ImageHalting, "sact": SpatialHalting}
 
 
 def learn_from_positions(units: Iterable[ResidualUnit]) -> bool:

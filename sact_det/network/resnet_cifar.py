@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sact_det.network.block import HaltingBranch, ResidualUnit
 from sact_det.network.convolution import init_conv, pad_same
 from sact_det.network.norm import Norm
 from sact_det.network.spec import NetworkSpec
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import basic_unit_flops, conv_flops
 from sact_det.rule.padding import Sizes, positions
 
@@ -40,9 +40,6 @@ class CifarStem(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.conv = init_conv(nn.Conv2d(3, channels, 3, 1, 1))
-
-    def set_execution(self, execution: str) -> None:
-        """See AdaptiveBlock.set_execution; there is but one way to evaluate this stem."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [N, 3, H, W] -> [N, channels, H, W]."""

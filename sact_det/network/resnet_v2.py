@@ -15,13 +15,14 @@ from typing import Callable, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from sact_det.base.checks import are_positive_integers, check_choice
-from sact_det.execution.packing import WeightCache, refuse_released
-from sact_det.network.block import EXECUTIONS, HaltingBranch, ResidualUnit, computes_dense
 from sact_det.network.convolution import init_conv, pad_same
 from sact_det.network.norm import Norm
+from sact_det.network.plan import PlannedStem
 from sact_det.network.spec import NetworkSpec
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import bottleneck_unit_flops, conv_flops
 from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes
 
@@ -53,7 +54,7 @@ def symmetric_max_pool(x: Tensor) -> Tensor:
 STEM_POOLS = {"same": same_max_pool, "symmetric": symmetric_max_pool}
 
 
-class Stem(nn.Module):
+class Stem(PlannedStem):
     """Root convolution 7x7/2 (bias, neither norm nor ReLU) and max pooling 3x3/2: stride 4.
 
     Args:
@@ -65,22 +66,8 @@ class Stem(nn.Module):
 
     def __init__(self, channels: int = ROOT_CHANNELS, pool: str = "same"):
         super().__init__()
-        self.pool: Callable[[Tensor], Tensor] = STEM_POOLS[pool]
+        self.pool = STEM_POOLS[pool]
         self.conv = init_conv(nn.Conv2d(3, channels, 7, 2, 3))
-        self.execution = "dense"
-        self.weight_cache = WeightCache()
-
-    def set_execution(self, execution: str) -> None:
-        """See AdaptiveBlock.set_execution; a stem is evaluated everywhere, but not by the same program."""
-        check_choice("execution", execution, EXECUTIONS)
-        if execution == "dense":
-            refuse_released(self, 'for execution "dense"')
-        self.execution = execution
-
-    def train(self, mode: bool = True) -> "Stem":
-        """See nn.Module."""
-        self.weight_cache.clear()
-        return super().train(mode)
 
     def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
         """x: [N, 3, H, W], zero at padding -> [N, channels, ceil(H / 4), ceil(W / 4)], zero at padding.
@@ -89,12 +76,10 @@ class Stem(nn.Module):
         """
         check_batch("x", x, sizes)
         sizes = own_sizes(sizes, (x.shape[2], x.shape[3]))
-        if not computes_dense(self):
-            from sact_det.execution.choice import run_stem  # late: it knows this module
+        return self.present_plan.stem(self, x, sizes)
 
-            y = run_stem(self, x, sizes)
-            if y is not None:
-                return y
+    @override
+    def compute(self, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
         if sizes is None:
             return self.pool(self.conv(x))
         # Where the windows of "same" start depends on whether a side is odd: no padded batch has one alignment for all.

@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Optional
 from torch import Tensor, nn
 
 from sact_det.base.checks import are_positive_integers, check_choice
-from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, check_halting
-from sact_det.network.branch import HALTING_BRANCHES, linear
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.branch import linear
+from sact_det.network.halting_rule import HaltingRule, halting_rule
 from sact_det.network.norm import NORMS, TF_DECAY, TF_EPSILON, Norm, get_norm
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.halting import DEFAULT_EPS
 
 
@@ -19,7 +21,7 @@ class NetworkSpec:
     Attributes:
         units: residual units per block.
         base_channels: width of block 1; it doubles from block to block.
-        halting: "none", "act" or "sact".
+        halting: name of the halting rule (halting_rule.py): "none", "act" or "sact".
         norm, halting_norm: norms of the residual units and of the halting branches (sact_det/network/norm.py).
         norm_decay: decay of the moving statistics of norms that learn them.
         eps: halting threshold is 1 - eps.
@@ -44,7 +46,7 @@ class NetworkSpec:
     norm_epsilon: float = TF_EPSILON
 
     def __post_init__(self) -> None:
-        check_halting(self.halting, self.eps, self.tile)
+        halting_rule(self.halting, self.eps, self.tile)
         if not 1 <= len(self.units) <= self.max_blocks or not are_positive_integers(self.units):
             raise ValueError(
                 f"`units` must list 1 to {self.max_blocks} positive integers, one per block; got {self.units}"
@@ -80,6 +82,11 @@ class NetworkSpec:
         return {key: getattr(self, key) for key in keys if hasattr(self, key)}  # not all families have the last two
 
     @property
+    def rule(self) -> HaltingRule:
+        """The halting rule of all blocks."""
+        return halting_rule(self.halting)
+
+    @property
     def make_norm(self) -> Norm:
         """Makes the norms of the residual units and of what reads them."""
         return get_norm(self.norm, self.norm_decay, self.norm_epsilon)
@@ -90,10 +97,8 @@ class NetworkSpec:
         num_units = self.units[index - 1]
 
         def branch(unit: int) -> Optional[HaltingBranch]:
-            if self.halting == "none" or unit == num_units - 1:
-                return None
-            build = HALTING_BRANCHES[self.halting]
-            return build(self.out_channels(index), halting_norm, self.activate_halting)
+            last = unit == num_units - 1
+            return None if last else self.rule.branch(self.out_channels(index), halting_norm, self.activate_halting)
 
         units = [self.build_unit(index, unit == 0, branch(unit)) for unit in range(num_units)]
         return AdaptiveBlock(units, self.halting, self.eps, self.tile)

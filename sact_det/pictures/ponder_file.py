@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from sact_det.base.errors import InputError, one_line
+from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.pictures.contained_hdf5 import contained_dataset
 from sact_det.rule.ponder import BlockPonder, PonderRecord
 
@@ -41,7 +42,7 @@ class PonderFile:
     Attributes:
         path: of the file.
         blocks: their names in the file.
-        halting: "none", "act" or "sact".
+        rule: the halting rule of the network.
         names: what each image is called.
 
     Raises:
@@ -85,7 +86,7 @@ class PonderFile:
 
     def check_adaptive(self) -> None:
         """Raises InputError if the network is a plain one, which has no ponder costs."""
-        if self.halting == "none":
+        if not self.rule.adaptive:
             raise InputError(f"{self.path}: of a plain network: it holds FLOPs, but no ponder costs")
 
     def image(self, index: int) -> np.ndarray:
@@ -106,7 +107,7 @@ class PonderFile:
 
     def _block(self, name: str, index: int) -> BlockPonder:
         cost, units, distribution, flops = (self._read(f"{name}/{key}", index) for key in (*HALTING_KEYS, "flops"))
-        if self.halting == "act":
+        if self.rule.per_image:
             cost, units, distribution = cost.reshape(1, 1), units.reshape(1, 1), distribution.reshape(1, 1, -1)
         return BlockPonder(
             ponder_cost=torch.from_numpy(cost.astype(np.float32))[None],
@@ -137,10 +138,10 @@ class PonderFile:
             raise InputError(f"{self.path}: block_scopes names a block twice: {', '.join(self.blocks)}")
         first = self._dataset(f"{self.blocks[0]}/ponder_cost")
         absent = first is None and self._file.get(f"{self.blocks[0]}/ponder_cost", getlink=True) is None
-        self.halting = "none" if absent else "act" if getattr(first, "ndim", 0) == 1 else "sact"
+        self.rule = HALTING_RULES["none" if absent else "act" if getattr(first, "ndim", 0) == 1 else "sact"]
         dimensions = {"images": 4, "flops": 1, **{f"{block}/flops": 1 for block in self.blocks}}
-        if self.halting != "none":
-            spatial = 2 * (self.halting == "sact")
+        if self.rule.adaptive:
+            spatial = 2 * self.rule.by_position
             for block in self.blocks:
                 dimensions |= {f"{block}/{key}": 1 + spatial for key in HALTING_KEYS}
                 dimensions[f"{block}/halting_distribution"] += 1

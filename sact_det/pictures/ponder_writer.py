@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sact_det.base.files import replacing
+from sact_det.network.halting_rule import halting_rule
 from sact_det.pictures.ponder_file import HALTING_KEYS
 from sact_det.rule.ponder import PonderRecord
 
@@ -64,7 +65,7 @@ class PonderWriter:
 
     def __init__(self, file: h5py.File, disk: _Disk, family: str, halting: str, gzip: bool):
         self._file, self._disk = file, disk
-        self._family, self._halting = family, halting
+        self._family, self._rule = family, halting_rule(halting)
         self._compression = {"compression": "gzip", "shuffle": True} if gzip else {}
         self._length = 0
 
@@ -90,13 +91,13 @@ class PonderWriter:
         for name, block in record.blocks.items():
             scope = block_scope(name, self._family)
             arrays[f"{scope}/flops"] = block.flops.cpu().numpy()
-            if self._halting != "none":
+            if self._rule.adaptive:
                 distribution = block.halting_distribution.permute(0, 2, 3, 1)
                 values = (block.ponder_cost, block.num_units.int(), distribution)
                 for key, value in zip(HALTING_KEYS, values):
-                    value = value[:, 0, 0] if self._halting == "act" else value
+                    value = value[:, 0, 0] if self._rule.per_image else value
                     arrays[f"{scope}/{key}"] = value.cpu().numpy()
-        if self._halting == "sact":
+        if self._rule.by_position:
             size = (images.shape[2], images.shape[3])
             arrays["ponder_cost_map"] = record.map(size).cpu().numpy()
             arrays["num_units_map"] = record.units_map(size).int().cpu().numpy()

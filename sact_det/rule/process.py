@@ -4,11 +4,13 @@ Shape shorthand in this module:
     N: images; H, W: feature map, padding included; L: residual units of the block.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Optional, Protocol
+from typing import Optional
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sact_det.rule.flops import active_positions
 from sact_det.rule.halting import halting_step, start_halting
@@ -31,16 +33,19 @@ class HaltingOutcome:
     dilated: Tensor
 
 
-class HaltingProcess(Protocol):
+class HaltingProcess(ABC):
     """Algorithm 2 (1 for ACT) from unit to unit."""
 
     @property
+    @abstractmethod
     def active(self) -> Tensor:
         """bool [N, H, W] (ACT: [N, 1, 1]): what evaluates the next unit; valid until the next step."""
 
+    @abstractmethod
     def any_active(self) -> bool:
         """Whether anything does; may wait for a GPU."""
 
+    @abstractmethod
     def step(self, h: Optional[Tensor]) -> Tensor:
         """p^l of one unit after the other.
 
@@ -48,6 +53,7 @@ class HaltingProcess(Protocol):
             h: halting scores h^l, of the shape of `active`; None for the last unit.
         """
 
+    @abstractmethod
     def outcome(self) -> HaltingOutcome:
         """What was done; units behind the last step were not evaluated."""
 
@@ -79,24 +85,24 @@ class TensorHalting(HaltingProcess):
         self._counts = [active_positions(self.active, exists)]
 
     @property
+    @override
     def active(self) -> Tensor:
-        """See HaltingProcess."""
         return self._state.active
 
+    @override
     def any_active(self) -> bool:
-        """See HaltingProcess."""
         return bool(self._counts[-1][0].any())
 
+    @override
     def step(self, h: Optional[Tensor]) -> Tensor:
-        """See HaltingProcess."""
         p, self._state = halting_step(self._state, h, self._eps)
         self._distribution.append(p.detach())
         if len(self._distribution) < self._num_units:
             self._counts.append(active_positions(self.active, self._exists))
         return p
 
+    @override
     def outcome(self) -> HaltingOutcome:
-        """See HaltingProcess."""
         idle = self._num_units - len(self._distribution)
         counts = (*self._counts, *[(torch.zeros_like(self._counts[0][0]),) * 2] * idle)[: self._num_units]
         evaluated, dilated = (torch.stack(parts, 1) for parts in zip(*counts))

@@ -19,7 +19,8 @@ from PIL import Image
 from sact_det.base.errors import InputError
 from sact_det.detection.backbone import SACTBackbone, is_read
 from sact_det.detection.predictor import Predictor
-from sact_det.network.block import EXECUTIONS
+from sact_det.execution import EXECUTIONS
+from sact_det.execution.plan import PerforatedPlan
 from sact_det.network.norm import FrozenBatchNorm2d
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.tasks import load_config
@@ -66,7 +67,7 @@ def test_a_detectors_execution_is_that_of_all_its_parts():
     model = build_model(load_config(TINY))
     model.set_execution("perforated")
     parts = [model.backbone.stem, *model.backbone.blocks.values(), model.roi_heads.res5.block4]
-    assert {part.execution for part in parts} == {"perforated"}
+    assert {type(part.plan) for part in parts} == {PerforatedPlan} and len({part.plan for part in parts}) == len(parts)
     with pytest.raises(ValueError, match="`execution`"):
         model.set_execution("lazy")
 

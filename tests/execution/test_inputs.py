@@ -11,12 +11,14 @@ from small_networks import enliven, images
 from torch import Tensor, nn
 
 from sact_det import build_classifier
-from sact_det.execution import choice
+from sact_det.execution import EXECUTIONS, set_execution
 from sact_det.execution.cpu import calls, library
 from sact_det.execution.cpu.memory import address
 from sact_det.execution.cpu.run import RowsRun
+from sact_det.execution.packing import WeightCache
+from sact_det.execution.plan import PerforatedPlan
 from sact_det.execution.release import release_weights
-from sact_det.network.block import EXECUTIONS, AdaptiveBlock
+from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import freeze_norms
 from sact_det.network.resnet_v2 import ResNetV2Spec, Stem
 
@@ -33,7 +35,7 @@ def block_of(halting: str = "sact", execution: str = "auto", frozen: bool = True
     enliven(block, images(2, 12, 12, CHANNELS), halting_bias=-1.0)
     if frozen:
         freeze_norms(block)
-    block.set_execution(execution)
+    set_execution(block, execution)
     return block
 
 
@@ -41,7 +43,7 @@ def stem_of(execution: str) -> Stem:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         stem = Stem(8).eval()
-    stem.set_execution(execution)
+    set_execution(stem, execution)
     return stem
 
 
@@ -165,7 +167,7 @@ def test_it_does_not_matter_how_weights_are_written(training: bool):
     block.train(training)
     with torch.set_grad_enabled(training):
         features, ponder = block(x)
-        block.set_execution("dense")
+        set_execution(block, "dense")
         expected = block(x)
         check_same((features, ponder), expected)
         if training:
@@ -190,7 +192,7 @@ def test_within_torch_func_pytorch_serves():
     x = images(2, 12, 12, CHANNELS)
     loss = lambda x: block(x)[0].square().sum()  # noqa: E731
     actual = torch.func.grad(loss)(x)
-    block.set_execution("dense")
+    set_execution(block, "dense")
     torch.testing.assert_close(actual, torch.func.grad(loss)(x))
 
 
@@ -201,7 +203,7 @@ def test_within_torch_func_pytorch_serves():
 def test_no_images_give_no_features(execution: str, halting: str, tile: int, halting_norm: str, training: bool):
     spec = ResNetV2Spec((1, 3), 4, halting, "FrozenBN", halting_norm, tile=tile)
     block = spec.build_block(2).train(training)
-    block.set_execution(execution)
+    set_execution(block, execution)
     before = copy.deepcopy(block.state_dict())
     for sizes in (None, []):
         x = images(0, 9, 7, CHANNELS).requires_grad_(training)
@@ -284,7 +286,7 @@ def test_the_default_type_and_device_change_no_bit(default, execution: str, halt
     x = images(2, 12, 9, CHANNELS)
     block = spec.build_block(2)
     enliven(block, x, halting_bias=-1.0)
-    block.set_execution(execution)
+    set_execution(block, execution)
     for sizes in (None, [(12, 9), (5, 7)]):
         one, other = (copy.deepcopy(block).train(training) for _ in range(2))
         with torch.set_grad_enabled(training):
@@ -363,8 +365,8 @@ def test_masks_may_be_written_in_any_way():
     block, x = block_of(), images(2, 12, 12, CHANNELS)
     outputs = []
     for active in (torch.ones(2, 6, 6, dtype=torch.bool), torch.ones(1, 1, 1, dtype=torch.bool).expand(2, 6, 6)):
-        run = RowsRun(block, x, None, None)
+        run = RowsRun(block, WeightCache(), x, None, None)
         run.add(torch.full((2, 6, 6), 0.5))
         run.evaluate(block.units[1], active)
         outputs.append(run.result())
-    assert torch.equal(*outputs) and choice.start_run(block, x, None, None) is not None
+    assert torch.equal(*outputs) and type(PerforatedPlan().start(block, x, None, None)) is RowsRun

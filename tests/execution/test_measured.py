@@ -7,11 +7,11 @@ import pytest
 import torch
 from small_networks import enliven, images
 
-from sact_det.execution import choice
+from sact_det.execution import plan, set_execution
 from sact_det.execution.cuda import measured
 from sact_det.execution.cuda.measured import WORTHWHILE, Measured, is_faster, read_table, write_table
-from sact_det.network.block import DenseRun
 from sact_det.network.resnet_v2 import ResNetV2Spec
+from sact_det.network.run import DenseRun
 
 CARD = torch.device("cuda", 0)
 
@@ -68,16 +68,16 @@ def test_a_broken_table_means_dense_and_is_named_once(content, caplog):
 def test_auto_is_dense_on_a_gpu_that_nobody_measured_and_waits_for_nothing(monkeypatch):
     block = ResNetV2Spec(units=(1, 3), base_channels=4, halting="sact").build_block(2)
     block = enliven(block, images(2, 8, 8, 16))
-    block.set_execution("auto")
+    set_execution(block, "auto")
     # A tensor that says it is on a GPU, with a shape and a type and nothing else: asked for a value it fails.
     x = SimpleNamespace(shape=(2, 16, 8, 8), is_cuda=True, device=CARD, dtype=torch.bfloat16, __len__=lambda: 2)
     x = type("OnGpu", (), {**vars(x), "__len__": lambda self: 2})()
-    monkeypatch.setattr(choice, "compute_type", lambda tensor: tensor.dtype)
-    assert choice.start_run(block, x, None, None) is None
-    run = DenseRun(x, None)
-    assert choice.continue_run(block, run, 1, None) is run
+    monkeypatch.setattr(plan, "compute_type", lambda tensor: tensor.dtype)
+    monkeypatch.setattr(block.units[0], "forward", lambda x, *_: x)
+    run = block.plan.start(block, x, None, None)
+    assert type(run) is DenseRun and block.plan.proceed(block, run, 1, None) is run
     write_table(CARD, [row(1.0, positions=32, channels=16)])
-    monkeypatch.setattr(choice, "why_not_triton", lambda *_: "reached")
+    monkeypatch.setattr(plan, "why_not_triton", lambda *_: "reached")
     asked = []
-    monkeypatch.setattr(choice, "refuse_released", lambda module, reason: asked.append(reason))
-    assert choice.start_run(block, x, None, None) is None and "reached" in asked[0]
+    monkeypatch.setattr(plan, "refuse_released", lambda module, reason: asked.append(reason))
+    assert type(block.plan.start(block, x, None, None)) is DenseRun and "reached" in asked[0]

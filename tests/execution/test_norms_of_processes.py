@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from small_networks import enliven, images
 from torch import Tensor
 
+from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import MovingBatchNorm2d
@@ -62,7 +63,7 @@ def parts(block: AdaptiveBlock) -> list[Tensor]:
 
 def step(block: AdaptiveBlock, execution: str, x: Tensor) -> Step:
     """Results of two passes, sums of gradients, and statistics."""
-    block.train().set_execution(execution)
+    set_execution(block.train(), execution)
     for _ in range(2):
         features, ponder = block(x)
         (features.square().sum() + 0.1 * ponder.ponder_cost.sum()).backward()

@@ -8,13 +8,15 @@ import torch
 from small_networks import enliven, images
 from torch import Tensor
 
-from sact_det.execution.choice import start_run
+from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
 from sact_det.execution.cpu.run import RowsRun, why_not_rows
+from sact_det.execution.packing import WeightCache
 from sact_det.execution.positions.run import PositionRun
-from sact_det.network.block import AdaptiveBlock, DenseRun, Run
+from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import freeze_norms
 from sact_det.network.resnet_v2 import ResNetV2Spec, Stem
+from sact_det.network.run import DenseRun, Run
 from sact_det.rule.padding import Sizes, valid_mask
 
 UNITS = 5
@@ -45,7 +47,7 @@ def both_runs(block: AdaptiveBlock, x: Tensor, sizes: Optional[Sizes] = None) ->
     valid = valid_mask(sizes and [(-(-h // stride), -(-w // stride)) for h, w in sizes], out, x.device)
     exists = torch.ones(len(x), *out, dtype=torch.bool) if valid is None else valid[:, 0]
     dense = DenseRun(block.units[0](x, None, valid_in, valid), valid)
-    return dense, RowsRun(block, x, valid_in, valid), exists
+    return dense, RowsRun(block, WeightCache(), x, valid_in, valid), exists
 
 
 def halve(active: Tensor, pattern: str, index: int) -> Tensor:
@@ -118,13 +120,13 @@ def test_padding_is_no_position(halting: str, tile: int):
 
 def check_whole_block(block: AdaptiveBlock, x: Tensor, sizes: Optional[Sizes] = None) -> None:
     expected, ponder = block(x, sizes)
-    block.set_execution("perforated")
-    assert isinstance(start_run(block, x, None, None), RowsRun)
+    set_execution(block, "perforated")
+    assert isinstance(block.plan.start(block, x, None, None), RowsRun)
     features, same = block(x, sizes)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(same.num_units, ponder.num_units) and torch.equal(same.flops, ponder.flops)
     torch.testing.assert_close(same.ponder_cost, ponder.ponder_cost, rtol=1e-4, atol=1e-5)
-    if block.halting != "none":
+    if block.rule.adaptive:
         assert 1 < ponder.num_units.float().mean() < UNITS
 
 
@@ -140,7 +142,7 @@ def test_the_stem_is_the_same(pool: str, channels: int, sizes: Sizes):
     height, width = (max(side) for side in zip(*sizes))
     x = images(2, height, width) * valid_mask(sizes, (height, width), torch.device("cpu"))
     expected = stem(x, sizes)
-    stem.set_execution("perforated")
+    set_execution(stem, "perforated")
     torch.testing.assert_close(stem(x, sizes), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(stem(x.to(memory_format=torch.channels_last), sizes), expected, rtol=1e-4, atol=1e-5)
 
@@ -152,7 +154,7 @@ def test_nan_stays_nan():
     x[0, 1, 60, 60] = float("nan")
     for part in (stem, block):
         expected = part(x)[0] if part is block else part(x)
-        part.set_execution("perforated")
+        set_execution(part, "perforated")
         x = part(x)[0] if part is block else part(x)
         assert torch.equal(x.isnan(), expected.isnan()) and 0 < x.isnan().float().mean() < 1
 
@@ -160,7 +162,7 @@ def test_nan_stays_nan():
 @torch.no_grad()
 def test_results_do_not_depend_on_threads():
     block = block_of()
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     x = inputs(block, 2, 40, 36)
     threads = torch.get_num_threads()
     outputs = []
@@ -192,7 +194,7 @@ def test_few_positions_of_wide_units_whose_columns_threads_share(threads: int, s
 def test_two_runs_at_a_time_do_not_share_memory():
     block = block_of()
     x, other = inputs(block, 1, 20, 20), inputs(block, 1, 20, 20).flip(3)
-    runs = [RowsRun(block, x, None, None), RowsRun(block, other, None, None)]
+    runs = [RowsRun(block, WeightCache(), x, None, None), RowsRun(block, WeightCache(), other, None, None)]
     active = torch.ones(1, 10, 10, dtype=torch.bool)
     for unit in block.units[1:-1]:
         for run in runs:
@@ -212,7 +214,7 @@ def test_two_runs_at_a_time_do_not_share_memory():
 def test_changed_weights_are_noticed(change: str):
     block = block_of()
     x = inputs(block, 1, 12, 12)
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     before = block(x)[0]
     conv = block.units[1].conv2
     if change == "in place":
@@ -231,7 +233,7 @@ def test_changed_weights_are_noticed(change: str):
         conv.weight = torch.nn.Parameter(-conv.weight)
     after = block(x)[0]
     assert not torch.allclose(after, before)
-    block.set_execution("dense")
+    set_execution(block, "dense")
     torch.testing.assert_close(after, block(x)[0], rtol=1e-4, atol=1e-5)
 
 
@@ -239,7 +241,7 @@ def test_changed_weights_are_noticed(change: str):
 def test_copies_of_a_block_have_weights_of_their_own():
     block = block_of()
     x = inputs(block, 1, 12, 12)
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     expected = block(x)[0]
     twin = copy.deepcopy(block)
     twin.units[0].conv2.weight.zero_()
@@ -252,7 +254,7 @@ def test_inference_modes_will_do(mode: type):
     x = inputs(block, 1, 12, 12)
     with mode():
         expected = block(x)[0]
-        block.set_execution("perforated")
+        set_execution(block, "perforated")
         assert torch.allclose(block(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -274,12 +276,12 @@ def test_what_needs_pytorch_goes_to_pytorch():
 @torch.no_grad()
 def test_auto_takes_the_kernels_and_pytorch_positions_without_them(monkeypatch: pytest.MonkeyPatch):
     block = block_of()
-    block.set_execution("auto")
+    set_execution(block, "auto")
     x = inputs(block, 1, 12, 12)
-    assert isinstance(block._start(x, None, None), RowsRun)
+    assert isinstance(block.plan.start(block, x, None, None), RowsRun)
     monkeypatch.setattr(library, "why_unavailable", lambda: "none here")
-    run = block._start(x, None, None)
+    run = block.plan.start(block, x, None, None)
     assert type(run) is DenseRun
     run.add(torch.ones(1, 6, 6))
     few = torch.zeros(1, 6, 6, dtype=torch.bool)
-    assert isinstance(block._continue(run, 1, few), PositionRun)
+    assert isinstance(block.plan.proceed(block, run, 1, few), PositionRun)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from small_networks import enliven, images
 from torch import Tensor
 
-from sact_det.execution.choice import start_run
+from sact_det.execution import set_execution
 from sact_det.execution.cpu import calls, library
 from sact_det.execution.cpu.packed import factor_type, pack_block
 from sact_det.execution.cpu.run import RowsRun, why_not_rows
@@ -42,7 +42,7 @@ def pretend_that_pytorch_is_no_faster(monkeypatch):
 def block_of(halting: str = "sact", index: int = 2, base_channels: int = 16) -> AdaptiveBlock:
     block = ResNetV2Spec(units=(UNITS, UNITS), base_channels=base_channels, halting=halting).build_block(index)
     block = enliven(block, inputs(block, 4, 24, 24), halting_bias=-1.0).eval()
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     return block
 
 
@@ -87,7 +87,7 @@ def test_factors_are_rounded_and_nothing_else(index: int, base_channels: int, si
     """But for the block's output. Sums that differ in their last bits are sometimes rounded apart, hence 1e-3."""
     block = block_of("none", index, base_channels).bfloat16()
     x = inputs(block, 1, *size).bfloat16()
-    run = start_run(block, x, None, None)
+    run = block.plan.start(block, x, None, None)
     assert isinstance(run, RowsRun)
     before, (height, width) = x.double(), block.units[0](x).shape[2:]
     for unit in block.units:
@@ -115,9 +115,9 @@ def test_outputs_are_as_near_to_float32_as_those_of_the_dense_run(halting: str, 
     exact, ponder = block(x, sizes)
     half, x_half = (block, x) if autocast else (copy.deepcopy(block).to(dtype), x.to(dtype))
     with torch.autocast("cpu", dtype) if autocast else nullcontext():
-        assert isinstance(start_run(half, x_half, None, None), RowsRun)
+        assert isinstance(half.plan.start(half, x_half, None, None), RowsRun)
         features, half_ponder = half(x_half, sizes)
-        half.set_execution("dense")
+        set_execution(half, "dense")
         dense, dense_ponder = half(x_half, sizes)
     assert features.dtype == dense.dtype == dtype
     assert half_ponder.ponder_cost.dtype == torch.float32
@@ -163,7 +163,7 @@ def test_the_stem_rounds_its_factors_and_its_output(size: tuple[int, int], pool:
     if not autocast:
         stem, x = stem.bfloat16(), x.bfloat16()
         expected += (stem.conv.bias.double() - exact.conv.bias)[:, None, None]
-    stem.set_execution("perforated")
+    set_execution(stem, "perforated")
     with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
         output = stem(x)
     assert output.dtype == torch.bfloat16

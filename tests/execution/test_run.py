@@ -11,14 +11,16 @@ from small_networks import enliven, images
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
 from sact_det.execution.positions.active_set import ActiveSet
 from sact_det.execution.positions.gather_gemm import READS, residual
 from sact_det.execution.positions.run import PositionRun
-from sact_det.network.block import AdaptiveBlock, DenseRun
+from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import BatchNorm2d, freeze_norms
 from sact_det.network.resnet_cifar import ResNetCifarSpec
 from sact_det.network.resnet_v2 import ResNetV2Spec
+from sact_det.network.run import DenseRun
 
 UNITS = 5
 CHANNELS = {"imagenet": 16, "cifar": 4}  # that block 2 reads
@@ -115,7 +117,7 @@ def test_blocks_give_the_same_in_both_executions(halting: str, sizes: Optional[l
             image[:, height:] = 0
             image[:, :, width:] = 0
     features, ponder = block(x, sizes)
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     same_features, same_ponder = block(x, sizes)
     assert len(ponder.num_units.unique()) > 1
     assert torch.equal(same_ponder.num_units, ponder.num_units) and torch.equal(same_ponder.flops, ponder.flops)
@@ -131,7 +133,7 @@ def test_training_with_fixed_norms_has_the_same_gradients_and_statistics(family:
     def step(execution: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         block = block_of(family, halting, halting_norm=halting_norm)
         freeze_norms(block, skip="" if halting_norm == "FrozenBN" else "halting")
-        block.train().set_execution(execution)
+        set_execution(block.train(), execution)
         x = inputs(6, 20, 14, CHANNELS[family]).requires_grad_()
         features, ponder = block(x)
         assert len(ponder.num_units.unique()) > 1
@@ -158,7 +160,7 @@ def test_statistics_move_in_training_alone_and_of_all_positions(family: str, hal
     def statistics(execution: str) -> dict[str, Tensor]:
         norm = "MovingBN" if still == "no" else "FrozenBN"
         block = block_of(family, halting, norm=norm, halting_norm="MovingBN").train()
-        block.set_execution(execution)
+        set_execution(block, execution)
         for name, part in block.named_modules():
             if name.startswith(f"{still}.halting"):
                 part.eval()
@@ -181,7 +183,7 @@ def test_maps_of_a_single_position_will_do(halting: str):
     block = block_of("imagenet", halting)
     x = inputs(4, 2, 1, 16)
     features, ponder = block(x)
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     same_features, same_ponder = block(x)
     assert torch.equal(same_ponder.num_units, ponder.num_units) and torch.equal(same_ponder.flops, ponder.flops)
     assert int(ponder.num_units.max()) > 1
@@ -195,7 +197,7 @@ def test_blocks_with_norms_that_learn_from_the_batch_run_dense():
     features, _ = block(x)
     learned = {name: value.clone() for name, value in block.state_dict().items()}
     block.load_state_dict(state)
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     assert isinstance(block.units[1].preact, BatchNorm2d)
     assert torch.equal(block(x)[0], features)
     assert all(torch.equal(value, learned[name]) for name, value in block.state_dict().items())
@@ -206,7 +208,7 @@ def test_active_images_alone_are_computed_under_act():
     seen: list[int] = []
     for unit in block.units[1:]:
         unit.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     units = block(inputs(4, 24, 24, 16))[1].num_units  # with gradients, so in PyTorch
     expected = [int((units > index).sum()) for index in range(1, UNITS)]
     assert expected[0] > expected[1] > 0
@@ -217,13 +219,13 @@ def test_active_images_alone_are_computed_under_act():
 def test_auto_perforates_only_where_enough_positions_have_halted():
     block = block_of("imagenet")
     x = block.units[0](inputs(1, 16, 16, 16))
-    block.set_execution("auto")
+    set_execution(block, "auto")
     few, most = torch.zeros(1, 8, 8, dtype=torch.bool), torch.ones(1, 8, 8, dtype=torch.bool)
     few[:, :2] = True
     run = DenseRun(x, None)
     run.add(torch.full((1, 8, 8), 0.5))
-    assert isinstance(block._continue(run, 1, few), PositionRun)
-    assert block._continue(run, 1, most) is run
+    assert isinstance(block.plan.proceed(block, run, 1, few), PositionRun)
+    assert block.plan.proceed(block, run, 1, most) is run
 
 
 @pytest.mark.parametrize("family", ["imagenet", "cifar"])
@@ -259,7 +261,7 @@ def training_step(block: AdaptiveBlock, x: Tensor, recompute: bool = False) -> d
 @pytest.mark.parametrize("execution", ["dense", "perforated"])
 def test_activation_checkpointing_gives_the_same_gradients(execution: str):
     block = block_of("imagenet", norm="FrozenBN", halting_norm="FrozenBN").train()
-    block.set_execution(execution)
+    set_execution(block, execution)
     x = inputs(2, 20, 14, 16)
     plain, recomputed = training_step(block, x), training_step(block, x, recompute=True)
     assert plain.keys() == recomputed.keys() and any("local_conv" in name for name in plain)
@@ -273,9 +275,9 @@ def test_under_amp_gradients_are_those_of_the_dense_run_to_the_precision_of_bflo
     gradients = {}
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for execution in ("dense", "perforated"):
-            block.set_execution(execution)
+            set_execution(block, execution)
             gradients[execution] = training_step(block, x)
-    block.set_execution("dense")
+    set_execution(block, "dense")
     exact = training_step(block, x)
     for name, gradient in exact.items():
         dense, perforated = ((gradients[e][name] - gradient).norm() for e in ("dense", "perforated"))
@@ -322,7 +324,7 @@ def test_a_block_cast_to_bfloat16_halts_by_float32_scores(halting: str, executio
     block = block_of("imagenet", halting).eval()
     x = inputs(2, 16, 18, CHANNELS["imagenet"])
     _, ponder = block(x)
-    block.bfloat16().set_execution(execution)
+    set_execution(block.bfloat16(), execution)
     features, half_ponder = block(x.bfloat16())
     assert features.dtype == torch.bfloat16 and half_ponder.ponder_cost.dtype == torch.float32
     assert (half_ponder.num_units - ponder.num_units).abs().float().mean() <= 0.5

@@ -10,9 +10,11 @@ import torch
 from small_networks import enliven, images
 from torch import Tensor
 
+from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
 from sact_det.execution.cpu.run import RowsRun
 from sact_det.execution.cpu.training import TrainingRun
+from sact_det.execution.packing import WeightCache
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import freeze_norms
 from sact_det.network.resnet_v2 import ResNetV2Spec, Stem
@@ -47,7 +49,7 @@ def masks() -> list[Tensor]:
 
 
 def features_and_scores(block: AdaptiveBlock) -> list[Tensor]:
-    run = RowsRun(block, inputs(), None, None)
+    run = RowsRun(block, WeightCache(), inputs(), None, None)
     found = []
     for unit, active in zip(block.units, [torch.ones(2, 7, 6, dtype=torch.bool), *masks()]):
         if unit is not block.units[0]:
@@ -61,7 +63,7 @@ def features_and_scores(block: AdaptiveBlock) -> list[Tensor]:
 def gradients(block: AdaptiveBlock) -> list[Tensor]:
     """Without scores: PyTorch has a part in them, and its gradients of convolutions take every thread for granted."""
     x = inputs().requires_grad_()
-    run = TrainingRun(block, x, None, None)
+    run = TrainingRun(block, WeightCache(), x, None, None)
     for unit, active in zip(block.units[1:], masks()):
         run.add(torch.full(active.shape, 0.25))
         run.evaluate(unit, active)
@@ -93,14 +95,17 @@ def test_gradients_are_the_same(block: AdaptiveBlock):
 @torch.no_grad()
 def test_the_stem_is_the_same():
     stem = Stem().eval()
-    stem.set_execution("perforated")
+    set_execution(stem, "perforated")
     check(lambda: [stem(images(2, 65, 50))])
 
 
 @torch.no_grad()
 def test_sums_over_positions_have_one_order(block: AdaptiveBlock):
     """Which thread takes which positions is a matter of chance; what comes out is not."""
-    outcomes = [with_threads(ASKED, lambda: [RowsRun(block, inputs(3, 40, 36), None, None)._sums]) for _ in range(8)]
+    outcomes = [
+        with_threads(ASKED, lambda: [RowsRun(block, WeightCache(), inputs(3, 40, 36), None, None)._sums])
+        for _ in range(8)
+    ]
     assert all(torch.equal(sums, outcomes[0][0]) for (sums,) in outcomes)
 
 

@@ -10,16 +10,18 @@ from small_networks import enliven, images
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sact_det.execution.choice import start_run
+from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
 from sact_det.execution.cpu.buffers import Buffers
 from sact_det.execution.cpu.training import TrainingRun, why_not_training
 from sact_det.execution.cpu.training_functions import GradientRows
+from sact_det.execution.packing import WeightCache
 from sact_det.execution.positions.run import PositionRun
-from sact_det.network.block import AdaptiveBlock, DenseRun, Run
+from sact_det.network.block import AdaptiveBlock
 from sact_det.network.freeze import freeze
 from sact_det.network.norm import freeze_norms
 from sact_det.network.resnet_v2 import ResNetV2Spec
+from sact_det.network.run import DenseRun, Run
 from sact_det.rule.padding import Sizes, strided_sizes, valid_mask
 
 UNITS = 4
@@ -123,7 +125,9 @@ def check_runs(block: AdaptiveBlock, x: Tensor, pattern: str, sizes: Optional[Si
     exists = torch.ones(len(x), *map_size, dtype=torch.bool) if valid is None else valid[:, 0]
     masks = [exists, *shrinking_masks(pattern, exists)]
     assert why_not_training(block, x) is None
-    actual = differentiate(block, lambda x: TrainingRun(block, x, valid_in, valid), x, masks, torch.float32)
+    actual = differentiate(
+        block, lambda x: TrainingRun(block, WeightCache(), x, valid_in, valid), x, masks, torch.float32
+    )
     exact = copy.deepcopy(block).double()
     dense = lambda x: DenseRun(exact.units[0](x, None, valid_in, valid), valid)  # noqa: E731
     expected = differentiate(exact, dense, x, masks, torch.float64)
@@ -166,7 +170,7 @@ def step(
 ) -> dict[str, Tensor]:
     """Gradients and statistics of one step; `loss`: of what."""
     block = copy.deepcopy(block)
-    block.set_execution(execution)
+    set_execution(block, execution)
     x = x.clone().requires_grad_()
     features, ponder = block(x, sizes)
     parts = {"features": features.square().mean(), "ponder": 0.1 * ponder.ponder_cost.mean()}
@@ -193,7 +197,7 @@ def test_a_step_of_a_block_is_that_of_the_dense_one(halting_norm: str, tile: int
     x = inputs(block, 3, 24, 20)
     if sizes is not None:
         x = x * valid_mask(sizes, (24, 20), x.device)
-    assert isinstance(start_run(_perforated(block), x, None, None), TrainingRun)
+    assert isinstance(_perforated(block).plan.start(_perforated(block), x, None, None), TrainingRun)
     expected = step(block, "dense", x, sizes, loss)
     assert loss == "features" or any("local_conv" in name for name in expected)
     compare(step(block, "perforated", x, sizes, loss), expected)
@@ -201,7 +205,7 @@ def test_a_step_of_a_block_is_that_of_the_dense_one(halting_norm: str, tile: int
 
 def _perforated(block: AdaptiveBlock) -> AdaptiveBlock:
     block = copy.deepcopy(block)
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     return block
 
 
@@ -218,7 +222,7 @@ def test_frozen_parts_get_no_gradients_and_change_no_others(frozen: str, x_learn
     gradients = {}
     for execution in ("dense", "perforated"):
         block.zero_grad()
-        block.set_execution(execution)
+        set_execution(block, execution)
         own = x.clone().requires_grad_(x_learns)
         features, ponder = block(own)
         (features.square().mean() + 0.1 * ponder.ponder_cost.mean()).backward()
@@ -297,7 +301,7 @@ def test_weights_may_change_between_steps():
 
 def test_memory_for_gradients_of_features_is_not_kept_for_the_next_step():
     block = block_of()
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     block(inputs(block, 2, 11, 9))[0].sum().backward()
     for name in ("grad_state", "grad_inner", "grad_middle"):
         assert Buffers().take(name, 1).untyped_storage().nbytes() == 4, name
@@ -347,11 +351,11 @@ def test_what_needs_pytorch_goes_to_pytorch():
         assert "float32" in why_not_training(block, x)
     learning = enliven(ResNetV2Spec(units=(1, UNITS), base_channels=4, halting="sact").build_block(2), x).eval()
     assert "norms that learn" in why_not_training(learning, x)  # gradients of their scale and shift
-    learning.set_execution("perforated")
+    set_execution(learning, "perforated")
     few = torch.zeros(1, 6, 6, dtype=torch.bool)
-    run = learning._start(x, None, None)
+    run = learning.plan.start(learning, x, None, None)
     run.add(torch.ones(1, 6, 6))
-    assert isinstance(learning._continue(run, 1, few), PositionRun)
+    assert isinstance(learning.plan.proceed(learning, run, 1, few), PositionRun)
     assert "SACT" in why_not_training(
         ResNetV2Spec(units=(2,), base_channels=4, halting="act", norm="FrozenBN").build_block(1), images(1, 8, 8, 64)
     )

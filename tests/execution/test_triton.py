@@ -17,12 +17,15 @@ from test_run import PATTERNS, UNITS, block_of, inputs, shrinking_masks
 from torch import Tensor
 
 from sact_det import build_classifier
-from sact_det.execution import choice
+from sact_det.execution import set_execution
 from sact_det.execution.cuda.run import TritonRun, why_not_triton
+from sact_det.execution.packing import WeightCache
+from sact_det.execution.plan import PLANS, TritonPlan
 from sact_det.execution.positions.active_set import ActiveSet
-from sact_det.network.block import AdaptiveBlock, DenseRun, Run
+from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import freeze_norms
 from sact_det.network.resnet_v2 import BottleneckUnit, ResNetV2Spec
+from sact_det.network.run import DenseRun, Run
 
 pytest.importorskip("triton", reason="Triton is not installed: there is none for this platform")
 
@@ -55,11 +58,12 @@ def exact_float32(monkeypatch):
 def by_triton(monkeypatch):
     """Blocks that are not dense are evaluated by Triton's kernels."""
 
-    def start_run(block, x, valid_in, valid):
-        assert why_not_triton(block, x) is None
-        return TritonRun(block, x, valid_in, valid)
+    class Checked(TritonPlan):
+        def start(self, block, x, valid_in, valid):
+            assert why_not_triton(block, x) is None
+            return super().start(block, x, valid_in, valid)
 
-    monkeypatch.setattr(choice, "start_run", start_run)
+    monkeypatch.setitem(PLANS, "perforated", Checked)
 
 
 def inputs_for(size: tuple[int, int, int]) -> Tensor:
@@ -69,7 +73,7 @@ def inputs_for(size: tuple[int, int, int]) -> Tensor:
 
 def both_runs(block: AdaptiveBlock, x: Tensor) -> tuple[DenseRun, TritonRun]:
     """Behind the first unit."""
-    return DenseRun(block.units[0](x), None), TritonRun(block, x, None, None)
+    return DenseRun(block.units[0](x), None), TritonRun(block, WeightCache(), x, None, None)
 
 
 def masks_and_weights(pattern: str, size: tuple[int, int, int]) -> list[tuple[Tensor, Tensor]]:
@@ -149,7 +153,7 @@ def test_blocks_give_the_same_as_dense(by_triton, halting: str, tile: int, sizes
         image[:, height:] = 0
         image[:, :, width:] = 0
     features, ponder = block(x, sizes)
-    block.set_execution("perforated")
+    set_execution(block, "perforated")
     same_features, same_ponder = block(x, sizes)
     assert halting == "none" or len(ponder.num_units.unique()) > 1
     assert torch.equal(same_ponder.num_units, ponder.num_units) and torch.equal(same_ponder.flops, ponder.flops)
@@ -268,10 +272,11 @@ def test_lists_take_whole_images(padded: bool):
 def test_weights_are_packed_once_and_anew_when_they_change():
     block = block_of("imagenet", "none").to(DEVICE)
     x = inputs_for((1, 3, 3))
-    run, again = (TritonRun(block, x, None, None) for _ in range(2))
+    packed = WeightCache()
+    run, again = (TritonRun(block, packed, x, None, None) for _ in range(2))
     assert run._packed is again._packed
     block.units[1].norm2.running_mean.add_(1)
-    changed = TritonRun(block, x, None, None)
+    changed = TritonRun(block, packed, x, None, None)
     for each in (run, changed):
         each.evaluate(block.units[1], None)
     torch.testing.assert_close(changed.result(), block.units[1](block.units[0](x)), rtol=1e-4, atol=1e-5)
@@ -308,7 +313,7 @@ def test_without_triton_the_runs_can_be_chosen_and_say_so():
     code = """
 import os, sys
 sys.modules["triton"] = None
-import torch, sact_det, sact_det.execution.choice
+import torch, sact_det, sact_det.execution.plan
 from sact_det.execution.cuda.run import why_not_triton
 block = sact_det.build_classifier((1, 2), base_channels=4).eval().block2
 print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
@@ -372,7 +377,7 @@ def test_every_launch_is_on_the_device_of_the_features(monkeypatch: pytest.Monke
     )
     for size in ((1, 3, 3), (2, 4, 3)):
         block = block_of("imagenet")
-        run = TritonRun(block, inputs_for(size).cpu(), None, None)
+        run = TritonRun(block, WeightCache(), inputs_for(size).cpu(), None, None)
         run.scores(block.units[0].halting)
         run.evaluate(block.units[1], torch.ones(size, dtype=torch.bool))
         run.scores(block.units[1].halting)
@@ -403,8 +408,9 @@ def test_large_maps_are_evaluated_without_waiting_for_the_gpu(
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
     try:
-        first_time = evaluate(TritonRun(block, x, None, None))  # compiles and measures
-        run = TritonRun(block, x, None, None)
+        packed = WeightCache()
+        first_time = evaluate(TritonRun(block, packed, x, None, None))  # compiles and measures
+        run = TritonRun(block, packed, x, None, None)
         torch.cuda.set_sync_debug_mode("error")
         again = evaluate(run)
     finally:

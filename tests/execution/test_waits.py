@@ -7,8 +7,7 @@ from small_networks import enliven, images
 from sact_det import build_classifier
 from sact_det.base.transfer import to_device
 from sact_det.benchmark.gpu.waits import HostReads
-from sact_det.execution import choice
-from sact_det.execution.cuda.run import TritonRun
+from sact_det.execution.plan import PLANS, TritonPlan
 
 pytest.importorskip("triton", reason="Triton is not installed: there is none for this platform")
 
@@ -43,9 +42,8 @@ def test_small_tensors_are_made_without_a_wait():
 def test_inference_under_the_kernels_reads_nothing(halting, monkeypatch):
     model = build_classifier(units=(1, 3, 3), base_channels=4, num_classes=5, halting=halting)
     model = enliven(model, images(2, 40, 40), halting_bias=-1.0)
+    monkeypatch.setitem(PLANS, "perforated", TritonPlan)
     model.set_execution("perforated")
-    monkeypatch.setattr(choice, "start_run", lambda block, *args: TritonRun(block, *args))
-    monkeypatch.setattr(choice, "run_stem", lambda *_: None)
     x = images(2, 40, 40, seed=1)
     model(x)
     with HostReads() as reads:
@@ -61,8 +59,7 @@ def test_a_unit_takes_eight_launches_and_at_most_sixty_operations_views_included
 
     launches = []
     monkeypatch.setattr(GridExecutor, "__call__", lambda self, *args, **kwargs: launches.append(self))
-    monkeypatch.setattr(choice, "start_run", lambda block, *args: TritonRun(block, *args))
-    monkeypatch.setattr(choice, "run_stem", lambda *_: None)
+    monkeypatch.setitem(PLANS, "perforated", TritonPlan)
     taken = {}
     for units in (3, 5):
         model = build_classifier(units=(1, units), base_channels=4, num_classes=5).eval()

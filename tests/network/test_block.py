@@ -8,7 +8,8 @@ from literal_algorithms import algorithm_1, algorithm_2
 from small_networks import enliven, images
 from torch import Tensor, nn
 
-from sact_det.network.block import EXECUTIONS, AdaptiveBlock
+from sact_det.execution import EXECUTIONS, set_execution
+from sact_det.network.block import AdaptiveBlock
 from sact_det.network.branch import SpatialHalting
 from sact_det.network.norm import freeze_norms
 from sact_det.network.resnet_v2 import ResNetV2Spec
@@ -98,7 +99,7 @@ def double_score(branch: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("halting", ["act", "sact"])
 def test_doubles_are_computed_in_double_precision(x: Tensor, halting: str, execution: str):
     block, x = build(halting).double(), x.double()
-    block.set_execution(execution)
+    set_execution(block, execution)
     scores = [lambda x, unit=unit: double_score(unit.halting, x) for unit in block.units[:-1]]
     algorithm = {"act": algorithm_1, "sact": algorithm_2}[halting]
     for image, output, ponder in per_image(block, x):
@@ -121,7 +122,7 @@ def test_training_in_doubles_is_training(x: Tensor, halting: str, norms: str, si
     found = {}
     for execution, dtype in (("dense", torch.float32), *((execution, torch.float64) for execution in EXECUTIONS)):
         twin = copy.deepcopy(block).to(dtype).train()
-        twin.set_execution(execution)
+        set_execution(twin, execution)
         features, ponder = twin(x.to(dtype), sizes)
         (features.square().mean() + ponder.mean_cost().sum()).backward()
         assert features.dtype == ponder.ponder_cost.dtype == ponder.halting_distribution.dtype == dtype

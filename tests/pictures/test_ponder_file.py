@@ -44,7 +44,7 @@ def contents(path):
 def test_what_is_written_is_read(tmp_path, halting, family):
     pixels, record = write(tmp_path / "x.h5", halting, family)
     with PonderFile(tmp_path / "x.h5") as file:
-        assert (len(file), file.names, file.halting) == (4, NAMES, halting)
+        assert (len(file), file.names, file.rule.name) == (4, NAMES, halting)
         assert file.blocks == [block_scope(name, family) for name in record.blocks]
         for index in range(4):
             np.testing.assert_array_equal(file.image(index), pixels[index].permute(1, 2, 0).numpy())
@@ -155,7 +155,7 @@ def as_the_original(path, **changes):
 
 def test_a_file_of_the_original_program_is_read(tmp_path):
     with PonderFile(as_the_original(tmp_path / "x.h5")) as file:
-        assert (file.names, file.halting, file.blocks) == (["image 0", "image 1"], "sact", ["block1"])
+        assert (file.names, file.rule.name, file.blocks) == (["image 0", "image 1"], "sact", ["block1"])
         record = file.record(1)
         assert record.flops.tolist() == [3] and record.blocks["block1"].num_units.dtype == torch.int64
         assert torch.equal(record.map((8, 12)), torch.full((1, 8, 12), 3.0))

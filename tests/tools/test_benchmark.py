@@ -19,7 +19,9 @@ from sact_det.benchmark.report import Entry, MemoryTable, Table
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
 from sact_det.benchmark.unit import coherent_mask
+from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
+from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.resnet_v2 import ResNetV2Spec
 
 TINY = ("--units", "1", "2", "6", "1", "--base-channels", "8", "--rounds", "1", "--warmup", "0", "--quiet")
@@ -89,7 +91,7 @@ def test_less_than_one_unit_per_block_is_out_of_reach_and_the_least_is_named():
 def test_prescribed_halting_weighs_the_states_as_halting_does(execution):
     part, x = build(), images(2, 75, 99)
     block = part.blocks[2]
-    block.set_execution(execution)
+    set_execution(block, execution)
     with torch.no_grad():
         state = part.blocks[1](part.blocks[0](part.stem(x))[0])[0]
         depths = torch.randint(1, 10, (2, 5, 7), generator=torch.Generator().manual_seed(0))
@@ -130,7 +132,7 @@ def test_the_plain_network_of_the_same_weights_folded_or_not_is_the_adaptive_one
     part, x = build(), images(1, 75, 99)
     dense = dense_part(part)
     for block in part.blocks:
-        block.units[-1].halting, block.halting = None, "none"
+        block.units[-1].halting, block.rule = None, HALTING_RULES["none"]
     with torch.no_grad():
         features = part(x)[0]
         assert relative_difference(dense(x), features) < 1e-6
@@ -189,7 +191,7 @@ def test_an_execution_that_computes_something_else_is_not_timed(monkeypatch):
 
     def off(self, x):
         features, ponders = forward(self, x)
-        return features * (1.01 if self.blocks[0].execution == "auto" else 1), ponders
+        return features * (1.01 if getattr(self.blocks[0].plan, "auto", False) else 1), ponders
 
     monkeypatch.setattr(AdaptivePart, "forward", off)
     with pytest.raises(Disagreement, match=r"SACT 1, auto: features are off by 1\.0e-02"):

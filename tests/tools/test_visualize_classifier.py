@@ -218,7 +218,7 @@ def test_a_plain_networks_file_cannot_be_drawn(tmp_path, capsys):
     line = error_line(capsys, tool.main, ["--from-hdf5", str(tmp_path / "x.h5"), "--output", str(tmp_path / "out")])
     assert line == f"{tmp_path / 'x.h5'}: of a plain network: it holds FLOPs, but no ponder costs"
     with PonderFile(tmp_path / "x.h5") as file:
-        assert file.halting == "none"
+        assert file.rule.name == "none"
 
 
 def test_a_broken_image_is_named_before_anything_is_drawn(folder, tmp_path, capsys):

@@ -5,12 +5,11 @@ bfloat16 masks are prescribed, so that rounding cannot move a position over the 
 float32 as far as the formats allow (sact_det/benchmark/setting.py: TOLERANCES).
 """
 
-import contextlib
 import copy
 import importlib
 import sys
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional
 from unittest import mock
 
 import numpy as np
@@ -21,16 +20,17 @@ from sact_det.benchmark.gpu.stage import Machine, Report
 from sact_det.benchmark.lively import enliven, noise
 from sact_det.benchmark.networks import AdaptivePart
 from sact_det.benchmark.setting import Setting, relative_difference
-from sact_det.execution import choice
-from sact_det.execution.cuda.run import TritonRun
-from sact_det.network.block import AdaptiveBlock
+from sact_det.execution.plan import TritonPlan
+from sact_det.execution.positions.plan import PositionsPlan
+from sact_det.network.halting_rule import HALTING_RULES
+from sact_det.network.plan import DensePlan, Plan, planned_parts
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.rule.padding import Sizes
 
 PARITY = Path(__file__).parents[3] / "tests" / "parity"
 EXACT = 1e-5
 PRECISIONS = ("tf32", "fp16", "bf16")
-RUNS = ("dense", "positions", "triton")
+RUNS: dict[str, Callable[[], Plan]] = {"dense": DensePlan, "positions": PositionsPlan, "triton": TritonPlan}
 
 
 class Example(NamedTuple):
@@ -42,16 +42,10 @@ class Example(NamedTuple):
     sizes: Optional[Sizes]
 
 
-@contextlib.contextmanager
-def evaluated_by(part: AdaptivePart, run: str) -> Iterator[None]:
+def evaluate_by(part: AdaptivePart, run: str) -> None:
     """Has the units behind a block's first evaluated by one of RUNS, whatever "auto" would choose."""
-
-    def start_run(block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Any:
-        return TritonRun(block, x, valid_in, valid) if run == "triton" else None
-
-    part.set_execution("dense" if run == "dense" else "perforated")
-    with mock.patch.object(choice, "start_run", start_run), mock.patch.object(choice, "run_stem", lambda *_: None):
-        yield
+    for module in planned_parts(part):
+        module.plan = RUNS[run]()
 
 
 def examples(tiny: bool) -> Iterator[Example]:
@@ -125,12 +119,13 @@ def run(machine: Machine, report: Report) -> None:
 
 def _compare_exactly(example: Example, machine: Machine, report: Report) -> None:
     name, part, x, sizes = example
-    with evaluated_by(part, "dense"):
-        expected = outcome(part, x, sizes, Setting())
+    evaluate_by(part, "dense")
+    expected = outcome(part, x, sizes, Setting())
     report.check("halts at different units", any(len(u[u > 0].unique()) > 1 for u in expected.units), name)
     moved, setting = copy.deepcopy(part).to(machine.device), Setting(device=machine.device)
     for kind in RUNS:
-        with setting.activated(), evaluated_by(moved, kind):
+        evaluate_by(moved, kind)
+        with setting.activated():
             own = outcome(moved, x.to(machine.device), sizes, setting)
         _judge(f"{name}, {kind}", own, expected, EXACT, report)
 
@@ -169,14 +164,15 @@ def _compare_masks(example: Example, machine: Machine, report: Report) -> None:
             if machine.tiny and pattern.endswith("active") and name != "one position":
                 continue  # Triton's interpreter is slow
             part.prescribe(depths)
-            with evaluated_by(part, "dense"):
-                expected = outcome(part, x, None, Setting())
+            evaluate_by(part, "dense")
+            expected = outcome(part, x, None, Setting())
             moved.prescribe(depths)
             for precision in precisions:
                 setting = Setting(device=machine.device, precision=precision)
                 tolerance = EXACT if precision == "fp32" else setting.tolerance
                 for kind in RUNS:
-                    with setting.activated(), evaluated_by(moved, kind):
+                    evaluate_by(moved, kind)
+                    with setting.activated():
                         own = outcome(moved, x.to(machine.device), None, setting)
                     _judge(f"{name}, {pattern}, {precision}, {kind}", own, expected, tolerance, report)
     finally:
@@ -202,7 +198,7 @@ def _compare_with_the_original(machine: Machine, report: Report) -> None:
                 block = output.ponder.blocks[own]
                 flops = case.expected[f"{original}/flops"]
                 report.check("FLOPs are the original's", np.array_equal(block.flops.cpu(), flops), f"{label}, {own}")
-                if case.halting != "none":  # the original keeps no record of a plain network
+                if HALTING_RULES[case.halting].adaptive:  # the original keeps no record of a plain network
                     units = case.expected[f"{original}/num_units"]
                     equal = np.array_equal(block.num_units.cpu().numpy().squeeze(), units.squeeze())
                     report.check("units are the original's", equal, f"{label}, {own}")

@@ -11,9 +11,10 @@ from torch import Tensor
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.memory import address, addresses
 from sact_det.execution.folded import fold_halting, fold_unit
-from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit
 from sact_det.network.branch import SpatialHalting
-from sact_det.network.resnet_v2 import BottleneckUnit, Stem, symmetric_max_pool
+from sact_det.network.plan import PlannedBlock, PlannedStem
+from sact_det.network.resnet_v2 import BottleneckUnit, symmetric_max_pool
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 
 Struct = TypeVar("Struct")
 
@@ -84,7 +85,7 @@ class PackedBlock:
 
 
 def _pack_block(
-    block: AdaptiveBlock, dtype: torch.dtype, done_with: Callable[[BottleneckUnit], object] = lambda unit: None
+    block: PlannedBlock, dtype: torch.dtype, done_with: Callable[[BottleneckUnit], object] = lambda unit: None
 ) -> PackedBlock:
     packed = PackedBlock({}, {})
     for unit in block.units:
@@ -104,7 +105,7 @@ pack_block: dict[torch.dtype, Callable[..., PackedBlock]] = {
 
 
 @torch.no_grad()
-def _pack_stem(stem: Stem, dtype: torch.dtype) -> Packed[calls.Stem]:
+def _pack_stem(stem: PlannedStem, dtype: torch.dtype) -> Packed[calls.Stem]:
     assert stem.conv.bias is not None
     rows = stem.conv.weight.permute(0, 2, 3, 1).flatten(2)
     conv = _packed((rows if dtype == torch.float32 else F.pad(rows, (0, 1))).flatten(1), dtype)
@@ -115,6 +116,6 @@ def _pack_stem(stem: Stem, dtype: torch.dtype) -> Packed[calls.Stem]:
 
 
 # By the type of the factors: packs a stem.
-pack_stem: dict[torch.dtype, Callable[[Stem], Packed[calls.Stem]]] = {
+pack_stem: dict[torch.dtype, Callable[[PlannedStem], Packed[calls.Stem]]] = {
     dtype: partial(_pack_stem, dtype=dtype) for dtype in FACTOR_TYPES
 }

@@ -31,18 +31,24 @@ from sact_det.execution.cpu.memory import address, addresses, empty, ones, plain
 from sact_det.execution.cpu.packed import factor_type, pack_block
 from sact_det.execution.cpu.positions import list_positions, mask_of_positions
 from sact_det.execution.folded import why_not_foldable
-from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting, SpatialHalting
 from sact_det.network.convolution import TAPS
+from sact_det.network.halting_rule import ACT, SACT, HaltingRule, Plain
 from sact_det.network.norm import learns_from_batch
+from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.network.run import Run
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.padding import strided_size
-from sact_det.rule.process import HaltingProcess, TensorHalting
+from sact_det.rule.process import HaltingProcess
 
 
-def why_not_rows(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
+def why_not_rows(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a RowsRun cannot evaluate the block at x, or None if it can."""
-    if block.training and block.halting != "none":
+    if type(block.rule) not in (Plain, ACT, SACT):
+        return f"there are none for halting {block.rule.name!r}"
+    if block.training and block.rule.adaptive:
         return "they are for inference"
     first = block.units[0]
     for unit in block.units:
@@ -61,18 +67,28 @@ class RowsRun(Run):
 
     Args:
         block: for which why_not_rows(block, x) is None.
+        packed: keeps what is packed from its weights.
         x: input of the block, [N, C, H, W].
         valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
     """
 
-    def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
+    bounded = False
+
+    def __init__(
+        self,
+        block: PlannedBlock,
+        packed: WeightCache,
+        x: Tensor,
+        valid_in: Optional[Tensor],
+        valid: Optional[Tensor],
+    ):
         self._kernels = calls.kernels()
         self._threads = torch.get_num_threads()
         self._dtype = compute_type(x)
-        self._packed = block.weight_cache.get(block, pack_block[factor_type(self._dtype)])
+        self._packed = packed.get(block, pack_block[factor_type(self._dtype)])
         first = block.units[0]
-        packed = self._packed.units[first]
-        stride, channels = packed.struct.stride, packed.struct.out_channels
+        unit = self._packed.units[first]
+        stride, channels = unit.struct.stride, unit.struct.out_channels
         number, size = len(x), (x.shape[2], x.shape[3])
         self._shape = (number, *strided_size(size, stride))
         self._exists = mask_of_positions(valid, self._shape)
@@ -87,14 +103,14 @@ class RowsRun(Run):
         self._moved: Optional[Tensor] = None
         self._remaining = ones(*self._shape)
         self._halting: Optional[RowsHalting] = None
-        self._sums = None if block.halting == "none" else zeros(number, channels, dtype=torch.float64)
+        self._sums = None if not block.rule.adaptive else zeros(number, channels, dtype=torch.float64)
         self._scores: Optional[Tensor] = None
         self._image_logits = empty(number)
         # Active positions, and what a 3x3 convolution reads.
         self._lists = empty(positions, dtype=torch.int64), empty(positions, dtype=torch.int64)
 
         rows = x.permute(0, 2, 3, 1)
-        as_it_is = x.dtype == torch.bfloat16 and packed.struct.bfloat16 and packed.struct.projects
+        as_it_is = x.dtype == torch.bfloat16 and unit.struct.bfloat16 and unit.struct.projects
         floats = x.dtype == torch.float32
         rows = plain(rows) if floats or as_it_is else self._take("input", *rows.shape).copy_(rows)
         self._evaluation = calls.Evaluation(
@@ -105,7 +121,7 @@ class RowsRun(Run):
             **addresses(torch.int64, writes=self._lists[0], counts=self._counts),
             **addresses(state=self._state, remaining=self._remaining, image_logits=self._image_logits),
         )
-        self._read_at(size, packed.struct)
+        self._read_at(size, unit.struct)
         self._list(self._exists)
         around = self._evaluation.num_reads
         if size != self._shape[1:]:
@@ -114,7 +130,7 @@ class RowsRun(Run):
             self._evaluation.reads = address(reads[0], torch.int64)
             self._evaluation.num_reads = list_positions(exists, exists, *reads)[0]
         self._evaluation.x, self._evaluation.x_bfloat16 = address(rows, rows.dtype), as_it_is
-        self._evaluation.shortcut = None if packed.struct.projects else address(rows)
+        self._evaluation.shortcut = None if unit.struct.projects else address(rows)
         self._evaluate(first)
         if len(block.units) > 1:
             self._read_at(self._shape[1:], self._packed.units[block.units[1]].struct)
@@ -163,10 +179,10 @@ class RowsRun(Run):
 
     @override
     def start_halting(
-        self, exists: Tensor, num_units: int, eps: float, per_image: bool, dtype: torch.dtype
+        self, rule: HaltingRule, exists: Tensor, num_units: int, eps: float, dtype: torch.dtype
     ) -> HaltingProcess:
-        if per_image:
-            return TensorHalting(exists, num_units, eps, per_image, dtype)
+        if type(rule) is not SACT:
+            return rule.start(exists, num_units, eps, dtype)
         self._halting = RowsHalting(exists.contiguous(), num_units, eps)
         self._remaining = self._halting.remainder
         self._evaluation.remaining = address(self._remaining)

@@ -10,15 +10,17 @@ from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.buffers import Buffers
 from sact_det.execution.cpu.memory import address, empty
 from sact_det.execution.cpu.packed import factor_type, pack_stem
-from sact_det.network.resnet_v2 import Stem
+from sact_det.execution.packing import WeightCache
+from sact_det.network.plan import PlannedStem
 from sact_det.rule.padding import Sizes, strided_size
 
 
-def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+def evaluate_stem(stem: PlannedStem, cache: WeightCache, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     """The output of a stem, in compute_type(x) and channels last.
 
     Args:
         stem: for which why_not_here is None.
+        cache: keeps what is packed from its weights.
         x: [N, 3, H, W], zero at padding.
         sizes: (height, width) of each image's own part of x, or None.
 
@@ -27,7 +29,7 @@ def evaluate_stem(stem: Stem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
     """
     kernels, threads = calls.kernels(), torch.get_num_threads()
     dtype = compute_type(x)
-    packed = stem.weight_cache.get(stem, pack_stem[factor_type(dtype)])
+    packed = cache.get(stem, pack_stem[factor_type(dtype)])
     pixels = x.float().resolve_neg()
     number, _, height, width = x.shape
     own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64, device="cpu")

@@ -23,16 +23,20 @@ from sact_det.execution.cpu.sites import Sites, make_sites
 from sact_det.execution.cpu.training_functions import GradientRows, UnitCall, UnitFunction
 from sact_det.execution.cpu.training_scores import LocalFunction, ResultFunction
 from sact_det.execution.folded import why_not_foldable
-from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import SpatialHalting, learn_from_positions
+from sact_det.network.halting_rule import SACT
 from sact_det.network.norm import learns_from_batch, norm_affine
+from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.network.run import TensorRun
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.padding import strided_size
 
 
-def why_not_training(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
+def why_not_training(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a TrainingRun cannot evaluate the block at x, or None if it can."""
-    if block.halting != "sact":
+    if type(block.rule) is not SACT:
         return "those for training are for SACT"
     for index, unit in enumerate(block.units):
         refused = why_not_foldable(unit)
@@ -71,19 +75,27 @@ def _by_phase(positions: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return torch.cat([positions[phase == value] for value in range(stride**2)])
 
 
-class TrainingRun(Run):
+class TrainingRun(TensorRun):
     """Evaluates a block in training, its first unit at construction; active positions may only become fewer.
 
     Args:
         block: for which why_not_training(block, x) is None.
+        packed: keeps what is made of its frozen norms.
         x: input of the block, [N, C, H, W].
         valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
     """
 
-    def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
+    def __init__(
+        self,
+        block: PlannedBlock,
+        packed: WeightCache,
+        x: Tensor,
+        valid_in: Optional[Tensor],
+        valid: Optional[Tensor],
+    ):
         self._threads = torch.get_num_threads()
         self._gradient = GradientRows()
-        self._cache = block.weight_cache
+        self._cache = packed
         unit = block.units[0]
         assert isinstance(unit, BottleneckUnit)
         size = (x.shape[2], x.shape[3])

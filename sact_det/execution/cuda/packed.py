@@ -7,9 +7,10 @@ from typing import Callable
 import torch
 
 from sact_det.execution.folded import FoldedHalting, FoldedUnit, fold_halting, fold_unit
-from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit
 from sact_det.network.branch import SpatialHalting
+from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -32,7 +33,7 @@ def _pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> FoldedUnit:
     return replace(folded, **{name: getattr(folded, name).to(dtype) for name in ("conv1", "conv2", "conv3")})
 
 
-def _pack_block(block: AdaptiveBlock, dtype: torch.dtype) -> PackedBlock:
+def _pack_block(block: PlannedBlock, dtype: torch.dtype) -> PackedBlock:
     branches = [unit.halting for unit in block.units]
     return PackedBlock(
         units={unit: _pack_unit(unit, dtype) for unit in block.units[1:] if isinstance(unit, BottleneckUnit)},
@@ -42,6 +43,6 @@ def _pack_block(block: AdaptiveBlock, dtype: torch.dtype) -> PackedBlock:
 
 # By the type of products: folds and packs a block of BottleneckUnits. There is one function for each type because a
 # WeightCache tells results apart by the function that made them.
-pack_block: dict[torch.dtype, Callable[[AdaptiveBlock], PackedBlock]] = {
+pack_block: dict[torch.dtype, Callable[[PlannedBlock], PackedBlock]] = {
     dtype: partial(_pack_block, dtype=dtype) for dtype in DTYPES
 }

@@ -23,17 +23,21 @@ from typing_extensions import override
 from sact_det.base.precision import compute_type, convolution_precision, exact_float32
 from sact_det.execution.cuda.packed import DTYPES, pack_block
 from sact_det.execution.folded import FoldedUnit, why_not_foldable
-from sact_det.network.block import AdaptiveBlock, HaltingBranch, ResidualUnit, Run
+from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting
 from sact_det.network.convolution import TAPS
+from sact_det.network.halting_rule import ACT, SACT, Plain
 from sact_det.network.norm import learns_from_batch
+from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.network.run import TensorRun
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 
 MIN_TRITON = (3, 4)  # the first whose autotuner keeps its choices
 MAX_POSITIONS = 2**30  # positions are int32
 
 
-def why_not_triton(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
+def why_not_triton(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a TritonRun cannot evaluate the block at x, or None if it can."""
     reason = _why_no_triton(x.device)
     if reason is not None:
@@ -42,7 +46,9 @@ def why_not_triton(block: AdaptiveBlock, x: Tensor) -> Optional[str]:
         return f"they compute in float32, float16 and bfloat16, not in {compute_type(x)}"
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters())):
         return "they carry no gradients"
-    if block.training and block.halting != "none":
+    if type(block.rule) not in (Plain, ACT, SACT):
+        return f"there are none for halting {block.rule.name!r}"
+    if block.training and block.rule.adaptive:
         return "they are for inference"
     if not 0 < len(x) * x.shape[2] * x.shape[3] <= MAX_POSITIONS:
         return f"they take 1 to {MAX_POSITIONS} positions; got a map {list(x.shape)}"
@@ -79,18 +85,26 @@ def _why_no_triton(device: torch.device) -> Optional[str]:
     return None
 
 
-class TritonRun(Run):
+class TritonRun(TensorRun):
     """Evaluates a block in inference, its first unit at construction; active positions may only become fewer.
 
     Args:
         block: for which why_not_triton(block, x) is None.
+        packed: keeps what is packed from its weights.
         x: input of the block, [N, C, H, W].
         valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
     """
 
     bounded = True
 
-    def __init__(self, block: AdaptiveBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]):
+    def __init__(
+        self,
+        block: PlannedBlock,
+        packed: WeightCache,
+        x: Tensor,
+        valid_in: Optional[Tensor],
+        valid: Optional[Tensor],
+    ):
         from sact_det.execution.cuda import kernels, position_lists, score_kernels  # late: Triton may be missing
 
         self._kernels, self._score_kernels = kernels, score_kernels
@@ -99,14 +113,14 @@ class TritonRun(Run):
         self._shape = (number, height, width)
         self._exists = None if valid is None else valid[:, 0].contiguous()
         self._dtype = compute_type(x)
-        self._packed = block.weight_cache.get(block, pack_block[self._dtype])
+        self._packed = packed.get(block, pack_block[self._dtype])
         rows = (x if valid is None else x * valid).permute(0, 2, 3, 1)
         self._state = rows.reshape(-1, channels).contiguous()
         self._lists = position_lists.PositionLists(self._exists, self._shape, x.device)
         self._listed = False
         self._buffers: dict[str, Tensor] = {}
         self._output: Optional[Tensor] = None
-        if block.halting == "none":
+        if not block.rule.adaptive:
             return
         self._output = self._state.to(torch.float32, copy=True)
         self._remaining = self._output.new_ones(self._shape)

@@ -14,12 +14,12 @@ from torch.autograd.function import once_differentiable
 
 from sact_det.base.precision import exact_float32, products_as_convolutions, score_type, widened
 from sact_det.execution.positions.active_set import ActiveSet
-from sact_det.network.block import HaltingBranch, ResidualUnit
 from sact_det.network.branch import SpatialHalting, linear
 from sact_det.network.convolution import TAPS
 from sact_det.network.norm import norm_affine
 from sact_det.network.resnet_cifar import SLOPE, CifarUnit
 from sact_det.network.resnet_v2 import BottleneckUnit
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 
 # Rings of input positions that a unit reads.
 READS = {BottleneckUnit: 1, CifarUnit: 2}

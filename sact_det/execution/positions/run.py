@@ -17,8 +17,9 @@ from typing_extensions import override
 from sact_det.base.precision import exact_float32, widened
 from sact_det.execution.positions.active_set import ActiveSet
 from sact_det.execution.positions.gather_gemm import READS, residual, scores
-from sact_det.network.block import DenseRun, HaltingBranch, ResidualUnit, Run
 from sact_det.network.branch import ImageHalting, SpatialHalting, learn_from_positions, mean_of_images
+from sact_det.network.run import DenseRun, TensorRun
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 
 
 def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
     return rows.index_copy_(0, index, values)
 
 
-class PositionRun(Run):
+class PositionRun(TensorRun):
     """SACT: units are evaluated at the active positions, which may only become fewer from unit to unit.
 
     The output is a sum of residuals, weighted by the open share of a position (sact_det/execution/cpu/run.py).

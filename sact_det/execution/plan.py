@@ -1,0 +1,181 @@
+"""The plans by their names, and how a model is given one."""
+
+from functools import partial
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from sact_det.base.checks import check_choice
+from sact_det.base.log import info_once
+from sact_det.base.precision import compute_type
+from sact_det.execution.cpu.conditions import why_not_here
+from sact_det.execution.cpu.run import RowsRun, why_not_rows
+from sact_det.execution.cpu.stem import evaluate_stem
+from sact_det.execution.cpu.training import TrainingRun, why_not_training
+from sact_det.execution.cuda.measured import is_faster
+from sact_det.execution.cuda.run import TritonRun, why_not_triton
+from sact_det.execution.packing import WeightCache, refuse_released
+from sact_det.execution.positions.plan import PositionsPlan
+from sact_det.network.plan import DensePlan, ExportPlan, Plan, PlannedBlock, PlannedStem, planned_parts
+from sact_det.network.run import Run
+from sact_det.rule.padding import Sizes, strided_size
+
+# In PyTorch, "auto" perforates a unit where it would evaluate at most this share of the positions. Measured on a CPU in
+# training: with all positions active, perforated takes about as long as dense.
+AUTO_SHARE = 0.9
+
+
+class PackingPlan(PositionsPlan):
+    """A plan that keeps weights packed for kernels.
+
+    Attributes:
+        packed: what is made of the part's weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed = WeightCache()
+
+    def train(self, mode: bool = True) -> "PackingPlan":
+        """Forgets what was packed, for weights may have changed unseen.
+
+        Raises:
+            RuntimeError: the part is to be trained, and its weights are gone.
+        """
+        if mode:
+            self.packed.refuse_released("for training")
+        self.packed.clear()
+        return super().train(mode)
+
+    @override
+    def recorded(self) -> Plan:
+        self.packed.refuse_released("to trace, export or compile the model")
+        return super().recorded()
+
+
+class PerforatedPlan(PackingPlan):
+    """Executions "perforated" and "auto": kernels where they can serve, PyTorch elsewhere.
+
+    Args:
+        auto: computes dense where that is faster, as far as it is known.
+    """
+
+    def __init__(self, auto: bool = False):
+        super().__init__()
+        self.auto = auto
+
+    @override
+    def start(self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+        run = self._start_kernels(block, x, valid_in, valid)
+        return super().start(block, x, valid_in, valid) if run is None else run
+
+    def _start_kernels(
+        self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]
+    ) -> Optional[Run]:
+        """A run of kernels that evaluates the whole block, its first unit included; None if only PyTorch can."""
+        height, width = strided_size((x.shape[2], x.shape[3]), block.units[0].stride)
+        if self._stays_dense(block, x, len(x) * height * width):
+            return None
+        reason = why_not_triton(block, x) if x.is_cuda else why_not_rows(block, x)
+        if reason is None:
+            info_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
+            return (TritonRun if x.is_cuda else RowsRun)(block, self.packed, x, valid_in, valid)
+        refuse_released(block, f"where the kernels for inference cannot serve ({reason})")
+        if not x.is_cuda and torch.is_grad_enabled():
+            reason = why_not_training(block, x)  # the one above was that it is no inference
+            if reason is None:
+                info_once("Blocks run in C++ kernels on cpu, backward passes included.")
+                return TrainingRun(block, self.packed, x, valid_in, valid)
+        info_once(f"Blocks run in PyTorch, without kernels of their own: {reason}")
+        return None
+
+    @override
+    def stem(self, stem: PlannedStem, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+        reason = why_not_here(stem, x, stem.conv.weight)
+        if reason is None:
+            return evaluate_stem(stem, self.packed, x, sizes)
+        refuse_released(stem, f"where the kernels for inference cannot serve ({reason})")
+        return super().stem(stem, x, sizes)
+
+    @override
+    def pays(self, block: PlannedBlock, x: Tensor, active: Tensor) -> bool:
+        if not self.auto:
+            return True
+        if x.is_cuda:
+            return not self._stays_dense(block, x, len(x) * x.shape[2] * x.shape[3])
+        return int(active.sum()) <= AUTO_SHARE * active.numel()
+
+    def _stays_dense(self, block: PlannedBlock, x: Tensor, positions: int) -> bool:
+        """Whether "auto" means "dense" for a block: on a GPU, unless it was measured slower there.
+
+        Args:
+            block: that is evaluated.
+            x: a feature map that it reads: the device and the type of its products.
+            positions: of the block's output, over the batch.
+        """
+        if not self.auto or not x.is_cuda:
+            return False
+        if is_faster(x.device, compute_type(x), block.units[0].in_channels, positions):
+            return False
+        info_once(
+            'Execution "auto" is dense on this GPU: nothing says that the kernels are faster (`make gpu` measures it).'
+        )
+        return True
+
+
+class TritonPlan(PackingPlan):
+    """Triton kernels and nothing else: for measurements and tests, where they must not be passed over."""
+
+    @override
+    def start(self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+        return TritonRun(block, self.packed, x, valid_in, valid)
+
+
+PLANS: dict[str, Callable[[], Plan]] = {
+    "dense": DensePlan,
+    "perforated": PerforatedPlan,
+    "auto": partial(PerforatedPlan, auto=True),
+    "export": ExportPlan,
+}
+EXECUTIONS = tuple(PLANS)
+
+
+def set_execution(model: nn.Module, execution: str) -> None:
+    """Says how every stem and block of a model computes, in place. Parameters and results do not depend on it.
+
+    Units and FLOPs are equal integers under every execution; features and scores are equal to rounding.
+
+    Args:
+        model: a network, a block or a detector.
+        execution: "dense" computes every position and masks the residual: the reference, in which batch statistics see
+            what they saw in the original program. "perforated" computes the active positions only, where no norm
+            depends on the batch: in evaluation, and in training with frozen norms. "auto" perforates where that is
+            faster. In float32 on a CPU, inference and training with frozen norms run in kernels of our own under both;
+            inference of plain blocks too. "export" is dense and runs all units, so that nothing depends on the values
+            of a tensor.
+
+    Raises:
+        ValueError: there is no such execution.
+        RuntimeError: weights that it needs are gone (release.py).
+    """
+    check_choice("execution", execution, EXECUTIONS)
+    parts = planned_parts(model)
+    plans = [PLANS[execution]() for _ in parts]
+    for part, plan in zip(parts, plans):
+        if not isinstance(plan, PackingPlan):
+            refuse_released(part, f'for execution "{execution}"')
+    for part, plan in zip(parts, plans):
+        if isinstance(plan, PackingPlan) and isinstance(part.plan, PackingPlan):
+            plan.packed = part.plan.packed
+        part.plan = plan
+
+
+class Executable:
+    """A mixin: a module whose execution can be chosen."""
+
+    def set_execution(self, execution: str) -> None:
+        """Says how stems and blocks compute: "dense", "perforated", "auto" or "export" (sact_det.execution)."""
+        assert isinstance(self, nn.Module)
+        set_execution(self, execution)

@@ -1,0 +1,123 @@
+"""A plan says how a stem or a block computes. What it computes does not depend on it.
+
+The network knows the dense plans. Others live above it (sact_det/execution) and are installed from outside.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Callable, Optional, Sequence
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from sact_det.base.recording import is_recording
+from sact_det.network.halting_rule import HaltingRule
+from sact_det.network.run import DenseRun, Run
+from sact_det.network.unit import ResidualUnit
+from sact_det.rule.padding import Sizes
+
+
+class Plan(nn.Module, ABC):
+    """How one part of a network, a stem or a block, computes.
+
+    A plan is a module without parameters below its part, so that it hears of train() and eval(), and is copied with it.
+    It keeps what it makes of the part's weights.
+
+    Attributes:
+        stops_early: whether a block in evaluation ends as soon as every position has halted, which asks for the values
+            of a tensor.
+    """
+
+    stops_early = True
+
+    @abstractmethod
+    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+        """A run of the block that has evaluated the first unit.
+
+        Args:
+            block: the part.
+            x: its input, [N, C, H, W].
+            valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+        """
+
+    def proceed(self, block: "PlannedBlock", run: Run, index: int, active: Tensor) -> Run:
+        """The run that evaluates unit `index`, counted from 0: the present one, or another that takes over from it.
+
+        Args:
+            block: the part.
+            run: the present run.
+            index: of the next unit.
+            active: bool [N, H, W] (ACT: [N, 1, 1]), what evaluates it.
+        """
+        return run
+
+    @abstractmethod
+    def stem(self, stem: "PlannedStem", x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+        """The stem's output; arguments and result as of Stem.forward, `sizes` None where every image fills x."""
+
+    def recorded(self) -> "Plan":
+        """The plan in whose place PyTorch records a part (sact_det/base/recording.py): one without branches."""
+        return EXPORT
+
+
+class DensePlan(Plan):
+    """Every position of every unit, in PyTorch: the reference."""
+
+    @override
+    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+        return DenseRun(block.units[0](x, None, valid_in, valid), valid)
+
+    @override
+    def stem(self, stem: "PlannedStem", x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+        return stem.compute(x, sizes)
+
+
+class ExportPlan(DensePlan):
+    """Dense and never early at its end: nothing depends on the values of a tensor, as recordings need it."""
+
+    stops_early = False
+
+
+EXPORT = ExportPlan()
+
+
+class Planned(nn.Module, ABC):
+    """A part of a network that computes by a plan.
+
+    Attributes:
+        plan: a Plan of its own, at first a DensePlan.
+    """
+
+    plan: Plan
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = DensePlan()
+
+    @property
+    def present_plan(self) -> Plan:
+        """The plan of this call: another one while PyTorch records it."""
+        return self.plan.recorded() if is_recording() else self.plan
+
+
+class PlannedBlock(Planned):
+    """What plans see of a block (block.py)."""
+
+    units: Sequence[ResidualUnit]
+    rule: HaltingRule
+
+
+class PlannedStem(Planned):
+    """What plans see of a stem (resnet_v2.py)."""
+
+    stride: int
+    conv: nn.Conv2d
+    pool: Callable[[Tensor], Tensor]
+
+    @abstractmethod
+    def compute(self, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+        """The output in PyTorch, without checks; arguments as of Plan.stem."""
+
+
+def planned_parts(model: nn.Module) -> list[Planned]:
+    """The stems and blocks of a model."""
+    return [part for part in model.modules() if isinstance(part, Planned)]

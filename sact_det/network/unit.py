@@ -1,0 +1,77 @@
+"""What a block is made of: residual units, and the halting branches behind them.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from sact_det.base.precision import score_type
+
+
+class HaltingBranch(nn.Module, ABC):
+    """H^l: scores the output of a unit (eq. 4).
+
+    Its parameters do not follow where a module is cast to 16 bits: scores are computed in float32 at least.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HaltingBranch":
+        def keep_precision(t: Tensor) -> Tensor:
+            changed = fn(t)
+            narrow = changed.dtype in (torch.float16, torch.bfloat16)
+            return t.to(changed.device, score_type(changed.dtype)) if narrow else changed
+
+        return super()._apply(keep_precision, recurse)
+
+    @abstractmethod
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """x: [N, C, H, W] -> h^l in (0, 1), of score_type [N, H, W] or, one per image, [N, 1, 1]."""
+
+    @abstractmethod
+    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
+        """FLOPs of the branch, int64 [N].
+
+        Args:
+            evaluated: int64 [N], positions at which the unit is evaluated.
+            image_active: bool [N], whether the image evaluates the unit at all.
+        """
+
+
+class ResidualUnit(nn.Module, ABC):
+    """F^l: one residual unit (eq. 2) and, behind all but the last of a block, its halting branch."""
+
+    in_channels: int
+    conv1: nn.Conv2d
+    stride: int
+    halting: Optional[HaltingBranch]
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        active: Optional[Tensor] = None,
+        valid_in: Optional[Tensor] = None,
+        valid: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The unit everywhere; halted positions keep their state.
+
+        Args:
+            x: [N, C, H, W].
+            active: bool [N, 1, H or 1, W or 1]; the residual is zero elsewhere (fig. 5). None: active everywhere.
+            valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+        """
+
+    @abstractmethod
+    def flops(
+        self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
+    ) -> Tensor:
+        """FLOPs of the unit without its halting branch, int64 [N].
+
+        Args:
+            dense_in, dense_out: int64 [N], positions of each image at input and output resolution.
+            active, dilated: int64 [N], active positions and their dilation; None for a unit computed everywhere.
+        """
