@@ -152,14 +152,16 @@ class SACTBackbone(Executable, Backbone):
         return {name: features[name] for name in self._out_features}
 
     def _read(self, level: str, x: Tensor, sizes: Optional[Sizes]) -> dict[str, Tensor]:
-        """The features of a block's output; those that are read are of use."""
-        if x.device.type == "cpu":  # the kernels leave rows; RoIAlign would copy them, the RPN's convolution be slower
+        """The features of a block's output that are read; no other is copied or kept."""
+        read = {level, level + RECTIFIED}.intersection(self._out_features)
+        if read and x.device.type == "cpu":  # kernels leave rows: RoIAlign would copy, convolutions be slower
             x = x.contiguous()
-        if level + RECTIFIED not in self._out_features:
-            return {level: x}
-        valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
-        rectified = F.relu(self.get_submodule(f"{level}_norm")(x, valid))
-        return {level: x, level + RECTIFIED: rectified if valid is None else rectified * valid}
+        features = {level: x}
+        if level + RECTIFIED in read:
+            valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
+            rectified = F.relu(self.get_submodule(f"{level}_norm")(x, valid))
+            features[level + RECTIFIED] = rectified if valid is None else rectified * valid
+        return {name: features[name] for name in read}
 
     def _warn(self) -> None:
         """Says once that the training does not pay for the computation."""

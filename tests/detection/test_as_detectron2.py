@@ -1,6 +1,7 @@
 """Where our detector stands in the place of Detectron2's, it does what users of Detectron2 expect of it."""
 
 import logging
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,18 @@ def test_a_backbone_has_the_blocks_and_norms_that_its_features_need(features, bl
     assert {name for name in norms if not isinstance(backbone.get_submodule(name), FrozenBatchNorm2d)} == read
     backbone.freeze(blocks + 1)
     assert not [name for name, p in backbone.named_parameters() if p.requires_grad and ".halting." not in name]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_feature_that_nothing_reads_is_not_kept(execution):
+    spec = ResNetV2Spec(units=(1, 2, 1, 2), base_channels=8)
+    backbone = SACTBackbone(spec=spec, out_features=["res5"], execution=execution).eval()
+    made, kept = [], []
+    backbone.block1.register_forward_hook(lambda module, inputs, outputs: made.append(weakref.ref(outputs[0])))
+    backbone.block3.register_forward_pre_hook(lambda module, inputs: kept.append(made[0]() is not None))
+    assert backbone(torch.rand(1, 3, 64, 64))["res5"].is_contiguous()
+    assert kept == [False]
 
 
 def test_a_rectified_feature_is_the_next_blocks_first_pre_activation():
