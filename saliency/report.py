@@ -8,6 +8,7 @@ from typing import Any, Iterable, Sequence
 import numpy as np
 
 from sact_det.base.files import write_json, write_text
+from sact_det.base.markdown import markdown_table
 from saliency.evaluation import CENTER, Evaluation, Intervals
 from saliency.intervals import Interval
 from saliency.postprocess import PostProcessing
@@ -99,7 +100,7 @@ def markdown(evaluation: Evaluation, title: str) -> str:
         f"{title}: {len(evaluation.indices)} images;{tuning if evaluation.models else ''} "
         f"{len(evaluation.dataset.skipped)} left out. In brackets 95% bootstrap intervals over images.",
         "",
-        *_markdown_table(
+        markdown_table(
             ["model", "map", "sigma", "multiplier"]
             + [f"{METRICS[main].title}", "minus centre"]
             + [METRICS[name].title for name in names[1:]],
@@ -116,7 +117,7 @@ def markdown(evaluation: Evaluation, title: str) -> str:
             for number, row in enumerate(evaluation.rows)
         ]
         counts = ["", "images", *(str(len(images)) for images in evaluation.categories.values())]
-        lines += ["", f"{METRICS[main].title} by category:", "", *_markdown_table(heads, [counts, *cells])]
+        lines += ["", f"{METRICS[main].title} by category:", "", markdown_table(heads, [counts, *cells])]
     return "\n".join(lines)
 
 
@@ -147,12 +148,6 @@ def _range(values: Iterable[float]) -> str:
     """One value, or from the least to the greatest."""
     known = sorted(set(values))
     return "-" if not known else f"{known[0]:.4g}" if len(known) == 1 else f"{known[0]:.4g} to {known[-1]:.4g}"
-
-
-def _markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in (heads, *rows)]
-    lines = [f"| {' | '.join(row)} |" for row in escaped]
-    return [lines[0], f"|{'---|' * len(heads)}", *lines[1:]]
 
 
 def _table_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:

@@ -27,7 +27,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import check_input, writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
-from sact_det.classification.evaluator import accuracy_row
+from sact_det.classification.evaluator import accuracy_table
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.pictures.figures import save_png
 from sact_det.tasks import load_config
@@ -92,8 +92,7 @@ def write_results(output: Path, results: Sequence[dict[str, Any]]) -> str:
     """Writes json, table and plot; returns the table."""
     content = {"dataset": results[0]["dataset"], "pairs": results}
     write_json(output / "results.json", content)
-    rows = [accuracy_row(result["model"], result["size"], result["summary"]).splitlines() for result in results]
-    table = "\n".join([*rows[0], *(row for _, _, row in rows[1:])])
+    table = accuracy_table((result["model"], result["size"], result["summary"]) for result in results)
     write_text(output / "table.md", table + "\n")
     save_png(draw_sweep(content), output / "sweep.png")
     return table

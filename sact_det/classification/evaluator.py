@@ -1,10 +1,11 @@
 """Accuracy and what it took, over a data set."""
 
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 import numpy as np
 from typing_extensions import override
 
+from sact_det.base.markdown import markdown_table
 from sact_det.engine.evaluator import RowEvaluator, mean_and_std, means_by_block, ponder_row
 
 TOP = 5
@@ -53,22 +54,19 @@ class ClassificationEvaluator(RowEvaluator):
         return {**summary, **means_by_block(rows), "images": len(rows)}
 
 
-def accuracy_row(name: str, size: int, summary: dict[str, float]) -> str:
-    """The results of one network at one resolution as a table, in text.
+def accuracy_table(results: Iterable[tuple[str, int, dict[str, float]]]) -> str:
+    """Accuracy against FLOPs as a table in Markdown.
 
     Args:
-        name: of the network.
-        size: of the square images, in pixels.
-        summary: of `ClassificationEvaluator.summarize`.
+        results: for every line the name of the network, the side of the square images in pixels, and the evaluator's
+            summary (`ClassificationEvaluator.summarize`).
     """
-    units = ", ".join(f"{value:.2f}" for key, value in summary.items() if key.endswith("_units"))
-    header = (
-        "| network | image size | accuracy | recall@5 | FLOPs | FLOPs (%) | units per block | images |\n"
-        "|---|---|---|---|---|---|---|---|"
-    )
-    flops = f"{summary['flops']:.4g} ± {summary['flops_std']:.3g}"
-    percent = f"{summary['flops_percent']:.1f} ± {summary['flops_percent_std']:.1f}"
-    return (
-        f"{header}\n| {name} | {size} | {summary['accuracy']:.4f} | {summary['recall_at_5']:.4f} | {flops} | {percent} "
-        f"| {units} | {summary['images']:.0f} |"
-    )
+    heads = ("network", "image size", "accuracy", "recall@5", "FLOPs", "FLOPs (%)", "units per block", "images")
+    rows = []
+    for name, size, summary in results:
+        units = ", ".join(f"{value:.2f}" for key, value in summary.items() if key.endswith("_units"))
+        quality = (f"{summary[key]:.4f}" for key in ("accuracy", "recall_at_5"))
+        flops = f"{summary['flops']:.4g} ± {summary['flops_std']:.3g}"
+        percent = f"{summary['flops_percent']:.1f} ± {summary['flops_percent_std']:.1f}"
+        rows.append((name, size, *quality, flops, percent, units, f"{summary['images']:.0f}"))
+    return markdown_table(heads, rows)

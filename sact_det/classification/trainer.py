@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from sact_det.classification import loader
 from sact_det.classification.checkpoint import ClassifierCheckpointer
-from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row
+from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_table
 from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
 from sact_det.engine.reference import Reference
 from sact_det.engine.trainer import Trainer, network_title
@@ -36,4 +36,4 @@ class ClassificationTrainer(Trainer):
     @override
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
         name = network_title(cfg, len(cfg.MODEL.SACT.UNITS))
-        return accuracy_row(name, cfg.INPUT.CLASSIFICATION.SIZE_TEST, results["classification"])
+        return accuracy_table([(name, cfg.INPUT.CLASSIFICATION.SIZE_TEST, results["classification"])])

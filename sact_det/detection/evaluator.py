@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from typing_extensions import override
 
+from sact_det.base.markdown import markdown_table
 from sact_det.engine.evaluator import RowEvaluator, mean_and_std, means_by_block, ponder_row
 from sact_det.engine.reference import Reference
 from sact_det.rule.ponder import PonderRecord
@@ -88,7 +89,7 @@ def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:
         results: of COCOEvaluator and PonderEvaluator together.
     """
     ponder, boxes = results["ponder"], results.get("bbox", {})
-    header = "| feature extractor | FLOPs (%) | mAP @ [.5, .95] (%) | AP50 (%) | images |\n|---|---|---|---|---|"
+    heads = ("feature extractor", "FLOPs (%)", "mAP @ [.5, .95] (%)", "AP50 (%)", "images")
     flops = f"{ponder['flops_percent']:.1f} ± {ponder['flops_percent_std']:.1f}"
     ap, ap50 = (f"{boxes[key]:.2f}" if key in boxes else "-" for key in ("AP", "AP50"))
-    return f"{header}\n| {name} | {flops} | {ap} | {ap50} | {ponder['images']:.0f} |"
+    return markdown_table(heads, [(name, flops, ap, ap50, f"{ponder['images']:.0f}")])

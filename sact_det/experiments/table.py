@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple, Sequence
 
 from sact_det.base.errors import InputError
+from sact_det.base.markdown import markdown_table
 from sact_det.experiments.runs import mean_and_deviation
 from sact_det.pictures.canvas import printable
 
@@ -63,20 +64,13 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a line per row, mean ± sample deviation over its runs, units per block, runs and images."""
     columns = columns_of(rows)
     heads = ["network", *(column.title for column in columns), "units per block", "steps", "seeds", "images"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    rows_of_cells = []
     for row in rows:
-        cells = [_cell(*mean_and_deviation(values(row, column)), column.digits) for column in columns]
-        counts = row["runs"][0]["results"][columns[-1].evaluator]
-        lines.append(
-            f"| {_escaped(row['name'])} | {' | '.join(cells)} | {_units(row, columns[-1].evaluator)} "
-            f"| {row['runs'][0]['steps']} | {len(row['runs'])} | {counts['images']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
-def _escaped(name: str) -> str:
-    """A name as the text of one cell."""
-    return printable(name).replace("|", "\\|")
+        runs, cells = row["runs"], (_cell(*mean_and_deviation(values(row, one)), one.digits) for one in columns)
+        images = runs[0]["results"][columns[-1].evaluator]["images"]
+        units = _units(row, columns[-1].evaluator)
+        rows_of_cells.append([printable(row["name"]), *cells, units, runs[0]["steps"], len(runs), f"{images:.0f}"])
+    return markdown_table(heads, rows_of_cells)
 
 
 def _cell(mean: float, deviation: float, digits: int) -> str:

@@ -13,7 +13,7 @@ from small_networks import enliven
 from tiny_classifier import config
 
 from sact_det import build_classifier
-from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_row
+from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_table
 from sact_det.classification.loader import build_test_loader
 from sact_det.engine.reference import Reference
 
@@ -113,7 +113,7 @@ def test_no_predictions_are_no_results(tmp_path):
 
 def test_the_table_has_a_row_with_accuracy_and_flops():
     summary = {**ClassificationEvaluator.summarize([row(3, [3], 82_000_000), row(3, [1], 84_000_000)])}
-    header, line, cells = accuracy_row("SACT (5, 5, 5), tau 0.01", 32, summary).splitlines()
+    header, line, cells = accuracy_table([("SACT (5, 5, 5), tau 0.01", 32, summary)]).splitlines()
     assert header == "| network | image size | accuracy | recall@5 | FLOPs | FLOPs (%) | units per block | images |"
     assert re.fullmatch(r"\|(---\|){8}", line)
     assert cells == "| SACT (5, 5, 5), tau 0.01 | 32 | 0.5000 | 0.5000 | 8.3e+07 ± 1e+06 | 50.0 ± 0.0 | 1.00 | 2 |"
