@@ -1,6 +1,6 @@
 """Networks small enough to check by hand, with weights that make different positions halt at different units."""
 
-from sact_det.benchmark.lively import enliven
-from sact_det.benchmark.lively import noise as images
+from sact_det.benchmark.random_networks import noise as images
+from sact_det.benchmark.random_networks import randomize
 
-__all__ = ["enliven", "images"]
+__all__ = ["images", "randomize"]

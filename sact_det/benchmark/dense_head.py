@@ -29,7 +29,7 @@ HEADS: dict[str, Maker] = {
 
 
 class DenseHead(nn.Module):
-    """Block 4 as a plain one.
+    """Block 4 of a box head as a plain one.
 
     Which of HEADS is fastest depends on the regions; the first call with regions of a shape finds out.
 

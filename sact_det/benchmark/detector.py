@@ -41,11 +41,11 @@ class DenseBackbone(Backbone):
 
 
 class TimedDetector:
-    """A detector that says how long the stretches of its inference take.
+    """A detector that measures how long the parts of its inference take.
 
     Args:
         model: whose proposal generator and box head are watched.
-        device: waited for at the end of every stretch.
+        device: waited for at the end of every part.
     """
 
     def __init__(self, model: SACTGeneralizedRCNN, device: torch.device):
@@ -81,10 +81,10 @@ def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead)
     return detector
 
 
-def steer(
+def set_up(
     detector: SACTGeneralizedRCNN, part: AdaptivePart, execution: str, depths: Optional[Sequence[Tensor]]
 ) -> None:
-    """Sets the execution of extractor and box head, and prescribes the extractor's masks, or does not."""
+    """Sets the execution of extractor and box head, and prescribes the extractor's masks; None leaves them its own."""
     part.set_execution(execution)
     part.prescribe(depths)
     set_execution(detector.roi_heads, execution)
@@ -99,7 +99,7 @@ def measure_detector(
 ) -> Table:
     """Inference of a detector beside detectors whose extractor is a rival and whose box head is plain.
 
-    FLOPs and their ratios are the extractor's. The rivals are spared the account of FLOPs and the postprocessing.
+    FLOPs and their ratios are the extractor's. The rivals neither count FLOPs nor postprocess.
 
     Args:
         title: of the table.
@@ -107,7 +107,7 @@ def measure_detector(
         images: [3, H, W] of one size, in [0, 255]. A run takes them one after the other.
         ratios: FLOP ratios to prescribe masks for (those of the first image serve all); None: the masks of the
             extractor's own branches.
-        setting: see there.
+        setting: device, precision, rounds and who takes part.
 
     Raises:
         InputError: a FLOP ratio is out of reach, or the detector's halting cannot be prescribed.
@@ -125,23 +125,23 @@ def measure_detector(
         dense_flops = sum(part.dense_flops(x.shape) for x in inputs)
         laps: dict[str, list[dict[str, float]]] = {}
 
-        def candidate(name: str, timed: TimedDetector, prepare: Callable[[], None], own: bool) -> Candidate:
+        def candidate(name: str, timed: TimedDetector, own: bool, **prepare: Callable[[], None]) -> Candidate:
             laps[name] = []
-            return Candidate(name, lambda _: laps[name].append(timed.run(images, setting, own)), prepare)
+            return Candidate(name, lambda _: laps[name].append(timed.run(images, setting, own)), **prepare)
 
         candidates = []
         head = DenseHead(detector.roi_heads.res5, setting)
         for rival in rivals:
             plain = TimedDetector(rival_detector(detector, rival, head), setting.device)
             plain.run(images, setting, False)  # the box head finds out what is fastest
-            candidates.append(candidate(rival.name, plain, _nothing, False))
+            candidates.append(candidate(rival.name, plain, False))
         timed = TimedDetector(detector, setting.device)
         for ratio, depths in masks.items():
-            steer(detector, part, "dense", depths)
+            set_up(detector, part, "dense", depths)
             reference = [detector.backbone(x)["res4"] for x in inputs]
             for execution in setting.executions:
                 name = f"SACT, {execution}" if ratio is None else f"SACT {ratio:g}, {execution}"
-                prepare = partial(steer, detector, part, execution, depths)
+                prepare = partial(set_up, detector, part, execution, depths)
                 prepare()
                 with setting.autocast(), ledger.open() as spent:
                     features = [detector.backbone(x)["res4"] for x in inputs]
@@ -150,7 +150,7 @@ def measure_detector(
                     raise Disagreement(f"{name}: features are off by {difference:.1e} of the largest one")
                 flop_ratio = sum(int(record.flops.sum()) for record in spent["backbone"]) / dense_flops
                 entries.append(Entry(name, False, flop_ratio, difference, ratio, execution))
-                candidates.append(candidate(name, timed, prepare, True))
+                candidates.append(candidate(name, timed, True, prepare=prepare))
         times = setting.times(candidates, title)
     entries = [_with_parts(entry, laps, setting) for entry in entries]
     return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs), head.remarks)
@@ -159,7 +159,3 @@ def measure_detector(
 def _with_parts(entry: Entry, laps: dict[str, list[dict[str, float]]], setting: Setting) -> Entry:
     rounds = laps[entry.name][-setting.rounds :]  # the warm-up stands before them
     return replace(entry, parts={part: [lap[part] for lap in rounds] for part in PARTS})
-
-
-def _nothing() -> None:
-    pass

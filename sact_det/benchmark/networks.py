@@ -1,4 +1,4 @@
-"""What is timed: a stretch of an adaptive network, and the same units as a plain one."""
+"""What is timed: consecutive blocks of an adaptive network, and the same units as a plain one."""
 
 import copy
 import math
@@ -12,13 +12,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sact_det.benchmark.masks import PrescribedBlock, depths_for_ratio, prescribed_flops, smooth_fields
 from sact_det.execution import Executable, set_execution
 from sact_det.network.block import AdaptiveBlock
-from sact_det.network.resnet_v2 import BottleneckUnit, Stem
+from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS, BottleneckUnit, Stem
 from sact_det.network.spec import NetworkSpec
 from sact_det.network.unit import ResidualUnit
 from sact_det.rule.padding import strided_size
 from sact_det.rule.ponder import BlockPonder
-
-EXTRACTOR_BLOCKS = (1, 2, 3)
 
 
 class AdaptivePart(Executable, nn.Module):
@@ -39,7 +37,7 @@ class AdaptivePart(Executable, nn.Module):
         self.blocks = nn.ModuleList([PrescribedBlock(block) for block in blocks])  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[BlockPonder]]:
-        """x: [N, C, H, W], images or a feature map. Returns the features and each block's account."""
+        """x: [N, C, H, W], images or a feature map. Returns the features and each block's record."""
         x = x if self.stem is None else self.stem(x)
         ponders = []
         for block in self.blocks:
@@ -55,7 +53,7 @@ class AdaptivePart(Executable, nn.Module):
         return sizes
 
     def stem_flops(self, shape: Sequence[int]) -> int:
-        """Of the root convolution, if there is a stem, for an input of that shape."""
+        """FLOPs of the root convolution, if there is a stem, for an input of that shape."""
         if self.stem is None:
             return 0
         batch, _, height, width = shape
@@ -110,7 +108,7 @@ class AdaptivePart(Executable, nn.Module):
 
 
 class DensePart(nn.Module):
-    """The units of a network one after the other: no halting, no account.
+    """The units of a network one after the other: nothing halts, nothing is recorded.
 
     Args:
         units: copied without their halting branches.
@@ -129,7 +127,7 @@ class DensePart(nn.Module):
             unit.halting = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [N, C, H, W] -> features."""
+        """x: [N, C, H, W], images or a feature map -> features [N, D, h, w]."""
         if self.stem is not None:
             x = self.stem(x)
         for unit in self.units:
@@ -138,11 +136,11 @@ class DensePart(nn.Module):
 
 
 def dense_part(part: AdaptivePart) -> DensePart:
-    """The plain network of the same weights."""
+    """The plain network with the weights of an adaptive one, copied."""
     return DensePart([unit for block in part.blocks for unit in block.units], part.stem)
 
 
-class _Nothing(nn.Module):
+class _FoldedNorm(nn.Module):
     """In the place of a norm that has been folded into the convolution before it."""
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
@@ -159,7 +157,7 @@ def folded(part: DensePart) -> DensePart:
         assert isinstance(unit, BottleneckUnit)
         for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
             setattr(unit, conv, fuse_conv_bn_eval(getattr(unit, conv), getattr(unit, norm)))
-            setattr(unit, norm, _Nothing())
+            setattr(unit, norm, _FoldedNorm())
     return part
 
 
@@ -179,11 +177,11 @@ class PartSettings:
 
     @property
     def stride(self) -> int:
-        """Of the part's input."""
+        """The stride of the part's input: 1 for images."""
         return Stem.stride * 2 ** max(self.block - 2, 0) if self.block else 1
 
     def build(self) -> AdaptivePart:
-        """In evaluation mode."""
+        """Builds the part, in evaluation mode, on the CPU; weights depend on the seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             if self.block:
@@ -193,7 +191,7 @@ class PartSettings:
             return AdaptivePart([self.spec.build_block(index) for index in EXTRACTOR_BLOCKS], stem).eval()
 
     def input_shape(self, batch: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Of the part's input for images of `size`."""
+        """The shape [N, C, H, W] of the part's input for a `batch` of images of `size` (height, width)."""
         if self.block == 0:
             return batch, 3, *size
         return batch, self.spec.out_channels(self.block - 1), *strided_size(size, self.stride)

@@ -22,7 +22,7 @@ from sact_det.rule.flops import active_positions
 def measure_unit(
     title: str, settings: PartSettings, size: tuple[int, int], batch: int, shares: Sequence[float], setting: Setting
 ) -> Table:
-    """The second unit of a block: residual, halting score, share in the output.
+    """Times the second unit of a block: its residual, its halting score, its share in the output.
 
     What comes before, the first unit and the change to another execution, is not timed.
 
@@ -32,7 +32,7 @@ def measure_unit(
         size: of the images, in pixels.
         batch: N.
         shares: of the positions that are active.
-        setting: see there.
+        setting: device, precision, rounds and who takes part.
 
     Raises:
         Disagreement: an execution computes something else than the masked dense one.
@@ -102,7 +102,7 @@ def _evaluate(part: AdaptivePart, run: Run, active: Tensor, setting: Setting) ->
 
 
 def _evaluated(part: AdaptivePart, x: Tensor, active: Tensor, execution: str, setting: Setting) -> Tensor:
-    """The block's output if it ended here."""
+    """The block's output [N, D, h, w] if it ended behind this unit."""
     run = _start(part, x, active, execution, setting)
     _evaluate(part, run, active, setting)
     return run.result()

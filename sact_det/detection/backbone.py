@@ -25,7 +25,6 @@ from sact_det.rule.ponder import PonderRecord
 
 RECTIFIED = "_relu"
 FEATURES = ("res4", "res4" + RECTIFIED)  # of Faster R-CNN C4
-EXTRACTOR_BLOCKS = (1, 2, 3)  # of them
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluators
 
 from sact_det.detection import loader
-from sact_det.detection.backbone import EXTRACTOR_BLOCKS
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
 from sact_det.engine.reference import Reference
 from sact_det.engine.trainer import Trainer, network_title
+from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS
 
 
 class DetectionTrainer(Trainer):

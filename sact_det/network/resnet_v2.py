@@ -28,6 +28,7 @@ from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, stri
 
 ROOT_CHANNELS = 64
 EXPANSION = 4
+EXTRACTOR_BLOCKS = (1, 2, 3)  # of a detector, whose block 4 is in its box head
 UNITS_BY_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 
 

@@ -8,7 +8,7 @@ from typing import Callable
 
 import pytest
 import torch
-from small_networks import enliven
+from small_networks import randomize
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -38,7 +38,7 @@ class Numbers(nn.Module):
         super().__init__()
         units = (1, 3, 2) if family == "cifar" else (1, 3, 1, 2)
         self.model = build_classifier(units, halting=halting, num_classes=5, base_channels=4, tile=tile, family=family)
-        enliven(self.model, photographs(), halting_bias=HALTS_EARLY)
+        randomize(self.model, photographs(), halting_bias=HALTS_EARLY)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """x: [N, 3, H, W]."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import enliven, images
+from small_networks import images, randomize
 
 from sact_det import build_classifier
 from sact_det.classification.model import Classifier
@@ -28,7 +28,7 @@ def test_any_image_size_will_do(halting: str, height: int, width: int):
 @pytest.mark.parametrize("halting", RULES)
 def test_logits_are_a_convolution_of_the_mean_of_the_last_block(halting: str):
     x = images(3, 61, 90)
-    model = enliven(build_classifier(UNITS, halting=halting, num_classes=7, base_channels=4), x)
+    model = randomize(build_classifier(UNITS, halting=halting, num_classes=7, base_channels=4), x)
     features = model.stem(x)
     for name in model.block_names:
         features, _ = model.get_submodule(name)(features)
@@ -39,7 +39,7 @@ def test_logits_are_a_convolution_of_the_mean_of_the_last_block(halting: str):
 @pytest.mark.parametrize("halting", RULES)
 def test_images_of_a_batch_do_not_see_each_other_in_evaluation(halting: str):
     x = images(3, 61, 90)
-    model = enliven(build_classifier(UNITS, halting=halting, num_classes=7, base_channels=4), x)
+    model = randomize(build_classifier(UNITS, halting=halting, num_classes=7, base_channels=4), x)
     alone = torch.cat([model(image[None]).logits for image in x])
     torch.testing.assert_close(model(x).logits, alone, atol=1e-4, rtol=1e-4)
 

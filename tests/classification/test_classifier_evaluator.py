@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from labelled_folders import write_class_folders
-from small_networks import enliven
+from small_networks import randomize
 from tiny_classifier import config
 
 from sact_det import build_classifier
@@ -33,7 +33,7 @@ def evaluated(request, tmp_path_factory):
     x = torch.stack([item["image"] for batch in batches for item in batch]) / 127.5 - 1
     spec = model.spec
     twin = build_classifier(spec.units, num_classes=4, base_channels=spec.base_channels, family=spec.family)
-    model.load_state_dict(enliven(twin, x).state_dict())
+    model.load_state_dict(randomize(twin, x).state_dict())
     evaluator = ClassificationEvaluator(model.reference, output_dir=str(root / "out"))
     pairs = []
     with torch.no_grad():

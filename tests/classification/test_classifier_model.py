@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from labelled_folders import noise_image
-from small_networks import enliven
+from small_networks import randomize
 from tiny_classifier import CONFIGS, config
 
 from sact_det import build_classifier
@@ -94,7 +94,7 @@ def test_outputs_are_the_classifiers_image_by_image(family):
     model = make_model(family=family)
     inputs = batch(48)
     x = torch.stack([item["image"] for item in inputs]) / 127.5 - 1
-    other = enliven(twin(model), x)
+    other = randomize(twin(model), x)
     model.load_state_dict(other.state_dict())
     with torch.no_grad():
         expected, outputs = other(x), model.eval()(inputs)

@@ -14,8 +14,8 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from feature_extraction import extract
-from lively_detector import write_lively_detector
 from PIL import Image
+from random_detector import write_random_detector
 
 from sact_det.base.errors import InputError
 from sact_det.detection.backbone import SACTBackbone, is_read
@@ -31,7 +31,7 @@ TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    return write_lively_detector(tmp_path_factory.mktemp("weights") / "detector.pth", TINY)
+    return write_random_detector(tmp_path_factory.mktemp("weights") / "detector.pth", TINY)
 
 
 def photograph() -> np.ndarray:

@@ -9,7 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, ImageList, Instances
 from feature_extraction import extract
-from lively_detector import write_lively_detector
+from random_detector import write_random_detector
 from torch import Tensor, nn
 
 from sact_det.execution import EXECUTIONS
@@ -24,7 +24,7 @@ CONFIG = Path(__file__).parents[2] / "configs/tests/tiny.yaml"
 @torch.no_grad()
 @pytest.mark.parametrize("execution", ["perforated", "auto"])
 def test_detections_are_the_same_for_images_of_different_size(tmp_path: Path, execution: str):
-    weights = write_lively_detector(tmp_path / "lively.pth", str(CONFIG))
+    weights = write_random_detector(tmp_path / "weights.pth", str(CONFIG))
     generator = torch.Generator().manual_seed(1)
     sizes = [(61, 90), (48, 57)]
     images = [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
@@ -97,7 +97,7 @@ def test_a_trace_of_the_extractor_on_an_empty_image_holds_for_photographs(tmp_pa
     for image, (height, width) in zip(photographs, sizes or []):
         image[:, height:], image[:, :, width:] = 0, 0
     model = build_model(load_config(str(CONFIG), ["MODEL.SACT.EXECUTION", execution])).eval()
-    DetectionCheckpointer(model).load(write_lively_detector(tmp_path / "lively.pth", str(CONFIG)))
+    DetectionCheckpointer(model).load(write_random_detector(tmp_path / "weights.pth", str(CONFIG)))
     for module in model.backbone.modules():
         if isinstance(module, SpatialHalting):  # so that an empty image needs one unit and a photograph more
             module.local_conv.bias.fill_(4.7)

@@ -7,7 +7,7 @@ from typing import Callable, Optional
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor, nn
 
 from sact_det import build_classifier
@@ -32,7 +32,7 @@ pytestmark = [
 
 def block_of(halting: str = "sact", execution: str = "auto", frozen: bool = True, **fields: object) -> AdaptiveBlock:
     block = ResNetV2Spec(units=(3, 4), base_channels=4, halting=halting, **fields).build_block(2)
-    enliven(block, images(2, 12, 12, CHANNELS), halting_bias=-1.0)
+    randomize(block, images(2, 12, 12, CHANNELS), halting_bias=-1.0)
     if frozen:
         freeze_norms(block)
     set_execution(block, execution)
@@ -285,7 +285,7 @@ def test_the_default_type_and_device_change_no_bit(default, execution: str, halt
     spec = ResNetV2Spec((1, 3), 4, halting, "FrozenBN", "MovingBN", tile=tile)
     x = images(2, 12, 9, CHANNELS)
     block = spec.build_block(2)
-    enliven(block, x, halting_bias=-1.0)
+    randomize(block, x, halting_bias=-1.0)
     set_execution(block, execution)
     for sizes in (None, [(12, 9), (5, 7)]):
         one, other = (copy.deepcopy(block).train(training) for _ in range(2))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 
 from sact_det.execution import plan, set_execution
 from sact_det.execution.cuda import measured
@@ -67,7 +67,7 @@ def test_a_broken_table_means_dense_and_is_named_once(content, caplog):
 @torch.no_grad()
 def test_auto_is_dense_on_a_gpu_that_nobody_measured_and_waits_for_nothing(monkeypatch):
     block = ResNetV2Spec(units=(1, 3), base_channels=4, halting="sact").build_block(2)
-    block = enliven(block, images(2, 8, 8, 16))
+    block = randomize(block, images(2, 8, 8, 16))
     set_execution(block, "auto")
     # A tensor that says it is on a GPU, with a shape and a type and nothing else: asked for a value it fails.
     x = SimpleNamespace(shape=(2, 16, 8, 8), is_cuda=True, device=CARD, dtype=torch.bfloat16, __len__=lambda: 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 
 from sact_det.execution import set_execution
@@ -35,7 +35,7 @@ def block_of(family: str, halting: str) -> AdaptiveBlock:
     """Images halt as a whole: the global branch has the last word. What learns statistics are halting branches."""
     spec = SPECS[family](units=(1, UNITS), base_channels=4, halting=halting, norm="FrozenBN", halting_norm="MovingBN")
     block = spec.build_block(2)
-    enliven(block, pool(block), halting_bias=-2.0)
+    randomize(block, pool(block), halting_bias=-2.0)
     with torch.no_grad():
         for branch in (unit.halting for unit in block.units[:-1]):
             branch.global_conv.weight.mul_(8)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lively_detector import write_lively_detector
-from small_networks import enliven, images
+from random_detector import write_random_detector
+from small_networks import images, randomize
 from torch import nn
 
 from sact_det import build_classifier
@@ -24,7 +24,7 @@ GONE = "weights that release_weights let go of are needed"
 
 def classifier(halting="sact", execution="auto", **fields):
     fields = {"units": (2, 3, 2, 2), "base_channels": 8, "num_classes": 5, **fields}
-    model = enliven(build_classifier(halting=halting, **fields), images(4, 64, 64), halting_bias=-1.0)
+    model = randomize(build_classifier(halting=halting, **fields), images(4, 64, 64), halting_bias=-1.0)
     model.set_execution(execution)
     return model
 
@@ -57,7 +57,7 @@ def test_nothing_of_stem_and_units_is_left_in_memory():
 
 
 def test_a_detector_is_released_with_its_box_head(tmp_path):
-    weights = write_lively_detector(tmp_path / "detector.pth", TINY)
+    weights = write_random_detector(tmp_path / "detector.pth", TINY)
     predictor = Predictor(load_config(TINY, ["MODEL.WEIGHTS", weights, "MODEL.SACT.EXECUTION", "auto"]))
     image = (images(1, 90, 120).permute(0, 2, 3, 1)[0] * 40 + 128).clamp(0, 255).byte().numpy()
     before = predictor(image)

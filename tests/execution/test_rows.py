@@ -5,7 +5,7 @@ from typing import Optional
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 
 from sact_det.execution import set_execution
@@ -30,7 +30,7 @@ pytestmark = [
 def block_of(halting: str = "sact", index: int = 2, base_channels: int = 4, **fields: object) -> AdaptiveBlock:
     spec = ResNetV2Spec(units=(UNITS, UNITS), base_channels=base_channels, halting=halting, **fields)
     block = spec.build_block(index)
-    return enliven(block, inputs(block, 4, 24, 24), halting_bias=-1.0).eval()
+    return randomize(block, inputs(block, 4, 24, 24), halting_bias=-1.0).eval()
 
 
 def inputs(block: AdaptiveBlock, number: int, height: int, width: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 
 from sact_det.execution import set_execution
@@ -41,7 +41,7 @@ def pretend_that_pytorch_is_no_faster(monkeypatch):
 
 def block_of(halting: str = "sact", index: int = 2, base_channels: int = 16) -> AdaptiveBlock:
     block = ResNetV2Spec(units=(UNITS, UNITS), base_channels=base_channels, halting=halting).build_block(index)
-    block = enliven(block, inputs(block, 4, 24, 24), halting_bias=-1.0).eval()
+    block = randomize(block, inputs(block, 4, 24, 24), halting_bias=-1.0).eval()
     set_execution(block, "perforated")
     return block
 

@@ -7,7 +7,7 @@ from typing import Optional
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -35,7 +35,7 @@ def block_of(family: str, halting: str = "sact", **fields: object) -> AdaptiveBl
     """Block 2 of a small network, so that its first unit has a stride."""
     spec_class = {"imagenet": ResNetV2Spec, "cifar": ResNetCifarSpec}[family]
     spec = spec_class(units=(1, UNITS), base_channels=4, halting=halting, **fields)
-    return enliven(spec.build_block(2), inputs(4, 24, 24, CHANNELS[family]), halting_bias=-1.0)
+    return randomize(spec.build_block(2), inputs(4, 24, 24, CHANNELS[family]), halting_bias=-1.0)
 
 
 def inputs(number: int, height: int, width: int, channels: int) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 
 from sact_det.execution import set_execution
@@ -34,7 +34,7 @@ def threads_are_as_before():
 @pytest.fixture(scope="module")
 def block() -> AdaptiveBlock:
     block = ResNetV2Spec(units=(1, 4), base_channels=96).build_block(2)
-    freeze_norms(enliven(block, inputs(), halting_bias=-1.0))
+    freeze_norms(randomize(block, inputs(), halting_bias=-1.0))
     return block.eval()
 
 

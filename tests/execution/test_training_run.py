@@ -6,7 +6,7 @@ from typing import Callable, Optional
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -44,7 +44,7 @@ def rows_that_nothing_fills_are_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 def block_of(index: int = 2, base_channels: int = 4, halting_norm: str = "FrozenBN", **fields: object) -> AdaptiveBlock:
     spec = ResNetV2Spec(units=(UNITS, UNITS), base_channels=base_channels, halting="sact", **fields)
     block = spec.build_block(index)
-    block = enliven(block, inputs(block, 4, 24, 24), halting_bias=-1.0)
+    block = randomize(block, inputs(block, 4, 24, 24), halting_bias=-1.0)
     if halting_norm == "FrozenBN":
         freeze_norms(block)
         return block.train()
@@ -349,7 +349,7 @@ def test_what_needs_pytorch_goes_to_pytorch():
     assert "float32" in why_not_training(block, x.double())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert "float32" in why_not_training(block, x)
-    learning = enliven(ResNetV2Spec(units=(1, UNITS), base_channels=4, halting="sact").build_block(2), x).eval()
+    learning = randomize(ResNetV2Spec(units=(1, UNITS), base_channels=4, halting="sact").build_block(2), x).eval()
     assert "norms that learn" in why_not_training(learning, x)  # gradients of their scale and shift
     set_execution(learning, "perforated")
     few = torch.zeros(1, 6, 6, dtype=torch.bool)

@@ -12,7 +12,7 @@ from typing import Optional
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from test_run import PATTERNS, UNITS, block_of, inputs, shrinking_masks
 from torch import Tensor
 
@@ -168,7 +168,7 @@ def test_whole_networks_give_the_same_as_dense(
 ):
     """With TF32, too: the interpreter multiplies float32 then, a GPU rounds."""
     model = build_classifier(units=(2, 2, 3, 2), halting="sact", num_classes=7, base_channels=4)
-    model = enliven(model, images(4, 40, 40), halting_bias=-1.0).to(DEVICE)
+    model = randomize(model, images(4, 40, 40), halting_bias=-1.0).to(DEVICE)
     x = images(2, 23, 20, seed=1).to(DEVICE)
     dense = model(x)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
@@ -391,7 +391,7 @@ def test_large_maps_are_evaluated_without_waiting_for_the_gpu(
     monkeypatch: pytest.MonkeyPatch, tf32: bool, tolerance: float
 ):
     spec = ResNetV2Spec(units=(1, 1, UNITS), base_channels=32, halting="sact")
-    block = enliven(spec.build_block(3), inputs(2, 16, 16, 256), halting_bias=-1.0).to(DEVICE)
+    block = randomize(spec.build_block(3), inputs(2, 16, 16, 256), halting_bias=-1.0).to(DEVICE)
     size = (4, 38, 50)
     x = inputs(size[0], 2 * size[1], 2 * size[2], 256).to(DEVICE)
     (_, first), *rest = masks_and_weights("random", size)

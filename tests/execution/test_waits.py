@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 
 from sact_det import build_classifier
 from sact_det.base.transfer import to_device
@@ -41,7 +41,7 @@ def test_small_tensors_are_made_without_a_wait():
 @pytest.mark.parametrize("halting", ["sact", "none"])
 def test_inference_under_the_kernels_reads_nothing(halting, monkeypatch):
     model = build_classifier(units=(1, 3, 3), base_channels=4, num_classes=5, halting=halting)
-    model = enliven(model, images(2, 40, 40), halting_bias=-1.0)
+    model = randomize(model, images(2, 40, 40), halting_bias=-1.0)
     monkeypatch.setitem(PLANS, "perforated", TritonPlan)
     model.set_execution("perforated")
     x = images(2, 40, 40, seed=1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from literal_algorithms import algorithm_1, algorithm_2
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor, nn
 
 from sact_det.execution import EXECUTIONS, set_execution
@@ -24,7 +24,7 @@ SEEDS = range(3)
 def build(halting: str, seed: int = 0, halting_bias: float = 0.0, num_units: int = UNITS, **spec) -> AdaptiveBlock:
     """Block 2 (64 -> 128 channels, stride 2) of a small network, in evaluation mode."""
     block = ResNetV2Spec((1, num_units), base_channels=16, halting=halting, **spec).build_block(2)
-    return enliven(block, images(4, 11, 14, IN_CHANNELS, seed), seed, halting_bias)
+    return randomize(block, images(4, 11, 14, IN_CHANNELS, seed), seed, halting_bias)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_training_in_doubles_is_training(x: Tensor, halting: str, norms: str, si
     """Against float32, and between the executions, which agree to the last bits of float64."""
     norm, halting_norm = norms.split(", ")
     block = ResNetV2Spec((1, 4), 16, halting, norm, halting_norm).build_block(2)
-    enliven(block, x)
+    randomize(block, x)
     found = {}
     for execution, dtype in (("dense", torch.float32), *((execution, torch.float64) for execution in EXECUTIONS)):
         twin = copy.deepcopy(block).to(dtype).train()

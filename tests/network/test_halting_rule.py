@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 
 from sact_det import build_classifier
@@ -42,7 +42,7 @@ def test_a_fourth_rule_is_learned_by_its_price(rows):
 @torch.no_grad()
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_a_fourth_rule_halts_its_own_way_under_every_execution(rows, execution):
-    model = enliven(rows, images(4, 32, 40), halting_bias=1.0)
+    model = randomize(rows, images(4, 32, 40), halting_bias=1.0)
     x = images(2, 32, 40, seed=1)
     dense = model(x)
     model.set_execution(execution)

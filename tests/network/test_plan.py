@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor, nn
 
 from sact_det import build_classifier
@@ -66,7 +66,7 @@ class Counted(nn.Module):
 def test_export_runs_every_unit_where_dense_ends_with_the_last_position(execution, evaluated):
     block = ResNetV2Spec(units=(3,), base_channels=4).build_block(1)
     x = images(2, 6, 6, 64)
-    block = enliven(block, x, halting_bias=200.0)  # every position halts behind the first unit
+    block = randomize(block, x, halting_bias=200.0)  # every position halts behind the first unit
     counted = AdaptiveBlock([Counted(unit) for unit in block.units], "sact").eval()
     set_execution(counted, execution)
     features, ponder = counted(x)

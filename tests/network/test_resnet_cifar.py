@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor
 
 from sact_det import build_classifier
@@ -44,7 +44,7 @@ def mean_of_windows(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize(("stride", "channels", "preact"), [(1, 4, True), (1, 4, False), (2, 8, False), (2, 7, False)])
 def test_unit_is_what_its_definition_says(height: int, width: int, stride: int, channels: int, preact: bool):
-    unit = enliven(CifarUnit(4, channels, stride, preact, BatchNorm2d), images(2, 8, 8, 4))
+    unit = randomize(CifarUnit(4, channels, stride, preact, BatchNorm2d), images(2, 8, 8, 4))
     x = images(1, height, width, 4)
     normalized = leaky(unit.preact(x))
     y = same_conv_in_numpy(normalized[0].numpy(), unit.conv1.weight.numpy(), stride)
@@ -59,7 +59,7 @@ def test_unit_is_what_its_definition_says(height: int, width: int, stride: int, 
 
 
 def test_masked_positions_keep_their_state():
-    unit = enliven(CifarUnit(4, 4, 1, False, BatchNorm2d), images(2, 8, 8, 4))
+    unit = randomize(CifarUnit(4, 4, 1, False, BatchNorm2d), images(2, 8, 8, 4))
     x, active = images(2, 6, 5, 4), torch.rand(2, 1, 6, 5) < 0.5
     with torch.no_grad():
         y, everywhere = unit(x, active), unit(x)
@@ -79,7 +79,7 @@ def test_any_image_size_will_do(halting: str, height: int, width: int):
 
 def test_flops_of_sact_count_conv1_at_the_dilated_mask_and_conv2_at_the_mask():
     x = images(2, 16, 16)
-    model = enliven(build_classifier((3, 1, 1), family="cifar", base_channels=4), x, halting_bias=-0.5)
+    model = randomize(build_classifier((3, 1, 1), family="cifar", base_channels=4), x, halting_bias=-0.5)
     with torch.no_grad():
         block = model(x).ponder.blocks["block1"]
     units = model.block1.units

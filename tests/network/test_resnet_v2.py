@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor, nn
 
 from sact_det.network.branch import ImageHalting, SpatialHalting
@@ -42,7 +42,7 @@ def test_max_pool_is_same_padded_as_in_tensorflow(height: int, width: int):
 
 
 def test_stem_is_a_biased_convolution_and_a_max_pool():
-    stem = enliven(Stem(), images(1, 9, 9))
+    stem = randomize(Stem(), images(1, 9, 9))
     x = images(2, 13, 16)
     y = F.conv2d(F.pad(x, (3, 3, 3, 3)), stem.conv.weight, stem.conv.bias, stride=2)
     assert y.min() < 0  # no ReLU
@@ -70,7 +70,7 @@ def test_the_spec_chooses_the_pool_of_the_stem():
 )
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_unit_is_three_preactivated_convolutions(in_channels: int, stride: int, dilation: int, height: int, width: int):
-    unit = enliven(BottleneckUnit(in_channels, 8, stride, dilation, BatchNorm2d), images(3, 6, 6, in_channels))
+    unit = randomize(BottleneckUnit(in_channels, 8, stride, dilation, BatchNorm2d), images(3, 6, 6, in_channels))
     x = images(2, height, width, in_channels, seed=1)
     preact = bn(unit.preact, x).relu()
     y = F.conv2d(preact, unit.conv1.weight)
@@ -86,7 +86,7 @@ def test_unit_is_three_preactivated_convolutions(in_channels: int, stride: int, 
 
 
 def test_unit_adds_its_residual_at_active_positions_only():
-    unit = enliven(BottleneckUnit(32, 8, 1, 1, BatchNorm2d), images(3, 6, 6, 32))
+    unit = randomize(BottleneckUnit(32, 8, 1, 1, BatchNorm2d), images(3, 6, 6, 32))
     x = images(2, 5, 7, 32)
     active = images(2, 5, 7, 1) > 0
     assert torch.equal(unit(x, active), torch.where(active, unit(x), x))
@@ -96,7 +96,7 @@ def test_unit_adds_its_residual_at_active_positions_only():
 def test_stride_with_dilation_equals_striding_before_the_unit(height: int, width: int):
     """Slim's weights were trained with the stride at the end of the block before; this is where it goes."""
     x = images(2, height, width, 16)
-    late = enliven(BottleneckUnit(16, 8, 2, 2, BatchNorm2d), images(3, 6, 6, 16))
+    late = randomize(BottleneckUnit(16, 8, 2, 2, BatchNorm2d), images(3, 6, 6, 16))
     early = BottleneckUnit(16, 8, 1, 1, BatchNorm2d).eval()
     early.load_state_dict(late.state_dict())
     torch.testing.assert_close(late(x), early(x[:, :, ::2, ::2]))
@@ -116,7 +116,7 @@ def test_every_stride_halves_a_side_and_rounds_up(rule: str, height: int, width:
 
 
 def test_spatial_halting_is_equation_14_with_norms():
-    branch = enliven(SpatialHalting(12, BatchNorm2d), images(4, 6, 6, 12))
+    branch = randomize(SpatialHalting(12, BatchNorm2d), images(4, 6, 6, 12))
     x = images(2, 5, 7, 12, seed=1)
     local = F.conv2d(F.pad(bn(branch.local_norm, x), (1, 1, 1, 1)), branch.local_conv.weight, branch.local_conv.bias)
     pooled = bn(branch.global_norm, x.mean((2, 3), keepdim=True))
@@ -127,7 +127,7 @@ def test_spatial_halting_is_equation_14_with_norms():
 
 
 def test_image_halting_is_equation_6_with_a_norm():
-    branch = enliven(ImageHalting(12, BatchNorm2d), images(4, 6, 6, 12))
+    branch = randomize(ImageHalting(12, BatchNorm2d), images(4, 6, 6, 12))
     x = images(2, 5, 7, 12, seed=1)
     pooled = bn(branch.global_norm, x.mean((2, 3), keepdim=True))
     score = (branch.global_conv.weight * pooled).sum(1) + branch.global_conv.bias

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 
 from sact_det import build_classifier
 from sact_det.base.errors import InputError
@@ -22,7 +22,7 @@ def outcome(halting, family="imagenet"):
     model = build_classifier(units, halting=halting, num_classes=3, base_channels=4, family=family)
     pixels = images(4, 37, 50).clamp(-1, 1)
     with torch.no_grad():
-        return pixels, enliven(model, pixels)(pixels).ponder
+        return pixels, randomize(model, pixels)(pixels).ponder
 
 
 def write(path, halting="sact", family="imagenet", **options):

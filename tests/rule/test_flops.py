@@ -4,7 +4,7 @@ import torch
 from closed_form import extractor_flops
 from fvcore.nn import FlopCountAnalysis
 from scipy.ndimage import binary_dilation
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor, nn
 
 from sact_det import build_classifier
@@ -103,7 +103,7 @@ def masked_flops(block: int, num_units: np.ndarray, in_size: int, channels_in: i
 @pytest.mark.parametrize("seed", range(3))
 def test_adaptive_networks_count_active_positions_only(rule: str, seed: int):
     x = images(3, 61, 90, seed=seed)
-    model = enliven(build_classifier(UNITS, halting=rule, num_classes=5, base_channels=8), x, seed)
+    model = randomize(build_classifier(UNITS, halting=rule, num_classes=5, base_channels=8), x, seed)
     record = model(x).ponder
     sides = [(-(-61 // stride), -(-90 // stride)) for stride in (4, 4, 8, 16, 32)]
     assert record.dense_flops.tolist() == [2 * (7 * 7 * 3 * 64 * 31 * 45 + 256 * 5)] * 3
@@ -123,7 +123,7 @@ def test_adaptive_networks_count_active_positions_only(rule: str, seed: int):
 def test_flops_of_an_image_depend_neither_on_its_batch_nor_on_stopping_early(rule: str):
     x = images(4, 64, 64)
     model = build_classifier(UNITS, halting=rule, num_classes=5, base_channels=8)
-    enliven(model, x, halting_bias=4)
+    randomize(model, x, halting_bias=4)
     together, alone = model(x).ponder, [model(image[None]).ponder for image in x]
     for name, block in together.blocks.items():  # where an image halts early, its own run of the block stops early
         assert block.flops.tolist() == [record.blocks[name].flops.item() for record in alone]

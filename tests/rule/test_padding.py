@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 from torch import Tensor, nn
 
 from sact_det.benchmark.gpu.waits import HostReads
@@ -94,7 +94,7 @@ def test_the_stem_pools_an_image_alike_alone_and_in_a_batch_of_larger_images(poo
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize(("halting", "tile"), RULES)
 def test_an_image_is_computed_alike_alone_and_in_a_batch_of_larger_images(halting: str, tile: int, dilation: int):
-    model = enliven(Extractor(halting, tile, dilation), images(4, 64, 96))
+    model = randomize(Extractor(halting, tile, dilation), images(4, 64, 96))
     x = batch(SIZES)
     features, record = model(x, SIZES)
     for n, (height, width) in enumerate(SIZES):
@@ -127,7 +127,7 @@ def test_neither_content_nor_amount_of_padding_matters(index: int, halting: str,
     roomy[:, :, :10, :12] = torch.where(valid_mask(sizes, (10, 12), CPU), tight, roomy[:, :, :10, :12])
     outcomes = []
     for x in (tight, roomy):
-        block = enliven(spec.build_block(index), tight).train(training)
+        block = randomize(spec.build_block(index), tight).train(training)
         x.requires_grad_()
         features, ponder = block(x, sizes)
         (features.square().sum() + ponder.mean_cost().sum()).backward()
@@ -144,7 +144,7 @@ def test_neither_content_nor_amount_of_padding_matters(index: int, halting: str,
 @pytest.mark.parametrize("halting", ["none", "act", "sact"])
 def test_sizes_that_fill_the_map_change_nothing(halting: str):
     x = images(2, 9, 7, 64)
-    block = enliven(ResNetV2Spec((3,), 8, halting).build_block(1), x)
+    block = randomize(ResNetV2Spec((3,), 8, halting).build_block(1), x)
     (y, ponder), (y_, ponder_) = block(x), block(x, [(9, 7), (9, 7)])
     assert torch.equal(y, y_)
     assert torch.equal(ponder.ponder_cost, ponder_.ponder_cost)

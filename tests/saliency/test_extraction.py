@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from cat2000_folder import write_cat2000_folder
-from lively_detector import write_lively_detector
-from lively_weights import write_lively_weights
+from random_detector import write_random_detector
+from random_weights import write_random_weights
 from torch.multiprocessing import ProcessExitedException
 
 from sact_det.base.errors import InputError
@@ -25,8 +25,8 @@ EDGE = 96
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    write_lively_weights(folder / "classifier.pth", load_config(CLASSIFIER))
-    write_lively_detector(folder / "detector.pth", DETECTOR)
+    write_random_weights(folder / "classifier.pth", load_config(CLASSIFIER))
+    write_random_detector(folder / "detector.pth", DETECTOR)
     return {CLASSIFIER: str(folder / "classifier.pth"), DETECTOR: str(folder / "detector.pth")}
 
 
@@ -90,7 +90,7 @@ def test_maps_are_made_once(dataset, weights, tmp_path, made):
 def test_what_the_maps_depend_on_makes_them_again(dataset, weights, tmp_path, made):
     one = dataset.subset([0])
     other = tmp_path / "other.pth"
-    write_lively_weights(other, load_config(CLASSIFIER), seed=1)
+    write_random_weights(other, load_config(CLASSIFIER), seed=1)
     extract_maps(config(CLASSIFIER, weights), one, tmp_path, EDGE)
     for number, (cfg, edge) in enumerate(
         [

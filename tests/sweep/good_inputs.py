@@ -8,8 +8,8 @@ from cat2000_folder import write_cat2000_folder
 from coco_folder import write_coco_folder
 from command_lines import ROOT, load_tool
 from labelled_folders import write_class_folders
-from lively_detector import write_lively_detector
-from lively_weights import write_lively_weights
+from random_detector import write_random_detector
+from random_weights import write_random_weights
 
 from sact_det.tasks import load_config
 
@@ -33,12 +33,12 @@ class GoodInputs:
     @cached_property
     def detector_weights(self) -> str:
         """A weight file of the whole detector."""
-        return write_lively_detector(self._folder / "detector.pth", self.detector_config)
+        return write_random_detector(self._folder / "detector.pth", self.detector_config)
 
     @cached_property
     def classifier_weights(self) -> str:
         """A weight file of the classifier."""
-        return write_lively_weights(self._folder / "classifier.pth", load_config(self.classifier_config))
+        return write_random_weights(self._folder / "classifier.pth", load_config(self.classifier_config))
 
     @cached_property
     def coco(self) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from command_lines import load_tool
-from small_networks import enliven, images
+from small_networks import images, randomize
 
 from sact_det.base.errors import InputError
 from sact_det.benchmark import measures, memory
@@ -38,11 +38,11 @@ def tool():
 def build(spec=SPEC):
     """The extractor of a network whose features and halting scores vary."""
     part = PartSettings(spec).build()
-    enliven(part.stem, images(2, 48, 64))
+    randomize(part.stem, images(2, 48, 64))
     with torch.no_grad():
         x = part.stem(images(2, 48, 64))
         for block in part.blocks:
-            x, _ = enliven(block, x)(x)
+            x, _ = randomize(block, x)(x)
     return part
 
 
@@ -293,7 +293,7 @@ def test_the_box_head_of_rivals_is_the_plain_one_whatever_runs_it(name, monkeypa
 
     head = Block4Head(ResNetV2Spec(units=(1, 1, 1, 3), base_channels=8, halting="none")).eval()
     regions = images(6, 14, 14, channels=8 * 16)
-    enliven(head, regions)
+    randomize(head, regions)
     monkeypatch.setattr(dense_head, "HEADS", {name: dense_head.HEADS[name]})
     rival = dense_head.DenseHead(head, Setting())
     with torch.no_grad():
@@ -305,11 +305,11 @@ def test_the_box_head_of_rivals_is_the_plain_one_whatever_runs_it(name, monkeypa
 def test_detectors_and_trained_masks(tool, tmp_path):
     pytest.importorskip("detectron2")
     import numpy as np
-    from lively_detector import write_lively_detector
     from PIL import Image
+    from random_detector import write_random_detector
 
     config = "configs/tests/tiny.yaml"
-    weights = write_lively_detector(tmp_path / "weights.pth", config)
+    weights = write_random_detector(tmp_path / "weights.pth", config)
     noise = np.random.default_rng(0).integers(0, 255, (2, 70, 90, 3), dtype=np.uint8)
     for index, pixels in enumerate(noise):
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")

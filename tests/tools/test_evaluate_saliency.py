@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from cat2000_folder import write_cat2000_folder
 from command_lines import load_tool
-from lively_detector import write_lively_detector
-from lively_weights import write_lively_weights
 from PIL import Image
+from random_detector import write_random_detector
+from random_weights import write_random_weights
 
 from sact_det.tasks import load_config
 from saliency.cat2000 import read_cat2000
@@ -34,8 +34,8 @@ def files(tmp_path_factory):
     """A data set, the weights of a classifier and a detector, a folder of maps and an exported ponder file."""
     folder = tmp_path_factory.mktemp("saliency")
     root = write_cat2000_folder(folder / "set")
-    write_lively_weights(folder / "classifier.pth", load_config(CLASSIFIER))
-    write_lively_detector(folder / "detector.pth", DETECTOR)
+    write_random_weights(folder / "classifier.pth", load_config(CLASSIFIER))
+    write_random_detector(folder / "detector.pth", DETECTOR)
     for image in read_cat2000(root):
         path = folder / "maps" / f"{image.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

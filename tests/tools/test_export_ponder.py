@@ -8,7 +8,7 @@ import pytest
 import torch
 from command_lines import error_line, load_tool
 from labelled_folders import SIZES, encoded, noise_image, write_class_folders
-from lively_weights import write_lively_weights
+from random_weights import write_random_weights
 
 from sact_det.classification.model import Classifier
 from sact_det.classification.preprocessing import evaluation_image, whole_image
@@ -33,7 +33,7 @@ def data(tmp_path_factory):
     for number in range(3):
         (folder / "wide/only").mkdir(parents=True, exist_ok=True)
         (folder / f"wide/only/{number}.png").write_bytes(encoded(noise_image(number, number, (45, 90))))
-    write_lively_weights(folder / "model.pth", load_config(TINY))
+    write_random_weights(folder / "model.pth", load_config(TINY))
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from command_lines import load_tool
 from labelled_folders import write_class_folders
-from lively_weights import write_lively_weights
+from random_weights import write_random_weights
 
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.matched_units import matched_units
@@ -25,7 +25,7 @@ def overrides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("matched")
     write_class_folders(folder / "data", per_class=2)
     units = ["MODEL.SACT.UNITS", "(3, 3, 3, 2)"]
-    weights = write_lively_weights(folder / "sact.pth", load_config(TINY, units))
+    weights = write_random_weights(folder / "sact.pth", load_config(TINY, units))
     data = ["DATASETS.CLASSIFICATION", str([("toy", str(folder / "data"))]), "DATASETS.TRAIN", "('toy',)"]
     return [*data, "DATASETS.TEST", "('toy',)", *units, "MODEL.WEIGHTS", weights]
 
@@ -62,7 +62,7 @@ def test_the_plain_network_evaluates_and_its_first_units_are_those_of_the_adapti
 
 def test_the_plain_network_may_start_from_the_first_units_of_another_one(written, overrides, tmp_path):
     full = ["MODEL.SACT.UNITS", "(3, 3, 3, 2)", "MODEL.SACT.HALTING", "none"]
-    other = write_lively_weights(tmp_path / "full.pth", load_config(TINY, full), seed=1)
+    other = write_random_weights(tmp_path / "full.pth", load_config(TINY, full), seed=1)
     tool.main(["--config-file", TINY, "--output", str(tmp_path / "new"), "--initialize-from", str(other), *overrides])
     plain, source = (load_weights(path) for path in (tmp_path / "new" / "weights.pth", other))
     assert plain.state_dict and all(torch.equal(value, source.state_dict[n]) for n, value in plain.state_dict.items())
@@ -72,7 +72,7 @@ def test_the_plain_network_may_start_from_the_first_units_of_another_one(written
 
 def test_another_network_with_too_few_units_is_refused(overrides, tmp_path, capsys):
     short = ["MODEL.SACT.UNITS", "(1, 1, 1, 1)", "MODEL.SACT.HALTING", "none"]
-    other = write_lively_weights(tmp_path / "short.pth", load_config(TINY, short))
+    other = write_random_weights(tmp_path / "short.pth", load_config(TINY, short))
     with pytest.raises(SystemExit):
         tool.main(
             ["--config-file", TINY, "--output", str(tmp_path / "new"), "--initialize-from", str(other), *overrides]

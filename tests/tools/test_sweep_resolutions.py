@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_lines import error_line, load_tool
 from labelled_folders import write_class_folders
-from lively_weights import write_lively_weights
+from random_weights import write_random_weights
 
 from sact_det.classification import sweep
 from sact_det.classification.predictor import load_classifier
@@ -27,8 +27,8 @@ def files(tmp_path_factory):
     """A data set, two sets of weights, and a config for a plain network."""
     folder = tmp_path_factory.mktemp("sweep")
     write_class_folders(folder / "data", per_class=2)
-    write_lively_weights(folder / "sact.pth", load_config(TINY))
-    write_lively_weights(folder / "plain.pth", load_config(TINY, PLAIN), seed=1)
+    write_random_weights(folder / "sact.pth", load_config(TINY))
+    write_random_weights(folder / "plain.pth", load_config(TINY, PLAIN), seed=1)
     (folder / "plain.yaml").write_text(f"_BASE_: '{TINY}'\nMODEL:\n  SACT:\n    HALTING: 'none'\n")
     return folder
 
@@ -150,7 +150,7 @@ def test_other_weights_under_the_same_name_are_evaluated(copy, files, tmp_path, 
     tool.main([*model, *data(files)])
     assert evaluated == []  # a copy of the weights elsewhere
     before = read_json(copy / "results.json")["pairs"][0]["summary"]
-    write_lively_weights(tmp_path / "model.pth", load_config(TINY), seed=5)
+    write_random_weights(tmp_path / "model.pth", load_config(TINY), seed=5)
     tool.main([*model, *data(files)])
     assert evaluated == [("sact", 32)] and read_json(copy / "results.json")["pairs"][0]["summary"] != before
 

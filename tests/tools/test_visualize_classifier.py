@@ -8,9 +8,9 @@ import pytest
 import torch
 from command_lines import error_line, load_tool
 from labelled_folders import write_class_folders
-from lively_weights import write_lively_weights
 from picture_search import place
 from PIL import Image
+from random_weights import write_random_weights
 
 from sact_det.classification.pictures import ClassifiedImages
 from sact_det.classification.predictor import ClassPredictor, class_names
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     """data/CLASS/NUMBER.png of different sizes, and model.pth."""
     folder = tmp_path_factory.mktemp("classifier")
     write_class_folders(folder / "data", per_class=2)
-    write_lively_weights(folder / "model.pth", load_config(TINY))
+    write_random_weights(folder / "model.pth", load_config(TINY))
     return folder
 
 
@@ -157,7 +157,7 @@ def test_a_data_set_that_is_not_there_leaves_classes_without_names(folder, tmp_p
 def write_file(path, folder, halting="sact"):
     """An HDF5 file of four images of one size; returns them and their record."""
     cfg = load_config(TINY, ["MODEL.SACT.HALTING", halting])
-    write_lively_weights(folder / f"{halting}.pth", cfg)
+    write_random_weights(folder / f"{halting}.pth", cfg)
     cfg = load_config(TINY, ["MODEL.SACT.HALTING", halting, "MODEL.WEIGHTS", str(folder / f"{halting}.pth")])
     model = ClassPredictor(cfg).model
     images = torch.randint(0, 256, (4, 3, 40, 56), generator=torch.Generator().manual_seed(0)).float()

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_networks import enliven, images
+from small_networks import images, randomize
 
 from sact_det import build_classifier
 from sact_det.weights.matched_units import first_units, matched_units
@@ -20,7 +20,7 @@ def test_a_mean_below_one_unit_is_refused(mean: float):
 def test_the_plain_network_computes_what_the_first_units_of_the_adaptive_one_do(family: str):
     x = images(2, 32, 32)
     full, units = (3, 2, 4), (2, 1, 4)
-    adaptive = enliven(build_classifier(full, halting="sact", family=family, base_channels=4, num_classes=5), x)
+    adaptive = randomize(build_classifier(full, halting="sact", family=family, base_channels=4, num_classes=5), x)
     plain = build_classifier(units, halting="none", family=family, base_channels=4, num_classes=5).eval()
     plain.load_state_dict(first_units(adaptive.state_dict(), units))  # strict: neither missing nor unexpected
     with torch.no_grad():

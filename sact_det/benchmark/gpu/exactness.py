@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sact_det.benchmark.gpu.stage import Machine, Report
-from sact_det.benchmark.lively import enliven, noise
-from sact_det.benchmark.networks import AdaptivePart
+from sact_det.benchmark.networks import AdaptivePart, PartSettings
+from sact_det.benchmark.random_networks import noise, randomize
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.execution.plan import TritonPlan
 from sact_det.execution.positions.plan import PositionsPlan
@@ -53,8 +53,8 @@ def examples(tiny: bool) -> Iterator[Example]:
     units, width = ((1, 2, 3), 4) if tiny else ((3, 4, 6), 64)
     spec = ResNetV2Spec(units=units, base_channels=width, halting="sact")
     learnt = (40, 44) if tiny else (224, 288)
-    network = _extractor(spec)
-    enliven(_OnePass(network), noise(4, *learnt), halting_bias=-1.0)
+    network = PartSettings(spec).build()
+    randomize(_OnePass(network), noise(4, *learnt), halting_bias=-1.0)
     sizes = [(21, 27), (17, 20), (1, 9)] if tiny else [(331, 427), (201, 333), (160, 96)]
     batch = noise(3, max(h for h, _ in sizes), max(w for _, w in sizes), seed=1)
     for image, (height, width_) in zip(batch, sizes):
@@ -63,11 +63,6 @@ def examples(tiny: bool) -> Iterator[Example]:
     yield Example("odd sizes", network, noise(1, *sizes[0], seed=2), None)
     yield Example("three images of different size", network, batch, sizes)
     yield Example("one position", network, noise(2, 5, 7, seed=3), None)
-
-
-def _extractor(spec: ResNetV2Spec) -> AdaptivePart:
-    stem = spec.build_stem()
-    return AdaptivePart([spec.build_block(index) for index in (1, 2, 3)], stem)
 
 
 class _OnePass(torch.nn.Module):
@@ -91,7 +86,7 @@ class Outcome(NamedTuple):
 
 @torch.no_grad()
 def outcome(part: AdaptivePart, x: Tensor, sizes: Optional[Sizes], setting: Setting) -> Outcome:
-    """Of the part where it is, at x."""
+    """What a part, where it is, computes and spends at x."""
     with setting.autocast():
         assert part.stem is not None
         y, own = part.stem(x, sizes), None if sizes is None else [(-(-h // 4), -(-w // 4)) for h, w in sizes]

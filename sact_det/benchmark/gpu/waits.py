@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sact_det import build_classifier
 from sact_det.benchmark.gpu.stage import Machine, Report
-from sact_det.benchmark.lively import enliven, noise
+from sact_det.benchmark.random_networks import noise, randomize
 
 # Operations that read a value of a tensor, or a number of values, into the host's memory.
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "bincount")
@@ -97,7 +97,7 @@ def run(machine: Machine, report: Report) -> None:
     """Inference and a training step of a classifier, dense and under the kernels."""
     units, width, size = ((1, 2, 2), 4, (24, 20)) if machine.tiny else ((3, 4, 23), 64, (224, 224))
     model = build_classifier(units=units, base_channels=width, num_classes=7)
-    model = enliven(model, noise(2, *size), halting_bias=-1.0).to(machine.device)
+    model = randomize(model, noise(2, *size), halting_bias=-1.0).to(machine.device)
     x = noise(2, *size, seed=1).to(machine.device)
     for execution in ("dense", "perforated"):
         with report.part(f"inference, {execution}"), torch.no_grad():

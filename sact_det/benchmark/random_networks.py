@@ -1,4 +1,4 @@
-"""Networks with random weights that make different positions halt at different units: to compare executions with."""
+"""Networks with random weights under which positions halt at different units: to compare executions with."""
 
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ def noise(batch: int, height: int, width: int, channels: int = 3, seed: int = 0)
 
 
 @torch.no_grad()
-def enliven(module: Module, x: Tensor, seed: int = 0, halting_bias: float = 0.0) -> Module:
+def randomize(module: Module, x: Tensor, seed: int = 0, halting_bias: float = 0.0) -> Module:
     """Random weights, norms with the statistics of the batch x, and halting scores from nearly 0 to nearly 1.
 
     Args:

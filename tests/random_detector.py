@@ -9,7 +9,7 @@ from torch import nn
 from sact_det.tasks import load_config
 
 
-def write_lively_detector(path: Path, config_file: str) -> str:
+def write_random_detector(path: Path, config_file: str) -> str:
     """Writes random weights for the detector of a config; returns their path."""
     torch.manual_seed(0)
     model = build_model(load_config(config_file))
