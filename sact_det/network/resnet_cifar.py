@@ -19,6 +19,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from sact_det.network.convolution import init_conv, pad_same
 from sact_det.network.norm import Norm
@@ -81,6 +82,7 @@ class CifarUnit(ResidualUnit):
         self.conv2 = init_conv(nn.Conv2d(channels, channels, 3, 1, 1))
         self.halting = halting
 
+    @override
     def forward(
         self,
         x: Tensor,
@@ -88,7 +90,7 @@ class CifarUnit(ResidualUnit):
         valid_in: Optional[Tensor] = None,
         valid: Optional[Tensor] = None,
     ) -> Tensor:
-        """See ResidualUnit.forward. Raises ValueError for images of different size: this family has no padding."""
+        """The unit everywhere, as of the base class. Raises ValueError where there is padding: this family has none."""
         if valid_in is not None or valid is not None:
             raise ValueError("the CIFAR network takes batches of images of one size")
         preact = F.leaky_relu(self.preact(x), SLOPE)
@@ -102,10 +104,10 @@ class CifarUnit(ResidualUnit):
         residual = self.conv2(F.leaky_relu(y, SLOPE**2))
         return shortcut + (residual if active is None else residual * active)
 
+    @override
     def flops(
         self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
     ) -> Tensor:
-        """See ResidualUnit.flops."""
         return basic_unit_flops(self, dense_out, active, dilated)
 
 

@@ -130,6 +130,7 @@ class BottleneckUnit(ResidualUnit):
         self.shortcut = init_conv(nn.Conv2d(in_channels, channels, 1, stride)) if changes_shape else None
         self.halting = halting
 
+    @override
     def forward(
         self,
         x: Tensor,
@@ -137,7 +138,6 @@ class BottleneckUnit(ResidualUnit):
         valid_in: Optional[Tensor] = None,
         valid: Optional[Tensor] = None,
     ) -> Tensor:
-        """See ResidualUnit.forward."""
         preact = F.relu(self.preact(x, valid_in), inplace=True)
         shortcut = x if self.shortcut is None else self.shortcut(preact)
         y = F.relu(self.norm1(self.conv1(preact), valid_in), inplace=True)
@@ -147,10 +147,10 @@ class BottleneckUnit(ResidualUnit):
         residual = self.conv3(y)
         return shortcut + (residual if active is None else residual * active)
 
+    @override
     def flops(
         self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
     ) -> Tensor:
-        """See ResidualUnit.flops."""
         return bottleneck_unit_flops(self, dense_in, dense_out, active, dilated)
 
 

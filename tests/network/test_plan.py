@@ -76,6 +76,7 @@ def test_export_runs_every_unit_where_dense_ends_with_the_last_position(executio
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 def test_a_part_is_recorded_by_a_plan_that_never_stops_early():
     block = ResNetV2Spec(units=(2,), base_channels=4).build_block(1).eval().requires_grad_(False)
     plans = []

@@ -12,8 +12,8 @@ from typing import Optional
 
 import pytest
 import torch
+from perforated_blocks import PATTERNS, UNITS, block_of, inputs, shrinking_masks
 from small_networks import images, randomize
-from test_run import PATTERNS, UNITS, block_of, inputs, shrinking_masks
 from torch import Tensor
 
 from sact_det import build_classifier

@@ -114,7 +114,7 @@ def test_teams_that_are_too_short_compute_the_same():
     program = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*program, *(f"{__file__}::{test.__name__}" for test in same)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "OMP_THREAD_LIMIT": "1"},
         capture_output=True,
         text=True,
