@@ -29,11 +29,7 @@ _LEAST_LOCATIONS = 0.9  # of these fixations, that maps of locations must show: 
 
 
 def read_cat2000(
-    root: Union[str, Path],
-    *,
-    variable: str = MAT_VARIABLE,
-    skip_bad: bool = False,
-    progress: bool = False,
+    root: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False, progress: bool = False
 ) -> FixationDataset:
     """Reads the fixations of a data set in CAT2000's layout; images are looked at, and read again when needed.
 

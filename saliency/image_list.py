@@ -27,11 +27,7 @@ Entry = dict[str, Any]
 
 
 def read_image_list(
-    path: Union[str, Path],
-    *,
-    variable: str = MAT_VARIABLE,
-    skip_bad: bool = False,
-    progress: bool = False,
+    path: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False, progress: bool = False
 ) -> FixationDataset:
     """Reads a list, .json or .csv. Arguments as `read_cat2000`'s.
 

@@ -31,12 +31,7 @@ TIES = ("roc", "program")
 
 
 def auc_judd(
-    saliency_map: np.ndarray,
-    fixations: FixationsLike,
-    *,
-    ties: str = "roc",
-    jitter: bool = False,
-    seed: int = 0,
+    saliency_map: np.ndarray, fixations: FixationsLike, *, ties: str = "roc", jitter: bool = False, seed: int = 0
 ) -> float:
     """Area under the ROC curve of "fixated" against all other pixels. In [0, 1], higher is better, chance 0.5.
 

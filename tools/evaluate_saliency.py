@@ -234,11 +234,7 @@ def about(args: argparse.Namespace, networks: dict[str, Any], statistics: str) -
         "stored_maps": dict((*args.maps, *args.hdf5)),
         "padding": "lowest value of the map" if args.mask_padding else "as it comes",
         "command": sys.argv,
-        "versions": {
-            "sact_det": sact_det.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
+        "versions": {"sact_det": sact_det.__version__, "python": platform.python_version(), "numpy": np.__version__},
     }
 
 

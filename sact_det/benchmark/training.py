@@ -48,12 +48,7 @@ def rival_step(name: str, part: AdaptivePart, x: Tensor, setting: Setting) -> tu
 
 
 def measure_training(
-    title: str,
-    settings: PartSettings,
-    size: tuple[int, int],
-    batch: int,
-    ratios: Sequence[float],
-    setting: Setting,
+    title: str, settings: PartSettings, size: tuple[int, int], batch: int, ratios: Sequence[float], setting: Setting
 ) -> Table:
     """One step of ours beside dense ones in PyTorch. FLOP ratios are those of the forward pass.
 

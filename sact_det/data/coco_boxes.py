@@ -4,15 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence, Union
 
-from sact_det.data.coco_json import (
-    Annotation,
-    Image,
-    is_number,
-    read_annotations,
-    read_categories,
-    read_images,
-    shown,
-)
+from sact_det.data.coco_json import Annotation, Image, is_number, read_annotations, read_categories, read_images, shown
 
 _NAMED_AT_MOST = 3
 

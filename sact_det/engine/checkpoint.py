@@ -158,11 +158,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         fresh = [n for n in model_state if n not in state_dict and not n.endswith(COUNTER)]
         allowed = (*self.source_lacks, *missing_at_source, *other_classes, *halting_branches(self.model))
         missing = [n for n in fresh if self._evaluate or not n.startswith(allowed)]
-        for what, names in (
-            ("shapes differ", misfits),
-            ("not in the model", unexpected),
-            ("not in the file", missing),
-        ):
+        for what, names in (("shapes differ", misfits), ("not in the model", unexpected), ("not in the file", missing)):
             if names:
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
                 raise InputError(

@@ -89,10 +89,7 @@ def draw_panel(
     limits = limits or map_limits(ponder_map)
     check_image("image", image, ponder_map)
     title = "ponder map" if mean_cost is None else f"ponder map, mean {mean_cost:.2f}"
-    row = [
-        _Tile(image, printable(image_title)),
-        _Tile(colorize(ponder_map, limits), title, limits, UNITS_LABEL),
-    ]
+    row = [_Tile(image, printable(image_title)), _Tile(colorize(ponder_map, limits), title, limits, UNITS_LABEL)]
     if overlay is not None:
         row.insert(1, _Tile(blend(overlay, ponder_map, limits), "ponder map on the image"))
     rows = [_readable(row)]

@@ -18,13 +18,14 @@ Shape shorthand in this module:
     N: images; H, W: size of an image; h, w: size of a block's feature map; L: its residual units.
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Optional, Union
 
 import h5py
 import numpy as np
 import torch
+from typing_extensions import override
 
 from sact_det.base.errors import InputError, one_line
 from sact_det.network.halting_rule import HALTING_RULES
@@ -36,8 +37,8 @@ HALTING_KEYS = ("ponder_cost", "num_units", "halting_distribution")
 _MOST = 2.0**53  # of a number; beyond it floats are no longer whole numbers of their own
 
 
-class PonderFile:
-    """Reads a ponder file, image by image. A context manager.
+class PonderFile(AbstractContextManager["PonderFile"]):
+    """Reads a ponder file, image by image. A context manager that closes it.
 
     Attributes:
         path: of the file.
@@ -65,15 +66,8 @@ class PonderFile:
                 raise
             raise InputError(f"{path}: a damaged file of ponder costs ({one_line(error)})") from error
 
-    def __enter__(self) -> "PonderFile":
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    @override
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def __len__(self) -> int:

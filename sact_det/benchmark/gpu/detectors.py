@@ -38,13 +38,7 @@ def _tool(folder: Path, report: Report, name: str, *arguments: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, str(REPOSITORY / "tools" / name), *arguments]
     done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=max(report.left, 1),
-        check=False,
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=max(report.left, 1), check=False
     )
     if done.returncode:
         raise RuntimeError(f"{name}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
