@@ -9,6 +9,7 @@ from detectron2.structures import BoxMode
 from typing_extensions import override
 
 from sact_det.base.markdown import markdown_table
+from sact_det.detection.reference import DetectorReference
 from sact_det.engine.evaluator import RowEvaluator, mean_and_std, means_by_block, ponder_row
 from sact_det.engine.reference import Reference
 from sact_det.rule.ponder import PonderRecord
@@ -29,13 +30,22 @@ class PonderEvaluator(RowEvaluator):
         dataset_name: a registered data set.
         reference: the plain extractor whose FLOPs are 100%.
         output_dir: where ponder.json goes, with the per-image values; None writes nothing.
+        detector: the whole plain detector, whose FLOPs at as many regions are 100% of the whole; None: only the
+            extractor is accounted for.
     """
 
     task = "ponder"
     id_type = str
 
-    def __init__(self, dataset_name: str, reference: Reference, output_dir: Optional[str] = None):
+    def __init__(
+        self,
+        dataset_name: str,
+        reference: Reference,
+        output_dir: Optional[str] = None,
+        detector: Optional[DetectorReference] = None,
+    ):
         super().__init__(reference, output_dir)
+        self.detector = detector
         self._annotations = {d["image_id"]: d.get("annotations", []) for d in DatasetCatalog.get(dataset_name)}
 
     @override
@@ -45,8 +55,17 @@ class PonderEvaluator(RowEvaluator):
             "image_id": item["image_id"],
             **ponder_row(record, size, self.reference),
             "box_head_flops": output["box_head_flops"],
+            **self._whole_detector(output, size),
             **self._inside_and_outside(item, record),
         }
+
+    def _whole_detector(self, output: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+        if self.detector is None:
+            return {}
+        regions, spent = output["regions"], {part: own for part, own in output["flops"].items() if part != "total"}
+        flops = self.detector.flops_with(spent, size, regions)
+        percent = 100 * flops["total"] / self.detector.flops(size, regions)["total"]
+        return {"regions": regions, "detector_flops": flops, "detector_flops_percent": percent}
 
     def _inside_and_outside(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Optional[float]]:
         """Mean of the ponder map over the pixels inside and outside the boxes; None where there are no such pixels."""
@@ -67,7 +86,9 @@ class PonderEvaluator(RowEvaluator):
         """Means over images; _std is the deviation over images.
 
         Keys: flops_percent, flops_percent_std; gflops, gflops_std; box_head_gflops; blockN_cost, blockN_units;
-        cost_inside, cost_outside (means over the images that have pixels both inside and outside of boxes); images.
+        of the whole detector, where it was accounted for, detector_flops_percent and detector_gflops with their _std,
+        proposal_gflops (RPN), regions; cost_inside, cost_outside (means over the images that have pixels both inside
+        and outside of boxes); images.
         """
         summary = {
             **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
@@ -75,6 +96,12 @@ class PonderEvaluator(RowEvaluator):
             "box_head_gflops": float(np.mean([row["box_head_flops"] for row in rows])) / GIGA,
             **means_by_block(rows),
         }
+        if "detector_flops" in rows[0]:
+            parts = [row["detector_flops"] for row in rows]
+            summary |= mean_and_std("detector_flops_percent", [row["detector_flops_percent"] for row in rows])
+            summary |= mean_and_std("detector_gflops", [flops["total"] / GIGA for flops in parts])
+            summary["proposal_gflops"] = float(np.mean([flops["proposal_generator"] for flops in parts])) / GIGA
+            summary["regions"] = float(np.mean([row["regions"] for row in rows]))
         both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
         for key in ("cost_inside", "cost_outside") if both else ():
             summary[key] = float(np.mean([row[key] for row in both]))
@@ -82,14 +109,26 @@ class PonderEvaluator(RowEvaluator):
 
 
 def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:
-    """The paper's Table 1 for one model, as text.
+    """The paper's Table 1 for one model, as text; beside its columns, the whole detector and its regions per image.
 
     Args:
         name: of the feature extractor.
         results: of COCOEvaluator and PonderEvaluator together.
     """
     ponder, boxes = results["ponder"], results.get("bbox", {})
-    heads = ("feature extractor", "FLOPs (%)", "mAP @ [.5, .95] (%)", "AP50 (%)", "images")
-    flops = f"{ponder['flops_percent']:.1f} ± {ponder['flops_percent_std']:.1f}"
     ap, ap50 = (f"{boxes[key]:.2f}" if key in boxes else "-" for key in ("AP", "AP50"))
-    return markdown_table(heads, [(name, flops, ap, ap50, f"{ponder['images']:.0f}")])
+    row = {
+        "feature extractor": name,
+        "FLOPs (%)": _percent(ponder, "flops_percent"),
+        "mAP @ [.5, .95] (%)": ap,
+        "AP50 (%)": ap50,
+        "images": f"{ponder['images']:.0f}",
+    }
+    if "regions" in ponder:
+        row["whole detector (%)"] = _percent(ponder, "detector_flops_percent")
+        row["regions"] = f"{ponder['regions']:.1f}"
+    return markdown_table(list(row), [list(row.values())])
+
+
+def _percent(summary: dict[str, float], key: str) -> str:
+    return f"{summary[key]:.1f} ± {summary[f'{key}_std']:.1f}"

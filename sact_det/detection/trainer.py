@@ -10,6 +10,7 @@ from sact_det.detection import loader
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
+from sact_det.detection.reference import DetectorReference
 from sact_det.engine.reference import Reference
 from sact_det.engine.trainer import Trainer, network_title
 from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS
@@ -28,10 +29,11 @@ class DetectionTrainer(Trainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
         """mAP and FLOPs; files go to OUTPUT_DIR/inference/<data set>."""
         folder = str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+        detector = DetectorReference.from_config(cfg)
         return DatasetEvaluators(
             [
                 BoxEvaluator(dataset_name, output_dir=folder),
-                PonderEvaluator(dataset_name, Reference.from_config(cfg), output_dir=folder),
+                PonderEvaluator(dataset_name, Reference.from_config(cfg), output_dir=folder, detector=detector),
             ]
         )
 

@@ -28,7 +28,8 @@ class Priced(Executable):
     In evaluation every output dict has, beside what the meta-architecture puts there:
         "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU;
         "flops": dict of int, FLOPs of this image by part, and their sum, "total";
-        "box_head_flops": int, those of the part "box_head"; 0 if there is none.
+        "box_head_flops": int, those of the part "box_head"; 0 if there is none;
+        "regions": int, how many regions of this image the part "box_head" met; 0 if there is none.
 
     Args:
         prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
@@ -118,8 +119,10 @@ def _report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
     record = spent["backbone"][-1]
     copies = to_host([*map(spent.flops, spent), *record.tensors()])
     flops, record = copies[: len(spent)], record.with_tensors(copies[len(spent) :])
+    regions = (spent.regions("box_head") if "box_head" in spent else None) or [0] * len(outputs)
     for index, output in enumerate(outputs):
         by_part = {part: int(values[index]) for part, values in zip(spent, flops)}
         output["ponder"] = record.image(index)
         output["flops"] = {**by_part, "total": sum(by_part.values())}
         output["box_head_flops"] = by_part.get("box_head", 0)
+        output["regions"] = regions[index]

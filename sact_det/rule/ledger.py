@@ -86,6 +86,11 @@ class Ledger(Mapping[str, list[PonderRecord]]):
         costs = [call.record.mean_cost() for call in calls]
         return torch.stack([cost.mean() if len(cost) else cost.sum() for cost in costs]).sum()
 
+    def regions(self, part: str) -> Optional[list[int]]:
+        """How many regions of each image a part met, in all its calls; None: it runs on images."""
+        counts = [call.regions for call in self._calls[part]]
+        return None if any(own is None for own in counts) else [sum(own) for own in zip(*counts)]
+
     def flops(self, part: str) -> Tensor:
         """int64 [N]: what each image took in a part, in all its regions and calls."""
         return torch.stack([_by_image(call.record.flops, call.regions) for call in self._calls[part]]).sum(0)
