@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sact_det.benchmark.dense_head import DenseHead
 from sact_det.benchmark.networks import AdaptivePart, dense_part
-from sact_det.benchmark.parts import Disagreement
+from sact_det.benchmark.parts import check_features, own_name
 from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import Rival, build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
@@ -116,10 +116,7 @@ def measure_detector(
     with torch.no_grad(), setting.activated():
         part = detector_part(detector)
         inputs = [detector.preprocess_image([{"image": image}]).tensor for image in images]
-        masks = {
-            ratio: None if ratio is None else part.depths_for_ratio(inputs[0].shape, ratio, setting.seed)[0]
-            for ratio in ratios
-        }
+        masks = part.masks(inputs[0].shape, ratios, setting.seed)
         rivals, differences, absent = build_rivals(dense_part(part), inputs[0], setting, setting.rivals)
         entries = [Entry(rival.name, rival=True, difference=differences[rival.name]) for rival in rivals]
         dense_flops = sum(part.dense_flops(x.shape) for x in inputs)
@@ -140,14 +137,14 @@ def measure_detector(
             set_up(detector, part, "dense", depths)
             reference = [detector.backbone(x)["res4"] for x in inputs]
             for execution in setting.executions:
-                name = f"SACT, {execution}" if ratio is None else f"SACT {ratio:g}, {execution}"
+                name = own_name(ratio, execution)
                 prepare = partial(set_up, detector, part, execution, depths)
                 prepare()
                 with setting.autocast(), ledger.open() as spent:
                     features = [detector.backbone(x)["res4"] for x in inputs]
                 difference = max(map(relative_difference, features, reference))
-                if setting.precision == "fp32" and not difference <= setting.tolerance:
-                    raise Disagreement(f"{name}: features are off by {difference:.1e} of the largest one")
+                if setting.precision == "fp32":
+                    check_features(name, difference, setting)
                 flop_ratio = sum(int(record.flops.sum()) for record in spent["backbone"]) / dense_flops
                 entries.append(Entry(name, False, flop_ratio, difference, ratio, execution))
                 candidates.append(candidate(name, timed, True, prepare=prepare))

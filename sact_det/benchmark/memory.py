@@ -19,6 +19,7 @@ import torch
 
 from sact_det.base.errors import InputError
 from sact_det.benchmark.networks import PartSettings, dense_part
+from sact_det.benchmark.parts import own_name
 from sact_det.benchmark.report import MemoryTable
 from sact_det.benchmark.rivals import EXPORTED, FOR_CUDA, RIVALS, Unavailable, export_onnx
 from sact_det.benchmark.setting import Setting
@@ -112,7 +113,7 @@ def measure_memory(
         kernels = setting.device.type == "cpu" and setting.half is None and why_unavailable() is None
         for ratio in ratios:
             for execution in setting.executions:
-                name, job = f"SACT {ratio:g}, {execution}", replace(common, ratio=ratio, execution=execution)
+                name, job = own_name(ratio, execution), replace(common, ratio=ratio, execution=execution)
                 peaks[name] = run_child(name, job, setting)
                 if execution != "dense" and not training and kernels:
                     name = f"{name}, weights released"

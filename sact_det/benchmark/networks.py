@@ -3,7 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,10 @@ class AdaptivePart(Executable, nn.Module):
         sizes, dense = self.map_sizes((shape[2], shape[3]))[1:], self.dense_flops(shape)
         units = [len(block.units) for block in self.blocks]
         return depths_for_ratio(fields, sizes, units, lambda depths: self.flops(shape, depths) / dense, ratio)
+
+    def masks(self, shape: Sequence[int], ratios: Sequence[Optional[float]], seed: int) -> dict[Any, Any]:
+        """For every ratio what `prescribe` takes: the maps of `depths_for_ratio`, or None for the branches' own."""
+        return {one: None if one is None else self.depths_for_ratio(shape, one, seed)[0] for one in ratios}
 
     def prescribe(self, depths: Optional[Sequence[Tensor]]) -> None:
         """One depth map per block (PrescribedBlock.prescribe), or None: as the branches say."""

@@ -19,6 +19,17 @@ class Disagreement(RuntimeError):
     """Executions of one network gave different results: their times mean nothing."""
 
 
+def own_name(ratio: Optional[float], execution: str) -> str:
+    """What tables call a SACT network at a prescribed FLOP ratio, or with its own masks (None), in an execution."""
+    return f"SACT, {execution}" if ratio is None else f"SACT {ratio:g}, {execution}"
+
+
+def check_features(name: str, difference: float, setting: Setting) -> None:
+    """Raises Disagreement if a relative difference of features is above the precision's tolerance."""
+    if not difference <= setting.tolerance:
+        raise Disagreement(f"{name}: features are off by {difference:.1e} of the largest one")
+
+
 def measure_part(
     title: str, part: AdaptivePart, inputs: Sequence[Tensor], ratios: Sequence[Optional[float]], setting: Setting
 ) -> Table:
@@ -35,10 +46,7 @@ def measure_part(
         InputError: a FLOP ratio is out of reach.
         Disagreement: an execution computes something else than the masked dense one.
     """
-    masks = {
-        ratio: None if ratio is None else part.depths_for_ratio(inputs[0].shape, ratio, setting.seed)[0]
-        for ratio in ratios
-    }
+    masks = part.masks(inputs[0].shape, ratios, setting.seed)
     with torch.no_grad(), setting.activated():
         rivals, differences, absent = build_rivals(dense_part(part), inputs[0], setting, setting.rivals)
         candidates = [rival_candidate(rival, inputs) for rival in rivals]
@@ -50,7 +58,7 @@ def measure_part(
             part.prescribe(depths)
             reference = [part(x) for x in inputs]
             for execution in setting.executions:
-                name = f"SACT, {execution}" if ratio is None else f"SACT {ratio:g}, {execution}"
+                name = own_name(ratio, execution)
                 candidate = own_candidate(part, inputs, depths, name, execution, setting)
                 candidate.prepare()
                 outputs = candidate.run(None)
@@ -106,6 +114,5 @@ def _agreement(name: str, outputs: Outputs, reference: Outputs, setting: Setting
         for own, other in zip(ponders, expected_ponders):
             if not torch.equal(own.num_units, other.num_units):
                 raise Disagreement(f"{name}: positions halt elsewhere than in the masked dense execution")
-    if not difference <= setting.tolerance:
-        raise Disagreement(f"{name}: features are off by {difference:.1e} of the largest one")
+    check_features(name, difference, setting)
     return difference

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sact_det.benchmark.networks import AdaptivePart, PartSettings, dense_part
-from sact_det.benchmark.parts import Disagreement
+from sact_det.benchmark.parts import Disagreement, own_name
 from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Candidate
@@ -67,7 +67,7 @@ def measure_training(
         part = training_part(settings)
         x = setting.random(*settings.input_shape(batch, size))
         dense_flops = part.dense_flops(x.shape)
-        masks = {ratio: part.depths_for_ratio(x.shape, ratio, setting.seed)[0] for ratio in ratios}
+        masks = part.masks(x.shape, ratios, setting.seed)
         part.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         candidates, entries, reference = [], [], None
         for name in [name for name in setting.rivals if name in RIVALS]:
@@ -83,7 +83,7 @@ def measure_training(
             flop_ratio = part.flops(x.shape, depths) / dense_flops
             reference = _own_gradient(part, x, "dense", Setting(device=setting.device))
             for execution in setting.executions:
-                name = f"SACT {ratio:g}, {execution}"
+                name = own_name(ratio, execution)
                 difference = _checked(name, _own_gradient(part, x, execution, setting), reference, setting)
                 candidates.append(_own_candidate(part, x, depths, name, execution, setting))
                 entries.append(Entry(name, False, flop_ratio, difference, ratio, execution))
