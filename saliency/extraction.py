@@ -133,7 +133,7 @@ def extract_maps(
     """The ponder maps of all images; makes those that the cache lacks.
 
     Args:
-        cfg: of the model, see `PonderModel`.
+        cfg: of the model, as `PonderModel` takes it.
         dataset: the images.
         folder: of the cache.
         longer_edge: of the images as the model sees them, in pixels; default: LONGER_EDGE's.

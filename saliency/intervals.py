@@ -6,48 +6,43 @@ import numpy as np
 
 from sact_det.base.errors import InputError
 
+LEVEL = 0.95
+RESAMPLES = 10_000
+_SEED = 0
 _BATCH = 1_000_000  # numbers drawn at once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `number` images, and the interval that holds it with probability `level`."""
+    """A mean over `number` images, and the interval from `low` to `high` that holds it with probability LEVEL."""
 
     mean: float
     low: float
     high: float
-    level: float
     number: int
 
 
-def bootstrap_intervals(
-    values: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> list[Interval]:
-    """The percentile interval of the mean of every column (Efron 1979): images drawn with replacement, many times.
+def bootstrap_intervals(values: np.ndarray) -> list[Interval]:
+    """The percentile interval of the mean of every column (Efron 1979): images drawn with replacement, RESAMPLES times.
 
     Args:
-        values: [n, k], a row for each image, finite; the same images are drawn for all columns.
-        level: in (0, 1).
-        resamples: how many times.
-        seed: of the draws.
+        values: [n, k], a row for each image, finite; the same images are drawn for all columns, and in every call.
 
     Raises:
-        InputError: there are no values, one is not finite, or an argument is out of range.
+        InputError: there are no values, or one is not finite.
     """
     values = np.asarray(values, np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an interval needs at least one value, all of them finite")
-    if not 0 < level < 1 or resamples < 1:
-        raise InputError(f"`level` must lie in (0, 1) and `resamples` be positive; got {level} and {resamples}")
-    rng, number = np.random.default_rng(seed), len(values)
+    rng, number = np.random.default_rng(_SEED), len(values)
     rows = max(1, _BATCH // number)
     means = [
-        _drawn_counts(rng, min(rows, resamples - start), number) @ values / number
-        for start in range(0, resamples, rows)
+        _drawn_counts(rng, min(rows, RESAMPLES - start), number) @ values / number
+        for start in range(0, RESAMPLES, rows)
     ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     ends = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist())
-    return [Interval(mean, bottom, top, level, number) for mean, bottom, top in ends]
+    return [Interval(mean, bottom, top, number) for mean, bottom, top in ends]
 
 
 def _drawn_counts(rng: np.random.Generator, rows: int, number: int) -> np.ndarray:

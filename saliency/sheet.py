@@ -23,10 +23,10 @@ _SIZE = 14  # pixels of the font
 _WIDTH = 240  # pixels of a picture
 
 
-def ranked(scores: np.ndarray, higher_is_better: bool, per_group: int = PER_GROUP) -> dict[str, list[int]]:
+def ranked(scores: np.ndarray, higher_is_better: bool) -> dict[str, list[int]]:
     """Indices of the best, the median and the worst, best first; no image twice, fewer of each if there are few."""
     order = np.argsort(-scores if higher_is_better else scores, kind="stable")
-    size = min(per_group, max(len(order) // 3, 1))
+    size = min(PER_GROUP, max(len(order) // 3, 1))
     middle, last = max((len(order) - size) // 2, size), max(2 * size, len(order) - size)
     groups = {"best": order[:size], "median": order[middle : middle + size], "worst": order[last:]}
     return {name: group.tolist() for name, group in groups.items() if len(group)}

@@ -27,10 +27,7 @@ def display_scale(height: int, width: int) -> int:
 
 
 def draw_ponder_map(
-    ponder_map: np.ndarray,
-    image: Optional[np.ndarray] = None,
-    limits: Optional[Limits] = None,
-    label: str = UNITS_LABEL,
+    ponder_map: np.ndarray, image: Optional[np.ndarray] = None, limits: Optional[Limits] = None
 ) -> np.ndarray:
     """A ponder map with a colour bar; the image to its left if there is one.
 
@@ -40,7 +37,6 @@ def draw_ponder_map(
         ponder_map: float [H, W].
         image: of the same size.
         limits: costs of the darkest and the brightest colour; default: the map's own minimum and maximum.
-        label: of the colour bar.
 
     Returns:
         uint8 RGB, larger than [H, W].
@@ -50,7 +46,7 @@ def draw_ponder_map(
     """
     ponder_map = np.asarray(ponder_map)
     limits = limits or map_limits(ponder_map)
-    row = [_Tile(colorize(ponder_map, limits), limits=limits, label=label)]
+    row = [_Tile(colorize(ponder_map, limits), limits=limits, label=UNITS_LABEL)]
     if image is not None:
         check_image("image", image, ponder_map)
         row.insert(0, _Tile(image))
