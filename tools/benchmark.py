@@ -61,6 +61,13 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, inputs and masks; default: 0")
     parser.add_argument("--config-file", metavar="FILE", help="for detector, and for extractor with trained weights")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="photographs: files, folders, globs")
+    parser.add_argument(
+        "--regions",
+        type=int,
+        metavar="N",
+        help="of detector: the same N boxes for every candidate; default: 300 "
+        "with --ratios, each one's own proposals with --images",
+    )
     parser.add_argument("--max-images", type=int, default=8, metavar="N", help="of the photographs; default: 8")
     parser.add_argument("--quiet", action="store_true", help="no word on progress")
     words, opts = split_overrides(argv)
@@ -87,6 +94,8 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise InputError(f"--ratios must lie in (0, 1]; got {ratio:g}")
     if device_of(args.device).type == "cpu" and args.precision == "tf32":
         raise InputError("--precision tf32 is for GPUs")
+    if args.regions is not None and (args.measure != "detector" or args.regions < 0):
+        raise InputError(f"--regions is for detector, 0 or more boxes; got {args.regions} for {args.measure}")
     if args.measure == "detector" and args.config_file is None:
         raise InputError("detector needs --config-file")
     if args.measure in ("detector", "extractor"):

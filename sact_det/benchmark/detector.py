@@ -4,7 +4,8 @@ import copy
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Callable, Optional, Sequence
+from statistics import mean
+from typing import Any, Callable, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 from sact_det.benchmark.dense_head import DenseHead
 from sact_det.benchmark.networks import AdaptivePart, dense_part
 from sact_det.benchmark.parts import check_features, own_name
+from sact_det.benchmark.regions import GivenRegions
 from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import Rival, build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, synchronize
 from sact_det.benchmark.trained import detector_part
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.detection.reference import DetectorReference
 from sact_det.execution import set_execution
-from sact_det.rule import ledger
 
 PARTS = ("extractor", "proposals", "box head")
 
@@ -51,8 +53,10 @@ class TimedDetector:
     def __init__(self, model: SACTGeneralizedRCNN, device: torch.device):
         self.model = model
         self._device = device
-        self._laps: dict[str, float] = {}
+        self._laps = dict.fromkeys(PARTS, 0.0)
         self._last = 0.0
+        self.regions: list[int] = []  # of each image of the last run
+        model.roi_heads.register_forward_pre_hook(lambda _, args: self.regions.extend(map(len, args[2])))
         model.proposal_generator.register_forward_pre_hook(lambda *_: self._lap("extractor"))
         model.proposal_generator.register_forward_hook(lambda *_: self._lap("proposals"))
         model.roi_heads.register_forward_hook(lambda *_: self._lap("box head"))
@@ -60,6 +64,7 @@ class TimedDetector:
     def run(self, images: Sequence[Tensor], setting: Setting, postprocess: bool) -> dict[str, float]:
         """Detects in one image [3, H, W] after the other. Returns the seconds of each of PARTS."""
         self._laps = dict.fromkeys(PARTS, 0.0)
+        self.regions.clear()
         for image in images:
             self._last = time.perf_counter()
             with setting.autocast():
@@ -96,10 +101,12 @@ def measure_detector(
     images: Sequence[Tensor],
     ratios: Sequence[Optional[float]],
     setting: Setting,
+    regions: Optional[int] = None,
 ) -> Table:
     """Inference of a detector beside detectors whose extractor is a rival and whose box head is plain.
 
-    FLOPs and their ratios are the extractor's. The rivals neither count FLOPs nor postprocess.
+    FLOPs and their ratios are the extractor's and, beside them, the whole detector's. The rivals neither count FLOPs
+    nor postprocess.
 
     Args:
         title: of the table.
@@ -108,17 +115,22 @@ def measure_detector(
         ratios: FLOP ratios to prescribe masks for (those of the first image serve all); None: the masks of the
             extractor's own branches.
         setting: device, precision, rounds and who takes part.
+        regions: how many regions every candidate's box head gets, the same boxes for all; None: each its own proposals.
 
     Raises:
         InputError: a FLOP ratio is out of reach, or the detector's halting cannot be prescribed.
         Disagreement: an execution computes other features than the masked dense one.
     """
     with torch.no_grad(), setting.activated():
+        reference = DetectorReference.of(detector)
+        if regions is not None:
+            detector.proposal_generator = GivenRegions(detector.proposal_generator, regions, setting.seed)
         part = detector_part(detector)
         inputs = [detector.preprocess_image([{"image": image}]).tensor for image in images]
         masks = part.masks(inputs[0].shape, ratios, setting.seed)
         rivals, differences, absent = build_rivals(dense_part(part), inputs[0], setting, setting.rivals)
-        entries = [Entry(rival.name, rival=True, difference=differences[rival.name]) for rival in rivals]
+        entries: list[Entry] = []
+        size, own_regions = (inputs[0].shape[2], inputs[0].shape[3]), [0] * len(images)
         dense_flops = sum(part.dense_flops(x.shape) for x in inputs)
         laps: dict[str, list[dict[str, float]]] = {}
 
@@ -131,26 +143,39 @@ def measure_detector(
         for rival in rivals:
             plain = TimedDetector(rival_detector(detector, rival, head), setting.device)
             plain.run(images, setting, False)  # the box head finds out what is fastest
+            own_regions = list(plain.regions)
+            entry = Entry(rival.name, True, difference=differences[rival.name], detector_ratio=1.0)
+            entries.append(replace(entry, regions=mean(own_regions)))
             candidates.append(candidate(rival.name, plain, False))
         timed = TimedDetector(detector, setting.device)
         for ratio, depths in masks.items():
             set_up(detector, part, "dense", depths)
-            reference = [detector.backbone(x)["res4"] for x in inputs]
+            expected = [detector.backbone(x)["res4"] for x in inputs]
             for execution in setting.executions:
                 name = own_name(ratio, execution)
                 prepare = partial(set_up, detector, part, execution, depths)
                 prepare()
-                with setting.autocast(), ledger.open() as spent:
+                with setting.autocast():
                     features = [detector.backbone(x)["res4"] for x in inputs]
-                difference = max(map(relative_difference, features, reference))
+                    outputs = [detector.inference([{"image": image}])[0] for image in images]
+                difference = max(map(relative_difference, features, expected))
                 if setting.precision == "fp32":
                     check_features(name, difference, setting)
-                flop_ratio = sum(int(record.flops.sum()) for record in spent["backbone"]) / dense_flops
-                entries.append(Entry(name, False, flop_ratio, difference, ratio, execution))
+                flop_ratio = sum(output["flops"]["backbone"] for output in outputs) / dense_flops
+                found = [output["regions"] for output in outputs]
+                plain_regions = own_regions if rivals else found
+                whole = sum(_whole_flops(reference, output, size) for output in outputs)
+                whole /= sum(reference.flops(size, number)["total"] for number in plain_regions)
+                entries.append(Entry(name, False, flop_ratio, difference, ratio, execution, {}, whole, mean(found)))
                 candidates.append(candidate(name, timed, True, prepare=prepare))
         times = setting.times(candidates, title)
     entries = [_with_parts(entry, laps, setting) for entry in entries]
     return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs), head.remarks)
+
+
+def _whole_flops(reference: DetectorReference, output: dict[str, Any], size: tuple[int, int]) -> float:
+    spent = {part: flops for part, flops in output["flops"].items() if part != "total"}
+    return reference.flops_with(spent, size, output["regions"])["total"]
 
 
 def _with_parts(entry: Entry, laps: dict[str, list[dict[str, float]]], setting: Setting) -> Entry:

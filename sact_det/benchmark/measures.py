@@ -16,6 +16,8 @@ from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
+DEFAULT_REGIONS = 300  # where masks are prescribed: a random network proposes next to nothing
+
 Tables = Iterator[Union[Table, MemoryTable]]
 
 
@@ -94,7 +96,8 @@ def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
         else:
             images, ratios = photographs(args.images, size, cfg.INPUT.FORMAT, args.max_images), [None]
         title = f"Detector of {args.config_file}, {len(images)} images, {size[0]}x{size[1]}, {args.precision}"
-        yield measure_detector(title, load_detector(cfg), images, ratios, setting)
+        regions = DEFAULT_REGIONS if args.regions is None and args.images is None else args.regions
+        yield measure_detector(title, load_detector(cfg), images, ratios, setting, regions)
 
 
 def _unit(args: argparse.Namespace, setting: Setting) -> Tables:

@@ -20,7 +20,8 @@ class Entry:
         wanted_ratio: FLOP ratio that the masks were made for, None for masks of the network's own.
         execution: of the network, None for a rival.
         parts: times of stretches of a run, by name, in seconds, one number per round.
-
+        detector_ratio: FLOPs of the whole detector / those of the dense ones; None where a part is measured.
+        regions: that the box head looked at, on average over images.
     """
 
     name: str
@@ -30,6 +31,13 @@ class Entry:
     wanted_ratio: Optional[float] = None
     execution: Optional[str] = None
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    detector_ratio: Optional[float] = None
+    regions: Optional[float] = None
+
+    @property
+    def whole_ratio(self) -> float:
+        """FLOP ratio of all that was timed."""
+        return self.flop_ratio if self.detector_ratio is None else self.detector_ratio
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,9 @@ class Table:
             "times_ms": [1e3 * seconds for seconds in times],
             "ms": _spread(Spread.of(times), 1e3),
             "time_ratio": None if ratio is None else _spread(ratio),
-            "time_over_flops": None if ratio is None else ratio.median / entry.flop_ratio,
+            "time_over_flops": None if ratio is None else ratio.median / entry.whole_ratio,
+            "detector_flop_ratio": entry.detector_ratio,
+            "regions": entry.regions,
             "parts_ms": {name: _spread(Spread.of(values), 1e3) for name, values in entry.parts.items()},
         }
 
@@ -95,9 +105,11 @@ class Table:
         """The table with its title above, who was absent and the remarks below."""
         rows = self.values()["rows"]
         parts = list(dict.fromkeys(name for entry in self.entries for name in entry.parts))
+        whole = any(entry.detector_ratio is not None for entry in self.entries)
         headers = [
             "",
             "FLOP ratio",
+            *(("whole detector", "regions") if whole else ()),
             "ms",
             "quartiles",
             "time ratio",
@@ -108,6 +120,7 @@ class Table:
             [
                 _emphasised(row["name"], row["name"] == self.dense),
                 f"{row['flop_ratio']:.3f}",
+                *((f"{row['detector_flop_ratio']:.3f}", f"{row['regions']:.0f}") if whole else ()),
                 f"{row['ms']['median']:.1f}",
                 f"{row['ms']['lower']:.1f}-{row['ms']['upper']:.1f}",
                 "" if row["time_ratio"] is None else f"{row['time_ratio']['median']:.3f}",

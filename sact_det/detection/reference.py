@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from sact_det.detection.backbone import SACTBackbone
 from sact_det.engine.reference import count_by_stride, flops_at
+from sact_det.execution import set_execution
+from sact_det.network.block import AdaptiveBlock
+from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.rule.flops import MULTIPLY_ADD, conv_flops
 
 
@@ -30,13 +33,18 @@ class DetectorReference:
 
     @classmethod
     def of(cls, model: Any) -> "DetectorReference":
-        """That of a plain detector.
+        """That of the plain detector with a model's own units.
 
         Args:
-            model: on any device: Detectron2's GeneralizedRCNN with StandardROIHeads or Res5ROIHeads, PanopticFPN or
-                RetinaNet, over a SACTBackbone or a pyramid of its features.
+            model: on any device, adaptive or plain: Detectron2's GeneralizedRCNN with StandardROIHeads or
+                Res5ROIHeads, PanopticFPN or RetinaNet, over a SACTBackbone or a pyramid of its features.
         """
-        model = copy.deepcopy(model).to("meta").eval()
+        model = copy.deepcopy(model).eval()
+        set_execution(model, "dense")
+        model.to("meta")
+        for block in model.modules():
+            if isinstance(block, AdaptiveBlock):
+                block.rule = HALTING_RULES["none"]
         blocks = [part for part in model.backbone.modules() if isinstance(part, SACTBackbone)]
         own = {layer for part in blocks for layer in part.modules()}
         parts = {"backbone": own, "neck": set(model.backbone.modules()) - own}

@@ -88,9 +88,26 @@ def test_detectors_and_trained_masks(tool, tmp_path):
         assert rows["SACT, dense"]["flop_ratio"] == rows["SACT, perforated"]["flop_ratio"] != 1
         if measure == "detector":
             assert table["remarks"] and all(line.startswith("Rivals' block 4") for line in table["remarks"])
+            assert {row["regions"] for row in rows.values()} == {rows["eager"]["regions"]} != {0}
+            assert rows["eager"]["detector_flop_ratio"] == 1 != rows["SACT, dense"]["detector_flop_ratio"]
             for row in rows.values():
                 parts = [row["parts_ms"][name]["median"] for name in ("extractor", "proposals", "box head")]
                 assert all(parts) and sum(parts) <= row["ms"]["median"]
+
+
+def test_detectors_with_prescribed_masks_work_on_the_same_regions(tool, tmp_path):
+    pytest.importorskip("detectron2")
+    out = tmp_path / "detector.json"
+    given = ("--config-file", "configs/tests/tiny.yaml", "--sizes", "64x96", "--rivals", "eager", "--ratios", "0.95")
+    tool.main(["detector", *given, "--regions", "7", "--rounds", "1", "--warmup", "0", "--json", str(out)])
+    (table,) = json.loads(out.read_text())["tables"]
+    assert [row["regions"] for row in table["rows"]] == [7] * 4
+    adaptive = [row for row in table["rows"] if not row["rival"]]
+    assert len({row["detector_flop_ratio"] for row in adaptive}) == 1
+    assert all(
+        row["time_over_flops"] == pytest.approx(row["time_ratio"]["median"] / row["detector_flop_ratio"])
+        for row in adaptive
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,6 +119,8 @@ def test_detectors_and_trained_masks(tool, tmp_path):
         (["extractor", "--precision", "tf32"], "--precision tf32 is for GPUs"),
         (["extractor", "--images", "photos"], "--images needs --config-file: the masks are those of a trained network"),
         (["detector"], "detector needs --config-file"),
+        (["detector", "--regions", "-1"], "--regions is for detector, 0 or more boxes; got -1 for detector"),
+        (["extractor", "--regions", "9"], "--regions is for detector, 0 or more boxes; got 9 for extractor"),
         (["sweep", "--config-file", "c.yaml"], "--config-file and --images are for detector and extractor, not for"),
         (["unit", "--units", "1", "2", "2", "1"], "unit needs a block of at least 3 units; block 3 has fewer"),
         (["block", *TINY, "--ratios", "0.01", "--sizes", "32x32"], "a FLOP ratio of 0.01 is out of reach"),
