@@ -125,7 +125,7 @@ class MapCache:
         """The names whose maps are not here, in their order."""
         return [name for name in names if name not in self]
 
-    def fill(self, names: Sequence[str], extract: Callable[[str], np.ndarray], progress: bool = False) -> int:
+    def fill(self, names: Sequence[str], extract: Callable[[str], np.ndarray], progress: bool = True) -> int:
         """Makes the maps that are missing; each is kept as soon as it is made. Returns how many were made.
 
         Args:

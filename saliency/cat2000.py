@@ -28,16 +28,13 @@ TRAINING_FIXATIONS = 672_053  # as pysaliency counts them, from the eye tracks
 _LEAST_LOCATIONS = 0.9  # of these fixations, that maps of locations must show: several on one pixel are one there
 
 
-def read_cat2000(
-    root: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False, progress: bool = False
-) -> FixationDataset:
+def read_cat2000(root: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False) -> FixationDataset:
     """Reads the fixations of a data set in CAT2000's layout; images are looked at, and read again when needed.
 
     Args:
         root: the folder with `Stimuli`, or the one with `trainSet`.
         variable: the map's name in the MATLAB files.
         skip_bad: leaves out images that cannot be used and lists them; otherwise the first one is an error.
-        progress: shows a bar where stderr is a terminal.
 
     Raises:
         InputError: there is no such folder or it holds no images; an image has no fixation file, one that cannot be
@@ -57,7 +54,7 @@ def read_cat2000(
         loaders += [partial(_without_image, path, folder) for path in alone]
     if not loaders:
         raise InputError(f"{root / STIMULI}: no images; expected {STIMULI}/<Category>/<Name>.jpg")
-    return load_images(str(root), loaders, skip_bad=skip_bad, progress=progress)
+    return load_images(str(root), loaders, skip_bad=skip_bad)
 
 
 def _root(path: Path) -> Path:

@@ -125,16 +125,13 @@ class FixationDataset(Sequence[FixationImage]):
 Loader = Callable[[], FixationImage]
 
 
-def load_images(
-    name: str, loaders: Sequence[Loader], *, skip_bad: bool = False, progress: bool = False
-) -> FixationDataset:
+def load_images(name: str, loaders: Sequence[Loader], *, skip_bad: bool = False) -> FixationDataset:
     """A data set from functions that each read one image's fixations and look at the image.
 
     Args:
         name: of the data set.
-        loaders: each returns a `FixationImage` or raises InputError. They run in threads.
+        loaders: each returns an image with fixations or raises InputError. They run in threads.
         skip_bad: leaves out what cannot be used, and lists it; otherwise the first such image ends the reading.
-        progress: shows a bar where stderr is a terminal.
 
     Raises:
         InputError: an image cannot be used, or none can.
@@ -142,17 +139,14 @@ def load_images(
 
     def attempt(loader: Loader) -> Union[FixationImage, InputError]:
         try:
-            image = loader()
-            if len(image.fixations) == 0:
-                raise InputError(f"{image.name}: no fixations")
-            return image
+            return loader()
         except InputError as error:
             return error
 
     images, skipped = [], []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
         results = threads.map(attempt, loaders)
-        for result in tqdm(results, desc=name, total=len(loaders), unit="image", disable=None if progress else True):
+        for result in tqdm(results, desc=name, total=len(loaders), unit="image", disable=None):
             if isinstance(result, FixationImage):
                 images.append(result)
             elif skip_bad:

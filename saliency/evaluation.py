@@ -58,7 +58,7 @@ class Settings:
         tuned_for: the metric that tuning improves, one of `metrics`.
         metrics: of the rows.
         density_sigma: blur of the fixation density, in pixels of the image.
-        processes, progress: as `each_image`'s.
+        processes: as `each_image`'s.
 
     Raises:
         InputError: a metric is unknown, or the width of the density's blur is out of range.
@@ -70,7 +70,6 @@ class Settings:
     metrics: Sequence[str] = tuple(METRICS)
     density_sigma: float = DENSITY_SIGMA
     processes: int = 1
-    progress: bool = False
 
     def __post_init__(self) -> None:
         for name in (self.tuned_for, *self.metrics):
@@ -189,9 +188,7 @@ def evaluate(
     fold_of = {index: fold for fold, split in enumerate(splits) for index in split.scored}
     indices = sorted(fold_of)
     task = _Scoring(dataset, indices, fold_of, {model.name: model.maps for model in models}, methods, settings)
-    scores = each_image(
-        task, len(indices), processes=settings.processes, progress=settings.progress, title="all metrics"
-    )
+    scores = each_image(task, len(indices), "all metrics", settings.processes)
     rows = [Row(method, values) for method, values in zip(methods, np.stack(scores, axis=1))]
     return Evaluation(dataset, splits, settings, models, indices, rows)
 
@@ -214,7 +211,6 @@ def tuned_methods(dataset: FixationDataset, model: Model, splits: Sequence[Split
         metric=settings.tuned_for,
         density_sigma=settings.density_sigma,
         processes=settings.processes,
-        progress=settings.progress,
     )
     column = settings.grid.multipliers.index(0)
     alone = GridScores(Grid(settings.grid.sigmas, (0,)), search.metric, search.values[:, :, column : column + 1])

@@ -128,7 +128,6 @@ def extract_maps(
     longer_edge: Optional[int] = None,
     *,
     processes: int = 1,
-    progress: bool = False,
 ) -> ExtractedMaps:
     """The ponder maps of all images; makes those that the cache lacks.
 
@@ -139,7 +138,6 @@ def extract_maps(
         longer_edge: of the images as the model sees them, in pixels; default: LONGER_EDGE's.
         processes: that share the images, one for each GPU, or without any on the CPU. The maps do not depend on it.
             With more than one, the calling script needs `if __name__ == "__main__":`.
-        progress: shows a bar where stderr is a terminal.
 
     Raises:
         InputError: the model cannot be used, an image cannot be read, the cache cannot be written, or there are fewer
@@ -155,16 +153,16 @@ def extract_maps(
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise InputError(f"{processes} processes need as many GPUs; this machine has {torch.cuda.device_count()}")
     if missing and processes == 1:
-        _extract(cfg, longer_edge, missing, cache, progress)
+        _extract(cfg, longer_edge, missing, cache)
     elif missing:
-        _extract_in_processes(processes, cfg, longer_edge, missing, cache, progress)
+        _extract_in_processes(processes, cfg, longer_edge, missing, cache)
     return ExtractedMaps(cache, {image.name: key for key, image in images.items()})
 
 
-def _extract(cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache, progress: bool) -> None:
+def _extract(cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache) -> None:
     by_key = {_key(image): image for image in images}
     model = PonderModel(cfg, longer_edge)
-    cache.fill(list(by_key), lambda key: model(by_key[key].pixels()), progress)
+    cache.fill(list(by_key), lambda key: model(by_key[key].pixels()), progress=comm.get_rank() == 0)
 
 
 def _extract_in_processes(processes: int, *job: Any) -> None:
@@ -178,12 +176,11 @@ def _extract_in_processes(processes: int, *job: Any) -> None:
 
 
 def _extract_share(
-    problem: Path, cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache, progress: bool
+    problem: Path, cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache
 ) -> None:
     """Every n-th image, in one of n processes. What is wrong with the input goes to `problem`: one of them says it."""
-    rank = comm.get_rank()
     try:
-        _extract(cfg, longer_edge, images[rank :: comm.get_world_size()], cache, progress and rank == 0)
+        _extract(cfg, longer_edge, images[comm.get_rank() :: comm.get_world_size()], cache)
     except (InputError, OSError) as error:
         problem.write_text(one_line(error))
         sys.exit(1)

@@ -26,9 +26,7 @@ SUFFIXES = (".json", ".csv")
 Entry = dict[str, Any]
 
 
-def read_image_list(
-    path: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False, progress: bool = False
-) -> FixationDataset:
+def read_image_list(path: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False) -> FixationDataset:
     """Reads a list, .json or .csv. Arguments as `read_cat2000`'s.
 
     Raises:
@@ -48,7 +46,7 @@ def read_image_list(
     if not entries:
         raise InputError(f"{path}: the list is empty")
     loaders = [partial(_load, path.parent, entry, variable) for entry in entries]
-    return load_images(str(path), loaders, skip_bad=skip_bad, progress=progress)
+    return load_images(str(path), loaders, skip_bad=skip_bad)
 
 
 def _from_json(content: Any) -> list[Entry]:

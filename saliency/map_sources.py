@@ -136,22 +136,19 @@ class PaddingMasked:
         return np.where(mask, values[~mask].min(initial=values.max()), values)
 
 
-def with_all_maps(
-    dataset: FixationDataset, sources: Mapping[str, Maps], *, skip_bad: bool = False, progress: bool = False
-) -> FixationDataset:
+def with_all_maps(dataset: FixationDataset, sources: Mapping[str, Maps], *, skip_bad: bool = False) -> FixationDataset:
     """Sees whether every source has a map of every image, so that all are scored on the same images.
 
     Args:
         dataset: the images.
         sources: by name.
         skip_bad: leaves out an image that lacks a map, and lists it; otherwise it is an error.
-        progress: shows a bar where stderr is a terminal.
 
     Raises:
         InputError: a map is missing or broken; no image is left.
     """
     kept, skipped = [], list(dataset.skipped)
-    for image in tqdm(dataset, desc="maps, looked at", unit="image", disable=None if progress else True):
+    for image in tqdm(dataset, desc="maps, looked at", unit="image", disable=None):
         try:
             for source in sources.values():
                 source(image.name)

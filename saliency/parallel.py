@@ -14,17 +14,14 @@ from sact_det.base.processes import follow_parent, interrupts_blocked
 Result = TypeVar("Result")
 
 
-def each_image(
-    task: Callable[[int], Result], number: int, *, processes: int = 1, progress: bool = False, title: str = ""
-) -> list[Result]:
-    """task(0), task(1), ... task(number - 1).
+def each_image(task: Callable[[int], Result], number: int, title: str, processes: int) -> list[Result]:
+    """task(0), task(1), ... task(number - 1), with a bar where stderr is a terminal.
 
     Args:
         task: sent to the processes once.
         number: of images.
-        processes: how many to use; with more than one, the calling script needs `if __name__ == "__main__":`.
-        progress: shows a bar where stderr is a terminal.
         title: of the bar.
+        processes: how many to use; with more than one, the calling script needs `if __name__ == "__main__":`.
 
     Raises:
         InputError: `processes` is not positive. What the task raises ends the work.
@@ -41,7 +38,7 @@ def each_image(
             stack.callback(executor.shutdown, cancel_futures=True)
             with interrupts_blocked():
                 results = executor.map(_run_in_worker, range(number))
-        return list(tqdm(results, desc=title, total=number, unit="image", disable=None if progress else True))
+        return list(tqdm(results, desc=title, total=number, unit="image", disable=None))
 
 
 def _process_context(module: str) -> multiprocessing.context.BaseContext:

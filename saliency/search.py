@@ -112,7 +112,6 @@ def grid_scores(
     metric: str = "auc_judd",
     density_sigma: float = DENSITY_SIGMA,
     processes: int = 1,
-    progress: bool = False,
 ) -> GridScores:
     """Scores every image at every point of a grid.
 
@@ -123,16 +122,14 @@ def grid_scores(
         grid: the points.
         metric: a key of METRICS.
         density_sigma: blur of the fixation density, in pixels of the image.
-        processes, progress: as `each_image`'s.
+        processes: as `each_image`'s.
 
     Raises:
         InputError: a map is missing or bad (its image is named), or an argument is out of range.
     """
     get_metric(metric)
     task = _Task(dataset, maps, chain, grid, metric, density_sigma)
-    title = f"grid, {metric}"
-    scores = each_image(task, len(dataset), processes=processes, progress=progress, title=title)
-    return GridScores(grid, metric, np.stack(scores))
+    return GridScores(grid, metric, np.stack(each_image(task, len(dataset), f"grid, {metric}", processes)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,7 +168,7 @@ def benchmark_grid(args: argparse.Namespace) -> dict[str, Any]:
     warm_up = FixationDataset("synthetic", images[: args.processes])
     grid_scores(warm_up, maps, chain, Grid((0,), (0,)), processes=args.processes)
     start = time.perf_counter()
-    grid_scores(FixationDataset("synthetic", images), maps, chain, grid, processes=args.processes, progress=True)
+    grid_scores(FixationDataset("synthetic", images), maps, chain, grid, processes=args.processes)
     wall = time.perf_counter() - start
     points = len(grid.sigmas) * len(grid.multipliers)
     per_point = 1e3 * wall / (args.images * points)

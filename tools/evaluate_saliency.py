@@ -159,14 +159,13 @@ def make_settings(args: argparse.Namespace) -> Settings:
         tuned_for=args.tune_for,
         density_sigma=args.density_sigma,
         processes=args.processes,
-        progress=True,
     )
 
 
 def read_dataset(args: argparse.Namespace) -> FixationDataset:
     path = Path(args.dataset)
     read: Callable[..., FixationDataset] = read_image_list if path.suffix.lower() in SUFFIXES else read_cat2000
-    dataset = read(path, variable=args.variable, skip_bad=args.skip_bad, progress=True)
+    dataset = read(path, variable=args.variable, skip_bad=args.skip_bad)
     logger.info("%s: %s", args.dataset, Statistics.of(dataset).line())
     return dataset
 
@@ -208,7 +207,7 @@ def make_models(args: argparse.Namespace, networks: dict[str, Any], dataset: Fix
         edge = args.image_size or LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE]
         logger.info("Ponder maps of %s: longer edge %d pixels", name, edge)
         folder = args.cache or Path(args.output) / "maps"
-        maps = extract_maps(cfg, dataset, folder, edge, processes=args.num_gpus, progress=True)
+        maps = extract_maps(cfg, dataset, folder, edge, processes=args.num_gpus)
         models.append(Model(name, maps, PostProcessing(edge, blur_at=args.blur_at, interpolation=args.interpolation)))
     stored: list[tuple[str, Maps]] = [(name, MapFolder(folder, dataset)) for name, folder in args.maps]
     stored += [(name, PonderFileMaps(path, [image.name for image in dataset])) for name, path in args.hdf5]
@@ -247,7 +246,7 @@ def run(args: argparse.Namespace) -> None:
     models = make_models(args, networks, dataset)
     if args.mask_padding:
         models = [Model(model.name, PaddingMasked(model.maps, dataset), model.chain) for model in models]
-    dataset = with_all_maps(dataset, {m.name: m.maps for m in models}, skip_bad=args.skip_bad, progress=True)
+    dataset = with_all_maps(dataset, {m.name: m.maps for m in models}, skip_bad=args.skip_bad)
     splits = halves(dataset, args.skip_bad) if args.folds is None else folds(dataset, args.folds)
     evaluation = evaluate(dataset, models, splits, settings)
     title = args.title or Path(args.dataset).resolve().stem
