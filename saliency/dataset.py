@@ -157,15 +157,9 @@ def load_images(name: str, loaders: Sequence[Loader], *, skip_bad: bool = False)
     return FixationDataset(name, images, skipped)
 
 
-def image_shape(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file that is read to its end. Raises InputError if it cannot be."""
-    height, width = read_image(path).shape[:2]
-    return height, width
-
-
 def check_same_shape(fixations: Fixations, source: Path, image: Path) -> None:
-    """Raises InputError if the fixations are not of an image of this size."""
-    height, width = image_shape(image)
+    """Raises InputError if the image cannot be read to its end, or the fixations are of one of another size."""
+    height, width = read_image(image).shape[:2]
     if fixations.shape != (height, width):
         raise InputError(
             f"{source}: a fixation map of {fixations.shape[1]}x{fixations.shape[0]} pixels; "

@@ -195,12 +195,8 @@ def _key(image: FixationImage) -> str:
         except OSError as error:
             raise InputError(f"{image.source}: the image cannot be read: {error.strerror}") from error
     else:
-        digest = _array_sha256(image.source)
+        digest = hashlib.sha256(repr(image.source.shape).encode() + image.source.tobytes()).hexdigest()
     return f"{image.name}-{digest[:16]}"
-
-
-def _array_sha256(pixels: np.ndarray) -> str:
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def _as_json(value: Any) -> Any:

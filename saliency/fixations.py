@@ -67,7 +67,7 @@ class Fixations:
         if fixation_map.dtype.kind == "f" and not np.isfinite(fixation_map).all():
             raise InputError("a fixation map must be finite; it holds NaN or infinity")
         y, x = np.nonzero(fixation_map)
-        return cls(x.astype(np.int64), y.astype(np.int64), _shape(fixation_map))
+        return cls(x.astype(np.int64), y.astype(np.int64), fixation_map.shape)
 
     @classmethod
     def from_points(cls, points: Any, shape: Shape) -> "Fixations":
@@ -205,10 +205,6 @@ def _from_mat(path: Path, variable: str) -> Fixations:
         return Fixations.from_map(found.toarray() if issparse(found) else found)
     except InputError as error:
         raise InputError(f"{path}: {variable}: {error}") from error
-
-
-def _shape(array: np.ndarray) -> Shape:
-    return array.shape[0], array.shape[1]
 
 
 def _shortened(points: Any) -> str:

@@ -18,8 +18,9 @@ from typing import Any, Union
 
 from sact_det.base.errors import InputError, one_line
 from sact_det.base.text_files import read_json, read_text
-from saliency.dataset import FixationDataset, FixationImage, check_same_shape, image_shape, load_images
+from saliency.dataset import FixationDataset, FixationImage, check_same_shape, load_images
 from saliency.fixations import MAT_VARIABLE, Fixations, read_fixations
+from saliency.images import read_image
 
 SUFFIXES = (".json", ".csv")
 
@@ -107,7 +108,7 @@ def _load(folder: Path, entry: Entry, variable: str) -> FixationImage:
         fixations = read_fixations(source, variable)
         check_same_shape(fixations, source, image)
     else:
-        shape = image_shape(image)
+        shape = read_image(image).shape[:2]
         try:
             fixations = Fixations.from_points(entry["fixations"], shape)
         except InputError as error:

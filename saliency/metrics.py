@@ -241,7 +241,7 @@ def _checked_density(density: np.ndarray, values: np.ndarray, name: str = "densi
 
 
 def _checked_fixations(value: FixationsLike, values: np.ndarray, name: str = "fixations") -> Fixations:
-    fixations = as_fixations(value, (values.shape[0], values.shape[1]))
+    fixations = as_fixations(value, values.shape)
     if len(fixations) == 0:
         raise InputError(f"`{name}` is empty: a metric needs at least one fixation")
     return fixations

@@ -81,7 +81,7 @@ def whole_image(image: np.ndarray, longer_edge: Optional[int] = None) -> Tensor:
         float32 [3, height, width] in [0, 255].
     """
     if longer_edge is not None:
-        return _channels_first(legacy_bilinear(image, whole_size((image.shape[0], image.shape[1]), longer_edge)))
+        return _channels_first(legacy_bilinear(image, whole_size(image.shape[:2], longer_edge)))
     return _channels_first(image.astype(np.float32))
 
 

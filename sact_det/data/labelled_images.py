@@ -35,8 +35,7 @@ class LabelledImages(Sequence[dict[str, Any]]):
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of the image. Raises InputError, naming the image, if it cannot be read."""
-        height, width = self.pixels(index).shape[:2]
-        return height, width
+        return self.pixels(index).shape[:2]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -52,6 +52,5 @@ def put_ponder_map(ponder: PonderRecord, image: np.ndarray) -> None:
         ponder: of the batch.
         image: uint8 RGB [H, W, 3], as the network saw it.
     """
-    size = (image.shape[0], image.shape[1])
-    picture = draw_ponder_map(ponder.image(0).detached().map(size)[0].cpu().numpy(), image=image)
+    picture = draw_ponder_map(ponder.image(0).detached().map(image.shape[:2])[0].cpu().numpy(), image=image)
     get_event_storage().put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))

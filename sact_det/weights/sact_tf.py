@@ -34,9 +34,7 @@ def load_sact_tf(path: Union[str, Path]) -> dict[str, Tensor]:
 
 
 def convert_sact_tf(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict (float32) and metadata of a weight file (sact_det/weights/weight_file.py) from the variables.
-
-    `unused` in the metadata lists the variables that the network does not have: slots, averages, counters.
+    """Weights for Classifier, as `convert_classifier` returns them, from a checkpoint's variables by name.
 
     Raises:
         InputError: the variables are not those of one of the original's networks.

@@ -41,25 +41,23 @@ def resolve_checkpoint(path: Union[str, Path]) -> str:
     Raises:
         InputError: there is no checkpoint.
     """
-    path = Path(path)
+    path, suffixes = Path(path), [".index", ""]
     if path.suffix == ".index" and not path.is_dir():
-        candidates, has_v1 = [str(path.with_suffix(""))], False
+        candidates, suffixes = [str(path.with_suffix(""))], [".index"]
         problem = f"{path}: no such file"
     elif path.is_dir():
         named = _named_in(path / _STATE_FILE)
-        candidates, has_v1 = [str(path / named), str(path / PureWindowsPath(named).name)], True
+        candidates = [str(path / named), str(path / PureWindowsPath(named).name)]
         problem = (
             f"{path / _STATE_FILE} names {named!r}, but there is no {' or '.join(f'{c}.index' for c in candidates)}"
         )
     else:
-        candidates, has_v1 = [str(path)], True
+        candidates = [str(path)]
         problem = f"{path}.index: no such file"
-    for candidate in candidates:
-        if os.path.isfile(f"{candidate}.index"):
-            return candidate
-    for candidate in candidates if has_v1 else ():
-        if os.path.isfile(candidate):
-            return candidate
+    for suffix in suffixes:
+        for candidate in candidates:
+            if os.path.isfile(candidate + suffix):
+                return candidate
     raise InputError(
         f"{problem}; expected a TensorFlow checkpoint: a folder with a file `{_STATE_FILE}`, a prefix or an .index file"
     )
@@ -98,14 +96,9 @@ class TensorBundle(Checkpoint):
     Args:
         path: as for `resolve_checkpoint`.
 
-    Attributes:
-        prefix: of the files.
-        entries: name -> TensorEntry, sorted by name.
-
     Raises:
-        InputError: the index is missing, damaged, of another format or of a newer version. `bundle[name]` raises it
-            if the tensor's shard is missing, truncated or damaged, or if the tensor is partitioned or of a type that
-            numpy lacks (KeyError if there is no such tensor).
+        InputError: the index is missing, damaged, of another format or of a newer version; `bundle[name]` raises it as
+            of Checkpoint, and if the tensor's shard is missing or truncated.
     """
 
     def __init__(self, path: Union[str, Path]):

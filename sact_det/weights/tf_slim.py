@@ -39,6 +39,7 @@ from sact_det.network.classifier import ClassifierNetwork
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 from sact_det.weights.values import float32_tensor
 
+_SIDES = (0, 3, 1, 2)  # of [out, height, width, in], as PyTorch has them
 _NETWORK = re.compile(r"resnet_v2_(50|101|152)_")
 _UNIT = re.compile(r"resnet_v2_\d+_block([1-4])_unit_(\d+)_bottleneck_v2_(\w+)")
 
@@ -97,19 +98,16 @@ def convert_tf_slim(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tens
             if isinstance(module, nn.BatchNorm2d):
                 state_dict.update({f"{name}.{key}": value for key, value in _identity(module).items()})
         for target, source in sources.items():
-            state_dict[target] = _to_tensor(source, variables[source], network.get_parameter(target).shape)
+            shape = network.get_parameter(target).shape
+            state_dict[target] = float32_tensor(source, variables[source], shape, _SIDES)
             del unknown[source]
     if unknown:
         raise InputError(f"{next(iter(unknown))}: not a variable of TF-Slim's {prefix[:-1]} with units {units}")
 
     dilated = [index > 1 and f"block{index}.units.0.conv2.weight" in state_dict for index in range(1, len(units) + 1)]
     metadata = {
-        "family": spec.family,
-        "units": units,
-        "base_channels": base_channels,
-        "halting": "none",
+        **spec.describe(),
         "dilation": tuple(2 if yes else 1 for yes in dilated),
-        "stem_pool": spec.stem_pool,
         "num_classes": num_classes,
         "source": f"TF-Slim {prefix[:-1]}",
         "missing": missing,
@@ -163,17 +161,6 @@ def _suffixes(name: str, module: nn.Module) -> dict[str, str]:
 
 def _identity(norm: nn.BatchNorm2d) -> dict[str, Tensor]:
     """The state of a norm that changes nothing."""
-    channels = norm.num_features
-    return {
-        "weight": torch.ones(channels),
-        "bias": torch.zeros(channels),
-        "running_mean": torch.zeros(channels),
-        "running_var": torch.full((channels,), 1 - norm.eps),
-        "num_batches_tracked": torch.tensor(0),
-    }
-
-
-def _to_tensor(name: str, value: np.ndarray, shape: torch.Size) -> Tensor:
-    """float32 of `shape`, from [out, height, width, in] if it is a convolution's weights."""
-    expected = (shape[0], *shape[2:], *shape[1:2])
-    return float32_tensor(name, value, expected, (0, 3, 1, 2))
+    state = nn.BatchNorm2d(norm.num_features).state_dict()
+    state["running_var"].fill_(1 - norm.eps)
+    return state

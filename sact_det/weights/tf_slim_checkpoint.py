@@ -26,16 +26,9 @@ def is_tf_slim(variables: Iterable[str]) -> bool:
 
 
 def convert_tf_slim_checkpoint(variables: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights for Classifier from a checkpoint's variables.
+    """Weights for Classifier, as `convert_classifier` returns them, from a checkpoint's variables by name.
 
     Units, width and classes follow from the names and shapes.
-
-    Args:
-        variables: name -> array, e.g. of `open_checkpoint` (sact_det/weights/tf_checkpoint.py).
-
-    Returns:
-        The state dict (float32) and the metadata of a weight file (sact_det/weights/weight_file.py). `unused` lists the
-        variables that the network does not have: slots of the optimizer, averages, counters.
 
     Raises:
         InputError: the variables are not those of one of these networks, or not all of them.

@@ -33,11 +33,10 @@ class V1Checkpoint(Checkpoint):
 
     Attributes:
         prefix: the path.
-        entries: name -> TensorEntry, sorted by name; type, shape and `sliced` are meaningful.
+        entries: of which type, shape and `sliced` are meaningful.
 
     Raises:
-        InputError: the file is missing, damaged, of another format or of a newer version. `checkpoint[name]` raises it
-            if the tensor is damaged, partitioned or of a type that numpy lacks (KeyError if there is no such tensor).
+        InputError: the file is missing, damaged, of another format or of a newer version.
     """
 
     def __init__(self, path: Union[str, Path]):

@@ -5,7 +5,7 @@ Convolution weights are [height, width, in, out] there; a norm has beta, gamma a
 
 import itertools
 import re
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sact_det.network.classifier import ClassifierNetwork
 from sact_det.network.spec import NetworkSpec
 from sact_det.weights.values import float32_tensor
 
+_SIDES = (3, 2, 0, 1)  # of a convolution's weights, as PyTorch has them
 _CONV = {"weight": "weights", "bias": "biases"}
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _WEIGHTS = {*_CONV.values(), *_NORM.values()}
@@ -43,30 +44,6 @@ def convert_classifier(
     num_classes = out_channels(variables, f"{scope}logits/weights")
     with torch.device("meta"):
         network = ClassifierNetwork(spec, num_classes)
-    state_dict, unused = take_variables(network, variables, lambda name: scope + variable_scope(name, spec.family))
-    for name in unused:
-        if name.startswith(scope) and name.rpartition("/")[2] in _WEIGHTS:
-            raise InputError(f"{name}: not a variable of {networks}, units {spec.units}")
-    described = {"num_classes": num_classes, "source": source, "missing": [], "unused": unused}
-    return state_dict, {**spec.describe(), **described}
-
-
-def take_variables(
-    network: nn.Module, variables: Mapping[str, np.ndarray], scope_of: Callable[[str], str]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The values of every convolution and norm of a network.
-
-    Args:
-        network: gives names and shapes only; it may be on the meta device.
-        variables: name -> array; each is asked for once, so they may be read from disk one by one.
-        scope_of: from the name of a module to the scope of its variables.
-
-    Returns:
-        The state dict (float32), and the names of the variables that the network does not have.
-
-    Raises:
-        InputError: a variable is missing, or has another shape or type than its module's.
-    """
     state_dict: dict[str, Tensor] = {}
     unused = dict.fromkeys(variables)
     for name, module in network.named_modules():
@@ -75,12 +52,17 @@ def take_variables(
             target = getattr(module, parameter)
             if target is None:
                 continue
-            source = f"{scope_of(name)}/{variable}"
-            state_dict[f"{name}.{parameter}"] = _to_tensor(source, _get(variables, source), target.shape)
-            del unused[source]
+            full_name = f"{scope}{variable_scope(name, spec.family)}/{variable}"
+            values = _get(variables, full_name)
+            state_dict[f"{name}.{parameter}"] = float32_tensor(full_name, values, target.shape, _SIDES)
+            del unused[full_name]
         if isinstance(module, nn.BatchNorm2d):
             state_dict[f"{name}.num_batches_tracked"] = torch.tensor(0)
-    return state_dict, list(unused)
+    for name in unused:
+        if name.startswith(scope) and name.rpartition("/")[2] in _WEIGHTS:
+            raise InputError(f"{name}: not a variable of {networks}, units {spec.units}")
+    described = {"num_classes": num_classes, "source": source, "missing": [], "unused": list(unused)}
+    return state_dict, {**spec.describe(), **described}
 
 
 def variable_scope(module: str, family: str = "imagenet") -> str:
@@ -135,9 +117,3 @@ def _get(variables: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in variables:
         raise InputError(f"{name}: not in the checkpoint, which has other variables of such a network")
     return variables[name]
-
-
-def _to_tensor(name: str, value: np.ndarray, shape: torch.Size) -> Tensor:
-    """float32 of `shape`, from [height, width, in, out] if it is a convolution's weights."""
-    expected = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
-    return float32_tensor(name, value, expected, (3, 2, 0, 1))

@@ -45,15 +45,16 @@ def float32_tensor(name: str, values: np.ndarray, shape: Sequence[int], axes: Se
     Args:
         name: as of `check_values`.
         values: floats of any precision.
-        shape: that the array must have.
-        axes: where PyTorch's sides of a convolution's weights, [out, in, height, width], are; arrays of fewer sides
-            stay as they are.
+        shape: of the result.
+        axes: where in the array PyTorch's sides of a convolution's weights, [out, in, height, width], are; arrays of
+            fewer sides stay as they are.
 
     Raises:
         InputError: the array has another shape or type, or holds what no weight does.
     """
-    if values.shape != tuple(shape) or values.dtype.kind != "f":
-        raise InputError(f"{name}: is {values.dtype} {list(values.shape)}; expected floats {list(shape)}")
+    expected = [shape[axes.index(side)] for side in range(4)] if len(shape) == 4 else list(shape)
+    if list(values.shape) != expected or values.dtype.kind != "f":
+        raise InputError(f"{name}: is {values.dtype} {list(values.shape)}; expected floats {expected}")
     values = values.transpose(axes) if values.ndim == 4 else values
     with np.errstate(over="ignore"):  # beyond float32: refused below
         tensor = torch.from_numpy(np.array(values, np.float32, order="C"))
