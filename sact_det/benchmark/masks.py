@@ -22,7 +22,7 @@ from sact_det.network.plan import Plan, PlannedBlock, PlannedStem
 from sact_det.network.run import Run
 from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import active_positions
-from sact_det.rule.padding import Sizes
+from sact_det.rule.padding import Mask, Sizes
 from sact_det.rule.process import HaltingProcess
 
 KNOT_DISTANCE = 100  # pixels of the image between the knots of a smooth field: about the size of things in photographs
@@ -88,7 +88,7 @@ class PrescribedPlan(Plan):
         self.stops_early = plan.stops_early
 
     @override
-    def start(self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+    def start(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Run:
         return PrescribedRun(self.plan.start(block, x, valid_in, valid), self._scores)
 
     @override

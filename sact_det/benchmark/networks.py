@@ -15,7 +15,7 @@ from sact_det.network.block import AdaptiveBlock
 from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS, BottleneckUnit, Stem
 from sact_det.network.spec import NetworkSpec
 from sact_det.network.unit import ResidualUnit
-from sact_det.rule.padding import strided_size
+from sact_det.rule.padding import Mask, strided_size
 from sact_det.rule.ponder import BlockPonder
 
 
@@ -147,7 +147,7 @@ def dense_part(part: AdaptivePart) -> DensePart:
 class _FoldedNorm(nn.Module):
     """In the place of a norm that has been folded into the convolution before it."""
 
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         return x
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sact_det.network.branch import SpatialHalting, linear
-from sact_det.network.norm import depends_on_batch, norm_affine
+from sact_det.network.halting_rule import ACT, SACT, Plain
+from sact_det.network.norm import depends_on_batch, learns_from_batch, norm_affine
+from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
 from sact_det.network.unit import ResidualUnit
 
@@ -67,6 +69,29 @@ def why_not_foldable(unit: ResidualUnit) -> Optional[str]:
         if branch.activate is not linear:
             return "there are none for halting branches with an activation"
         if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
+            return "norms that learn from the batch need PyTorch"
+    return None
+
+
+def keeps_shape(unit: ResidualUnit) -> bool:
+    """Whether the kernels know a BottleneckUnit behind the first of a block: identity shortcut, no dilation."""
+    assert isinstance(unit, BottleneckUnit)
+    return unit.shortcut is None and unit.conv2.dilation == (1, 1)
+
+
+def why_not_inference(block: PlannedBlock) -> Optional[str]:
+    """Why kernels for inference that read folded weights cannot evaluate a block, whatever its input; or None."""
+    if type(block.rule) not in (Plain, ACT, SACT):
+        return f"there are none for halting {block.rule.name!r}"
+    if block.training and block.rule.adaptive:
+        return "they are for inference"
+    for unit in block.units:
+        refused = why_not_foldable(unit)
+        if refused is not None:
+            return refused
+        assert isinstance(unit, BottleneckUnit)
+        branch = () if unit.halting is None else unit.halting.children()
+        if any(map(learns_from_batch, (unit.preact, unit.norm1, unit.norm2, *branch))):
             return "norms that learn from the batch need PyTorch"
     return None
 

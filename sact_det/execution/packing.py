@@ -4,7 +4,6 @@ from typing import Any, Callable, Optional, TypeVar
 
 from torch import Tensor, nn
 
-Module = TypeVar("Module", bound=nn.Module)
 Made = TypeVar("Made")
 
 
@@ -19,29 +18,29 @@ class WeightCache:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[nn.Module, Callable[..., Any]], tuple[Any, Any]] = {}
+        self._entries: dict[tuple[Any, ...], tuple[Any, Any]] = {}  # by module, function and arguments
 
-    def get(self, module: Module, make: Callable[[Module], Made]) -> Made:
-        """make(module), anew if a weight has changed; `make` must be the same object from call to call.
+    def get(self, module: nn.Module, make: Callable[..., Made], *arguments: object) -> Made:
+        """make(module, *arguments), anew if a weight has changed; `make` must be the same object from call to call.
 
         Raises:
             RuntimeError: it is not known, and the module's weights are gone.
         """
-        known = self._entries.get((module, make))
+        known = self._entries.get((module, make, *arguments))
         if known is not None and known[0] == _versions(module):
             return known[1]
         refuse_released(module, "to pack them")
-        made = make(module)
-        self.keep(module, make, made)
+        made = make(module, *arguments)
+        self.keep(made, module, make, *arguments)
         return made
 
-    def keep(self, module: Module, make: Callable[[Module], Made], made: Made) -> None:
-        """Takes `made` for make(module) until a weight changes."""
-        self._entries[module, make] = _versions(module), made
+    def keep(self, made: Made, module: nn.Module, make: Callable[..., Made], *arguments: object) -> None:
+        """Takes `made` for make(module, *arguments) until a weight changes."""
+        self._entries[(module, make, *arguments)] = _versions(module), made
 
     def refuse_released(self, reason: str) -> None:
         """Raises RuntimeError if weights of a module whose values are kept are gone; see the function of that name."""
-        for module, _ in self._entries:
+        for module, *_ in self._entries:
             refuse_released(module, reason)
 
     def clear(self) -> None:

@@ -20,7 +20,7 @@ from sact_det.execution.packing import WeightCache, refuse_released
 from sact_det.execution.positions.plan import PositionsPlan
 from sact_det.network.plan import DensePlan, ExportPlan, Plan, PlannedBlock, PlannedStem, planned_parts
 from sact_det.network.run import Run
-from sact_det.rule.padding import Sizes, strided_size
+from sact_det.rule.padding import Mask, Sizes, strided_size
 
 # In PyTorch, "auto" perforates a unit where it would evaluate at most this share of the positions. Measured on a CPU in
 # training: with all positions active, perforated takes about as long as dense.
@@ -67,13 +67,11 @@ class PerforatedPlan(PackingPlan):
         self.auto = auto
 
     @override
-    def start(self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+    def start(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Run:
         run = self._start_kernels(block, x, valid_in, valid)
         return super().start(block, x, valid_in, valid) if run is None else run
 
-    def _start_kernels(
-        self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]
-    ) -> Optional[Run]:
+    def _start_kernels(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Optional[Run]:
         """A run of kernels that evaluates the whole block, its first unit included; None if only PyTorch can."""
         height, width = strided_size((x.shape[2], x.shape[3]), block.units[0].stride)
         if self._stays_dense(block, x, len(x) * height * width):
@@ -129,7 +127,7 @@ class TritonPlan(PackingPlan):
     """Triton kernels and nothing else: for measurements and tests, where they must not be passed over."""
 
     @override
-    def start(self, block: PlannedBlock, x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+    def start(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Run:
         return TritonRun(block, self.packed, x, valid_in, valid)
 
 

@@ -42,12 +42,12 @@ def release_weights(model: nn.Module) -> None:
         assert isinstance(part.plan, PackingPlan)
         dtype = factor_type(compute_type(next(part.parameters())))
         if isinstance(part, PlannedStem):
-            packed_stem = pack_stem[dtype](part)
-            part.plan.packed.keep(part.to("meta"), pack_stem[dtype], packed_stem)
+            packed_stem = pack_stem(part, dtype)
+            part.plan.packed.keep(packed_stem, part.to("meta"), pack_stem, dtype)
         else:
             # Unit by unit: never much more than one copy of everything.
-            packed_block = pack_block[dtype](part, done_with=_release_unit)
-            part.plan.packed.keep(part, pack_block[dtype], packed_block)
+            packed_block = pack_block(part, dtype, done_with=_release_unit)
+            part.plan.packed.keep(packed_block, part, pack_block, dtype)
         part.register_state_dict_pre_hook(_refuse)
         part.register_load_state_dict_pre_hook(_refuse)
 

@@ -4,7 +4,7 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included.
 """
 
-from typing import Callable, Iterable, Optional
+from typing import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from sact_det.network.convolution import init_conv
 from sact_det.network.norm import MovingBatchNorm2d, Norm, learns_from_batch
 from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import conv_flops
+from sact_det.rule.padding import Mask
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -26,7 +27,7 @@ def linear(x: Tensor) -> Tensor:
     return x
 
 
-def mean_of_images(x: Tensor, valid: Optional[Tensor]) -> Tensor:
+def mean_of_images(x: Tensor, valid: Mask) -> Tensor:
     """The mean over each image's own positions: [N, C, H, W] -> [N, C, 1, 1].
 
     Args:
@@ -58,7 +59,7 @@ class SpatialHalting(HaltingBranch):
         self.global_conv = init_conv(nn.Conv2d(channels, 1, 1, bias=False))
 
     @override
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         """x: [N, C, H, W] -> h^l, [N, H, W] in (0, 1)."""
         with exact_float32(x.device):
             x = widened(x)
@@ -111,7 +112,7 @@ class ImageHalting(HaltingBranch):
         self.global_conv = init_conv(nn.Conv2d(channels, 1, 1), HALTING_BIAS)
 
     @override
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         """x: [N, C, H, W] -> h^l, [N, 1, 1] in (0, 1)."""
         with exact_float32(x.device):
             return self.scores(mean_of_images(widened(x), valid))[:, None, None]

@@ -16,7 +16,7 @@ Processes talk in one collective per norm and step, the same whatever computes t
 """
 
 from functools import partial
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,7 @@ from typing_extensions import override
 
 from sact_det.base.precision import widened
 from sact_det.base.recording import is_recomputing
+from sact_det.rule.padding import Mask
 
 Norm = Callable[[int], nn.Module]
 
@@ -75,7 +76,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def __init__(self, num_features: int, eps: float = TF_EPSILON, momentum: float = 1 - TF_DECAY):
         super().__init__(num_features, eps=eps, momentum=momentum)
 
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
         if not self.training:
             return self._normalize(x, self.running_mean, self.running_var)
@@ -100,7 +101,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         self._update(count, mean, unbiased_var * ((count - 1) / count))
         return y
 
-    def _batch_statistics(self, x: Tensor, valid: Optional[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _batch_statistics(self, x: Tensor, valid: Mask) -> tuple[Tensor, Tensor, Tensor]:
         """Count, mean and biased variance [C] of the valid positions (of all processes, when synchronized)."""
         weight = torch.ones_like(x[:, :1]) if valid is None else valid.to(x.dtype)
         count = weight.sum()
@@ -138,7 +139,7 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
     variance 1 count as one step and fade as 1/steps, so that the first steps are neither biased nor unbounded.
     """
 
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
         if self.training:
             _check_channels(x, self.num_features)
@@ -178,7 +179,7 @@ class FrozenBatchNorm2d(_FrozenBatchNorm2d):
     def __init__(self, num_features: int, eps: float = TF_EPSILON):
         super().__init__(num_features, eps)
 
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         """x: [N, C, H, W]; valid is accepted for symmetry and has no effect."""
         if not x.requires_grad:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)

@@ -13,7 +13,7 @@ from sact_det.base.recording import is_recording
 from sact_det.network.halting_rule import HaltingRule
 from sact_det.network.run import DenseRun, Run
 from sact_det.network.unit import ResidualUnit
-from sact_det.rule.padding import Sizes
+from sact_det.rule.padding import Mask, Sizes
 
 
 class Plan(nn.Module, ABC):
@@ -30,7 +30,7 @@ class Plan(nn.Module, ABC):
     stops_early = True
 
     @abstractmethod
-    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Mask, valid: Mask) -> Run:
         """A run of the block that has evaluated the first unit.
 
         Args:
@@ -63,7 +63,7 @@ class DensePlan(Plan):
     """Every position of every unit, in PyTorch: the reference."""
 
     @override
-    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Optional[Tensor], valid: Optional[Tensor]) -> Run:
+    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Mask, valid: Mask) -> Run:
         return DenseRun(block.units[0](x, None, valid_in, valid), valid)
 
     @override

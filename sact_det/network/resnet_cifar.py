@@ -25,8 +25,8 @@ from sact_det.network.convolution import init_conv, pad_same
 from sact_det.network.norm import Norm
 from sact_det.network.spec import NetworkSpec
 from sact_det.network.unit import HaltingBranch, ResidualUnit
-from sact_det.rule.flops import basic_unit_flops, conv_flops
-from sact_det.rule.padding import Sizes, positions
+from sact_det.rule.flops import conv_flops
+from sact_det.rule.padding import Mask, Sizes, positions
 
 SLOPE = 0.1
 NORM_DECAY = 0.9
@@ -83,13 +83,7 @@ class CifarUnit(ResidualUnit):
         self.halting = halting
 
     @override
-    def forward(
-        self,
-        x: Tensor,
-        active: Optional[Tensor] = None,
-        valid_in: Optional[Tensor] = None,
-        valid: Optional[Tensor] = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, active: Mask = None, valid_in: Mask = None, valid: Mask = None) -> Tensor:
         """The unit everywhere, as of the base class. Raises ValueError where there is padding: this family has none."""
         if valid_in is not None or valid is not None:
             raise ValueError("the CIFAR network takes batches of images of one size")
@@ -108,7 +102,8 @@ class CifarUnit(ResidualUnit):
     def flops(
         self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
     ) -> Tensor:
-        return basic_unit_flops(self, dense_out, active, dilated)
+        at_conv1, at_conv2 = (dense_out if count is None else count for count in (dilated, active))
+        return conv_flops(self.conv1) * at_conv1 + conv_flops(self.conv2) * at_conv2
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from sact_det.network.norm import Norm
 from sact_det.network.plan import PlannedStem
 from sact_det.network.spec import NetworkSpec
 from sact_det.network.unit import HaltingBranch, ResidualUnit
-from sact_det.rule.flops import bottleneck_unit_flops, conv_flops
-from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes
+from sact_det.rule.flops import conv_flops
+from sact_det.rule.padding import Mask, Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes
 
 ROOT_CHANNELS = 64
 EXPANSION = 4
@@ -131,13 +131,7 @@ class BottleneckUnit(ResidualUnit):
         self.halting = halting
 
     @override
-    def forward(
-        self,
-        x: Tensor,
-        active: Optional[Tensor] = None,
-        valid_in: Optional[Tensor] = None,
-        valid: Optional[Tensor] = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, active: Mask = None, valid_in: Mask = None, valid: Mask = None) -> Tensor:
         preact = F.relu(self.preact(x, valid_in), inplace=True)
         shortcut = x if self.shortcut is None else self.shortcut(preact)
         y = F.relu(self.norm1(self.conv1(preact), valid_in), inplace=True)
@@ -151,7 +145,9 @@ class BottleneckUnit(ResidualUnit):
     def flops(
         self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
     ) -> Tensor:
-        return bottleneck_unit_flops(self, dense_in, dense_out, active, dilated)
+        flops = conv_flops(self.conv1) * (dense_in if dilated is None else dilated)
+        flops = flops + (conv_flops(self.conv2) + conv_flops(self.conv3)) * (dense_out if active is None else active)
+        return flops if self.shortcut is None else flops + conv_flops(self.shortcut) * dense_out
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from sact_det.network.halting_rule import HaltingRule
 from sact_det.network.unit import HaltingBranch, ResidualUnit
+from sact_det.rule.padding import Mask
 from sact_det.rule.process import HaltingProcess
 
 
@@ -73,7 +74,7 @@ class DenseRun(TensorRun):
         valid: bool [N, 1, H, W], False at padding, or None.
     """
 
-    def __init__(self, x: Tensor, valid: Optional[Tensor]):
+    def __init__(self, x: Tensor, valid: Mask):
         self.x = x
         self.valid = valid
         self.output: Optional[Tensor] = None

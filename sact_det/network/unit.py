@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sact_det.base.precision import score_type
+from sact_det.rule.padding import Mask
 
 
 class HaltingBranch(nn.Module, ABC):
@@ -28,7 +29,7 @@ class HaltingBranch(nn.Module, ABC):
         return super()._apply(keep_precision, recurse)
 
     @abstractmethod
-    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         """x: [N, C, H, W] -> h^l in (0, 1), of score_type [N, H, W] or, one per image, [N, 1, 1]."""
 
     @abstractmethod
@@ -50,13 +51,7 @@ class ResidualUnit(nn.Module, ABC):
     halting: Optional[HaltingBranch]
 
     @abstractmethod
-    def forward(
-        self,
-        x: Tensor,
-        active: Optional[Tensor] = None,
-        valid_in: Optional[Tensor] = None,
-        valid: Optional[Tensor] = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, active: Mask = None, valid_in: Mask = None, valid: Mask = None) -> Tensor:
         """The unit everywhere; halted positions keep their state.
 
         Args:

@@ -20,8 +20,6 @@ counter says one and cannot see masks).
     tensor([15602814976])
 """
 
-from typing import Optional, Protocol
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,22 +29,6 @@ MULTIPLY_ADD = 2
 def conv_flops(conv: nn.Conv2d) -> int:
     """FLOPs of one output position of a convolution."""
     return MULTIPLY_ADD * conv.weight.numel()
-
-
-class Bottleneck(Protocol):
-    """The convolutions of a residual unit; shortcut is None for the identity."""
-
-    conv1: nn.Conv2d
-    conv2: nn.Conv2d
-    conv3: nn.Conv2d
-    shortcut: Optional[nn.Conv2d]
-
-
-class Basic(Protocol):
-    """The convolutions of a CIFAR unit."""
-
-    conv1: nn.Conv2d
-    conv2: nn.Conv2d
 
 
 def count(mask: Tensor) -> Tensor:
@@ -74,37 +56,3 @@ def active_positions(active: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
     """
     active = active & exists
     return count(active), count(dilate(active) & exists)
-
-
-def bottleneck_unit_flops(
-    unit: Bottleneck,
-    dense_in: Tensor,
-    dense_out: Tensor,
-    active: Optional[Tensor] = None,
-    dilated: Optional[Tensor] = None,
-) -> Tensor:
-    """FLOPs of a bottleneck unit's convolutions, int64 [N].
-
-    Args:
-        unit: the unit; its halting branch counts itself.
-        dense_in, dense_out: int64 [N], positions of each image at the unit's input and output resolution.
-        active, dilated: int64 [N], active positions and their dilation; None for a unit computed everywhere.
-    """
-    at_conv1 = dense_in if dilated is None else dilated
-    at_conv2 = dense_out if active is None else active
-    flops = conv_flops(unit.conv1) * at_conv1 + (conv_flops(unit.conv2) + conv_flops(unit.conv3)) * at_conv2
-    if unit.shortcut is not None:
-        flops = flops + conv_flops(unit.shortcut) * dense_out
-    return flops
-
-
-def basic_unit_flops(
-    unit: Basic, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
-) -> Tensor:
-    """FLOPs of the two 3x3 convolutions of a CIFAR unit, int64 [N]; its shortcut has no convolution.
-
-    Args: as in `bottleneck_unit_flops`.
-    """
-    at_conv1 = dense_out if dilated is None else dilated
-    at_conv2 = dense_out if active is None else active
-    return conv_flops(unit.conv1) * at_conv1 + conv_flops(unit.conv2) * at_conv2

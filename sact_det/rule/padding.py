@@ -1,7 +1,8 @@
 """Images of different size share a batch; this is where each of them ends.
 
 A `Sizes` lists, per image, the (height, width) of its own part of a padded feature map, top left. `None` stands for
-"every image fills the map", which costs nothing. Every stride-2 layer of the network maps a size n to ceil(n / 2).
+"every image fills the map", which costs nothing. A `Mask` is bool [N, 1, H, W], or `None` for "True everywhere". Every
+stride-2 layer of the network maps a size n to ceil(n / 2).
 """
 
 from typing import Any, Optional, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 from sact_det.base.transfer import to_device
 
 Sizes = Sequence[tuple[int, int]]
+Mask = Optional[Tensor]
 
 
 def check_batch(name: str, x: Tensor, sizes: Optional[Sizes] = None) -> None:
@@ -122,7 +124,7 @@ def strided_sizes(sizes: Optional[Sizes], stride: int) -> Optional[Geometry]:
     return None if sizes is None else Geometry.of(sizes).behind(stride)
 
 
-def valid_mask(sizes: Optional[Sizes], map_size: tuple[int, int], device: torch.device) -> Optional[Tensor]:
+def valid_mask(sizes: Optional[Sizes], map_size: tuple[int, int], device: torch.device) -> Mask:
     """bool [N, 1, H, W], True inside each image; None if there is no padding."""
     return None if sizes is None else Geometry.of(sizes).mask(tuple(map_size), device)  # type: ignore[arg-type]
 

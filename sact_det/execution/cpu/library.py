@@ -14,7 +14,7 @@ import platform
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Optional
 
 from sact_det.base.cache_folder import is_private, private_cache_folder
 from sact_det.base.files import file_sha256, replacing, why_not_regular
@@ -53,7 +53,8 @@ def load_library() -> ctypes.CDLL:
         file = f"{name}-{_digest(*compiler.command[1:], compiler.version)}.so"
         return (folder and _load_kept(folder / file)) or _compile(compiler, folder, file)
     except LibraryUnavailable:
-        for path in _newest_first(folder, name):
+        kept = folder.glob(f"{name}-*.so") if folder is not None else ()  # by any compiler, from the same sources
+        for path in sorted(kept, key=os.path.getmtime, reverse=True):
             library = _load_kept(path)
             if library is not None:
                 return library
@@ -82,12 +83,6 @@ def _cache() -> Optional[Path]:
     except OSError as error:
         logger.info("The kernels for this processor are compiled anew in every process: %s", error)
         return None
-
-
-def _newest_first(folder: Optional[Path], name: str) -> Iterator[Path]:
-    """Libraries that any compiler has made from these sources for this processor."""
-    if folder is not None:
-        yield from sorted(folder.glob(f"{name}-*.so"), key=os.path.getmtime, reverse=True)
 
 
 def _load_kept(path: Path) -> Optional[ctypes.CDLL]:

@@ -1,7 +1,6 @@
 """Weights as the kernels for inference read them."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Callable, Generic, TypeVar
 
 import torch
@@ -84,9 +83,10 @@ class PackedBlock:
     branches: dict[HaltingBranch, Packed[calls.Halting]]
 
 
-def _pack_block(
+def pack_block(
     block: PlannedBlock, dtype: torch.dtype, done_with: Callable[[BottleneckUnit], object] = lambda unit: None
 ) -> PackedBlock:
+    """Folds and packs a block of BottleneckUnits, with factors of dtype; calls done_with(unit) after each."""
     packed = PackedBlock({}, {})
     for unit in block.units:
         assert isinstance(unit, BottleneckUnit)
@@ -97,15 +97,9 @@ def _pack_block(
     return packed
 
 
-# By the type of the factors: folds and packs a block of BottleneckUnits, and calls done_with(unit) after each. There is
-# one function for each type because a WeightCache tells results apart by the function that made them.
-pack_block: dict[torch.dtype, Callable[..., PackedBlock]] = {
-    dtype: partial(_pack_block, dtype=dtype) for dtype in FACTOR_TYPES
-}
-
-
 @torch.no_grad()
-def _pack_stem(stem: PlannedStem, dtype: torch.dtype) -> Packed[calls.Stem]:
+def pack_stem(stem: PlannedStem, dtype: torch.dtype) -> Packed[calls.Stem]:
+    """Packs a stem, with factors of dtype."""
     assert stem.conv.bias is not None
     rows = stem.conv.weight.permute(0, 2, 3, 1).flatten(2)
     conv = _packed((rows if dtype == torch.float32 else F.pad(rows, (0, 1))).flatten(1), dtype)
@@ -113,9 +107,3 @@ def _pack_stem(stem: PlannedStem, dtype: torch.dtype) -> Packed[calls.Stem]:
     same, bfloat16 = stem.pool is not symmetric_max_pool, dtype == torch.bfloat16
     struct = calls.Stem(len(stem.conv.bias), address(conv, dtype), address(bias), same, bfloat16)
     return Packed(struct, (conv, bias))
-
-
-# By the type of the factors: packs a stem.
-pack_stem: dict[torch.dtype, Callable[[PlannedStem], Packed[calls.Stem]]] = {
-    dtype: partial(_pack_stem, dtype=dtype) for dtype in FACTOR_TYPES
-}

@@ -1,16 +1,16 @@
 """Lists of positions for the kernels (positions.cpp)."""
 
 import ctypes
-from typing import Optional
 
 import torch
 from torch import Tensor
 
 from sact_det.execution.cpu.calls import kernels
 from sact_det.execution.cpu.memory import address, ones, plain
+from sact_det.rule.padding import Mask
 
 
-def mask_of_positions(valid: Optional[Tensor], shape: tuple[int, ...]) -> Tensor:
+def mask_of_positions(valid: Mask, shape: tuple[int, ...]) -> Tensor:
     """Which positions of a map there are: bool [N, H, W], contiguous.
 
     Args:

@@ -30,36 +30,21 @@ from sact_det.execution.cpu.halting import RowsHalting
 from sact_det.execution.cpu.memory import address, addresses, empty, ones, plain, zeros
 from sact_det.execution.cpu.packed import factor_type, pack_block
 from sact_det.execution.cpu.positions import list_positions, mask_of_positions
-from sact_det.execution.folded import why_not_foldable
+from sact_det.execution.folded import why_not_inference
 from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting, SpatialHalting
 from sact_det.network.convolution import TAPS
-from sact_det.network.halting_rule import ACT, SACT, HaltingRule, Plain
-from sact_det.network.norm import learns_from_batch
+from sact_det.network.halting_rule import SACT, HaltingRule
 from sact_det.network.plan import PlannedBlock
-from sact_det.network.resnet_v2 import BottleneckUnit
 from sact_det.network.run import Run
 from sact_det.network.unit import HaltingBranch, ResidualUnit
-from sact_det.rule.padding import strided_size
+from sact_det.rule.padding import Mask, strided_size
 from sact_det.rule.process import HaltingProcess
 
 
 def why_not_rows(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a RowsRun cannot evaluate the block at x, or None if it can."""
-    if type(block.rule) not in (Plain, ACT, SACT):
-        return f"there are none for halting {block.rule.name!r}"
-    if block.training and block.rule.adaptive:
-        return "they are for inference"
-    first = block.units[0]
-    for unit in block.units:
-        refused = why_not_foldable(unit)
-        if refused is not None:
-            return refused
-        assert isinstance(unit, BottleneckUnit)
-        local = (unit.halting.local_norm,) if isinstance(unit.halting, SpatialHalting) else ()
-        if any(map(learns_from_batch, (unit.preact, unit.norm1, unit.norm2, *local))):
-            return "norms that learn from the batch need PyTorch"
-    return why_not_here(block, x, first.conv1.weight)
+    return why_not_inference(block) or why_not_here(block, x, block.units[0].conv1.weight)
 
 
 class RowsRun(Run):
@@ -68,24 +53,16 @@ class RowsRun(Run):
     Args:
         block: for which why_not_rows(block, x) is None.
         packed: keeps what is packed from its weights.
-        x: input of the block, [N, C, H, W].
-        valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+        x, valid_in, valid: as of Plan.start.
     """
 
     bounded = False
 
-    def __init__(
-        self,
-        block: PlannedBlock,
-        packed: WeightCache,
-        x: Tensor,
-        valid_in: Optional[Tensor],
-        valid: Optional[Tensor],
-    ):
+    def __init__(self, block: PlannedBlock, packed: WeightCache, x: Tensor, valid_in: Mask, valid: Mask):
         self._kernels = calls.kernels()
         self._threads = torch.get_num_threads()
         self._dtype = compute_type(x)
-        self._packed = packed.get(block, pack_block[factor_type(self._dtype)])
+        self._packed = packed.get(block, pack_block, factor_type(self._dtype))
         first = block.units[0]
         unit = self._packed.units[first]
         stride, channels = unit.struct.stride, unit.struct.out_channels

@@ -29,7 +29,7 @@ def evaluate_stem(stem: PlannedStem, cache: WeightCache, x: Tensor, sizes: Optio
     """
     kernels, threads = calls.kernels(), torch.get_num_threads()
     dtype = compute_type(x)
-    packed = cache.get(stem, pack_stem[factor_type(dtype)])
+    packed = cache.get(stem, pack_stem, factor_type(dtype))
     pixels = x.float().resolve_neg()
     number, _, height, width = x.shape
     own = torch.tensor(sizes or [(height, width)] * number, dtype=torch.int64, device="cpu")

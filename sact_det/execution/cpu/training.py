@@ -22,7 +22,7 @@ from sact_det.execution.cpu.positions import list_positions, mask_of_positions
 from sact_det.execution.cpu.sites import Sites, make_sites
 from sact_det.execution.cpu.training_functions import GradientRows, UnitCall, UnitFunction
 from sact_det.execution.cpu.training_scores import LocalFunction, ResultFunction
-from sact_det.execution.folded import why_not_foldable
+from sact_det.execution.folded import keeps_shape, why_not_foldable
 from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import SpatialHalting, learn_from_positions
 from sact_det.network.halting_rule import SACT
@@ -31,7 +31,7 @@ from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
 from sact_det.network.run import TensorRun
 from sact_det.network.unit import HaltingBranch, ResidualUnit
-from sact_det.rule.padding import strided_size
+from sact_det.rule.padding import Mask, strided_size
 
 
 def why_not_training(block: PlannedBlock, x: Tensor) -> Optional[str]:
@@ -45,7 +45,7 @@ def why_not_training(block: PlannedBlock, x: Tensor) -> Optional[str]:
         assert isinstance(unit, BottleneckUnit)
         if any(map(_learns, (unit.preact, unit.norm1, unit.norm2))):
             return "norms that learn need PyTorch: freeze them (NORM FrozenBN)"
-        if index > 0 and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
+        if index > 0 and not keeps_shape(unit):
             return "units behind the first must keep the shape and must not be dilated"
         if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in unit.parameters()):
             return "they compute in float32 only"
@@ -81,18 +81,10 @@ class TrainingRun(TensorRun):
     Args:
         block: for which why_not_training(block, x) is None.
         packed: keeps what is made of its frozen norms.
-        x: input of the block, [N, C, H, W].
-        valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+        x, valid_in, valid: as of Plan.start.
     """
 
-    def __init__(
-        self,
-        block: PlannedBlock,
-        packed: WeightCache,
-        x: Tensor,
-        valid_in: Optional[Tensor],
-        valid: Optional[Tensor],
-    ):
+    def __init__(self, block: PlannedBlock, packed: WeightCache, x: Tensor, valid_in: Mask, valid: Mask):
         self._threads = torch.get_num_threads()
         self._gradient = GradientRows()
         self._cache = packed

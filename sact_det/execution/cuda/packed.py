@@ -1,8 +1,6 @@
 """Weights as the Triton kernels read them."""
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Callable
 
 import torch
 
@@ -33,16 +31,10 @@ def _pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> FoldedUnit:
     return replace(folded, **{name: getattr(folded, name).to(dtype) for name in ("conv1", "conv2", "conv3")})
 
 
-def _pack_block(block: PlannedBlock, dtype: torch.dtype) -> PackedBlock:
+def pack_block(block: PlannedBlock, dtype: torch.dtype) -> PackedBlock:
+    """Folds and packs a block of BottleneckUnits for products of dtype, one of DTYPES."""
     branches = [unit.halting for unit in block.units]
     return PackedBlock(
         units={unit: _pack_unit(unit, dtype) for unit in block.units[1:] if isinstance(unit, BottleneckUnit)},
         branches={branch: fold_halting(branch) for branch in branches if isinstance(branch, SpatialHalting)},
     )
-
-
-# By the type of products: folds and packs a block of BottleneckUnits. There is one function for each type because a
-# WeightCache tells results apart by the function that made them.
-pack_block: dict[torch.dtype, Callable[[PlannedBlock], PackedBlock]] = {
-    dtype: partial(_pack_block, dtype=dtype) for dtype in DTYPES
-}

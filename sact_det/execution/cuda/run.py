@@ -1,12 +1,8 @@
 """The run of a block on an NVIDIA GPU in inference: the units behind the first in rows (kernels.py).
 
 As on a CPU (sact_det/execution/cpu/run.py), the state keeps a row per position and is updated in place, and so is the
-output: with r_l = 1 - sum_{j<l} p^j,
-
-    sum_l p^l x^l = x^1 + sum_{l>1} r_l (x^l - x^(l-1)).
-
-Nothing waits for the device: lists of positions are made there, and their lengths stay there. PyTorch evaluates the
-first unit of a block.
+output, a sum of residuals. Nothing waits for the device: lists of positions are made there, and their lengths stay
+there. PyTorch evaluates the first unit of a block.
 
 Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W; w: bottleneck width.
@@ -22,16 +18,14 @@ from typing_extensions import override
 
 from sact_det.base.precision import compute_type, convolution_precision, exact_float32
 from sact_det.execution.cuda.packed import DTYPES, pack_block
-from sact_det.execution.folded import FoldedUnit, why_not_foldable
+from sact_det.execution.folded import FoldedUnit, keeps_shape, why_not_inference
 from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting
 from sact_det.network.convolution import TAPS
-from sact_det.network.halting_rule import ACT, SACT, Plain
-from sact_det.network.norm import learns_from_batch
 from sact_det.network.plan import PlannedBlock
-from sact_det.network.resnet_v2 import BottleneckUnit
 from sact_det.network.run import TensorRun
 from sact_det.network.unit import HaltingBranch, ResidualUnit
+from sact_det.rule.padding import Mask
 
 MIN_TRITON = (3, 4)  # the first whose autotuner keeps its choices
 MAX_POSITIONS = 2**30  # positions are int32
@@ -39,28 +33,17 @@ MAX_POSITIONS = 2**30  # positions are int32
 
 def why_not_triton(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a TritonRun cannot evaluate the block at x, or None if it can."""
-    reason = _why_no_triton(x.device)
+    reason = _why_no_triton(x.device) or why_not_inference(block)
     if reason is not None:
         return reason
     if x.dtype not in DTYPES or compute_type(x) not in DTYPES:
         return f"they compute in float32, float16 and bfloat16, not in {compute_type(x)}"
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters())):
         return "they carry no gradients"
-    if type(block.rule) not in (Plain, ACT, SACT):
-        return f"there are none for halting {block.rule.name!r}"
-    if block.training and block.rule.adaptive:
-        return "they are for inference"
     if not 0 < len(x) * x.shape[2] * x.shape[3] <= MAX_POSITIONS:
         return f"they take 1 to {MAX_POSITIONS} positions; got a map {list(x.shape)}"
-    for unit in block.units:
-        refused = why_not_foldable(unit)
-        if refused is not None:
-            return refused
-        assert isinstance(unit, BottleneckUnit)
-        if any(map(learns_from_batch, unit.modules())):
-            return "norms that learn from the batch need PyTorch"
-        if unit is not block.units[0] and (unit.shortcut is not None or unit.conv2.dilation != (1, 1)):
-            return "there are none for units behind the first that change the shape or are dilated"
+    if not all(keeps_shape(unit) for unit in block.units[1:]):
+        return "there are none for units behind the first that change the shape or are dilated"
     return None
 
 
@@ -91,20 +74,12 @@ class TritonRun(TensorRun):
     Args:
         block: for which why_not_triton(block, x) is None.
         packed: keeps what is packed from its weights.
-        x: input of the block, [N, C, H, W].
-        valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+        x, valid_in, valid: as of Plan.start.
     """
 
     bounded = True
 
-    def __init__(
-        self,
-        block: PlannedBlock,
-        packed: WeightCache,
-        x: Tensor,
-        valid_in: Optional[Tensor],
-        valid: Optional[Tensor],
-    ):
+    def __init__(self, block: PlannedBlock, packed: WeightCache, x: Tensor, valid_in: Mask, valid: Mask):
         from sact_det.execution.cuda import kernels, position_lists, score_kernels  # late: Triton may be missing
 
         self._kernels, self._score_kernels = kernels, score_kernels
@@ -113,7 +88,7 @@ class TritonRun(TensorRun):
         self._shape = (number, height, width)
         self._exists = None if valid is None else valid[:, 0].contiguous()
         self._dtype = compute_type(x)
-        self._packed = packed.get(block, pack_block[self._dtype])
+        self._packed = packed.get(block, pack_block, self._dtype)
         rows = (x if valid is None else x * valid).permute(0, 2, 3, 1)
         self._state = rows.reshape(-1, channels).contiguous()
         self._lists = position_lists.PositionLists(self._exists, self._shape, x.device)

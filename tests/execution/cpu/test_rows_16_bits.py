@@ -145,7 +145,7 @@ def test_without_16_bit_products_everything_but_input_and_output_is_float32(dtyp
 def test_an_odd_number_of_channels_is_multiplied_in_float32():
     block = block_of(index=1, base_channels=3).bfloat16()
     x = inputs(block, 2, 20, 22).bfloat16()
-    assert not any(packed.struct.bfloat16 for packed in pack_block[torch.bfloat16](block).units.values())
+    assert not any(packed.struct.bfloat16 for packed in pack_block(block, torch.bfloat16).units.values())
     features, _ = block(x)
     assert torch.equal(features, block.float()(x.float())[0].bfloat16())
 
