@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence, Union
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -43,57 +43,33 @@ class Rival:
     forward: Callable[[Any], Tensor]
 
 
-def in_torch(part: DensePart, setting: Setting, layout: torch.memory_format, name: str, compiled: str = "") -> Rival:
-    """PyTorch in a memory layout; `compiled`: the mode of torch.compile. The part becomes the rival's."""
-    part = part.to(setting.device, setting.half or torch.float32, memory_format=layout)  # type: ignore[call-overload]
-    forward: Callable[[Tensor], Tensor] = part
-    if compiled:
-        forward = torch.compile(part, fullgraph=True, dynamic=False, mode=compiled)
+@dataclass(frozen=True)
+class TorchRival:
+    """The plain network in PyTorch.
 
-    def convert(x: Tensor) -> Tensor:
-        return x.to(setting.device, setting.half or torch.float32).contiguous(memory_format=layout)
+    Attributes:
+        name: of the rival.
+        layout: of features in memory.
+        folds: whether norms are folded into convolutions where that is possible.
+        compilation: arguments of torch.compile; None: the network runs as it is.
+        check: raises Unavailable where it cannot run.
+    """
 
-    return Rival(name, convert, forward)
+    name: str
+    layout: torch.memory_format = torch.channels_last
+    folds: bool = True
+    compilation: Optional[Mapping[str, Any]] = None
+    check: Callable[[Setting], None] = lambda setting: None
 
-
-def eager(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """PyTorch as it comes, features in the layout NCHW."""
-    return in_torch(copy.deepcopy(part), setting, torch.contiguous_format, "eager")
-
-
-def channels_last(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """PyTorch, features in the layout channels last."""
-    return in_torch(copy.deepcopy(part), setting, torch.channels_last, "channels-last")
-
-
-def folded_norms(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """PyTorch, channels last, norms folded into convolutions where that is possible."""
-    return in_torch(folded(part), setting, torch.channels_last, "folded")
-
-
-def compiled(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """torch.compile of the folded network."""
-    return in_torch(folded(part), setting, torch.channels_last, "compile", "default")
-
-
-def compiled_with_graphs(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """torch.compile of the folded network, launched as a CUDA graph."""
-    if setting.device.type != "cuda":
-        raise Unavailable("for CUDA only")
-    return in_torch(folded(part), setting, torch.channels_last, "compile-graphs", "reduce-overhead")
-
-
-def tensorrt(part: DensePart, x: Tensor, setting: Setting) -> Rival:
-    """TensorRT, through torch.compile; where it is installed."""
-    if setting.device.type != "cuda":
-        raise Unavailable("for CUDA only")
-    try:
-        import torch_tensorrt  # noqa: F401  (registers itself with torch.compile)
-    except ImportError as error:
-        raise Unavailable("torch_tensorrt is not installed") from error
-    rival = in_torch(folded(part), setting, torch.channels_last, "tensorrt")
-    forward = torch.compile(rival.forward, fullgraph=True, dynamic=False, backend="tensorrt")
-    return Rival(rival.name, rival.convert, forward)
+    def __call__(self, part: DensePart, x: Tensor, setting: Setting) -> Rival:
+        """Copies the network. Raises Unavailable."""
+        self.check(setting)
+        dtype = setting.half or torch.float32
+        network = folded(part) if self.folds else copy.deepcopy(part)
+        forward: Callable[[Tensor], Tensor] = network.to(setting.device, dtype, memory_format=self.layout)  # type: ignore
+        if self.compilation is not None:
+            forward = torch.compile(forward, fullgraph=True, dynamic=False, **self.compilation)
+        return Rival(self.name, lambda x: x.to(setting.device, dtype).contiguous(memory_format=self.layout), forward)
 
 
 @dataclass(frozen=True)
@@ -115,6 +91,19 @@ class ExportedRival:
             path = Path(folder) / "part.onnx"
             export_onnx(part, x, path)
             return self.load(path, setting)
+
+
+def _check_cuda(setting: Setting) -> None:
+    if setting.device.type != "cuda":
+        raise Unavailable("for CUDA only")
+
+
+def _check_tensorrt(setting: Setting) -> None:
+    _check_cuda(setting)
+    try:
+        import torch_tensorrt  # noqa: F401  (registers itself with torch.compile)
+    except ImportError as error:
+        raise Unavailable("torch_tensorrt is not installed") from error
 
 
 def _check_installed(*modules: str) -> None:
@@ -185,15 +174,15 @@ FOR_CUDA = ("compile-graphs", "tensorrt")  # of RIVALS, those that nothing but a
 
 Maker = Callable[[DensePart, Tensor, Setting], Rival]
 
-RIVALS: dict[str, Maker] = {
-    "eager": eager,
-    "channels-last": channels_last,
-    "folded": folded_norms,
-    "compile": compiled,
-    "compile-graphs": compiled_with_graphs,
-    "tensorrt": tensorrt,
-    **EXPORTED,
-}
+_IN_TORCH = (
+    TorchRival("eager", torch.contiguous_format, folds=False),
+    TorchRival("channels-last", folds=False),
+    TorchRival("folded"),
+    TorchRival("compile", compilation={"mode": "default"}),
+    TorchRival("compile-graphs", compilation={"mode": "reduce-overhead"}, check=_check_cuda),  # as a CUDA graph
+    TorchRival("tensorrt", compilation={"backend": "tensorrt"}, check=_check_tensorrt),
+)
+RIVALS: dict[str, Maker] = {**{rival.name: rival for rival in _IN_TORCH}, **EXPORTED}
 
 
 def export_onnx(part: DensePart, x: Tensor, path: Union[str, Path]) -> None:

@@ -45,7 +45,7 @@ def test_a_rival_that_computes_something_else_or_is_not_installed_is_named(monke
     def wrong(part, x, setting):
         part = copy.deepcopy(part)
         part.stem.conv.bias.data += 0.1
-        return rivals_module.eager(part, x, setting)
+        return rivals_module.RIVALS["eager"](part, x, setting)
 
     monkeypatch.setitem(rivals_module.RIVALS, "folded", wrong)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

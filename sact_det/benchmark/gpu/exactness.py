@@ -53,8 +53,7 @@ def examples(tiny: bool) -> Iterator[Example]:
     units, width = ((1, 2, 3), 4) if tiny else ((3, 4, 6), 64)
     spec = ResNetV2Spec(units=units, base_channels=width, halting="sact")
     learnt = (40, 44) if tiny else (224, 288)
-    network = PartSettings(spec).build()
-    randomize(_OnePass(network), noise(4, *learnt), halting_bias=-1.0)
+    network = randomize(PartSettings(spec).build(), noise(4, *learnt), halting_bias=-1.0)
     sizes = [(21, 27), (17, 20), (1, 9)] if tiny else [(331, 427), (201, 333), (160, 96)]
     batch = noise(3, max(h for h, _ in sizes), max(w for _, w in sizes), seed=1)
     for image, (height, width_) in zip(batch, sizes):
@@ -63,17 +62,6 @@ def examples(tiny: bool) -> Iterator[Example]:
     yield Example("odd sizes", network, noise(1, *sizes[0], seed=2), None)
     yield Example("three images of different size", network, batch, sizes)
     yield Example("one position", network, noise(2, 5, 7, seed=3), None)
-
-
-class _OnePass(torch.nn.Module):
-    """A part whose forward pass returns features alone."""
-
-    def __init__(self, part: AdaptivePart):
-        super().__init__()
-        self.part = part
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.part(x)[0]
 
 
 class Outcome(NamedTuple):
