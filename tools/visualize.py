@@ -48,7 +48,6 @@ from sact_det.pictures.folder import PictureFolder
 from sact_det.pictures.image_sets import (
     PonderedImages,
     StoredImages,
-    WithoutPhotographs,
     block_costs,
     check_drawable,
     draw_on_one_scale,
@@ -147,9 +146,8 @@ def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[A
     """All maps on one scale; `about` joins the numbers. Returns the number of pictures."""
     folder = PictureFolder(args.output)
     sheet = None if args.no_sheet else ContactSheet()
-    options = {"per_block": args.per_block, "overlay": args.overlay, "sheet": sheet}
-    images = WithoutPhotographs(images) if args.no_photographs else images
-    limits, rows = draw_on_one_scale(images, distinct_stems(names), folder, **options)
+    shown = {"per_block": args.per_block, "overlay": args.overlay, "photographs": not args.no_photographs}
+    limits, rows = draw_on_one_scale(images, distinct_stems(names), folder, **shown, sheet=sheet)
     if sheet is not None:
         folder.save_sheet(sheet)
     folder.save_numbers(**about, limits=limits, images=rows)

@@ -73,6 +73,7 @@ def evaluate_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     digests = {weights: file_sha256(weights) for weights in {pair.cfg.MODEL.WEIGHTS for pair in pairs}}
     networks: dict[str, SACTClassifier] = {}  # one at a time
     for number, (name, size, cfg) in enumerate(pairs, 1):
+        own = {"model": name, "size": size, "dataset": cfg.DATASETS.TEST[0], "weights": cfg.MODEL.WEIGHTS}
         sha256 = digests[cfg.MODEL.WEIGHTS]
         path, own_print = Path(cfg.OUTPUT_DIR) / "pair.json", fingerprint(cfg, sha256)
         result = _stored(path, own_print)
@@ -81,19 +82,10 @@ def evaluate_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
             if name not in networks:
                 networks = {name: load_classifier(cfg)}
             summary = ClassificationTrainer.test(cfg, networks[name])["classification"]
-            result = {
-                "model": name,
-                "size": size,
-                "dataset": cfg.DATASETS.TEST[0],
-                "weights": cfg.MODEL.WEIGHTS,
-                "weights_sha256": sha256,
-                "fingerprint": own_print,
-                "summary": summary,
-            }
+            result = {**own, "weights_sha256": sha256, "fingerprint": own_print, "summary": summary}
             write_json(path, result)
         else:
             logger.info("[%d of %d] %s at %d pixels: evaluated before (%s)", number, len(pairs), name, size, path)
-        own = {"model": name, "size": size, "dataset": cfg.DATASETS.TEST[0], "weights": cfg.MODEL.WEIGHTS}
         results.append({**result, **own})
     return results
 

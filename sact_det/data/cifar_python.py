@@ -5,12 +5,11 @@ dtype and _reconstruct; each of these becomes an inert stand-in that keeps what 
 from its raw bytes. A pickle that names anything else is refused.
 """
 
-import contextlib
 import io
 import pickle
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, TypeVar
+from typing import Any, Callable, TypeVar
 
 import numpy as np
 from typing_extensions import override
@@ -26,13 +25,10 @@ META = "batches.meta"
 _SHAPE = (3, 32, 32)
 _Content = TypeVar("_Content")
 _ARRAYS = {
-    (module, name)
-    for module, names in {
-        "numpy": ("ndarray", "dtype"),
-        "numpy.core.multiarray": ("_reconstruct",),
-        "numpy._core.multiarray": ("_reconstruct",),  # where numpy 2 has it
-    }.items()
-    for name in names
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),  # where numpy 2 has it
 }
 
 
@@ -85,15 +81,12 @@ class CifarPython(LabelledImages):
 
     def __init__(self, path: Path, train: bool):
         self._path = path
-        pixels, labels = [], []
-        with _files(path) as read:
-            classes = _load(read, path, META, _class_names)
-            for batch in TRAINING_BATCHES if train else TEST_BATCHES:
-                images, numbers = _load(read, path, batch, partial(_images_and_labels, len(classes)))
-                pixels.append(images)
-                labels.append(numbers)
+        read, batches = _files(path), TRAINING_BATCHES if train else TEST_BATCHES
+        classes = _load(read, path, META, _class_names)
+        loaded = [_load(read, path, batch, partial(_images_and_labels, len(classes))) for batch in batches]
+        pixels, labels = zip(*loaded)
         self._pixels = np.concatenate(pixels)
-        self._batch = np.repeat(TRAINING_BATCHES if train else TEST_BATCHES, [len(part) for part in labels])
+        self._batch = np.repeat(batches, [len(part) for part in labels])
         self._first = np.repeat(np.cumsum([0, *map(len, labels)])[:-1], [len(part) for part in labels])
         super().__init__(classes, np.concatenate(labels))
 
@@ -106,13 +99,11 @@ class CifarPython(LabelledImages):
         return np.ascontiguousarray(self._pixels[index].transpose(1, 2, 0))
 
 
-@contextlib.contextmanager
-def _files(path: Path) -> Iterator[Any]:
+def _files(path: Path) -> Callable[[str], bytes]:
     """A function from the name of a batch to its bytes."""
     if path.is_dir():
         folder = path if (path / META).is_file() else path / FOLDER
-        yield lambda name: (folder / name).read_bytes()
-        return
+        return lambda name: (folder / name).read_bytes()
     wanted = {f"{FOLDER}/{name}": name for name in (META, *TRAINING_BATCHES, *TEST_BATCHES)}
     try:
         contents = {wanted[member]: content for member, content in read_members(path, wanted).items()}
@@ -120,10 +111,10 @@ def _files(path: Path) -> Iterator[Any]:
         raise
     except Exception as error:  # a decompressor's answer to arbitrary bytes may be any exception
         raise InputError(f"{path}: not a readable tar.gz of CIFAR-10 for Python: {one_line(error)}") from error
-    yield contents.__getitem__
+    return contents.__getitem__
 
 
-def _load(read: Any, path: Path, name: str, interpret: Callable[[Any], _Content]) -> _Content:
+def _load(read: Callable[[str], bytes], path: Path, name: str, interpret: Callable[[Any], _Content]) -> _Content:
     """What is made of the content of a file. Raises InputError if it is missing or something else."""
     try:
         raw = read(name)

@@ -136,22 +136,18 @@ class _Entry:
         if not isinstance(fields, dict):
             raise InputError(f"{json_file}: {key}[{index}] must be an object; got {shown(fields)}")
         self.json_file = json_file
-        self._fields = fields
+        self.fields = fields
         found = fields.get("id")
         self.id = found if isinstance(found, str) or is_number(found) else None
         self.where = f"{key}[{index}]" if self.id is None else f"{_NOUNS[key]} {_plain(self.id)}"
 
     def get(self, name: str, kind: _Kind) -> Any:
         """The value of a field. Raises InputError if it is not of this kind."""
-        found = self._fields.get(name, _NOTHING)
+        found = self.fields.get(name, _NOTHING)
         value = kind.read(found)
         if value is None:
             raise self.error(f"{name} must be {kind.expected}; got {shown(found)}")
         return value
-
-    def raw(self, name: str) -> Any:
-        """The value of a field as the file has it, of any type; None if it is missing."""
-        return self._fields.get(name)
 
     def error(self, problem: str) -> InputError:
         return InputError(f"{self.json_file}: {self.where}: {problem}")
@@ -222,7 +218,7 @@ def read_annotations(
             raise entry.error(f"category_id {category_id} is not in 'categories'")
         entry.get("ignore", _UNSET)
         bbox, iscrowd = entry.get("bbox", _BOX), entry.get("iscrowd", _FLAG)
-        yield Annotation(entry.where, entry.id, images[image_id], category_id, bbox, entry.raw("area"), iscrowd)
+        yield Annotation(entry.where, entry.id, images[image_id], category_id, bbox, entry.fields.get("area"), iscrowd)
 
 
 def _entries(json_file: Union[str, Path], content: dict[str, Any], key: str) -> Iterator[_Entry]:

@@ -6,7 +6,7 @@ Limits are far beyond what there is, and within what can be drawn.
 
 import math
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence, Union
+from typing import Any, Callable, Optional, Union
 
 from sact_det.base.errors import InputError
 from sact_det.base.metrics_file import without_superseded
@@ -16,7 +16,6 @@ from sact_det.experiments.table import COLUMNS
 _MOST_BLOCKS = 8
 _MOST_COUNT, _MOST_FLOPS = 2**53, 1e24
 
-KINDS = ("rows", "pairs")  # of the first tool, of the second
 _LONGEST = 60  # characters of a value in a message
 
 
@@ -55,11 +54,9 @@ class _Entry:
         if unknown and (value is None or value != value):
             return value
         limits = f" from {least:g}" * (least > -math.inf) + f" to {most:g}" * (most < math.inf)
-        kind = "a finite number"
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
-            raise self.refuse(kind + limits)
-        if not least <= value <= most:
-            raise self.refuse(kind + limits)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not _is_finite(value) or not least <= value <= most:
+            raise self.refuse(f"a finite number{limits}")
         return value
 
 
@@ -80,7 +77,7 @@ def read_results(path: Union[str, Path]) -> dict[str, Any]:
             names it.
     """
     results = read_json(path)
-    present = [kind for kind in KINDS if isinstance(results, dict) and results.get(kind)]
+    present = [kind for kind in _CHECKS if isinstance(results, dict) and results.get(kind)]
     if not present:
         raise InputError(f"{path}: holds no rows; expected a file of tools/collect_results.py or sweep_resolutions.py")
     whole = _Entry(path, "", results)
@@ -102,7 +99,9 @@ def _check_rows(whole: _Entry) -> None:
             _check_run(run)
             _check_same_blocks(run, own[0])
         runs += own
-    _check_distinct(whole, "rows", names)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{whole.file}: rows: every row needs a name of its own; {twice!r} stands there twice")
     blocks: Optional[list[str]] = None
     for run in runs:
         if _evaluator(run) != _evaluator(runs[0]):
@@ -140,7 +139,9 @@ def _check_run(run: _Entry) -> None:
 def _evaluator(run: _Entry) -> str:
     """The key of COLUMNS (table.py) whose kind of results a run has."""
     results = run.at("results")
-    evaluator = next((name for name in COLUMNS if _has(results, name)), None)
+    if not isinstance(results.value, dict):
+        raise results.refuse("a mapping of evaluators to numbers")
+    evaluator = next((name for name in COLUMNS if name in results.value), None)
     if evaluator is None:
         raise results.refuse(f"of one of these kinds: {', '.join(COLUMNS)}")
     return evaluator
@@ -189,16 +190,7 @@ def _check_pairs(whole: _Entry) -> None:
         summary.at("images").number(1, _MOST_COUNT)
 
 
-def _check_distinct(whole: _Entry, place: str, names: Sequence[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{whole.file}: {place}: every row needs a name of its own; {twice!r} stands there twice")
-
-
-def _has(results: _Entry, evaluator: str) -> bool:
-    if not isinstance(results.value, dict):
-        raise results.refuse("a mapping of evaluators to numbers")
-    return evaluator in results.value
-
-
-_CHECKS: dict[str, Callable[[_Entry], None]] = {"rows": _check_rows, "pairs": _check_pairs}
+_CHECKS: dict[str, Callable[[_Entry], None]] = {
+    "rows": _check_rows,
+    "pairs": _check_pairs,
+}  # of the first tool, of the second

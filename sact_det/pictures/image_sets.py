@@ -1,7 +1,7 @@
 """Sets of images with what a network spent on them, and their pictures under one colour scale."""
 
 from collections.abc import Iterable, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
@@ -91,20 +91,6 @@ def without_photograph(image: np.ndarray) -> np.ndarray:
     return np.full_like(image, 255)
 
 
-class WithoutPhotographs(PonderedImages):
-    """Images in whose place white is shown; their maps stay."""
-
-    def __init__(self, images: PonderedImages):
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __iter__(self) -> Iterator[PonderedImage]:
-        for item in self._images:
-            yield replace(item, image=without_photograph(item.image))
-
-
 def draw_on_one_scale(
     images: PonderedImages,
     stems: Sequence[str],
@@ -112,6 +98,7 @@ def draw_on_one_scale(
     *,
     per_block: bool = False,
     overlay: bool = False,
+    photographs: bool = True,
     sheet: Optional[ContactSheet] = None,
 ) -> tuple[Limits, list[dict[str, Any]]]:
     """Draws every image beside its ponder map, all maps between the 0.1 and 99.9 percentiles of the set.
@@ -124,6 +111,7 @@ def draw_on_one_scale(
         folder: where they go.
         per_block: adds a row with the map of every block, each on its own scale.
         overlay: adds the ponder map blended on the image.
+        photographs: whether the images are shown, or white in their place.
         sheet: takes every image.
 
     Returns:
@@ -136,18 +124,19 @@ def draw_on_one_scale(
     rows = []
     for item, stem in zip(tqdm(images, desc="pictures", unit="image", disable=None), stems):
         ponder_map, cost = item.ponder_map(), item.numbers["mean_ponder_cost"]
+        image = item.image if photographs else without_photograph(item.image)
         picture = draw_panel(
-            item.image,
+            image,
             ponder_map,
             image_title=item.title,
             mean_cost=cost,
             limits=limits,
             block_maps=titled(item.block_costs) if per_block else None,
-            overlay=item.image if overlay else None,
+            overlay=image if overlay else None,
         )
         rows.append({"file": item.name, "picture": folder.save(stem, cost, picture), **item.numbers})
         if sheet is not None:
-            sheet.add(Path(item.name).name, item.image, ponder_map, cost)
+            sheet.add(Path(item.name).name, image, ponder_map, cost)
     return limits, rows
 
 
