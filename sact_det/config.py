@@ -12,6 +12,8 @@ def add_sact_config(cfg: CN) -> None:
     # Parameter `tau`, the price of one unit of ponder cost (eq. 13): in a classifier of all blocks, in a detector of
     # the extractor only (section 4.2).
     cfg.MODEL.SACT.TAU = 0.005
+    # The same for block 4 in a detector's box head, over its regions. 0, the paper's: it is never charged.
+    cfg.MODEL.SACT.TAU_BOX_HEAD = 0.0
     # Parameter `epsilon`: a position halts where its cumulative halting score reaches 1 - epsilon (eq. 7).
     cfg.MODEL.SACT.EPS = 0.01
     # Parameter `k`: halting scores are shared in k x k cells (section 2.3).

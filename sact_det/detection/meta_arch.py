@@ -13,7 +13,7 @@ from sact_det.engine.priced import Priced
 class SACTGeneralizedRCNN(Priced, GeneralizedRCNN):
     """Detectron2's GeneralizedRCNN of a `SACTBackbone` and a `SACTRes5ROIHeads`; what it adds is said in `Priced`.
 
-    Block 4, in the box head, has no price.
+    Block 4, in the box head, has the price MODEL.SACT.TAU_BOX_HEAD, by default none.
     """
 
     @classmethod

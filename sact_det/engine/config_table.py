@@ -103,6 +103,7 @@ _ANCHORS = listing(each_as_list(POSITIVE), "finite positive numbers, or a list o
 _SIZE = whole(0, MOST_PIXELS)  # 0: not resized
 
 DETECTION: Mapping[str, Rule] = {
+    "MODEL.SACT.TAU_BOX_HEAD": NOT_NEGATIVE,
     "MODEL.BACKBONE.FREEZE_AT": whole(0, 4),  # stem and three blocks
     "MODEL.ANCHOR_GENERATOR.SIZES": _ANCHORS,
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": _ANCHORS,
@@ -208,6 +209,7 @@ UNUSED_BY_CLASSIFIERS = (
     "MODEL.MASK_ON",
     "MODEL.KEYPOINT_ON",
     "MODEL.SACT.BOX_HEAD_HALTING_NORM",
+    "MODEL.SACT.TAU_BOX_HEAD",
     "INPUT.MIN_SIZE_TRAIN",
     "INPUT.MIN_SIZE_TRAIN_SAMPLING",
     "INPUT.MAX_SIZE_TRAIN",

@@ -1,5 +1,6 @@
 """A meta-architecture of Detectron2 that pays for its computation in training and reports it in evaluation."""
 
+import math
 from typing import Any, Mapping, Optional
 
 import torch
@@ -17,14 +18,17 @@ from sact_det.network.halting_rule import halting_rule
 from sact_det.rule import ledger
 from sact_det.rule.ledger import Ledger
 
+_PRICES = {"backbone": "MODEL.SACT.TAU", "box_head": "MODEL.SACT.TAU_BOX_HEAD"}
+
 
 class Priced(Executable):
     """A mixin before any meta-architecture whose parts enter what they spend (sact_det/rule/ledger.py).
 
         class SACTRetinaNet(Priced, RetinaNet): ...
 
-    In training it adds `loss_ponder`: the sum over parts of price times ponder cost (eq. 13, alg. 2 line 37), averaged
-    over each image's own positions and then over images. Without prices there is no such loss.
+    In training it adds `loss_ponder`: the backbone's price times its ponder cost (eq. 13, alg. 2 line 37), averaged
+    over each image's own positions and then over images; and `loss_ponder_PART` for every other part with a price,
+    averaged over its regions. Without prices there is no such loss.
     In evaluation every output dict has, beside what the meta-architecture puts there:
         "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU;
         "flops": dict of int, FLOPs of this image by part, and their sum, "total";
@@ -37,7 +41,7 @@ class Priced(Executable):
         **kwargs: of the meta-architecture.
 
     Raises:
-        InputError: a price is negative.
+        InputError: a price is negative or not finite.
     """
 
     training: bool  # this and the next of the meta-architecture
@@ -47,17 +51,20 @@ class Priced(Executable):
     def __init__(self, *, prices: Mapping[str, float], reference: Optional[Reference] = None, **kwargs: Any):
         super().__init__(**kwargs)
         for part, price in prices.items():
-            if price < 0:
-                raise InputError(f"the price of {part!r} (MODEL.SACT.TAU) must not be negative; got {price}")
+            if not 0 <= price < math.inf:
+                key = _PRICES.get(part, "a price")
+                raise InputError(f"the price of {part!r} ({key}) must be finite and not negative; got {price}")
         self.prices = dict(prices)
         self.reference = reference
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of the constructor: the backbone's price is MODEL.SACT.TAU; a plain network has none."""
+        """Arguments of the constructor: prices are those of MODEL.SACT; a plain network has none."""
+        sact, adaptive = cfg.MODEL.SACT, halting_rule(cfg.MODEL.SACT.HALTING).adaptive
+        box_head = {"box_head": sact.TAU_BOX_HEAD} if sact.TAU_BOX_HEAD else {}
         return {
             **super().from_config(cfg),  # type: ignore[misc]  # of the meta-architecture
-            "prices": {"backbone": cfg.MODEL.SACT.TAU} if halting_rule(cfg.MODEL.SACT.HALTING).adaptive else {},
+            "prices": {"backbone": sact.TAU, **box_head} if adaptive else {},
             "reference": Reference.from_config(cfg),
         }
 
@@ -75,8 +82,8 @@ class Priced(Executable):
         if not self.training:
             return outputs
         losses = dict(outputs)
-        if self.prices:
-            losses["loss_ponder"] = sum(price * spent.cost(part) for part, price in self.prices.items())
+        for part, price in self.prices.items():
+            losses["loss_ponder" if part == "backbone" else f"loss_ponder_{part}"] = price * spent.cost(part)
         self._log(batched_inputs, losses, spent)
         return losses
 

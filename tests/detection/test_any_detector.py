@@ -180,5 +180,5 @@ def test_a_price_needs_a_part_that_pays():
     model.prices["box_head"] = 0.1
     with EventStorage(), pytest.raises(ValueError, match=r"what 'box_head' spent; entered: \['backbone'\]"):
         model(BATCH)
-    with pytest.raises(InputError, match=r"'backbone' \(MODEL.SACT.TAU\) must not be negative; got -1"):
+    with pytest.raises(InputError, match=r"'backbone' \(MODEL.SACT.TAU\) must be finite and not negative; got -1"):
         SACTRetinaNet(config(SACTRetinaNet), prices={"backbone": -1})

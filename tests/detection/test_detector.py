@@ -71,6 +71,24 @@ def test_ponder_loss_reaches_the_extractor_but_never_block_4():
             assert model.get_parameter(name).grad.abs().sum() > 0, name
 
 
+def test_a_price_on_the_box_head_is_paid_by_every_region_and_reaches_block_4():
+    prices = ("MODEL.SACT.TAU", "0.3", "MODEL.SACT.TAU_BOX_HEAD", "0.2")
+    batch = [example(97, 131), example(120, 100, seed=1)]
+    model, plain, found = make_model(*prices), make_model(*prices[:2]), []
+    model.roi_heads.res5.block4.register_forward_hook(lambda block, inputs, outputs: found.append(outputs[1]))
+    torch.manual_seed(1)
+    losses, _ = losses_of(model, batch)
+    (ponder,) = found
+    expected = sum(cost.mean() for cost in ponder.ponder_cost) / len(ponder.ponder_cost)
+    torch.testing.assert_close(losses["loss_ponder_box_head"], 0.2 * expected)
+    losses["loss_ponder_box_head"].backward()
+    assert model.get_parameter("roi_heads.res5.block4.units.0.halting.local_conv.weight").grad.abs().sum() > 0
+    torch.manual_seed(1)
+    without, _ = losses_of(plain, batch)
+    assert "loss_ponder_box_head" not in without
+    assert all(torch.equal(without[name], losses[name]) for name in without)
+
+
 def test_block_4_halts_too_and_learns_from_the_detection_losses():
     model = make_model()
     losses, storage = losses_of(model, [example(96, 128)])
