@@ -142,10 +142,7 @@ class Evaluation:
     @property
     def categories(self) -> dict[str, list[int]]:
         """By category, the numbers of its images among the scored ones, in order."""
-        found: dict[str, list[int]] = {}
-        for row, index in enumerate(self.indices):
-            found.setdefault(self.dataset[index].category, []).append(row)
-        return found
+        return self.dataset.subset(self.indices).categories
 
     @cached_property
     def intervals(self) -> dict[Optional[str], list[Intervals]]:

@@ -9,8 +9,9 @@ import hashlib
 import os
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Union
 
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
@@ -148,7 +149,7 @@ def extract_maps(
     images = {_key(image): image for image in dataset}
     shapes = {key: whole_size(image.shape, longer_edge) for key, image in images.items()}
     cache = MapCache(folder, fingerprint(cfg, longer_edge), shapes)
-    missing = [images[key] for key in cache.missing(list(images))]
+    missing = {key: images[key] for key in cache.missing(list(images))}
     processes = min(processes, max(len(missing), 1))
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise InputError(f"{processes} processes need as many GPUs; this machine has {torch.cuda.device_count()}")
@@ -159,10 +160,9 @@ def extract_maps(
     return ExtractedMaps(cache, {image.name: key for key, image in images.items()})
 
 
-def _extract(cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache) -> None:
-    by_key = {_key(image): image for image in images}
+def _extract(cfg: CfgNode, longer_edge: int, images: Mapping[str, FixationImage], cache: MapCache) -> None:
     model = PonderModel(cfg, longer_edge)
-    cache.fill(list(by_key), lambda key: model(by_key[key].pixels()), progress=comm.get_rank() == 0)
+    cache.fill(list(images), lambda key: model(images[key].pixels()), progress=comm.get_rank() == 0)
 
 
 def _extract_in_processes(processes: int, *job: Any) -> None:
@@ -176,11 +176,12 @@ def _extract_in_processes(processes: int, *job: Any) -> None:
 
 
 def _extract_share(
-    problem: Path, cfg: CfgNode, longer_edge: int, images: Sequence[FixationImage], cache: MapCache
+    problem: Path, cfg: CfgNode, longer_edge: int, images: Mapping[str, FixationImage], cache: MapCache
 ) -> None:
     """Every n-th image, in one of n processes. What is wrong with the input goes to `problem`: one of them says it."""
+    share = dict(islice(images.items(), comm.get_rank(), None, comm.get_world_size()))
     try:
-        _extract(cfg, longer_edge, images[comm.get_rank() :: comm.get_world_size()], cache)
+        _extract(cfg, longer_edge, share, cache)
     except (InputError, OSError) as error:
         problem.write_text(one_line(error))
         sys.exit(1)

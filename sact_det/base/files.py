@@ -29,11 +29,9 @@ def why_not_regular(path: Union[str, Path]) -> Optional[str]:
 
 
 def check_input(path: Union[str, Path], what: str = "file") -> None:
-    """Raises InputError if a file to be read is missing, is no regular one (a pipe may never end) or cannot be opened.
+    """Raises InputError, which calls a file to be read `what`, if it is missing, no regular one or cannot be opened.
 
-    Args:
-        path: of the file.
-        what: the error calls it.
+    A pipe may never end.
     """
     try:
         found = why_not_regular(path)

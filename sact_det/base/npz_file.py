@@ -10,11 +10,7 @@ from sact_det.base.files import check_input
 
 
 def read_arrays(path: Union[str, Path], what: str = "npz") -> dict[str, np.ndarray]:
-    """All arrays of an npz by name; zipfile compares their checksums.
-
-    Args:
-        path: of the file.
-        what: errors call what is expected so.
+    """All arrays by name of a file that errors call `what`; zipfile compares their checksums.
 
     Raises:
         InputError: the file is missing, cannot be read, is damaged or no npz, or holds pickled objects.

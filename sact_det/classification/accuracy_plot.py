@@ -21,11 +21,7 @@ class Point(NamedTuple):
 
 
 def draw_sweep(results: dict[str, Any]) -> Figure:
-    """Models at several resolutions.
-
-    Args:
-        results: of tools/sweep_resolutions.py.
-    """
+    """Models at several resolutions: the results of tools/sweep_resolutions.py."""
     points = [
         Point(pair["model"], pair["size"], *(pair["summary"][key] for key in ("flops", "flops_std", "accuracy")))
         for pair in results["pairs"]

@@ -8,8 +8,9 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError
 from sact_det.classification.augmentation import build_augmentation
+from sact_det.data.image_files import naming_image
 from sact_det.data.labelled_images import LabelledImages
 from sact_det.data.stream import build_stream_loader
 
@@ -28,10 +29,8 @@ class ImageMapper:
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Maps one dict. Raises InputError, naming the image, if it cannot be used."""
-        try:
+        with naming_image(item["file_name"], "used"):
             image = self._prepare(item["image"])
-        except Exception as error:
-            raise InputError(f"{item['file_name']}: the image cannot be used: {one_line(error)}") from error
         return {**item, "image": image, "label": item["label"] + self._label_offset}
 
 

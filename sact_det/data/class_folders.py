@@ -14,9 +14,6 @@ from sact_det.data.labelled_images import EncodedImages
 class ClassFolders(EncodedImages):
     """The images of ROOT/CLASS/IMAGE; classes are numbered in the sorted order of the folder names.
 
-    Args:
-        root: the folder of the class folders.
-
     Raises:
         InputError: there is no class folder, or one without images (files by their suffix).
     """

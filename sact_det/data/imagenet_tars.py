@@ -84,12 +84,9 @@ class ClassTars(TarImages):
 
 
 class ValidationTar(TarImages):
-    """The validation images: a flat tar; the labels are in the development kit beside it.
+    """The validation images: a flat tar, ILSVRC2012_img_val.tar; the labels are in the development kit beside it.
 
     Classes are the synsets of the kit, in sorted order, as in the training images.
-
-    Args:
-        path: of ILSVRC2012_img_val.tar.
 
     Raises:
         InputError: the tar or the kit is missing or broken, or they do not fit together.

@@ -68,16 +68,13 @@ def listing(rule: Rule, what: str, length: Optional[int] = None, least: int = 0)
         length: how many; None: at least `least`.
         least: how many at least.
     """
-    words = f"list {what}" if length is None else f"list {length} {what}"
-
-    if length is None and least:
-        words = f"list {least} or more {what}"
+    count = f"{length} " if length is not None else f"{least} or more " if least else ""
 
     def holds(value: Any) -> bool:
         fits = len(value) >= least if length is None else len(value) == length
         return isinstance(value, (list, tuple)) and fits and all(map(rule.allows, value))
 
-    return Rule(holds, words)
+    return Rule(holds, f"list {count}{what}")
 
 
 def rising(rule: Rule, what: str) -> Rule:

@@ -10,11 +10,7 @@ from sact_det.base.metrics_file import prepare_metrics
 
 
 class DeferredWriter(EventWriter):
-    """A writer that is built when there is something to write: before, nobody knows where the training goes on.
-
-    Args:
-        build: makes the writer.
-    """
+    """A writer that `build` makes when there is something to write: before, nobody knows where the training goes on."""
 
     def __init__(self, build: Callable[[], EventWriter]):
         self._build = build

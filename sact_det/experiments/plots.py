@@ -14,12 +14,9 @@ _TITLE, _NAME = 72, 40  # characters of a line
 
 @literal_text()
 def draw_quality(results: dict[str, Any]) -> Figure:
-    """Quality (AP or accuracy) against FLOPs: every run a dot, every row its mean.
+    """Quality (AP or accuracy) against FLOPs, of results of collect_results.py: every run a dot, every row its mean.
 
     Bars: vertically one sample deviation over seeds, horizontally one standard deviation over images.
-
-    Args:
-        results: of collect_results.py.
     """
     quality, _, flops, spread = columns_of(results["rows"])
     figure = new_figure(7, 5, dpi=120)
@@ -49,12 +46,9 @@ def draw_quality(results: dict[str, Any]) -> Figure:
 
 @literal_text()
 def draw_units(results: dict[str, Any]) -> Figure:
-    """Units per block over training steps, a panel per block, a line per run of the adaptive rows.
+    """Units per block over training steps, a panel per block, a line per run of collect_results.py's adaptive rows.
 
     A line that falls to 1 and stays there would be a block whose later units are dead.
-
-    Args:
-        results: of collect_results.py.
     """
     rows = [row for row in results["rows"] if row["runs"][0]["halting"] != "none"] or results["rows"]
     blocks = sorted(key for key in rows[0]["runs"][0]["course"][0] if key.startswith("block"))

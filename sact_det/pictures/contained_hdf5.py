@@ -8,11 +8,7 @@ from sact_det.base.errors import InputError
 
 
 def contained_dataset(file: h5py.File, key: str) -> Optional[h5py.Dataset]:
-    """The data set under `key`, or None if there is none.
-
-    Args:
-        file: the HDF5 file.
-        key: names of groups and of the data set, with slashes between them.
+    """The data set under `key`, names of groups and its own with slashes between them; None if there is none.
 
     Raises:
         InputError: a link leads there (to another file, or in a ring), or the values lie in other files (external

@@ -45,9 +45,6 @@ def is_table(path: Union[str, Path]) -> bool:
 class Table:
     """The entries of a table file, read block by block.
 
-    Args:
-        path: the file.
-
     Raises:
         InputError: from every method too, the file is missing, no table, truncated, damaged or compressed.
     """
