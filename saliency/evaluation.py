@@ -216,7 +216,7 @@ def tuned_methods(dataset: FixationDataset, model: Model, splits: Sequence[Split
     for stage, scores in zip(STAGES[1:], (alone, search)):
         points = [scores.best([position[index] for index in split.tuned_on]) for split in splits]
         notices = dict.fromkeys(line for point in points for line in scores.edge_notices(point))
-        chains = [chain.with_values(point.sigma, point.multiplier) for point in points]
+        chains = [replace(chain, sigma=point.sigma, multiplier=point.multiplier) for point in points]
         methods.append(Method(model.name, stage, chains, list(notices)))
     return methods
 

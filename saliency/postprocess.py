@@ -6,8 +6,8 @@ The paper resizes the 1920x1080 images to 320x180 (ImageNet model) or 640x360 (C
 pixels. It leaves open at which scale it blurs. `PostProcessing` states every step.
 """
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Iterator, Optional, Sequence
+from dataclasses import dataclass, field
+from typing import Iterator, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -137,11 +137,3 @@ class PostProcessing:
         scale = (1.0, 1.0) if at_image else (ponder_map.shape[0] / shape[0], ponder_map.shape[1] / shape[1])
         for sigma in sigmas:
             yield min_max(resize(blur.blurred((sigma * scale[0], sigma * scale[1])), shape, self.interpolation))
-
-    def with_values(self, sigma: float, multiplier: float) -> "PostProcessing":
-        """This chain with another blur and another share of the centre."""
-        return replace(self, sigma=sigma, multiplier=multiplier)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The attributes by name, as plain values for JSON and fingerprints."""
-        return asdict(self)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
@@ -11,7 +12,6 @@ from sact_det.base.files import write_json, write_text
 from sact_det.base.markdown import markdown_table
 from saliency.evaluation import CENTER, Evaluation, Intervals
 from saliency.intervals import Interval
-from saliency.postprocess import PostProcessing
 from saliency.scores import METRICS
 
 ALL = "all"  # the category of all images together
@@ -66,16 +66,12 @@ def _row_dict(evaluation: Evaluation, number: int) -> dict[str, Any]:
     return {
         "model": method.model,
         "map": method.stage,
-        "chains": [_chain_dict(chain) for chain in method.chains],
+        "chains": [{**asdict(chain), "multiplier": _finite_or_text(chain.multiplier)} for chain in method.chains],
         "notices": list(method.notices),
         "overall": _as_dicts(evaluation.intervals[None][number]),
         "above_center": _as_dicts(evaluation.above_center[number]),
         "categories": {name: _as_dicts(evaluation.intervals[name][number]) for name in evaluation.categories},
     }
-
-
-def _chain_dict(chain: PostProcessing) -> dict[str, Any]:
-    return {**chain.as_dict(), "multiplier": _finite_or_text(chain.multiplier)}
 
 
 def _finite_or_text(value: float) -> Any:

@@ -64,12 +64,9 @@ def switched(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exact_float32(device: Union[torch.device, str]) -> Iterator[None]:
-    """Products of float32 tensors are computed in float32: no autocast, no TF32, no bfloat16 in their place.
+    """Products of float32 tensors on a device (or type of it) are computed in float32: no autocast, TF32 or bfloat16.
 
     The switches are PyTorch's and count for the whole process; a graph that is being compiled keeps its own.
-
-    Args:
-        device: the device of the tensors, or its type.
     """
     kind = device if isinstance(device, str) else device.type
     switches = {} if torch.compiler.is_compiling() else float32_switches(kind)

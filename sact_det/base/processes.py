@@ -34,12 +34,9 @@ _TERMINATED = 128 + signal.SIGTERM  # as shells have it
 def command_line(num_machines: int = 1) -> Iterator[None]:
     """What every command line does around its work.
 
-    * A launcher's copies of it are refused.
+    * A launcher's copies of it are refused, but for one on each of `num_machines`, which work together.
     * Whatever is raised ends it as errors_to_exit_code says.
     * SIGTERM ends it as Ctrl-C does, with what `finally` has to clean up, and exit code 143.
-
-    Args:
-        num_machines: that each run a copy of the command and work together.
     """
     with errors_to_exit_code(), _clean_end_by_sigterm():
         refuse_copies(os.environ, num_machines)

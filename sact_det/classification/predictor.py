@@ -32,14 +32,7 @@ class ClassPrediction:
 
 
 class ClassPredictor:
-    """The trained classifier of a config, for single images.
-
-    Args:
-        cfg: a config of a SACTClassifier whose MODEL.WEIGHTS names a file with the whole classifier.
-
-    Raises:
-        InputError: the weights are missing, broken or do not fit.
-    """
+    """The trained classifier of a config, for single images. Raises InputError as `load_classifier` does."""
 
     def __init__(self, cfg: CfgNode):
         self.model: SACTClassifier = load_classifier(cfg)
@@ -56,7 +49,7 @@ class ClassPredictor:
 
 
 def load_classifier(cfg: CfgNode) -> SACTClassifier:
-    """The trained classifier of a config, in evaluation mode.
+    """The trained classifier of a config, in evaluation mode; MODEL.WEIGHTS names a file with all of it.
 
     Raises:
         InputError: the model is another one, or its weights are missing, broken or do not fit.

@@ -64,9 +64,6 @@ class ClassTars(TarImages):
 
     Classes are the names of the per-class tars, in sorted order.
 
-    Args:
-        tars: one tar of tars, or a tar for each class.
-
     Raises:
         InputError: a tar is broken, or has no images.
     """

@@ -41,19 +41,14 @@ def _with_bases(path: str, above: tuple[str, ...]) -> Iterator[tuple[str, dict[s
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not base:
             raise InputError(f"{path}: {BASE_KEY} must name a config file or list some; got {base!r}")
-        yield from _with_bases(_beside(path, base), (*above, path))
+        beside = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        yield from _with_bases(base if "://" in base else beside, (*above, path))
     yield path, tree
-
-
-def _beside(path: str, base: str) -> str:
-    if "://" in base:
-        return base
-    return os.path.join(os.path.dirname(path), os.path.expanduser(base))
 
 
 def _read(path: str, above: tuple[str, ...]) -> dict[str, Any]:
     blame = f"{above[-1]}: {BASE_KEY} " if above else ""
-    identities = [_identity(file) for file in (*above, path)]
+    identities = [file if "://" in file else os.path.realpath(file) for file in (*above, path)]
     if identities[-1] in identities[:-1]:
         ring = (*above[identities.index(identities[-1]) :], path)
         raise InputError(f"{ring[0]}: builds on itself ({BASE_KEY}): {' -> '.join(ring)}")
@@ -66,10 +61,6 @@ def _read(path: str, above: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"{blame}{path}: not a config; expected keys and values in yaml, {found}")
     _check_keys(path, tree, "")
     return tree
-
-
-def _identity(path: str) -> str:
-    return path if "://" in path else os.path.realpath(path)
 
 
 def _local(path: str) -> str:

@@ -12,11 +12,7 @@ from typing_extensions import override
 
 
 def check_losses(losses: Mapping[str, Tensor]) -> None:
-    """Raises FloatingPointError, in every process, if in one of them a loss is NaN or infinite.
-
-    Args:
-        losses: scalars by name, of this process.
-    """
+    """Raises FloatingPointError, in every process, if in one of them a loss (a scalar by its name) is not finite."""
     values = torch.stack([loss.detach().float() for loss in losses.values()])
     diverged = (~values.isfinite()).any().float()
     if dist.is_initialized():
@@ -54,8 +50,7 @@ class FiniteAMPTrainer(_FiniteLosses, AMPTrainer):
 class FiniteCheckpoints(HookBase):
     """Ends a training in every process, before the main one would write weights that are not finite.
 
-    Args:
-        period: of the checkpoints, in steps; there is one behind the last step, too.
+    There is a checkpoint every `period` steps and behind the last one.
 
     Raises:
         FloatingPointError: a weight is NaN or infinite behind a step with a checkpoint.

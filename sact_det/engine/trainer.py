@@ -11,7 +11,7 @@ from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
 from detectron2.engine.hooks import EvalHook
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -25,7 +25,7 @@ from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
 from sact_det.engine.failures import build_model, built, sizes_fit
-from sact_det.engine.writers import DeferredWriter, json_writer, tensorboard_writer
+from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.network.freeze import halting_branches
 from sact_det.network.halting_rule import halting_rule
 from sact_det.weights.values import check_values
@@ -159,7 +159,8 @@ class Trainer(DefaultTrainer):
         return [
             CommonMetricPrinter(self.max_iter),
             DeferredWriter(lambda: json_writer(folder, trainer.start_iter)),
-            DeferredWriter(lambda: tensorboard_writer(folder, trainer.start_iter)),
+            # TensorBoard hides what earlier runs wrote of these steps.
+            DeferredWriter(lambda: TensorboardXWriter(folder, purge_step=trainer.start_iter)),
         ]
 
     def resume_or_load(self, resume: bool = True) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Callable, Optional, Union
 
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, JSONWriter
 from typing_extensions import override
 
 from sact_det.base.metrics_file import prepare_metrics
@@ -33,8 +33,3 @@ def json_writer(folder: Union[str, Path], first_step: int) -> JSONWriter:
     path = Path(folder) / "metrics.json"
     prepare_metrics(path, first_step)
     return JSONWriter(str(path))
-
-
-def tensorboard_writer(folder: Union[str, Path], first_step: int) -> TensorboardXWriter:
-    """Writes events to `folder`; TensorBoard hides what earlier runs wrote there of `first_step` and later ones."""
-    return TensorboardXWriter(str(folder), purge_step=first_step)

@@ -57,11 +57,7 @@ def colorbar_ticks(limits: Limits, height: int, size: int) -> tuple[list[float],
 
 
 class Canvas:
-    """A white page. x and y are pixels from its left and top edge, font sizes are pixels too.
-
-    Args:
-        width, height: of the page in pixels.
-    """
+    """A white page, sized in pixels. x and y are pixels from its left and top edge, font sizes are pixels too."""
 
     def __init__(self, width: int, height: int):
         self.width, self.height = width, height

@@ -54,11 +54,7 @@ class ContactSheet:
         self._entries.append(_Thumbnail(float(mean_cost), printable(name), picture, small_map))
 
     def limits(self) -> Limits:
-        """The 0.1 and 99.9 percentiles of all values of all maps in full size, to 0.001 units.
-
-        Raises:
-            ValueError: nothing was added.
-        """
+        """Those of all maps in full size, as `SharedLimits.limits` has them. Raises ValueError if nothing was added."""
         return self._values.limits()
 
     @property

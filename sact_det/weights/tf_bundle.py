@@ -91,10 +91,9 @@ def _unescape(match: "re.Match[bytes]") -> bytes:
 
 
 class TensorBundle(Checkpoint):
-    """The tensors of a V2 checkpoint by name. Only what is asked for is read, and checked against its checksum.
+    """The tensors of a V2 checkpoint, which `resolve_checkpoint` finds, by name.
 
-    Args:
-        path: as for `resolve_checkpoint`.
+    Only what is asked for is read, and checked against its checksum.
 
     Raises:
         InputError: the index is missing, damaged, of another format or of a newer version; `bundle[name]` raises it as

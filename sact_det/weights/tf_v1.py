@@ -28,9 +28,6 @@ _VERSION = 1
 class V1Checkpoint(Checkpoint):
     """The tensors of a V1 checkpoint by name, read one at a time.
 
-    Args:
-        path: of the file.
-
     Attributes:
         prefix: the path.
         entries: of which type, shape and `sliced` are meaningful.

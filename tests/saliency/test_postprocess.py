@@ -1,6 +1,7 @@
 """Blur, centre and mixture are what they say, at the scale that the config says."""
 
 import json
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -140,7 +141,7 @@ def test_softmax_is_a_distribution_that_a_low_temperature_sharpens():
 
 def test_a_chain_can_be_written_as_json():
     chain = PostProcessing(longer_edge=320, sigma=3)
-    content = json.loads(json.dumps(chain.as_dict()))
+    content = json.loads(json.dumps(asdict(chain)))
     assert content["longer_edge"] == 320 and content["center"] == {"kind": "stretched", "width": 0.25}
 
 

@@ -1,5 +1,6 @@
 """The grid search finds what a plain loop finds, in the paper's protocol, with one process or several."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -33,7 +34,9 @@ def plain_loop(dataset, chain, metric="auc_judd"):
     return [
         [
             [
-                METRICS[metric].of(chain.with_values(s, m)(ponder_map(image.name), image.shape), Reference(dataset, i))
+                METRICS[metric].of(
+                    replace(chain, sigma=s, multiplier=m)(ponder_map(image.name), image.shape), Reference(dataset, i)
+                )
                 for m in GRID.multipliers
             ]
             for s in GRID.sigmas
