@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from statistics import mean
-from typing import Any, Callable, Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -164,18 +164,14 @@ def measure_detector(
                 flop_ratio = sum(output["flops"]["backbone"] for output in outputs) / dense_flops
                 found = [output["regions"] for output in outputs]
                 plain_regions = own_regions if rivals else found
-                whole = sum(_whole_flops(reference, output, size) for output in outputs)
-                whole /= sum(reference.flops(size, number)["total"] for number in plain_regions)
+                flops = [reference.flops_with(output["flops"], size, output["regions"]) for output in outputs]
+                plain_flops = [reference.flops(size, number) for number in plain_regions]
+                whole = sum(own["total"] for own in flops) / sum(own["total"] for own in plain_flops)
                 entries.append(Entry(name, False, flop_ratio, difference, ratio, execution, {}, whole, mean(found)))
                 candidates.append(candidate(name, timed, True, prepare=prepare))
         times = setting.times(candidates, title)
     entries = [_with_parts(entry, laps, setting) for entry in entries]
     return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs), head.remarks)
-
-
-def _whole_flops(reference: DetectorReference, output: dict[str, Any], size: tuple[int, int]) -> float:
-    spent = {part: flops for part, flops in output["flops"].items() if part != "total"}
-    return reference.flops_with(spent, size, output["regions"])["total"]
 
 
 def _with_parts(entry: Entry, laps: dict[str, list[dict[str, float]]], setting: Setting) -> Entry:

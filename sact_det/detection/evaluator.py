@@ -62,8 +62,8 @@ class PonderEvaluator(RowEvaluator):
     def _whole_detector(self, output: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         if self.detector is None:
             return {}
-        regions, spent = output["regions"], {part: own for part, own in output["flops"].items() if part != "total"}
-        flops = self.detector.flops_with(spent, size, regions)
+        regions = output["regions"]
+        flops = self.detector.flops_with(output["flops"], size, regions)
         percent = 100 * flops["total"] / self.detector.flops(size, regions)["total"]
         return {"regions": regions, "detector_flops": flops, "detector_flops_percent": percent}
 

@@ -89,7 +89,7 @@ class DetectorReference:
         """FLOPs of a detector some of whose parts are adaptive, by part, and their sum, "total".
 
         Args:
-            spent: part -> what the adaptive parts took.
+            spent: part -> what the adaptive parts took; a "total" among them, as in an output's "flops", is left out.
             size, regions, masks: as of `flops`.
         """
         flops = {**self.flops(size, regions, masks), **spent}
