@@ -90,8 +90,7 @@ def set_up(
     detector: SACTGeneralizedRCNN, part: AdaptivePart, execution: str, depths: Optional[Sequence[Tensor]]
 ) -> None:
     """Sets the execution of extractor and box head, and prescribes the extractor's masks; None leaves them its own."""
-    part.set_execution(execution)
-    part.prescribe(depths)
+    part.set_up(execution, depths)
     set_execution(detector.roi_heads, execution)
 
 

@@ -169,8 +169,7 @@ def build(job: Job, setting: Setting) -> Callable[[], Any]:
     assert job.ratio is not None and job.execution is not None
     depths = part.depths_for_ratio(x.shape, job.ratio, job.seed)[0]
     part.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    part.set_execution(job.execution)
-    part.prescribe(depths)
+    part.set_up(job.execution, depths)
     if job.released:
         release_weights(part.eval())
 

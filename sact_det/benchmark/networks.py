@@ -110,6 +110,11 @@ class AdaptivePart(Executable, nn.Module):
         for index, block in enumerate(self.blocks):
             block.prescribe(None if depths is None else depths[index].to(device))
 
+    def set_up(self, execution: str, depths: Optional[Sequence[Tensor]]) -> None:
+        """set_execution and prescribe."""
+        self.set_execution(execution)
+        self.prescribe(depths)
+
 
 class DensePart(nn.Module):
     """The units of a network one after the other: nothing halts, nothing is recorded.

@@ -1,5 +1,6 @@
 """Inference of a part of a network, as a whole: the extractor, or a block."""
 
+from functools import partial
 from typing import Any, Optional, Sequence
 
 import torch
@@ -54,8 +55,7 @@ def measure_part(
         part.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dense_flops = sum(part.dense_flops(x.shape) for x in inputs)
         for ratio, depths in masks.items():
-            part.set_execution("dense")
-            part.prescribe(depths)
+            part.set_up("dense", depths)
             reference = [part(x) for x in inputs]
             for execution in setting.executions:
                 name = own_name(ratio, execution)
@@ -89,15 +89,11 @@ def own_candidate(
 ) -> Candidate:
     """The part under an execution, with masks prescribed beforehand; it returns Outputs."""
 
-    def prepare() -> None:
-        part.set_execution(execution)
-        part.prescribe(depths)
-
     def run(_: Any) -> Outputs:
         with setting.autocast():
             return [part(x) for x in inputs]
 
-    return Candidate(name, run, prepare)
+    return Candidate(name, run, partial(part.set_up, execution, depths))
 
 
 def _agreement(name: str, outputs: Outputs, reference: Outputs, setting: Setting, strict: bool) -> float:

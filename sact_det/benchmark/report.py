@@ -5,7 +5,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from tabulate import tabulate
 
-from sact_det.benchmark.timing import Spread, fastest, ratios
+from sact_det.benchmark.timing import Spread, ratios
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Table:
     @property
     def dense(self) -> Optional[str]:
         """The rival whose time is THE dense time; None without rivals."""
-        return fastest(self.times, [entry.name for entry in self.entries if entry.rival])
+        rivals = [entry.name for entry in self.entries if entry.rival]
+        return min(rivals, key=lambda name: Spread.of(self.times[name]).median, default=None)
 
     def values(self) -> dict[str, Any]:
         """Everything, derived numbers included, as plain values; times in milliseconds."""

@@ -4,7 +4,7 @@ import contextlib
 import gc
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
@@ -99,11 +99,6 @@ def interleaved_times(
                 if tick is not None:
                     tick()
     return times
-
-
-def fastest(times: Mapping[str, Sequence[float]], names: Sequence[str]) -> Optional[str]:
-    """The one of `names` with the smallest median; None if there are no names."""
-    return min(names, key=lambda name: Spread.of(times[name]).median, default=None)
 
 
 def ratios(times: Sequence[float], base: Sequence[float]) -> Spread:

@@ -100,8 +100,7 @@ def _own_candidate(
 ) -> Candidate:
     def prepare() -> None:
         part.zero_grad(set_to_none=True)
-        part.set_execution(execution)
-        part.prescribe(depths)
+        part.set_up(execution, depths)
 
     return Candidate(name, lambda _: adaptive_step(part, x, setting), prepare)
 

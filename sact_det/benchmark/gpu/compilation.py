@@ -128,15 +128,8 @@ def compile_quickly(capability: float) -> Iterator[dict[str, Any]]:
     """One product and one other kernel, in seconds, to show that compilation works."""
     target = GPUTarget("cuda", round(10 * capability), WARP)
     rows, width, warps, stages, _ = kernels.CONV1_TILES[0]
-    constants: dict[str, Any] = {
-        "DEPTH": 64,
-        "COLUMNS": 64,
-        "PRECISION": "tf32",
-        "BLOCK_K": 32,
-        "BLOCK_M": rows,
-        "BLOCK_N": width,
-    }
-    product = compile_kernel(kernels.conv1_kernel.fn, target, warps, stages, **constants)
+    sizes: dict[str, Any] = {"DEPTH": 64, "COLUMNS": 64, "BLOCK_K": 32, "BLOCK_M": rows, "BLOCK_N": width}
+    product = compile_kernel(kernels.conv1_kernel.fn, target, warps, stages, PRECISION="tf32", **sizes)
     yield {"precision": "tf32", "tile": f"{rows}x{width}", **product}
     count = compile_kernel(position_lists.count_kernel, target, 4, 3, BLOCK=position_lists.MAX_BLOCK)
     yield {"precision": "fp32", "tile": "", **count}

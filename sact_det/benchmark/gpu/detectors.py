@@ -1,7 +1,6 @@
 """Stage "detectors": the demo on the device, and detectors on voc2012_animals where it is there."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from sact_det.base.text_files import read_json
-from sact_det.benchmark.gpu.stage import Machine, Report
+from sact_det.benchmark.gpu.stage import Machine, Report, output_of
 
 REPOSITORY = Path(__file__).parents[3]
 DEMO_SECONDS = 60.0
@@ -36,12 +35,10 @@ def run(machine: Machine, report: Report) -> None:
 def _tool(folder: Path, report: Report, name: str, *arguments: str) -> None:
     """Runs a tool of the repository in a folder. Raises RuntimeError with its last line if it fails."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(REPOSITORY / "tools" / name), *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=max(report.left, 1), check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    try:
+        output_of([sys.executable, str(REPOSITORY / "tools" / name), *arguments], report.left, environment, folder)
+    except RuntimeError as error:
+        raise RuntimeError(f"{name}: {error}") from error
 
 
 def _demo(folder: Path, machine: Machine, report: Report) -> None:
@@ -74,15 +71,8 @@ def _animals(folder: Path, machine: Machine, data: Path, report: Report) -> None
             for part in ("train", "val")]  # fmt: skip
     common = ["DATASETS.COCO_FORMAT", repr(sets), "DATASETS.TRAIN", "('animals_train',)"]
     common += ["DATASETS.TEST", "('animals_val',)", "MODEL.DEVICE", str(machine.device), "MODEL.WEIGHTS", str(weights)]
-    common += [
-        "MODEL.ROI_HEADS.NUM_CLASSES",
-        "20",
-        "SOLVER.MAX_ITER",
-        str(steps),
-        "SOLVER.STEPS",
-        f"({steps * 3 // 4},)",
-    ]
-    common += ["DATALOADER.NUM_WORKERS", "4"]
+    common += ["SOLVER.MAX_ITER", str(steps), "SOLVER.STEPS", f"({steps * 3 // 4},)"]
+    common += ["MODEL.ROI_HEADS.NUM_CLASSES", "20", "DATALOADER.NUM_WORKERS", "4"]
     rows: dict[str, Any] = {"steps": {"AP": steps}}
     for name, halting in (("plain", "none"), ("SACT, tau 0.005", "sact")):
         config = str(REPOSITORY / "configs/BCCD/Base-BCCD.yaml")

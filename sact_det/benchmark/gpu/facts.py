@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from sact_det.benchmark.gpu.stage import Machine, Report
+from sact_det.benchmark.gpu.stage import Machine, Report, output_of
 from sact_det.benchmark.machine import describe_machine
 
 QUERY = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
@@ -44,23 +44,12 @@ def run(machine: Machine, report: Report) -> None:
 def compiled(capabilities: tuple[float, ...], mode: str, seconds: float) -> list[dict[str, Any]]:
     """What compilation.py prints with an option of its own, in a process without Triton's interpreter.
 
-    Raises:
-        RuntimeError: it failed; the message is the last line that it said.
-        subprocess.TimeoutExpired: it took longer than `seconds`.
+    Raises: as output_of does.
     """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "sact_det.benchmark.gpu.compilation", mode, "--capability"]
-    done = subprocess.run(
-        [*command, *map(str, capabilities)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=max(seconds, 1),
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    printed = output_of([*command, *map(str, capabilities)], seconds, environment)
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 def _nvidia_smi() -> str:

@@ -1,11 +1,12 @@
 """A stage of the check, and the report that it writes as it goes: a later failure loses nothing."""
 
 import contextlib
+import subprocess
 import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 import torch
 
@@ -99,6 +100,24 @@ class Report:
     def _write(self) -> None:
         self.values["seconds"] = round(time.monotonic() - self._start, 2)
         write_json(self._path, self.values)
+
+
+def output_of(
+    command: Sequence[str], seconds: float, environment: Mapping[str, str], folder: Optional[Path] = None
+) -> str:
+    """What a command says on stdout.
+
+    Raises:
+        RuntimeError: it failed; the message is the last line that it said.
+        subprocess.TimeoutExpired: it took longer than `seconds`.
+    """
+    seconds = max(seconds, 1)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
+    return done.stdout
 
 
 @dataclass(frozen=True)
