@@ -28,12 +28,7 @@ def linear(x: Tensor) -> Tensor:
 
 
 def mean_of_images(x: Tensor, valid: Mask) -> Tensor:
-    """The mean over each image's own positions: [N, C, H, W] -> [N, C, 1, 1].
-
-    Args:
-        x: features, of score_type.
-        valid: bool [N, 1, H, W], False at padding; None: no padding.
-    """
+    """The mean over each image's own positions, where `valid`: [N, C, H, W] -> [N, C, 1, 1], of score_type both."""
     if valid is None:
         return x.mean((2, 3), keepdim=True)
     return (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)

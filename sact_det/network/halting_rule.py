@@ -47,14 +47,7 @@ class HaltingRule(ABC):
         """
 
     def start(self, exists: Tensor, num_units: int, eps: float, dtype: torch.dtype = torch.float32) -> HaltingProcess:
-        """The process in front of a block's first unit, as tensor arithmetic.
-
-        Args:
-            exists: bool [N, H, W], False at padding.
-            num_units: L.
-            eps: halts where the cumulative halting score reaches 1 - eps.
-            dtype: of the halting scores, float32 or float64.
-        """
+        """The process in front of a block's first unit, as tensor arithmetic; arguments as of TensorHalting."""
         return TensorHalting(exists, num_units, eps, self.per_image, dtype)
 
 

@@ -14,7 +14,7 @@ _INPUT_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # of inference
 
 
 def why_not_on(x: Tensor, weight: Tensor) -> Optional[str]:
-    """Why the kernels for training cannot evaluate a block at x, or None if they can.
+    """Why the kernels for training cannot evaluate a block at x, or None.
 
     Args:
         x: the block's input.
@@ -26,13 +26,7 @@ def why_not_on(x: Tensor, weight: Tensor) -> Optional[str]:
 
 
 def why_not_here(module: nn.Module, x: Tensor, weight: Tensor) -> Optional[str]:
-    """Why the kernels for inference cannot evaluate a block or stem at x, or None if they can.
-
-    Args:
-        module: the block or stem.
-        x: its input.
-        weight: of the convolution that reads x first, [., C, ., .].
-    """
+    """Why the kernels for inference cannot evaluate a block or stem at x, or None; arguments as of why_not_on."""
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())):
         return "they carry no gradients"
     dtype = compute_type(x)

@@ -11,12 +11,7 @@ from sact_det.rule.padding import Mask
 
 
 def mask_of_positions(valid: Mask, shape: tuple[int, ...]) -> Tensor:
-    """Which positions of a map there are: bool [N, H, W], contiguous.
-
-    Args:
-        valid: bool [N, 1, H, W], False at padding; None: no padding.
-        shape: (N, H, W).
-    """
+    """Which positions of a map there are: bool, of shape (N, H, W), contiguous; `valid` is False at padding."""
     return ones(*shape, dtype=torch.bool) if valid is None else valid[:, 0].contiguous()
 
 

@@ -245,9 +245,8 @@ def _add_residual(
     new = (old + product).to(state.dtype.element_ty)
     tl.store(state + row + columns[None, :], new, mask=mask)
     if ADAPTIVE:
-        change = tl.where(
-            mask, new.to(tl.float32) - old, 0.0
-        )  # as rounded: the output is made of the states there were
+        # As rounded: the output is made of the states there were.
+        change = tl.where(mask, new.to(tl.float32) - old, 0.0)
         image = position // image_size
         first = tl.min(tl.where(listed, image, 2147483647), 0)
         last = tl.max(tl.where(listed, image, 0), 0)
@@ -311,20 +310,11 @@ def conv3_kernel(
             left = tl.load(pointers, mask=listed[:, None] & (k < DEPTH)[None, :], other=0.0)
         right = _load_weights(weight, columns, k, DEPTH, 0, COLUMNS, DEPTH, EVEN)
         product = _multiply(left, right, product, PRECISION)
+    rest = (bias, state, output, remaining, partial_sums, position, listed, tile, image_size)
     if BLOCK_N > 64:  # in halves: a whole tile's state and output would not fit into registers
         left, right = tl.split(tl.permute(tl.reshape(product, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
         half = column * BLOCK_N + tl.arange(0, BLOCK_N // 2)
-        _add_residual(
-            *(left, half, bias, state, output, remaining, partial_sums),
-            *(position, listed, tile, image_size, ADAPTIVE, COLUMNS),
-        )
-        half += BLOCK_N // 2
-        _add_residual(
-            *(right, half, bias, state, output, remaining, partial_sums),
-            *(position, listed, tile, image_size, ADAPTIVE, COLUMNS),
-        )
+        _add_residual(left, half, *rest, ADAPTIVE, COLUMNS)
+        _add_residual(right, half + BLOCK_N // 2, *rest, ADAPTIVE, COLUMNS)
     else:
-        _add_residual(
-            *(product, columns, bias, state, output, remaining, partial_sums),
-            *(position, listed, tile, image_size, ADAPTIVE, COLUMNS),
-        )
+        _add_residual(product, columns, *rest, ADAPTIVE, COLUMNS)

@@ -31,20 +31,6 @@ def normalize(rows: Tensor, norm: nn.Module) -> Tensor:
     return torch.addcmul(shift.to(rows.dtype), rows, scale.to(rows.dtype))
 
 
-def gather_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
-    """The 3x3 neighbourhoods of positions in rows, zeros beyond the image.
-
-    Args:
-        rows: [d, c].
-        neighbours: int64 [a, TAPS], indices of rows; d beyond the image.
-
-    Returns:
-        [a, TAPS c].
-    """
-    padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-    return padded.index_select(0, neighbours.flatten()).view(len(neighbours), TAPS * rows.shape[1])
-
-
 def product(rows: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     """F.linear in the precision of the convolution whose place it takes: on CUDA, these have a switch of their own."""
     if rows.is_cuda and not torch.is_autocast_enabled("cuda"):
@@ -81,8 +67,16 @@ def conv1x1(rows: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def conv3x3(rows: Tensor, neighbours: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 3x3 convolution of stride 1: rows [d, c], neighbours [a, TAPS] -> [a, k]."""
-    return product(gather_neighbours(rows, neighbours), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    """A 3x3 convolution of stride 1: rows [d, c] -> [a, k].
+
+    Args:
+        rows: what is read.
+        neighbours: int64 [a, TAPS], indices of rows; d beyond the image, where zeros are read.
+        conv: its weights.
+    """
+    padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+    read = padded.index_select(0, neighbours.flatten()).view(len(neighbours), TAPS * rows.shape[1])
+    return product(read, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
 
 
 def residual(unit: ResidualUnit, rows: Tensor, active: ActiveSet) -> Tensor:

@@ -22,13 +22,6 @@ from sact_det.network.run import DenseRun, TensorRun
 from sact_det.network.unit import HaltingBranch, ResidualUnit
 
 
-def _replace_rows(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """rows with rows[index] = values: in place, unless a gradient may need the old ones."""
-    if torch.is_grad_enabled():
-        return rows.index_copy(0, index, values)
-    return rows.index_copy_(0, index, values)
-
-
 class PositionRun(TensorRun):
     """SACT: units are evaluated at the active positions, which may only become fewer from unit to unit.
 
@@ -122,7 +115,8 @@ class PositionRun(TensorRun):
         ends = [*self._halted, (self._set.rings[0], self._output)]
         positions, rows = (torch.cat(parts) for parts in zip(*ends))
         number, channels, height, width = self._shape
-        output = _replace_rows(self._base_output, positions, rows)
+        base = self._base_output  # replaced in place, unless a gradient may need it
+        output = (base.index_copy if torch.is_grad_enabled() else base.index_copy_)(0, positions, rows)
         return output.view(number, height, width, channels).permute(0, 3, 1, 2).to(self._dtype)
 
 
