@@ -9,6 +9,9 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT = node()
     # Halting rule of all blocks, block 4 in a detector's box head included: "none" (plain ResNet), "act", "sact".
     cfg.MODEL.SACT.HALTING = "sact"
+    # That of block 4 in a detector's box head, where it is another one; "" stands for HALTING. There "act" is one
+    # decision per region, "sact" one per position of a region.
+    cfg.MODEL.SACT.BOX_HEAD_HALTING = ""
     # Parameter `tau`, the price of one unit of ponder cost (eq. 13): in a classifier of all blocks, in a detector of
     # the extractor only (section 4.2).
     cfg.MODEL.SACT.TAU = 0.005
@@ -16,7 +19,7 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.TAU_BOX_HEAD = 0.0
     # Parameter `epsilon`: a position halts where its cumulative halting score reaches 1 - epsilon (eq. 7).
     cfg.MODEL.SACT.EPS = 0.01
-    # Parameter `k`: halting scores are shared in k x k cells (section 2.3).
+    # Parameter `k`: halting scores are shared in k x k cells (section 2.3), wherever positions halt one by one.
     cfg.MODEL.SACT.TILE = 1
     # How blocks compute; the results do not depend on it: "dense", "perforated" (active positions only; learning norms
     # must be frozen, or it falls back to dense) or "auto" (perforated where that is faster:

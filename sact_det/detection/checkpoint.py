@@ -1,5 +1,6 @@
 """What the weights of a detector may come from: a detector's checkpoint, or a classifier's weights."""
 
+import logging
 import re
 from typing import Any
 
@@ -8,6 +9,11 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.engine.checkpoint import SACTCheckpointer, StateDict
+from sact_det.weights.values import COUNTER
+
+logger = logging.getLogger(__name__)
+
+_BOX_HEAD_BRANCH = re.compile(r"roi_heads\.res5\.block4\.units\.\d+\.halting\.")
 
 # Where the parts of a classifier's state dict live in the detector; a part may serve two places.
 _CLASSIFIER_TO_DETECTOR = (
@@ -46,7 +52,8 @@ def to_detector(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 class DetectorCheckpointer(SACTCheckpointer):
     """SACTCheckpointer of a detector, which may start from a classifier's weights.
 
-    What a classifier cannot provide (RPN, box predictor) starts fresh. So does a box predictor for other classes.
+    What a classifier cannot provide (RPN, box predictor) starts fresh. So does a box predictor for other classes. In
+    training, a box head leaves out what another rule's halting branches of block 4 have learned; its own start fresh.
     """
 
     source_lacks = ("proposal_generator.", "roi_heads.box_predictor.")
@@ -58,6 +65,15 @@ class DetectorCheckpointer(SACTCheckpointer):
 
     def adapt(self, state_dict: StateDict, missing: tuple[str, ...]) -> tuple[StateDict, tuple[str, ...]]:
         """A classifier's weights go where the detector has them."""
-        if not is_classifier(state_dict):
-            return state_dict, missing
-        return to_detector(state_dict), tuple(to_detector(dict.fromkeys(missing, torch.empty(0))))
+        if is_classifier(state_dict):
+            missing = tuple(to_detector(dict.fromkeys(missing, torch.empty(0))))
+            state_dict = to_detector(state_dict)
+        return (state_dict if self._evaluate else self._without_branches_of_another_rule(state_dict)), missing
+
+    def _without_branches_of_another_rule(self, state_dict: StateDict) -> StateDict:
+        branches = {name for name in state_dict if _BOX_HEAD_BRANCH.match(name) and not name.endswith(COUNTER)}
+        if branches <= set(self.model.state_dict()):
+            return state_dict
+        rule = self.model.roi_heads.res5.block4.rule.name
+        logger.info("Left out: block 4's halting branches in %s, for the box head halts by %r", self._path, rule)
+        return {name: value for name, value in state_dict.items() if not _BOX_HEAD_BRANCH.match(name)}

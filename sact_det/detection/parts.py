@@ -12,7 +12,7 @@ from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_table import DETECTION
 from sact_det.engine.setup import check_registered
 
-_FEATURES = {key: rule for key, rule in DETECTION.items() if key.endswith("IN_FEATURES")}
+_READ_BY_PARTS = {key: rule for key, rule in DETECTION.items() if key.endswith(("IN_FEATURES", "BOX_HEAD_HALTING"))}
 
 
 def check_parts(cfg: CfgNode) -> None:
@@ -25,7 +25,7 @@ def check_parts(cfg: CfgNode) -> None:
     check_registered("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY)
     _check_accounts(cfg)
     _check_boxes(cfg)
-    check_ranges(cfg, _FEATURES)
+    check_ranges(cfg, _READ_BY_PARTS)
 
 
 def _check_accounts(cfg: CfgNode) -> None:

@@ -65,7 +65,8 @@ class DetectorReference:
         cfg = cfg.clone()
         cfg.defrost()
         sact, units = cfg.MODEL.SACT, tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
-        sact.HALTING, sact.TILE, sact.UNITS = "none", 1, (*units, *sact.UNITS[len(units) :])
+        sact.HALTING, sact.BOX_HEAD_HALTING, sact.TILE = "none", "", 1
+        sact.UNITS = (*units, *sact.UNITS[len(units) :])
         sact.EXECUTION, cfg.MODEL.DEVICE = "dense", "cpu"
         with torch.random.fork_rng(devices=[]):
             return cls.of(build_model(cfg))

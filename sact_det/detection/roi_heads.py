@@ -1,6 +1,5 @@
 """The box head: RoIAlign, block 4 of the pre-activation ResNet under a halting rule, box predictor."""
 
-from dataclasses import replace
 from typing import Optional, Sequence
 
 import torch
@@ -11,7 +10,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
-from sact_det.engine.spec import spec_from_config
+from sact_det.engine.spec import box_head_spec
 from sact_det.execution import set_execution
 from sact_det.network.spec import NetworkSpec
 from sact_det.rule import ledger
@@ -51,7 +50,5 @@ class SACTRes5ROIHeads(Res5ROIHeads):
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:
         if cfg.MODEL.MASK_ON:
             raise InputError("MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only")
-        sact, spec = cfg.MODEL.SACT, spec_from_config(cfg)
-        norms = {"norm": sact.BOX_HEAD_NORM, "halting_norm": sact.BOX_HEAD_HALTING_NORM}
-        spec = replace(spec, **{name: norm for name, norm in norms.items() if norm})
-        return Block4Head(spec, sact.EXECUTION), spec.out_channels(4)
+        spec = box_head_spec(cfg)
+        return Block4Head(spec, cfg.MODEL.SACT.EXECUTION), spec.out_channels(4)

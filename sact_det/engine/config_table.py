@@ -18,6 +18,7 @@ from sact_det.engine.config_rules import (
     within,
 )
 from sact_det.execution import EXECUTIONS
+from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.norm import NORMS
 
 # No recipe comes near these; what lies beyond them would fill any memory, or take for ever, before it fails.
@@ -103,6 +104,7 @@ _ANCHORS = listing(each_as_list(POSITIVE), "finite positive numbers, or a list o
 _SIZE = whole(0, MOST_PIXELS)  # 0: not resized
 
 DETECTION: Mapping[str, Rule] = {
+    "MODEL.SACT.BOX_HEAD_HALTING": one_of("", *HALTING_RULES),
     "MODEL.SACT.TAU_BOX_HEAD": NOT_NEGATIVE,
     "MODEL.BACKBONE.FREEZE_AT": whole(0, 4),  # stem and three blocks
     "MODEL.ANCHOR_GENERATOR.SIZES": _ANCHORS,
@@ -208,6 +210,7 @@ UNUSED_BY_CLASSIFIERS = (
     *UNUSED,
     "MODEL.MASK_ON",
     "MODEL.KEYPOINT_ON",
+    "MODEL.SACT.BOX_HEAD_HALTING",
     "MODEL.SACT.BOX_HEAD_HALTING_NORM",
     "MODEL.SACT.TAU_BOX_HEAD",
     "INPUT.MIN_SIZE_TRAIN",

@@ -13,8 +13,8 @@ from sact_det.base.errors import InputError
 from sact_det.base.transfer import to_host
 from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
+from sact_det.engine.spec import box_head_spec, spec_from_config
 from sact_det.execution import Executable
-from sact_det.network.halting_rule import halting_rule
 from sact_det.rule import ledger
 from sact_det.rule.ledger import Ledger
 
@@ -59,12 +59,15 @@ class Priced(Executable):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of the constructor: prices are those of MODEL.SACT; a plain network has none."""
-        sact, adaptive = cfg.MODEL.SACT, halting_rule(cfg.MODEL.SACT.HALTING).adaptive
-        box_head = {"box_head": sact.TAU_BOX_HEAD} if sact.TAU_BOX_HEAD else {}
+        """Arguments of the constructor: prices are those of MODEL.SACT; a part that is plain has none."""
+        sact, prices = cfg.MODEL.SACT, {}
+        if spec_from_config(cfg).rule.adaptive:
+            prices["backbone"] = sact.TAU
+        if sact.TAU_BOX_HEAD and box_head_spec(cfg).rule.adaptive:
+            prices["box_head"] = sact.TAU_BOX_HEAD
         return {
             **super().from_config(cfg),  # type: ignore[misc]  # of the meta-architecture
-            "prices": {"backbone": sact.TAU, **box_head} if adaptive else {},
+            "prices": prices,
             "reference": Reference.from_config(cfg),
         }
 

@@ -1,10 +1,11 @@
-"""The network that a config describes."""
+"""The networks that a config describes."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from yacs.config import CfgNode as CN
 
+from sact_det.network.halting_rule import halting_rule
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.network.spec import NetworkSpec
 
@@ -19,3 +20,22 @@ def spec_from_config(cfg: CN, family: type[NetworkSpec] = ResNetV2Spec) -> Netwo
     values: dict[str, Any] = {field.name: sact.get(field.name.upper(), field.default) for field in fields(family)}
     values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
     return family(**values)
+
+
+def box_head_spec(cfg: CN) -> NetworkSpec:
+    """The network whose block 4 stands in a detector's box head: that of the config but for the keys BOX_HEAD_*.
+
+    Cells of more than one position (TILE) are those of a rule whose positions halt one by one.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+    sact, spec = cfg.MODEL.SACT, spec_from_config(cfg)
+    rule = halting_rule(sact.BOX_HEAD_HALTING or spec.halting)
+    return replace(
+        spec,
+        halting=rule.name,
+        tile=spec.tile if rule.by_position else 1,
+        norm=sact.BOX_HEAD_NORM or spec.norm,
+        halting_norm=sact.BOX_HEAD_HALTING_NORM or spec.halting_norm,
+    )

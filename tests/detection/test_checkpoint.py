@@ -120,6 +120,33 @@ def test_halting_branches_of_another_rule_are_refused(path, act_or_sact):
         load(path, "MODEL.SACT.HALTING", {"act": "sact", "sact": "act"}[act_or_sact])
 
 
+@pytest.mark.parametrize("source", ["classifier", "detector"])
+@pytest.mark.parametrize(("old", "new"), [("sact", "act"), ("act", "sact"), ("sact", "none"), ("none", "act")])
+def test_block_4_takes_weights_of_another_rule_but_for_its_branches(path, caplog, source, old, new):
+    if source == "classifier" and old == "sact":
+        given = save_classifier(path, halting="sact")
+        branches = {f"roi_heads.res5.{name}" for name in given if name.startswith("block4.") and ".halting." in name}
+    else:
+        given = detector("MODEL.SACT.BOX_HEAD_HALTING", old, seed=1).state_dict()
+        torch.save({"model": given}, path)
+        branches = {name for name in given if name.startswith("roi_heads.") and ".halting." in name}
+    assert bool(branches) == (old != "none")
+    model = ("MODEL.SACT.BOX_HEAD_HALTING", new)
+    before, loaded = detector(*model).state_dict(), load(path, *model)
+    own = {name for name in loaded if name.startswith("roi_heads.res5.") and ".halting." in name}
+    assert bool(own) == (new != "none") and all(torch.equal(loaded[name], before[name]) for name in own)
+    names = [f"backbone.block2.units.0.{part}" for part in ("halting.local_conv.weight", "conv1.weight")]
+    for name in (*names, "roi_heads.res5.block4.units.1.conv2.weight"):
+        assert torch.equal(loaded[name], given.get(name, given.get(name.removeprefix("backbone."), loaded[name])))
+        assert not torch.equal(loaded[name], before[name])
+    messages = [record.getMessage() for record in caplog.records]
+    assert any(f"the box head halts by {new!r}" in message for message in messages) == (old != "none")
+    if own:
+        assert {name.rpartition(".")[0] for name in own} <= set(fresh_parts(caplog))
+    with pytest.raises(InputError, match="weights of another architecture"):
+        load(path, *model, evaluate=True)
+
+
 def test_a_box_predictor_for_other_classes_starts_fresh_in_training_alone(path, caplog):
     source = detector(seed=1).state_dict()
     torch.save({"model": source}, path)

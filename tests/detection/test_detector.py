@@ -89,6 +89,41 @@ def test_a_price_on_the_box_head_is_paid_by_every_region_and_reaches_block_4():
     assert all(torch.equal(without[name], losses[name]) for name in without)
 
 
+@pytest.mark.parametrize(
+    ("extractor", "head", "losses", "shape"),
+    [
+        ("sact", "none", {"loss_ponder"}, (7, 7)),
+        ("none", "act", {"loss_ponder_box_head"}, (1, 1)),
+        ("none", "sact", {"loss_ponder_box_head"}, (7, 7)),
+        ("act", "sact", {"loss_ponder", "loss_ponder_box_head"}, (7, 7)),
+        ("sact", "act", {"loss_ponder", "loss_ponder_box_head"}, (1, 1)),
+    ],
+)
+def test_block_4_may_halt_by_a_rule_of_its_own(extractor, head, losses, shape):
+    rules = ("MODEL.SACT.HALTING", extractor, "MODEL.SACT.BOX_HEAD_HALTING", head)
+    model, found = make_model(*rules, "MODEL.SACT.TAU_BOX_HEAD", "0.2"), []
+    block4 = model.roi_heads.res5.block4
+    block4.register_forward_hook(lambda block, inputs, outputs: found.append(outputs[1]))
+    all_losses, storage = losses_of(model, [example(97, 131), example(120, 100, seed=1)])
+    assert {name for name in all_losses if "ponder" in name} == losses
+    assert block4.rule.name == head and model.backbone.block3.rule.name == extractor
+    assert found[0].ponder_cost.shape == (64, *shape)
+    sum(all_losses.values()).backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    logged = storage.latest()
+    assert (logged["sact/block4_units"][0] < 2) == (head == "sact")  # the branch of "act" scores low at first
+    assert logged["sact/block4_cost"][0] >= 2 and logged["sact/block3_cost"][0] >= 2
+    with torch.no_grad():
+        (output,) = model.eval()([example(97, 131)])
+    assert output["flops"]["total"] == output["flops"]["backbone"] + output["box_head_flops"] > output["box_head_flops"]
+
+
+@pytest.mark.parametrize(("head", "tile"), [("", 2), ("sact", 2), ("act", 1), ("none", 1)])
+def test_positions_that_share_their_scores_do_so_in_the_box_head_where_it_has_positions(head, tile):
+    model = make_model("MODEL.SACT.TILE", "2", "MODEL.SACT.BOX_HEAD_HALTING", head)
+    assert model.roi_heads.res5.block4.tile == tile and model.backbone.block3.tile == 2
+
+
 def test_block_4_halts_too_and_learns_from_the_detection_losses():
     model = make_model()
     losses, storage = losses_of(model, [example(96, 128)])

@@ -33,6 +33,7 @@ def refusal(config_file, *overrides):
         ("NORM", "foo", "must be one of 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got 'foo'"),
         ("HALTING_NORM", "", "must be one of 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got ''"),
         ("BOX_HEAD_NORM", "foo", "must be one of '', 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got 'foo'"),
+        ("BOX_HEAD_HALTING", "foo", "must be one of '', 'none', 'act', 'sact'; got 'foo'"),
         ("BOX_HEAD_HALTING_NORM", "foo", "must be one of '', 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got 'foo'"),
         ("NORM_DECAY", "1.0", "must lie in [0, 1); got 1.0"),
         ("TAU", "-1.0", "must be a finite number, 0 or more; got -1.0"),

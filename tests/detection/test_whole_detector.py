@@ -92,3 +92,14 @@ def test_the_reference_leaves_the_random_numbers_alone(evaluated):
     before = torch.random.get_rng_state()
     DetectorReference.from_config(evaluated[0])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", ["none", "act", "sact"])
+def test_all_of_it_is_plain_whatever_rule_the_box_head_has(head):
+    cfg, plain = (
+        load_config(TINY, ["MODEL.SACT.HALTING", halting, "MODEL.SACT.BOX_HEAD_HALTING", own])
+        for halting, own in (("sact", head), ("none", ""))
+    )
+    assert DetectorReference.from_config(cfg) == DetectorReference.from_config(plain)
+    assert DetectorReference.of(build_model(cfg)) == DetectorReference.of(build_model(plain))

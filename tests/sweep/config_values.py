@@ -73,6 +73,7 @@ COMMON = {
     "VERSION": ("1", "3"),
 }
 DETECTION = {
+    "MODEL.SACT.BOX_HEAD_HALTING": ("foo", "SACT"),
     "MODEL.SACT.TAU_BOX_HEAD": ("-1", "-1e-9", "1e999", "much"),
     "MODEL.ANCHOR_GENERATOR.SIZES": ("[]", "[[]]", "[[0]]", "[[-16]]", "[[16], [32]]", "[['a']]", "[[1e999]]"),
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": ("[]", "[[0.0]]", "[[1.0], [2.0]]", "[1.0, [2.0]]"),
