@@ -10,7 +10,6 @@ of another fingerprint lie in another folder and are not seen.
 import hashlib
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 from urllib.parse import quote
@@ -19,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sact_det.base.errors import InputError
-from sact_det.base.files import replacing, write_json
+from sact_det.base.files import replacing, writable_folder, write_json
 from sact_det.base.npz_file import read_arrays
 
 logger = logging.getLogger(__name__)
@@ -57,9 +56,7 @@ class MapCache:
         self._shapes = dict(shapes or {})
         self._folder = Path(folder) / fingerprint_digest(fingerprint)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._folder):
-                pass
+            writable_folder(self._folder)
             if not (self._folder / "fingerprint.json").exists():
                 write_json(self._folder / "fingerprint.json", fingerprint)
         except OSError as error:

@@ -8,7 +8,6 @@ ROOT may also be the folder that holds `trainSet`. Numbers in names may have gap
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Sequence, Union
@@ -85,57 +84,26 @@ def _load(root: Path, category: str, image: Path, sources: Sequence[Path], varia
     return FixationImage(f"{category}/{image.stem}", category, fixations, image)
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a data set holds, beside the published facts about CAT2000's training set.
+def statistics(dataset: FixationDataset) -> str:
+    """What a data set holds, in one line: whether it is CAT2000's full training set, and the published numbers.
 
-    Attributes:
-        images, categories, fixations: numbers; several fixations on one pixel of a map of locations are one.
-        images_per_category: the distinct numbers, ascending.
-        shapes: the distinct (height, width), the most frequent first.
-        skipped: images that were left out.
+    Several fixations on one pixel of a map of locations are one, so that there may be fewer than published.
     """
-
-    images: int
-    categories: int
-    fixations: int
-    images_per_category: tuple[int, ...]
-    shapes: tuple[tuple[int, int], ...]
-    skipped: int = 0
-
-    @classmethod
-    def of(cls, dataset: FixationDataset) -> "Statistics":
-        """Counts what a data set holds."""
-        sizes = [len(indices) for indices in dataset.categories.values()]
-        shapes = Counter(image.shape for image in dataset)
-        return cls(
-            images=len(dataset),
-            categories=len(sizes),
-            fixations=sum(len(image.fixations) for image in dataset),
-            images_per_category=tuple(sorted(set(sizes))),
-            shapes=tuple(shape for shape, _ in shapes.most_common()),
-            skipped=len(dataset.skipped),
-        )
-
-    @property
-    def is_full_training_set(self) -> bool:
-        """Whether all published numbers fit, fixations up to those that share a pixel."""
-        return (
-            self.images == TRAINING_IMAGES
-            and self.categories == TRAINING_CATEGORIES
-            and self.images_per_category == (TRAINING_IMAGES // TRAINING_CATEGORIES,)
-            and self.shapes == (TRAINING_SHAPE,)
-            and _LEAST_LOCATIONS * TRAINING_FIXATIONS <= self.fixations <= TRAINING_FIXATIONS
-        )
-
-    def line(self) -> str:
-        """One line: whether this is the full training set, and the numbers beside the published ones."""
-        verdict = "this is" if self.is_full_training_set else "this is not"
-        per_category = " or ".join(str(number) for number in self.images_per_category)
-        shapes = ", ".join(f"{width}x{height}" for height, width in self.shapes[:3])
-        more = f" and {len(self.shapes) - 3} more sizes" if len(self.shapes) > 3 else ""
-        return (
-            f"{verdict} the full CAT2000 training set: {self.images} images (published: {TRAINING_IMAGES}), "
-            f"{self.categories} categories of {per_category} ({TRAINING_CATEGORIES} of 100), {shapes}{more} "
-            f"(1920x1080), {self.fixations} fixated pixels (at most {TRAINING_FIXATIONS}), {self.skipped} left out"
-        )
+    images, categories = len(dataset), len(dataset.categories)
+    per_category = sorted({len(indices) for indices in dataset.categories.values()})
+    shapes = [shape for shape, _ in Counter(image.shape for image in dataset).most_common()]
+    fixations = sum(len(image.fixations) for image in dataset)
+    is_full = (
+        (images, categories) == (TRAINING_IMAGES, TRAINING_CATEGORIES)
+        and per_category == [TRAINING_IMAGES // TRAINING_CATEGORIES]
+        and shapes == [TRAINING_SHAPE]
+        and _LEAST_LOCATIONS * TRAINING_FIXATIONS <= fixations <= TRAINING_FIXATIONS
+    )
+    sizes = ", ".join(f"{width}x{height}" for height, width in shapes[:3])
+    more = f" and {len(shapes) - 3} more sizes" if len(shapes) > 3 else ""
+    return (
+        f"this is {'' if is_full else 'not '}the full CAT2000 training set: {images} images (published: "
+        f"{TRAINING_IMAGES}), {categories} categories of {' or '.join(map(str, per_category))} ({TRAINING_CATEGORIES} "
+        f"of 100), {sizes}{more} (1920x1080), {fixations} fixated pixels (at most {TRAINING_FIXATIONS}), "
+        f"{len(dataset.skipped)} left out"
+    )

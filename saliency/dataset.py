@@ -1,5 +1,6 @@
 """Images with the fixations of people, in categories; halves, folds, and what had to be left out."""
 
+import logging
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ from tqdm import tqdm
 from sact_det.base.errors import InputError
 from saliency.fixations import Fixations
 from saliency.images import read_image
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,14 @@ class FixationImage:
     def pixels(self) -> np.ndarray:
         """uint8 RGB [H, W, 3]. Raises InputError, naming the file, if it cannot be read."""
         return self.source if isinstance(self.source, np.ndarray) else read_image(self.source)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images to tune on and images to score, by their indices; no image is in both."""
+
+    tuned_on: Sequence[int]
+    scored: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -86,32 +97,37 @@ class FixationDataset(Sequence[FixationImage]):
         """A data set of the images of these indices, in this order. Raises InputError if there are none."""
         return FixationDataset(self.name, [self.images[index] for index in indices], self.skipped)
 
-    def halves(self, skip_bad: bool = False) -> tuple["FixationDataset", "FixationDataset"]:
-        """The first and the second half of every category, in its order; of an odd number the second gets one more.
+    def halves(self, skip_bad: bool = False) -> list[Split]:
+        """The paper's protocol, one split: tuned on the first half of every category, scored on the second.
 
-        The paper tunes on the first and validates on the second.
+        Of an odd number the second half gets one more.
 
         Args:
-            skip_bad: leaves a category with a single image out, and says so in `skipped`.
+            skip_bad: leaves a category with a single image out, and says so in the log.
 
         Raises:
             InputError: a category has a single image.
         """
-        first, second, skipped = [], [], list(self.skipped)
+        first: list[int] = []
+        second: list[int] = []
         for category, indices in self.categories.items():
-            if len(indices) == 1:
-                problem = f"{self.images[indices[0]].name}: the only image of category {category!r}: it has no halves"
-                if not skip_bad:
-                    raise InputError(f"{self.name}: {problem}")
-                skipped.append(problem)
-                continue
             middle = len(indices) // 2
-            first += [self.images[index] for index in indices[:middle]]
-            second += [self.images[index] for index in indices[middle:]]
-        return FixationDataset(self.name, first, skipped), FixationDataset(self.name, second, skipped)
+            if middle:
+                first += indices[:middle]
+                second += indices[middle:]
+                continue
+            problem = f"{self.images[indices[0]].name}: the only image of category {category!r}: it has no halves"
+            if not skip_bad:
+                raise InputError(f"{self.name}: {problem}")
+            logger.warning("left out: %s", problem)
+        if not first:
+            raise InputError(f"{self.name}: every category has a single image: there are no halves")
+        return [Split(first, second)]
 
-    def folds(self, number: int) -> list[list[int]]:
-        """Indices of `number` folds; the images of every category are dealt out to them in turn.
+    def folds(self, number: int) -> list[Split]:
+        """Splits in which every image is scored once, with what was tuned on the others.
+
+        The images of every category are dealt out to the folds in turn.
 
         Raises:
             InputError: there are fewer images than folds, or fewer than two folds.
@@ -119,7 +135,8 @@ class FixationDataset(Sequence[FixationImage]):
         if not 2 <= number <= len(self):
             raise InputError(f"{self.name}: the number of folds must lie between 2 and its {len(self)} images")
         dealt = [index for indices in self.categories.values() for index in indices]
-        return [sorted(dealt[start::number]) for start in range(number)]
+        parts = [sorted(dealt[start::number]) for start in range(number)]
+        return [Split(sorted(set(dealt).difference(part)), part) for part in parts]
 
 
 Loader = Callable[[], FixationImage]

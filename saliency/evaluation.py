@@ -12,7 +12,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError
 from saliency.center import KINDS, CenterBaseline
-from saliency.dataset import FixationDataset
+from saliency.dataset import FixationDataset, Split
 from saliency.fixations import DENSITY_SIGMA
 from saliency.intervals import Interval, bootstrap_intervals
 from saliency.map_sources import Maps
@@ -25,27 +25,6 @@ Intervals = dict[str, Interval]  # by metric
 
 CENTER = "centre baseline"
 STAGES = ("ponder map", "blurred", "with centre")  # of a model's maps
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images to tune on and images to score, by their indices; no image is in both."""
-
-    tuned_on: Sequence[int]
-    scored: Sequence[int]
-
-
-def halves(dataset: FixationDataset, skip_bad: bool = False) -> list[Split]:
-    """The paper's protocol, one split of `FixationDataset.halves`: tuned on the first halves, scored on the second."""
-    index = {image.name: number for number, image in enumerate(dataset)}
-    first, second = dataset.halves(skip_bad)
-    return [Split([index[image.name] for image in first], [index[image.name] for image in second])]
-
-
-def folds(dataset: FixationDataset, number: int) -> list[Split]:
-    """Splits of `FixationDataset.folds`: every image is scored once, with what was tuned on the other folds."""
-    parts = dataset.folds(number)
-    return [Split(sorted(set(range(len(dataset))) - set(part)), part) for part in parts]
 
 
 @dataclass(frozen=True)

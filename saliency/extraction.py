@@ -40,7 +40,6 @@ from saliency.dataset import FixationDataset, FixationImage
 LONGER_EDGE = {"SACTClassifier": 320, "SACTGeneralizedRCNN": 640}
 
 _RULE = 2  # raised with every change that alters the maps
-_INDIFFERENT = ("WEIGHTS", "DEVICE", "EXECUTION")  # keys of MODEL; the maps do not depend on them beyond rounding
 
 
 class PonderModel:
@@ -113,11 +112,13 @@ def fingerprint(cfg: CfgNode, longer_edge: int) -> dict[str, Any]:
     weights = cfg.MODEL.WEIGHTS
     if not weights:
         raise InputError("MODEL.WEIGHTS is empty: name trained weights")
+    model = cfg.MODEL.clone()
+    del model["WEIGHTS"], model["DEVICE"], model["SACT"]["EXECUTION"]  # the maps depend on none beyond rounding
     return {
         "rule": _RULE,
         "longer_edge": longer_edge,
         "weights_sha256": file_sha256(local_weights(weights)),
-        "model": _as_json(cfg.MODEL),
+        "model": model,
         "format": cfg.INPUT.FORMAT,
     }
 
@@ -198,10 +199,3 @@ def _key(image: FixationImage) -> str:
     else:
         digest = hashlib.sha256(repr(image.source.shape).encode() + image.source.tobytes()).hexdigest()
     return f"{image.name}-{digest[:16]}"
-
-
-def _as_json(value: Any) -> Any:
-    """Config nodes as plain dicts without what is indifferent, tuples as lists."""
-    if isinstance(value, dict):  # a node is one
-        return {key: _as_json(entry) for key, entry in value.items() if key not in _INDIFFERENT}
-    return [_as_json(entry) for entry in value] if isinstance(value, (list, tuple)) else value

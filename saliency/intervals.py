@@ -14,12 +14,12 @@ _BATCH = 1_000_000  # numbers drawn at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `number` images, and the interval from `low` to `high` that holds it with probability LEVEL."""
+    """A mean over so many images, and the interval from `low` to `high` that holds it with probability LEVEL."""
 
     mean: float
     low: float
     high: float
-    number: int
+    images: int
 
 
 def bootstrap_intervals(values: np.ndarray) -> list[Interval]:

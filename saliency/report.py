@@ -79,10 +79,7 @@ def _finite_or_text(value: float) -> Any:
 
 
 def _as_dicts(intervals: Intervals) -> dict[str, Any]:
-    return {
-        name: {"mean": interval.mean, "low": interval.low, "high": interval.high, "images": interval.number}
-        for name, interval in intervals.items()
-    }
+    return {name: asdict(interval) for name, interval in intervals.items()}
 
 
 def markdown(evaluation: Evaluation, title: str) -> str:
@@ -152,7 +149,7 @@ def _table_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
         for category, intervals in evaluation.intervals.items():
             own = row.method.model, row.method.stage, ALL if category is None else category
             for name, found in intervals[number].items():
-                yield *own, found.number, name, found.mean, found.low, found.high
+                yield *own, found.images, name, found.mean, found.low, found.high
 
 
 def _image_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:

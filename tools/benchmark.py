@@ -134,7 +134,9 @@ def threads(number: Optional[int]) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     check_arguments(args)
     if args.json is not None:
         writable_file(args.json)
@@ -167,11 +169,6 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(
                 f"out of memory: lower --sizes {sizes} or --batch {batches} ({one_line(error)})"
             ) from error
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,9 @@ def benchmark_grid(args: argparse.Namespace) -> dict[str, Any]:
     return {"wall_s": wall, "ms_per_image_and_point": per_point, "minutes_for_1000_images": minutes, "points": points}
 
 
-def run(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     of_part = ("--repeats", "--threads") if args.part == "auc" else ("--images", "--processes", "--map-size")
     check_positive(args, *of_part, "--fixations", "--size")
     if args.output:
@@ -191,11 +193,6 @@ def run(args: argparse.Namespace) -> None:
         versions = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__}
         described = {key: value for key, value in vars(args).items() if key != "output"}
         write_json(args.output, {"arguments": described, **numbers, **versions, "machine": platform.platform()})
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

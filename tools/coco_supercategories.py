@@ -25,17 +25,14 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     if Path(args.output).resolve() == Path(args.annotations).resolve():
         raise InputError(f"{args.output}: would replace the annotations it is made from; choose another name")
     merged = merge_supercategories(args.annotations)
     write_json(args.output, merged)
     print(f"{args.output}: {len(merged['annotations'])} annotations in {len(merged['categories'])} classes")
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -66,16 +66,13 @@ def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     return results
 
 
-def run(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     results = collect(args.title, args.row)
     table = results_table(results["rows"])
     write_json(Path(args.output), results)
     print(table)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -149,14 +149,14 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
-    with command_line():
-        if args.command == "inspect":
-            inspect(args.file)
-        else:
-            convert(args)
-            inspect(args.output)  # what was converted is no longer in memory
+    if args.command == "inspect":
+        inspect(args.file)
+    else:
+        convert(args)
+        inspect(args.output)  # what was converted is no longer in memory
 
 
 if __name__ == "__main__":

@@ -140,13 +140,13 @@ def demo() -> None:
     print(f"Pictures, table.json and commands.sh (the same by hand) are in {OUTPUT}.")
 
 
+@command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-only", action="store_true", help="makes the data set and stops")
     args = parser.parse_args(argv)
-    with command_line():
-        os.chdir(REPOSITORY)
-        (make_data if args.data_only else demo)()
+    os.chdir(REPOSITORY)
+    (make_data if args.data_only else demo)()
 
 
 if __name__ == "__main__":

@@ -46,10 +46,11 @@ from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import replacing, writable_folder
 from sact_det.base.processes import command_line
-from saliency.cat2000 import Statistics, read_cat2000
+from sact_det.data.image_files import distinct_stems
+from saliency.cat2000 import read_cat2000, statistics
 from saliency.center import KINDS, CenterBaseline
 from saliency.dataset import FixationDataset
-from saliency.evaluation import Evaluation, Model, Settings, evaluate, folds, halves
+from saliency.evaluation import Evaluation, Model, Settings, evaluate
 from saliency.fixations import DENSITY_SIGMA, MAT_VARIABLE
 from saliency.image_list import SUFFIXES, read_image_list
 from saliency.map_sources import MapFolder, Maps, PaddingMasked, PonderFileMaps, with_all_maps
@@ -166,7 +167,7 @@ def read_dataset(args: argparse.Namespace) -> FixationDataset:
     path = Path(args.dataset)
     read: Callable[..., FixationDataset] = read_image_list if path.suffix.lower() in SUFFIXES else read_cat2000
     dataset = read(path, variable=args.variable, skip_bad=args.skip_bad)
-    logger.info("%s: %s", args.dataset, Statistics.of(dataset).line())
+    logger.info("%s: %s", args.dataset, statistics(dataset))
     return dataset
 
 
@@ -215,20 +216,16 @@ def make_models(args: argparse.Namespace, networks: dict[str, Any], dataset: Fix
 
 
 def save_sheets(evaluation: Evaluation, folder: Path, title: str, photographs: bool) -> None:
-    used: set[str] = set()
-    for model in evaluation.models:
-        stem = re.sub(r"[^\w.+-]+", "_", model.name)
-        while stem.casefold() in used:
-            stem += "_"
-        used.add(stem.casefold())
+    stems = distinct_stems([re.sub(r"[^\w.+-]+", "_", model.name) for model in evaluation.models])
+    for model, stem in zip(evaluation.models, stems):
         with replacing(folder / f"sheet_{stem}.png") as temporary:
             Image.fromarray(draw_sheet(evaluation, model, title, photographs)).save(temporary)
 
 
-def about(args: argparse.Namespace, networks: dict[str, Any], statistics: str) -> dict[str, Any]:
+def about(args: argparse.Namespace, networks: dict[str, Any], dataset: FixationDataset) -> dict[str, Any]:
     """What joins the results: where every number comes from."""
     return {
-        "statistics": statistics,
+        "statistics": statistics(dataset),
         "networks": {name: {"weights": cfg.MODEL.WEIGHTS} for name, cfg in networks.items()},
         "stored_maps": dict((*args.maps, *args.hdf5)),
         "padding": "lowest value of the map" if args.mask_padding else "as it comes",
@@ -237,7 +234,9 @@ def about(args: argparse.Namespace, networks: dict[str, Any], statistics: str) -
     }
 
 
-def run(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     check_arguments(args)
     settings = make_settings(args)
     networks = load_networks(args)
@@ -247,20 +246,15 @@ def run(args: argparse.Namespace) -> None:
     if args.mask_padding:
         models = [Model(model.name, PaddingMasked(model.maps, dataset), model.chain) for model in models]
     dataset = with_all_maps(dataset, {m.name: m.maps for m in models}, skip_bad=args.skip_bad)
-    splits = halves(dataset, args.skip_bad) if args.folds is None else folds(dataset, args.folds)
+    splits = dataset.halves(args.skip_bad) if args.folds is None else dataset.folds(args.folds)
     evaluation = evaluate(dataset, models, splits, settings)
     title = args.title or Path(args.dataset).resolve().stem
-    table = write_report(folder, evaluation, title, about(args, networks, Statistics.of(dataset).line()))
+    table = write_report(folder, evaluation, title, about(args, networks, dataset))
     if not args.no_sheet:
         save_sheets(evaluation, folder, title, not args.no_photographs)
     for line in dataset.skipped:
         logger.warning("left out: %s", line)
     logger.info("In %s:\n%s", folder, table)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

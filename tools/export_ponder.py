@@ -44,7 +44,9 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parse_with_overrides(parser, argv)
 
 
-def export(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     check_positive(args, "--image-size", "--max-images")
     cfg = load_config(args.config_file, args.opts)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
@@ -56,11 +58,6 @@ def export(args: argparse.Namespace) -> None:
     with sizes_fit(cfg, "a batch", SIZES), tqdm(loader, unit="batch", disable=None) as batches:
         count = export_ponder(model, batches, args.output, args.gzip)
     logger.info("Ponder costs of %d images of %s are in %s", count, name, args.output)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        export(parse_arguments(argv))
 
 
 if __name__ == "__main__":

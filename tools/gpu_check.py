@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     return int(any(report["faults"] for report in reports))
 
 
+@command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        sys.exit(run(parse_arguments(argv)))
+    sys.exit(run(parse_arguments(argv)))
 
 
 if __name__ == "__main__":

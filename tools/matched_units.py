@@ -79,7 +79,9 @@ def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], full: str, o
     return units
 
 
-def run(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     output = Path(args.output)
     cfg = load_config(args.config_file, [*args.opts, "OUTPUT_DIR", str(output)])
     if not halting_rule(cfg.MODEL.SACT.HALTING).adaptive:
@@ -94,11 +96,6 @@ def run(args: argparse.Namespace) -> None:
     units = write_plain_network(cfg, mean_units, full, output)
     logger.info("Mean units: %s", ", ".join(f"{name} {mean:.2f}" for name, mean in mean_units.items()))
     logger.info("The plain network with units %s is in %s", units, output)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

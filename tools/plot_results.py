@@ -34,7 +34,9 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     inputs: dict[str, dict[str, Any]] = {}
     for path in args.results:
         if Path(path).stem in inputs:
@@ -45,11 +47,6 @@ def run(args: argparse.Namespace) -> None:
         for content in filter(results.get, FIGURES):
             for kind, draw in FIGURES[content].items():
                 save_png(draw(results), folder / f"{name}_{kind}.png")
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        run(parse_arguments(argv))
 
 
 if __name__ == "__main__":

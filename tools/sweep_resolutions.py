@@ -98,16 +98,13 @@ def write_results(output: Path, results: Sequence[dict[str, Any]]) -> str:
     return table
 
 
-def sweep(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     pairs = make_pairs(args)
     writable_folder(args.output)
     results = evaluate_pairs(pairs)
     logger.info("In %s:\n%s", args.output, write_results(Path(args.output), results))
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        sweep(parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -183,14 +183,11 @@ def draw_with_model(args: argparse.Namespace) -> int:
     return draw_set(args, ClassifiedImages(cfg, paths, args.image_size), paths, reference=reference)
 
 
-def visualize(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     count = draw_with_model(args) if args.from_hdf5 is None else draw_file(args)
     logger.info("%d pictures are in %s", count, args.output)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        visualize(parse_arguments(argv))
 
 
 if __name__ == "__main__":

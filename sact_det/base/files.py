@@ -28,10 +28,13 @@ def why_not_regular(path: Union[str, Path]) -> Optional[str]:
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a folder")
 
 
-def check_input(path: Union[str, Path], what: str = "file") -> None:
-    """Raises InputError, which calls a file to be read `what`, if it is missing, no regular one or cannot be opened.
+def check_input(path: Union[str, Path], what: str = "file", missing: str = "") -> None:
+    """Raises InputError, naming the file, if it is missing, no regular one or cannot be opened. A pipe may never end.
 
-    A pipe may never end.
+    Args:
+        path: of a file to be read.
+        what: to call it.
+        missing: what to say of one that does not exist; "": that there is no such `what`.
     """
     try:
         found = why_not_regular(path)
@@ -39,10 +42,16 @@ def check_input(path: Union[str, Path], what: str = "file") -> None:
             with open(path, "rb"):
                 return
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: no such {what}") from error
+        raise InputError(f"{path}: {missing or f'no such {what}'}") from error
     except (OSError, ValueError) as error:  # ValueError: no name of a file
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    raise InputError(f"{path}: cannot be read (it is {found}); expected a {what}")
+    raise InputError(f"{path}: cannot be read (it is {found}); expected a regular {what}")
+
+
+def read_bytes(path: Union[str, Path], what: str = "file", missing: str = "") -> bytes:
+    """The content of a regular file. Arguments and errors are those of `check_input`."""
+    check_input(path, what, missing)
+    return Path(path).read_bytes()
 
 
 def check_output(path: Union[str, Path]) -> None:

@@ -32,7 +32,7 @@ _TERMINATED = 128 + signal.SIGTERM  # as shells have it
 
 @contextlib.contextmanager
 def command_line(num_machines: int = 1) -> Iterator[None]:
-    """What every command line does around its work.
+    """What every command line does around its work: a context, or what decorates its `main`.
 
     * A launcher's copies of it are refused, but for one on each of `num_machines`, which work together.
     * Whatever is raised ends it as errors_to_exit_code says.

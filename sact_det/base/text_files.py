@@ -3,15 +3,14 @@
 import codecs
 import itertools
 import json
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, Union
 
 import yaml
 
 from sact_det.base.errors import InputError, one_line
+from sact_det.base.files import read_bytes
 
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _MOST_VALUES = 100_000  # of a yaml file with aliases
@@ -29,16 +28,7 @@ def read_text(path: Union[str, Path], missing: str = "no such file", kind: str =
     Raises:
         InputError: the file is missing, cannot be read, or is not UTF-8; the message begins with `path`.
     """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"{path}: not a regular file; expected a {kind} file")
-        content = Path(path).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: {missing}") from error
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: no name of a file
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    content = read_bytes(path, f"{kind} file", missing)
     refused = f"{path}: not a readable {kind} file"
     if content.startswith(_UTF_16_OR_32):
         raise InputError(f"{refused}: it is in UTF-16 or UTF-32; save it as UTF-8")

@@ -9,7 +9,7 @@ from typing import Iterator, Sequence, Union
 import numpy as np
 
 from sact_det.base.errors import InputError, one_line
-from sact_det.base.files import why_not_regular
+from sact_det.base.files import read_bytes
 from sact_det.data.decoding import decode_rgb
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -82,17 +82,7 @@ def _stem(path: Path) -> str:
 
 def read_encoded(path: Union[str, Path]) -> bytes:
     """The content of an image file. Raises InputError: there is no such file, or it cannot be read."""
-    try:
-        found = why_not_regular(path)
-        if found is not None:
-            raise InputError(f"{path}: the image cannot be read: it is {found}")
-        return Path(path).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: no such image") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: the image cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return read_bytes(path, "image file", missing="no such image")
 
 
 @contextlib.contextmanager

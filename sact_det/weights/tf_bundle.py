@@ -15,7 +15,7 @@ import numpy as np
 from typing_extensions import override
 
 from sact_det.base.errors import InputError
-from sact_det.base.files import why_not_regular
+from sact_det.base.files import check_input
 from sact_det.weights.protobuf import Message
 from sact_det.weights.tf_table import Table, masked_crc32c
 from sact_det.weights.tf_tensors import Checkpoint, TensorEntry, parse_shape, type_of
@@ -65,17 +65,10 @@ def resolve_checkpoint(path: Union[str, Path]) -> str:
 
 def _named_in(state_file: Path) -> str:
     """The model_checkpoint_path of a CheckpointState in text form."""
-    try:
-        if (found := why_not_regular(state_file)) is not None:
-            raise InputError(f"{state_file}: cannot be read (it is {found})")
-        with open(state_file, "rb") as file:
-            content = file.read(1 << 20)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{state_file}: no such file; expected it to name the checkpoint of this folder (or give a prefix)"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{state_file}: cannot be read ({error.strerror or error})") from error
+    missing = "no such file; expected it to name the checkpoint of this folder (or give a prefix)"
+    check_input(state_file, missing=missing)
+    with open(state_file, "rb") as file:
+        content = file.read(1 << 20)
     match = _MODEL_PATH.search(content)
     name = _ESCAPE.sub(_unescape, match[1]) if match else b""
     if not name or b"\0" in name:

@@ -86,7 +86,7 @@ class Table:
                 raise self._damaged(error) from error
 
     def _open(self) -> BinaryIO:
-        check_input(self.path, "file; expected a TensorFlow checkpoint's table")
+        check_input(self.path, missing="no such file; expected a TensorFlow checkpoint's table")
         return open(self.path, "rb")
 
     def _block(self, file: BinaryIO, handle: _Handle) -> bytes:

@@ -1,6 +1,7 @@
 """Commands that run once, end by signals in one line, and leave no process behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_every_command_line_refuses_copies():
     tools = sorted(path for path in (ROOT / "tools").glob("*.py"))
     assert len(tools) >= 13
     for path in tools:
-        assert "with command_line(" in path.read_text(), path
+        assert re.search(r"^(@| +with )command_line\(", path.read_text(), re.M), path
 
 
 def test_sigterm_lets_finally_clean_up(capsys: pytest.CaptureFixture):

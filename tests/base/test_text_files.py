@@ -55,8 +55,8 @@ def test_what_is_not_utf_8_is_refused_by_name(tmp_path, read, kind, content, mes
 @READERS
 def test_what_is_no_regular_file_is_refused_before_it_is_read(tmp_path, read, kind):
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe", "/dev/zero"):
-        assert refusal(read, path) == f"not a regular file; expected a {kind} file"
+    for path, found in ((tmp_path, "a folder"), (tmp_path / "pipe", "a pipe"), ("/dev/zero", "a device")):
+        assert refusal(read, path) == f"cannot be read (it is {found}); expected a regular {kind} file"
 
 
 @READERS

@@ -51,10 +51,10 @@ def test_hidden_files_and_folders_are_no_images(tmp_path):
 def test_what_is_no_file_is_named(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     cases = {
-        tmp_path: "the image cannot be read: it is a folder",
-        tmp_path / "pipe.jpg": "the image cannot be read: it is a pipe",
+        tmp_path: "cannot be read (it is a folder); expected a regular image file",
+        tmp_path / "pipe.jpg": "cannot be read (it is a pipe); expected a regular image file",
         tmp_path / "none.jpg": "no such image",
-        f"{tmp_path}/a\0b": "the image cannot be read: embedded null byte",
+        f"{tmp_path}/a\0b": "cannot be read (embedded null byte)",
     }
     for path, problem in cases.items():
         with pytest.raises(InputError) as error:

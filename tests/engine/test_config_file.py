@@ -121,8 +121,11 @@ def test_a_chain_of_bases_has_an_end(write):
         ("_BASE_: [[b.yaml]]", "a.yaml: _BASE_ must name a config file or list some; got ['b.yaml']"),
         ("_BASE_: {b: 1}", "a.yaml: _BASE_ must name a config file or list some; got {'b': 1}"),
         ("_BASE_: nowhere.yaml", "a.yaml: _BASE_ nowhere.yaml: no such config file"),
-        ("_BASE_: .", "a.yaml: _BASE_ .: not a regular file; expected a yaml file"),
-        ("_BASE_: /dev/zero", "a.yaml: _BASE_ /dev/zero: not a regular file; expected a yaml file"),
+        ("_BASE_: .", "a.yaml: _BASE_ .: cannot be read (it is a folder); expected a regular yaml file"),
+        (
+            "_BASE_: /dev/zero",
+            "a.yaml: _BASE_ /dev/zero: cannot be read (it is a device); expected a regular yaml file",
+        ),
         ("_BASE_: bad.yaml", "a.yaml: _BASE_ bad.yaml: not a config; expected keys and values"),
         ("_BASE_: worse.yaml", "worse.yaml: Non-existent key: TOW"),
         ("_BASE_: http://127.0.0.1:9/b.yaml", "a.yaml: _BASE_ http://127.0.0.1:9/b.yaml: cannot be fetched ("),

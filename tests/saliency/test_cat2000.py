@@ -11,7 +11,7 @@ from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
 from sact_det.base.errors import InputError
-from saliency.cat2000 import Statistics, read_cat2000
+from saliency.cat2000 import read_cat2000, statistics
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations, read_fixations
 from saliency.images import padding_mask, read_image
@@ -111,21 +111,24 @@ def test_hidden_files_and_folders_are_passed_over_and_suffixes_may_be_upper_case
 
 def test_halves_split_every_category_and_the_second_takes_the_odd_one(tmp_path):
     write_cat2000_folder(tmp_path, numbers=(1, 3, 7, 20, 100))
-    first, second = read_cat2000(tmp_path).halves()
+    dataset = read_cat2000(tmp_path)
+    (split,) = dataset.halves()
+    first, second = dataset.subset(split.tuned_on), dataset.subset(split.scored)
     assert [image.name for image in first] == ["Action/001", "Action/003", "Social/001", "Social/003"]
     assert [image.name for image in second][:3] == ["Action/007", "Action/020", "Action/100"] and len(second) == 6
 
 
 def test_folds_hold_every_image_once_and_spread_the_categories(root):
     dataset = read_cat2000(root)
-    folds = dataset.folds(4)
+    folds = [split.scored for split in dataset.folds(4)]
     assert sorted(index for fold in folds for index in fold) == list(range(8))
     assert all({dataset[index].category for index in fold} == {"Action", "Social"} for fold in folds)
+    assert all(sorted([*split.tuned_on, *split.scored]) == list(range(8)) for split in dataset.folds(4))
     with pytest.raises(InputError, match="folds must lie between 2 and its 8 images"):
         dataset.folds(9)
 
 
-def test_a_category_with_one_image_has_no_halves(tmp_path):
+def test_a_category_with_one_image_has_no_halves(tmp_path, caplog):
     write_cat2000_folder(tmp_path)
     shutil.rmtree(tmp_path / "Stimuli" / "Social")
     shutil.rmtree(tmp_path / "FIXATIONLOCS" / "Social")
@@ -133,8 +136,11 @@ def test_a_category_with_one_image_has_no_halves(tmp_path):
     dataset = read_cat2000(tmp_path)
     with pytest.raises(InputError, match="Pattern/005: the only image of category 'Pattern'"):
         dataset.halves()
-    first, second = dataset.halves(skip_bad=True)
-    assert len(first) == len(second) == 2 and "Pattern/005" in first.skipped[0]
+    (split,) = dataset.halves(skip_bad=True)
+    assert len(split.tuned_on) == len(split.scored) == 2
+    assert "left out: Pattern/005: the only image of category 'Pattern'" in caplog.text
+    with pytest.raises(InputError, match="every category has a single image"):
+        dataset.subset([0, len(dataset) - 1]).halves(skip_bad=True)
 
 
 def replace_locations(write):
@@ -214,9 +220,9 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path, root):
 
 
 def test_statistics_say_that_a_part_is_not_the_whole(root):
-    statistics = Statistics.of(read_cat2000(root))
-    assert not statistics.is_full_training_set
-    assert statistics.line().startswith("this is not the full CAT2000 training set: 8 images (published: 2000)")
+    assert statistics(read_cat2000(root)).startswith(
+        "this is not the full CAT2000 training set: 8 images (published: 2000)"
+    )
 
 
 def full_training_set(images=100, categories=20, fixations=336):
@@ -238,9 +244,7 @@ def full_training_set(images=100, categories=20, fixations=336):
     [({}, True), ({"images": 99}, False), ({"categories": 19}, False), ({"fixations": 337}, False)],
 )
 def test_statistics_know_the_full_training_set(changes, full):
-    statistics = Statistics.of(full_training_set(**changes))
-    assert statistics.is_full_training_set == full
-    assert statistics.line().startswith("this is the full" if full else "this is not the full")
+    assert statistics(full_training_set(**changes)).startswith("this is the full" if full else "this is not the full")
 
 
 def test_padding_is_the_grey_bars_and_not_grey_in_the_picture(tmp_path):
@@ -286,9 +290,10 @@ def test_a_binary_map_and_its_fixations_are_the_same():
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the OSIE fixations in {REAL}")
 def test_the_real_fixations_are_read_and_called_what_they_are():
     dataset = read_cat2000(REAL)
-    assert Statistics.of(dataset).line() == (
+    assert statistics(dataset) == (
         "this is not the full CAT2000 training set: 350 images (published: 2000), 1 categories of 350 (20 of 100), "
         "800x600 (1920x1080), 48907 fixated pixels (at most 672053), 0 left out"
     )
-    first, second = dataset.halves()
-    assert (len(first), len(second), first[0].name) == (175, 175, "OSIE/1001")
+    (split,) = dataset.halves()
+    assert (len(split.tuned_on), len(split.scored)) == (175, 175)
+    assert dataset[split.tuned_on[0]].name == "OSIE/1001"

@@ -10,7 +10,7 @@ from cat2000_folder import write_cat2000_folder
 from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.center import CenterBaseline
-from saliency.evaluation import CENTER, STAGES, Model, Settings, evaluate, folds, halves
+from saliency.evaluation import CENTER, STAGES, Model, Settings, evaluate
 from saliency.intervals import bootstrap_intervals
 from saliency.postprocess import PostProcessing
 from saliency.report import as_dict, markdown, write_report
@@ -43,7 +43,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(dataset):
-    return evaluate(dataset, MODELS, halves(dataset), SETTINGS)
+    return evaluate(dataset, MODELS, dataset.halves(), SETTINGS)
 
 
 def row_of(evaluation, model, stage):
@@ -69,9 +69,10 @@ def test_the_second_halves_are_scored_in_every_metric(dataset, found):
 
 
 def test_with_centre_is_the_papers_protocol_tuned_on_the_first_halves_and_scored_on_the_second(dataset, found):
-    first, second = dataset.halves()
+    (split,) = dataset.halves()
+    halves = dataset.subset(split.tuned_on), dataset.subset(split.scored)
     chain = PostProcessing(blur_at="map", interpolation="cubic", center=CenterBaseline("isotropic"))
-    search, validation = (grid_scores(half, centred_map, chain, GRID) for half in (first, second))
+    search, validation = (grid_scores(half, centred_map, chain, GRID) for half in halves)
     means = search.values.mean(axis=0)
     row, column = np.unravel_index(means.argmax(), means.shape)
     expected = validation.values[:, row, column]
@@ -81,23 +82,24 @@ def test_with_centre_is_the_papers_protocol_tuned_on_the_first_halves_and_scored
     assert mixed.scores[:, 0] == pytest.approx(expected, abs=1e-12)
     assert list(mixed.method.notices) == search.edge_notices(GridPoint(used.sigma, used.multiplier, means.max()))
     interval = found.intervals[None][found.rows.index(mixed)]["auc_judd"]
-    assert interval.low == pytest.approx(bootstrap_intervals(expected[:, None])[0].low) and interval.number == 4
+    assert interval.low == pytest.approx(bootstrap_intervals(expected[:, None])[0].low) and interval.images == 4
 
 
 def test_blurred_is_the_best_blur_without_the_centre(dataset, found):
     alone = Grid(GRID.sigmas, (0,))
-    best = grid_scores(dataset.halves()[0], centred_map, CHAIN, alone).best()
+    best = grid_scores(dataset.subset(dataset.halves()[0].tuned_on), centred_map, CHAIN, alone).best()
     (chain,) = row_of(found, "centred", "blurred").method.chains
     assert (chain.sigma, chain.multiplier) == (best.sigma, 0)
 
 
 def test_folds_score_every_image_with_what_the_others_chose(dataset):
     settings = Settings(GRID, CenterBaseline(), tuned_for="nss", metrics=("nss", "auc_judd"))
-    found = evaluate(dataset, MODELS[:1], folds(dataset, 4), settings)
+    found = evaluate(dataset, MODELS[:1], dataset.folds(4), settings)
     scores = grid_scores(dataset, centred_map, CHAIN, GRID, metric="nss").values
     assert found.indices == list(range(8))
     row = row_of(found, "centred", "with centre")
-    for fold, chain in zip(dataset.folds(4), row.method.chains, strict=True):
+    for split, chain in zip(dataset.folds(4), row.method.chains, strict=True):
+        fold = split.scored
         others = [index for index in range(len(dataset)) if index not in fold]
         means = scores[others].mean(axis=0)
         best = np.unravel_index(means.argmax(), means.shape)
@@ -122,7 +124,7 @@ def test_the_difference_to_the_centre_is_of_the_same_images(found):
 
 def test_processes_do_not_change_the_rows(dataset, found):
     settings = Settings(GRID, CenterBaseline("isotropic"), density_sigma=3, processes=2)
-    again = evaluate(dataset, MODELS, halves(dataset), settings)
+    again = evaluate(dataset, MODELS, dataset.halves(), settings)
     assert all((one.scores == two.scores).all() for one, two in zip(found.rows, again.rows))
 
 
@@ -140,7 +142,7 @@ def nan_map(name):
 )
 def test_what_cannot_be_scored_is_named(dataset, models, message):
     with pytest.raises(InputError, match=message):
-        evaluate(dataset, models, halves(dataset), SETTINGS)
+        evaluate(dataset, models, dataset.halves(), SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_the_sheet_without_photographs_lacks_them_and_nothing_else(found):
 def test_the_sheet_shows_the_blurred_map_where_the_centre_alone_is_best(dataset):
     def post_processed(grid):
         settings = Settings(grid, CenterBaseline(), metrics=("auc_judd",))
-        sheet = draw_sheet(evaluate(dataset, [flat], halves(dataset), settings), flat, "")
+        sheet = draw_sheet(evaluate(dataset, [flat], dataset.halves(), settings), flat, "")
         return sheet[80:200, 14 + 3 * 254 : 14 + 3 * 254 + 240]
 
     flat = MODELS[1]

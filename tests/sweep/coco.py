@@ -156,7 +156,7 @@ TEXTS += [
 ]
 FILES = [
     case(r"none\.json: no such annotation file", lambda place: str(place.folder / "none.json")),
-    case(r"not a regular file; expected a json file", COCO_IMAGES),
+    case(r"cannot be read \(it is a folder\); expected a regular json file", COCO_IMAGES),
     case(r"no such annotation file", lambda place: str(place.folder / "none" / "a.json")),
     case(r"(no such annotation file|cannot be read)", "x" * 300),
     case(

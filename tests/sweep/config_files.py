@@ -57,8 +57,8 @@ _WRONG: list[tuple[Any, str]] = [
     ("_BASE_: {b: 1}", r"_BASE_ must name a config file or list some; got \{'b': 1\}"),
     ("_BASE_: [b.yaml, [c.yaml]]", r"_BASE_ \S*b\.yaml: no such config file"),
     ("_BASE_: nowhere.yaml", r"_BASE_ \S*nowhere\.yaml: no such config file"),
-    ("_BASE_: .", r"_BASE_ \S*: not a regular file"),
-    ("_BASE_: /dev/zero", r"_BASE_ /dev/zero: not a regular file"),
+    ("_BASE_: .", r"_BASE_ \S*: cannot be read \(it is a folder\); expected a regular yaml file"),
+    ("_BASE_: /dev/zero", r"_BASE_ /dev/zero: cannot be read \(it is a device\); expected a regular yaml file"),
     ("_BASE_: http://127.0.0.1:9/b.yaml", r"_BASE_ http://127\.0\.0\.1:9/b\.yaml: cannot be fetched"),
     ("MODEL: {_BASE_: b.yaml}", r"a\.yaml: .*MODEL\._BASE_"),
 ]
@@ -94,8 +94,13 @@ CASES = [
         for content, says in _FEW
     ),
     Case("train_net", r"nowhere\.yaml: no such config file", "--config-file", "nowhere.yaml"),
-    Case("train_net", "/dev/null: not a regular file", "--config-file", "/dev/null"),
-    Case("train_net", "not a regular file", "--config-file", "."),
+    Case(
+        "train_net",
+        r"/dev/null: cannot be read \(it is a device\); expected a regular yaml file",
+        "--config-file",
+        "/dev/null",
+    ),
+    Case("train_net", r"\.: cannot be read \(it is a folder\); expected a regular yaml file", "--config-file", "."),
     Case(
         "sweep_resolutions",
         r"a\.yaml: builds on itself",

@@ -171,11 +171,11 @@ CASES = [
             (r"data: no images in this folder", layout(touched("._a.jpg", ".b.png", "notes.txt"))),
             (r"data: no images in this folder", layout(touched("a.jpg/", "b/c.jpg"))),
             (
-                r"pipe\.jpg: the image cannot be read: it is a pipe",
+                r"pipe\.jpg: cannot be read \(it is a pipe\); expected a regular image file",
                 layout(lambda folder: os.mkfifo(folder / "pipe.jpg")),
             ),
             (r"a\.jpg: no such image", layout(lambda folder: (folder / "a.jpg").symlink_to("nowhere"))),
-            (r"/dev/null: the image cannot be read: it is a device", "/dev/null"),
+            (r"/dev/null: cannot be read \(it is a device\); expected a regular image file", "/dev/null"),
         )
     ),
     *(

@@ -67,7 +67,7 @@ PICKLED, NO_NETWORK = r"w\.pth: holds pickled objects", r"w\.pth: 'sact' does no
 CASES = [
     # Files that cannot be read, or are no files
     *commands(r"nowhere\.pth: no such weight file", "nowhere.pth"),
-    *commands(r"w\.pth: cannot be read \(it is a pipe\); expected a weight file", special(os.mkfifo)),
+    *commands(r"w\.pth: cannot be read \(it is a pipe\); expected a regular weight file", special(os.mkfifo)),
     *commands(DAMAGED, file("w.pth", b"")),
     *commands(r"w\.pth: damaged: the checksum or the header of its record '.*/data/0' is wrong", spoilt(flip_record)),
     *commands(rf"w\.pth: {WEIGHT}: .* values are NaN, infinite", valued(WEIGHT, lambda value: value * NAN)),

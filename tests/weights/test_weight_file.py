@@ -99,7 +99,7 @@ def test_a_folder_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(("special", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
 def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path, special, kind: str):
     special(tmp_path / "w.pth")
-    with pytest.raises(InputError, match=f"w.pth: cannot be read \\(it is {kind}\\); expected a weight file"):
+    with pytest.raises(InputError, match=f"w.pth: cannot be read \\(it is {kind}\\); expected a regular weight file"):
         load_weights(tmp_path / "w.pth")
 
 
