@@ -151,13 +151,16 @@ class SACTBackbone(Executable, Backbone):
         return {name: features[name] for name in self._out_features}
 
     def _read(self, level: str, x: Tensor, sizes: Optional[Sizes]) -> dict[str, Tensor]:
-        """The features of a block's output that are read; no other is copied or kept."""
+        """The features of a block's output that are read; no other is made or kept.
+
+        The raw one is as the block leaves it, which is how poolers of regions and blocks like to read it.
+        """
         read = {level, level + RECTIFIED}.intersection(self._out_features)
-        if read and x.device.type == "cpu":  # kernels leave rows: RoIAlign would copy, convolutions be slower
-            x = x.contiguous()
         features = {level: x}
         if level + RECTIFIED in read:
             valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
+            if x.device.type == "cpu":  # convolutions are slower on rows, which is what kernels leave
+                x = x.contiguous()
             rectified = F.relu(self.get_submodule(f"{level}_norm")(x, valid))
             features[level + RECTIFIED] = rectified if valid is None else rectified * valid
         return {name: features[name] for name in read}

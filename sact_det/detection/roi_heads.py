@@ -1,15 +1,17 @@
 """The box head: RoIAlign, block 4 of the pre-activation ResNet under a halting rule, box predictor."""
 
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
+from detectron2.layers import ROIAlign, ShapeSpec
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
+from sact_det.detection.pooler import RegionPooler
 from sact_det.engine.spec import box_head_spec
 from sact_det.execution import set_execution
 from sact_det.network.spec import NetworkSpec
@@ -45,6 +47,16 @@ class SACTRes5ROIHeads(Res5ROIHeads):
 
     def _shared_roi_transform(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
         return self.res5(self.pooler(features, boxes), [len(own) for own in boxes])
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        arguments = super().from_config(cfg, input_shape)
+        (level,) = arguments["pooler"].level_poolers
+        if isinstance(level, ROIAlign):
+            arguments["pooler"] = RegionPooler(level)
+            set_execution(arguments["pooler"], cfg.MODEL.SACT.EXECUTION)
+        return arguments
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:

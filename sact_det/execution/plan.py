@@ -11,6 +11,7 @@ from sact_det.base.checks import check_choice
 from sact_det.base.log import info_once
 from sact_det.base.precision import compute_type
 from sact_det.execution.cpu.conditions import why_not_here
+from sact_det.execution.cpu.roi_align import pool_regions, why_not_pooled
 from sact_det.execution.cpu.run import RowsRun, why_not_rows
 from sact_det.execution.cpu.stem import evaluate_stem
 from sact_det.execution.cpu.training import TrainingRun, why_not_training
@@ -18,7 +19,7 @@ from sact_det.execution.cuda.measured import is_faster
 from sact_det.execution.cuda.run import TritonRun, why_not_triton
 from sact_det.execution.packing import WeightCache, refuse_released
 from sact_det.execution.positions.plan import PositionsPlan
-from sact_det.network.plan import DensePlan, ExportPlan, Plan, PlannedBlock, PlannedStem, planned_parts
+from sact_det.network.plan import DensePlan, ExportPlan, Plan, PlannedBlock, PlannedPooler, PlannedStem, planned_parts
 from sact_det.network.run import Run
 from sact_det.rule.padding import Mask, Sizes, strided_size
 
@@ -98,6 +99,12 @@ class PerforatedPlan(PackingPlan):
         return super().stem(stem, x, sizes)
 
     @override
+    def pool(self, pooler: PlannedPooler, x: Tensor, boxes: Tensor) -> Tensor:
+        if why_not_pooled(x, boxes) is None:
+            return pool_regions(pooler, x, boxes)
+        return super().pool(pooler, x, boxes)
+
+    @override
     def pays(self, block: PlannedBlock, x: Tensor, active: Tensor) -> bool:
         if not self.auto:
             return True
@@ -141,7 +148,7 @@ EXECUTIONS = tuple(PLANS)
 
 
 def set_execution(model: nn.Module, execution: str) -> None:
-    """Says how every stem and block of a model computes, in place. Parameters and results do not depend on it.
+    """Says how stems, blocks and poolers of regions of a model compute, in place; parameters and results stay the same.
 
     Units and FLOPs are equal integers under every execution; features and scores are equal to rounding.
 

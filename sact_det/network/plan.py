@@ -1,4 +1,4 @@
-"""A plan says how a stem or a block computes. What it computes does not depend on it.
+"""A plan says how a stem, a block or a pooler of regions computes. What it computes does not depend on it.
 
 The network knows the dense plans. Others live above it (sact_det/execution) and are installed from outside.
 """
@@ -17,7 +17,7 @@ from sact_det.rule.padding import Mask, Sizes
 
 
 class Plan(nn.Module, ABC):
-    """How one part of a network, a stem or a block, computes.
+    """How one part of a network, a stem, a block or a pooler of regions, computes.
 
     A plan is a module without parameters below its part, so that it hears of train() and eval(), and is copied with it.
     It keeps what it makes of the part's weights.
@@ -53,6 +53,10 @@ class Plan(nn.Module, ABC):
     @abstractmethod
     def stem(self, stem: "PlannedStem", x: Tensor, sizes: Optional[Sizes]) -> Tensor:
         """The stem's output; arguments and result as of Stem.forward, `sizes` None where every image fills x."""
+
+    def pool(self, pooler: "PlannedPooler", x: Tensor, boxes: Tensor) -> Tensor:
+        """Regions of a feature map; arguments and result as of PlannedPooler.compute."""
+        return pooler.compute(x, boxes)
 
     def recorded(self) -> "Plan":
         """The plan in whose place PyTorch records a part (sact_det/base/recording.py): one without branches."""
@@ -118,6 +122,34 @@ class PlannedStem(Planned):
         """The output in PyTorch, without checks; arguments as of Plan.stem."""
 
 
+class PlannedPooler(Planned):
+    """What plans see of RoIAlign on one feature map (sact_det/detection/pooler.py).
+
+    Attributes:
+        output_size: (height, width) of a region in bins.
+        spatial_scale: from the coordinates of boxes to positions.
+        sampling_ratio: samples of a bin along either axis; 0 or less: as many as it spans positions, rounded up.
+        aligned: whether the centre of a position lies half a position behind its index.
+    """
+
+    output_size: tuple[int, int]
+    spatial_scale: float
+    sampling_ratio: int
+    aligned: bool
+
+    @abstractmethod
+    def compute(self, x: Tensor, boxes: Tensor) -> Tensor:
+        """The regions in PyTorch.
+
+        Args:
+            x: [N, C, H, W].
+            boxes: [R, 5]: index of the image, x0, y0, x1, y1.
+
+        Returns:
+            [R, C, *output_size], of the type of x.
+        """
+
+
 def planned_parts(model: nn.Module) -> list[Planned]:
-    """The stems and blocks of a model."""
+    """The stems, blocks and poolers of a model."""
     return [part for part in model.modules() if isinstance(part, Planned)]

@@ -164,6 +164,17 @@ class LocalScoring(ctypes.Structure):
     ]
 
 
+class Regions(ctypes.Structure):
+    """struct Regions of roi_align.cpp."""
+
+    _fields_ = [
+        *_integers("images", "height", "width", "channels"),
+        *_integers("count", "out_height", "out_width", "sampling_ratio", "aligned"),
+        ("scale", ctypes.c_float),
+        *_addresses("boxes", "scratch"),
+    ]
+
+
 _ADDRESS, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 
@@ -183,6 +194,10 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
     "evaluate_stem": (None, [*_pointers(Stem, Images), _INT]),
     "count_positions": (_INT64, [*_pointers(Process), _INT64]),
     "halting_step": (_INT64, [*_pointers(Process), _INT64, _ADDRESS]),
+    # Regions.
+    "roi_align_scratch_size": (_INT64, _pointers(Regions)),
+    "roi_align": (None, [*_pointers(Regions), _ADDRESS, _ADDRESS, _INT64, _INT]),
+    "roi_align_backward": (None, [*_pointers(Regions), _ADDRESS, _ADDRESS, _INT]),
     # Training.
     "forward_scratch_size": (_INT64, [*_pointers(TrainedUnit, SitesStruct), _INT]),
     "backward_scratch_size": (_INT64, _pointers(TrainedUnit)),

@@ -54,6 +54,11 @@ def _why_unreadable(x: Tensor, weight: Tensor) -> Optional[str]:
         return f"they read maps [N, {channels}, H, W], not {list(x.shape)}"
     if x.dtype != weight.dtype and not torch.is_autocast_enabled("cpu"):
         return f"the weights are {weight.dtype} and what they are multiplied with is {x.dtype}"
+    return why_not_plain(x)
+
+
+def why_not_plain(x: Tensor) -> Optional[str]:
+    """Why no kernel can read x, whatever is in it, or None."""
     if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or is_functorch_wrapped_tensor(x):
         return f"they read plain tensors, not {x.layout} ones of type {type(x).__name__} or within torch.func"
     return library.why_unavailable()

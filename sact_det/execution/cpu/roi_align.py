@@ -1,0 +1,81 @@
+"""RoIAlign on a CPU, from rows to rows, in inference and in training (roi_align.cpp)."""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sact_det.execution.cpu.buffers import Buffers, lend_rows
+from sact_det.execution.cpu.calls import Regions, kernels
+from sact_det.execution.cpu.conditions import why_not_plain
+from sact_det.execution.cpu.memory import address, empty, plain
+from sact_det.network.plan import PlannedPooler
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def why_not_pooled(x: Tensor, boxes: Tensor) -> Optional[str]:
+    """Why the kernels cannot pool regions of the feature map x, or None if they can."""
+    if x.device.type != "cpu" or boxes.device.type != "cpu":
+        return f"they are for CPUs, not for {x.device.type}"
+    if x.dtype not in _TYPES or (x.dtype != torch.float32 and x.requires_grad and torch.is_grad_enabled()):
+        return "they pool in float32 and in 16 bits, with gradients in float32 only"
+    if x.dim() != 4 or 0 in x.shape:
+        return f"they read maps [N, C, H, W], not {list(x.shape)}"
+    return why_not_plain(x) or why_not_plain(boxes)
+
+
+def pool_regions(pooler: PlannedPooler, x: Tensor, boxes: Tensor) -> Tensor:
+    """The regions of PlannedPooler.compute, channels last; for x and boxes for which why_not_pooled is None."""
+    narrow = x.dtype == torch.float16 or (x.dtype == torch.bfloat16 and not kernels().has_bfloat16())
+    pooled: Tensor = _Pool.apply(x.float() if narrow else x, plain(boxes.float()), pooler)
+    return pooled.to(x.dtype)
+
+
+class _Pool(torch.autograd.Function):
+    """RoIAlign; only the features have a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, boxes: Tensor, pooler: PlannedPooler) -> Tensor:
+        ctx.save_for_backward(boxes)
+        ctx.pooler, ctx.shape = pooler, x.shape
+        rows = plain(x.permute(0, 2, 3, 1))
+        pooled = lend_rows(len(boxes), *pooler.output_size, x.shape[1], dtype=x.dtype)
+        with Buffers() as buffers:
+            kernels().roi_align(
+                _regions(pooler, x.shape, boxes, buffers),
+                address(rows, x.dtype),
+                address(pooled, x.dtype, strided=True),
+                x.dtype == torch.bfloat16,
+                torch.get_num_threads(),
+            )
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Optional[Tensor], ...]:
+        (boxes,) = ctx.saved_tensors
+        grad_rows = plain(grad_pooled.permute(0, 2, 3, 1))
+        grad_x = empty(*ctx.shape, memory_format=torch.channels_last)
+        with Buffers() as buffers:
+            kernels().roi_align_backward(
+                _regions(ctx.pooler, ctx.shape, boxes, buffers),
+                address(grad_rows),
+                address(grad_x, strided=True),
+                torch.get_num_threads(),
+            )
+        return grad_x, None, None
+
+
+def _regions(pooler: PlannedPooler, shape: torch.Size, boxes: Tensor, buffers: Buffers) -> Regions:
+    images, channels, height, width = shape
+    regions = Regions(
+        *(images, height, width, channels),
+        *(len(boxes), *pooler.output_size),
+        *(max(pooler.sampling_ratio, 0), pooler.aligned, pooler.spatial_scale),
+        address(boxes),
+    )
+    size = kernels().roi_align_scratch_size(regions)
+    regions.scratch = buffers.room("regions", torch.get_num_threads(), size)
+    return regions
