@@ -17,6 +17,9 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.TAU = 0.005
     # The same for block 4 in a detector's box head, over its regions. 0, the paper's: it is never charged.
     cfg.MODEL.SACT.TAU_BOX_HEAD = 0.0
+    # In evaluation an image keeps its proposals in order of score up to this share, in (0, 1], of their summed
+    # objectness; at least 10, MODEL.RPN.POST_NMS_TOPK_TEST at most. 1: all. The proposal generator "SACTRPN" obeys it.
+    cfg.MODEL.SACT.PROPOSAL_MASS = 1.0
     # Parameter `epsilon`: a position halts where its cumulative halting score reaches 1 - epsilon (eq. 7).
     cfg.MODEL.SACT.EPS = 0.01
     # Parameter `k`: halting scores are shared in k x k cells (section 2.3), wherever positions halt one by one.

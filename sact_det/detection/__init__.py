@@ -1,10 +1,11 @@
-"""SACT Faster R-CNN on Detectron2. Importing this package registers its backbone, RoI heads and meta-architecture."""
+"""SACT Faster R-CNN on Detectron2. Importing this package registers its parts in Detectron2's registries."""
 
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
 from sact_det.detection.backbone import SACTBackbone, build_sact_resnet_backbone
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.detection.proposals import SACTRPN
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
 
-__all__ = ["SACTBackbone", "SACTGeneralizedRCNN", "SACTRes5ROIHeads", "build_sact_resnet_backbone"]
+__all__ = ["SACTRPN", "SACTBackbone", "SACTGeneralizedRCNN", "SACTRes5ROIHeads", "build_sact_resnet_backbone"]

@@ -7,6 +7,7 @@ from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 
 from sact_det.base.errors import InputError
 from sact_det.detection.backbone import build_sact_resnet_backbone
+from sact_det.detection.proposals import SACTRPN
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
 from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_table import DETECTION
@@ -25,6 +26,7 @@ def check_parts(cfg: CfgNode) -> None:
     check_registered("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY)
     _check_accounts(cfg)
     _check_boxes(cfg)
+    _check_proposal_mass(cfg)
     check_ranges(cfg, _READ_BY_PARTS)
 
 
@@ -52,3 +54,12 @@ def _check_boxes(cfg: CfgNode) -> None:
         if name == model[section].NAME:
             raise InputError(f"MODEL.{section}.NAME {name}: {model.ROI_HEADS.NAME} takes no rotated boxes")
     check_no_effect(cfg, ("MODEL.LOAD_PROPOSALS",), "a detector")
+
+
+def _check_proposal_mass(cfg: CfgNode) -> None:
+    """Detectron2's own proposal generators know no mass."""
+    mass, name = cfg.MODEL.SACT.PROPOSAL_MASS, cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if mass != 1 and PROPOSAL_GENERATOR_REGISTRY.get(name).__module__.startswith("detectron2."):
+        raise InputError(
+            f"MODEL.SACT.PROPOSAL_MASS {mass} needs MODEL.PROPOSAL_GENERATOR.NAME {SACTRPN.__name__}; got {name!r}"
+        )

@@ -59,14 +59,23 @@ class Priced(Executable):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of the constructor: prices are those of MODEL.SACT; a part that is plain has none."""
+        """Arguments of the constructor: prices are those of MODEL.SACT; a part that is plain has none.
+
+        Raises InputError if nothing obeys MODEL.SACT.PROPOSAL_MASS.
+        """
         sact, prices = cfg.MODEL.SACT, {}
         if spec_from_config(cfg).rule.adaptive:
             prices["backbone"] = sact.TAU
         if sact.TAU_BOX_HEAD and box_head_spec(cfg).rule.adaptive:
             prices["box_head"] = sact.TAU_BOX_HEAD
+        arguments = super().from_config(cfg)  # type: ignore[misc]  # of the meta-architecture
+        if getattr(arguments.get("proposal_generator"), "mass", 1) != sact.PROPOSAL_MASS:
+            raise InputError(
+                f"MODEL.SACT.PROPOSAL_MASS {sact.PROPOSAL_MASS} needs MODEL.PROPOSAL_GENERATOR.NAME SACTRPN in a "
+                f"detector of proposals; got {cls.__name__}, {cfg.MODEL.PROPOSAL_GENERATOR.NAME!r}"
+            )
         return {
-            **super().from_config(cfg),  # type: ignore[misc]  # of the meta-architecture
+            **arguments,
             "prices": prices,
             "reference": Reference.from_config(cfg),
         }

@@ -208,6 +208,8 @@ def test_a_backbone_under_a_meta_architecture_without_a_price_says_so_once(caplo
         ("ROI_HEADS.NAME", "RROIHeads", "needs MODEL.ROI_HEADS.NAME SACTRes5ROIHeads; got"),
         ("PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "must be one of RPN, .*; got 'PrecomputedProposals'"),
         ("PROPOSAL_GENERATOR.NAME", "RRPN", "takes no rotated boxes"),
+        ("SACT.PROPOSAL_MASS", 0.0, r"must lie in \(0, 1\]; got 0\.0"),
+        ("SACT.PROPOSAL_MASS", float("nan"), r"must lie in \(0, 1\]; got nan"),
         ("ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "takes no rotated boxes"),
         ("RPN.HEAD_NAME", "foo", "must be one of StandardRPNHead; got 'foo'"),
         ("LOAD_PROPOSALS", True, "has no effect on a detector"),

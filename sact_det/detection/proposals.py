@@ -1,0 +1,66 @@
+"""As many proposals as an image needs: by score, up to a share of all their objectness."""
+
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Instances
+from torch import Tensor
+
+from sact_det.base.errors import InputError
+
+LEAST_PROPOSALS = 10  # an image keeps so many, if it has them, however sure the RPN is of the first
+_ROUNDING = 1e-9  # relative, of a sum of objectness in float64
+
+
+def carry_mass(objectness_logits: Tensor, mass: float) -> Tensor:
+    """The proposals of an image that carry a share of its objectness: the shortest prefix that does.
+
+    Args:
+        objectness_logits: [P], falling, as Detectron2's RPN gives them.
+        mass: the share, in (0, 1], of the sum of sigmoid(logit) over all P. It counts as reached to rounding.
+
+    Returns:
+        bool [P], true for the prefix, which has at least `LEAST_PROPOSALS` (all where there are fewer); all at 1.
+    """
+    objectness = objectness_logits.double().sigmoid()
+    before = objectness.cumsum(0) - objectness  # of the better ones: it is only kept if they do not suffice
+    kept = before < mass * (1 - _ROUNDING) * objectness.sum()
+    kept[: None if mass == 1 else LEAST_PROPOSALS] = True
+    return kept
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class SACTRPN(RPN):
+    """Detectron2's RPN, which in evaluation keeps of each image's proposals only those that `carry_mass`.
+
+    Those are the proposals behind NMS, MODEL.RPN.POST_NMS_TOPK_TEST at most; in training all of them are kept.
+
+    Args:
+        mass: MODEL.SACT.PROPOSAL_MASS, in (0, 1]. At 1 this is Detectron2's RPN.
+        **kwargs: of Detectron2's RPN.
+
+    Raises:
+        InputError: `mass` is out of range.
+    """
+
+    @configurable
+    def __init__(self, *, mass: float = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not 0 < mass <= 1:
+            raise InputError(f"MODEL.SACT.PROPOSAL_MASS must lie in (0, 1]; got {mass}")
+        self.mass = mass
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {**super().from_config(cfg, input_shape), "mass": cfg.MODEL.SACT.PROPOSAL_MASS}
+
+    def predict_proposals(self, *args: Any) -> list[Instances]:
+        """Detectron2's, pruned in evaluation; sorted by their score."""
+        proposals = super().predict_proposals(*args)
+        if self.training or self.mass == 1:
+            return proposals
+        return [own[carry_mass(own.objectness_logits, self.mass)] for own in proposals]
