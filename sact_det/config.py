@@ -20,6 +20,9 @@ def add_sact_config(cfg: CN) -> None:
     # In evaluation an image keeps its proposals in order of score up to this share, in (0, 1], of their summed
     # objectness; at least 10, MODEL.RPN.POST_NMS_TOPK_TEST at most. 1: all. The proposal generator "SACTRPN" obeys it.
     cfg.MODEL.SACT.PROPOSAL_MASS = 1.0
+    # A detector's box head may reject regions before they are pooled (h^0): they evaluate no unit and are background
+    # (sact_det/detection/rejection.py). The price is TAU_BOX_HEAD.
+    cfg.MODEL.SACT.REJECTION = False
     # Parameter `epsilon`: a position halts where its cumulative halting score reaches 1 - epsilon (eq. 7).
     cfg.MODEL.SACT.EPS = 0.01
     # Parameter `k`: halting scores are shared in k x k cells (section 2.3), wherever positions halt one by one.

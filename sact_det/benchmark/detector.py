@@ -82,7 +82,7 @@ def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead)
     """A copy of a detector with a rival as extractor and another block 4, which copies may share."""
     detector = copy.deepcopy(detector)
     detector.backbone = DenseBackbone(rival, detector.backbone.res4_norm)
-    detector.roi_heads.res5 = head
+    detector.roi_heads.res5, detector.roi_heads.rejection = head, None
     return detector
 
 
@@ -162,7 +162,8 @@ def measure_detector(
                     check_features(name, difference, setting)
                 flop_ratio = sum(output["flops"]["backbone"] for output in outputs) / dense_flops
                 found = [output["regions"] for output in outputs]
-                plain_regions = own_regions if rivals else found
+                proposed = [output["regions"] + output["rejected_regions"] for output in outputs]
+                plain_regions = own_regions if rivals else proposed
                 flops = [reference.flops_with(output["flops"], size, output["regions"]) for output in outputs]
                 plain_flops = [reference.flops(size, number) for number in plain_regions]
                 whole = sum(own["total"] for own in flops) / sum(own["total"] for own in plain_flops)

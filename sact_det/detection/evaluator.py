@@ -30,8 +30,8 @@ class PonderEvaluator(RowEvaluator):
         dataset_name: a registered data set.
         reference: the plain extractor whose FLOPs are 100%.
         output_dir: where ponder.json goes, with the per-image values; None writes nothing.
-        detector: the whole plain detector, whose FLOPs at as many regions are 100% of the whole; None: only the
-            extractor is accounted for.
+        detector: the whole plain detector, whose FLOPs at as many regions, rejected ones included, are 100% of the
+            whole; None: only the extractor is accounted for.
     """
 
     task = "ponder"
@@ -62,10 +62,15 @@ class PonderEvaluator(RowEvaluator):
     def _whole_detector(self, output: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         if self.detector is None:
             return {}
-        regions = output["regions"]
+        regions, rejected = output["regions"], output["rejected_regions"]
         flops = self.detector.flops_with(output["flops"], size, regions)
-        percent = 100 * flops["total"] / self.detector.flops(size, regions)["total"]
-        return {"regions": regions, "detector_flops": flops, "detector_flops_percent": percent}
+        percent = 100 * flops["total"] / self.detector.flops(size, regions + rejected)["total"]
+        return {
+            "regions": regions,
+            "rejected_regions": rejected,
+            "detector_flops": flops,
+            "detector_flops_percent": percent,
+        }
 
     def _inside_and_outside(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Optional[float]]:
         """Mean of the ponder map over the pixels inside and outside the boxes; None where there are no such pixels."""
@@ -87,8 +92,8 @@ class PonderEvaluator(RowEvaluator):
 
         Keys: flops_percent, flops_percent_std; gflops, gflops_std; box_head_gflops; blockN_cost, blockN_units;
         of the whole detector, where it was accounted for, detector_flops_percent and detector_gflops with their _std,
-        proposal_gflops (RPN), regions; cost_inside, cost_outside (means over the images that have pixels both inside
-        and outside of boxes); images.
+        proposal_gflops (RPN), regions, rejected_regions; cost_inside, cost_outside (means over the images that have
+        pixels both inside and outside of boxes); images.
         """
         summary = {
             **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
@@ -101,7 +106,8 @@ class PonderEvaluator(RowEvaluator):
             summary |= mean_and_std("detector_flops_percent", [row["detector_flops_percent"] for row in rows])
             summary |= mean_and_std("detector_gflops", [flops["total"] / GIGA for flops in parts])
             summary["proposal_gflops"] = float(np.mean([flops["proposal_generator"] for flops in parts])) / GIGA
-            summary["regions"] = float(np.mean([row["regions"] for row in rows]))
+            for key in ("regions", "rejected_regions"):
+                summary[key] = float(np.mean([row[key] for row in rows]))
         both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
         for key in ("cost_inside", "cost_outside") if both else ():
             summary[key] = float(np.mean([row[key] for row in both]))

@@ -27,6 +27,7 @@ def check_parts(cfg: CfgNode) -> None:
     _check_accounts(cfg)
     _check_boxes(cfg)
     _check_proposal_mass(cfg)
+    _check_rejection(cfg)
     check_ranges(cfg, _READ_BY_PARTS)
 
 
@@ -63,3 +64,9 @@ def _check_proposal_mass(cfg: CfgNode) -> None:
         raise InputError(
             f"MODEL.SACT.PROPOSAL_MASS {mass} needs MODEL.PROPOSAL_GENERATOR.NAME {SACTRPN.__name__}; got {name!r}"
         )
+
+
+def _check_rejection(cfg: CfgNode) -> None:
+    """A rejected region is of the class "background", which classes that are judged one by one do not have."""
+    if cfg.MODEL.SACT.REJECTION and cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
+        raise InputError("MODEL.SACT.REJECTION needs MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE False; got True")

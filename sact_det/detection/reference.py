@@ -66,7 +66,7 @@ class DetectorReference:
         cfg.defrost()
         sact, units = cfg.MODEL.SACT, tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
         sact.HALTING, sact.BOX_HEAD_HALTING, sact.TILE = "none", "", 1
-        sact.UNITS = (*units, *sact.UNITS[len(units) :])
+        sact.UNITS, sact.REJECTION = (*units, *sact.UNITS[len(units) :]), False
         sact.EXECUTION, cfg.MODEL.DEVICE = "dense", "cpu"
         with torch.random.fork_rng(devices=[]):
             return cls.of(build_model(cfg))

@@ -33,7 +33,8 @@ class Priced(Executable):
         "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU;
         "flops": dict of int, FLOPs of this image by part, and their sum, "total";
         "box_head_flops": int, those of the part "box_head"; 0 if there is none;
-        "regions": int, how many regions of this image the part "box_head" met; 0 if there is none.
+        "regions": int, how many regions of this image evaluated a unit of the part "box_head"; 0 if there is none;
+        "rejected_regions": int, how many more were rejected before its first unit.
 
     Args:
         prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
@@ -66,7 +67,7 @@ class Priced(Executable):
         sact, prices = cfg.MODEL.SACT, {}
         if spec_from_config(cfg).rule.adaptive:
             prices["backbone"] = sact.TAU
-        if sact.TAU_BOX_HEAD and box_head_spec(cfg).rule.adaptive:
+        if sact.TAU_BOX_HEAD and (sact.REJECTION or box_head_spec(cfg).rule.adaptive):
             prices["box_head"] = sact.TAU_BOX_HEAD
         arguments = super().from_config(cfg)  # type: ignore[misc]  # of the meta-architecture
         if getattr(arguments.get("proposal_generator"), "mass", 1) != sact.PROPOSAL_MASS:
@@ -118,7 +119,9 @@ class Priced(Executable):
         if self.reference is not None and "backbone" in spent:
             dense = sum(map(self.reference.flops, _sizes(batched_inputs)))
             values["sact/flops_percent"] = 100 * spent.flops("backbone").sum().double() / dense
-        for records in spent.values():
+        for part, records in spent.items():
+            if part != "backbone":
+                values[f"sact/{part}_gflops"] = spent.flops(part).double().mean() / 1e9
             if len(records[-1].dense_flops):  # a box head may have met no region
                 values.update(block_means(records[-1].blocks))
         if values:
@@ -135,13 +138,16 @@ def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 def _report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
     """Adds to each image's output what it took; a GPU is waited for once."""
-    record = spent["backbone"][-1]
-    copies = to_host([*map(spent.flops, spent), *record.tensors()])
+    record, nothing = spent["backbone"][-1], torch.zeros(len(outputs), dtype=torch.int64)
+    regions = (spent.regions("box_head") if "box_head" in spent else None) or nothing.tolist()
+    rejected = spent.rejected("box_head") if any(regions) else nothing
+    flops = [spent.flops(part) for part in spent]
+    rejected, *copies = to_host([rejected, *flops, *record.tensors()])
     flops, record = copies[: len(spent)], record.with_tensors(copies[len(spent) :])
-    regions = (spent.regions("box_head") if "box_head" in spent else None) or [0] * len(outputs)
     for index, output in enumerate(outputs):
         by_part = {part: int(values[index]) for part, values in zip(spent, flops)}
         output["ponder"] = record.image(index)
         output["flops"] = {**by_part, "total": sum(by_part.values())}
         output["box_head_flops"] = by_part.get("box_head", 0)
-        output["regions"] = regions[index]
+        output["rejected_regions"] = int(rejected[index])
+        output["regions"] = regions[index] - output["rejected_regions"]

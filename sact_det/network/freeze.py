@@ -4,13 +4,13 @@ from typing import Sequence
 
 from torch import nn
 
-from sact_det.network.branch import HaltingBranch
 from sact_det.network.norm import freeze_norms
+from sact_det.network.unit import ScoringBranch
 
 
 def halting_branches(model: nn.Module) -> tuple[str, ...]:
     """The names of all halting branches, each with the dot that parameters have behind it."""
-    return tuple(f"{name}." for name, part in model.named_modules() if isinstance(part, HaltingBranch))
+    return tuple(f"{name}." for name, part in model.named_modules() if isinstance(part, ScoringBranch))
 
 
 def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:

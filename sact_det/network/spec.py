@@ -91,14 +91,19 @@ class NetworkSpec:
         """Makes the norms of the residual units and of what reads them."""
         return get_norm(self.norm, self.norm_decay, self.norm_epsilon)
 
+    @property
+    def make_halting_norm(self) -> Norm:
+        """Makes the norms of the halting branches."""
+        return get_norm(self.halting_norm, self.norm_decay, self.norm_epsilon)
+
     def build_block(self, index: int) -> AdaptiveBlock:
         """Block `index`, counted from 1."""
-        halting_norm = get_norm(self.halting_norm, self.norm_decay, self.norm_epsilon)
+        halting_norm, channels = self.make_halting_norm, self.out_channels(index)
         num_units = self.units[index - 1]
 
         def branch(unit: int) -> Optional[HaltingBranch]:
             last = unit == num_units - 1
-            return None if last else self.rule.branch(self.out_channels(index), halting_norm, self.activate_halting)
+            return None if last else self.rule.branch(channels, halting_norm, self.activate_halting)
 
         units = [self.build_unit(index, unit == 0, branch(unit)) for unit in range(num_units)]
         return AdaptiveBlock(units, self.halting, self.eps, self.tile)

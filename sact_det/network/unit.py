@@ -14,19 +14,23 @@ from sact_det.base.precision import score_type
 from sact_det.rule.padding import Mask
 
 
-class HaltingBranch(nn.Module, ABC):
-    """H^l: scores the output of a unit (eq. 4).
+class ScoringBranch(nn.Module):
+    """What makes halting scores, of whatever halts.
 
     Its parameters do not follow where a module is cast to 16 bits: scores are computed in float32 at least.
     """
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HaltingBranch":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ScoringBranch":
         def keep_precision(t: Tensor) -> Tensor:
             changed = fn(t)
             narrow = changed.dtype in (torch.float16, torch.bfloat16)
             return t.to(changed.device, score_type(changed.dtype)) if narrow else changed
 
         return super()._apply(keep_precision, recurse)
+
+
+class HaltingBranch(ScoringBranch, ABC):
+    """H^l: scores the output of a unit (eq. 4)."""
 
     @abstractmethod
     def forward(self, x: Tensor, valid: Mask = None) -> Tensor:

@@ -87,9 +87,20 @@ class Ledger(Mapping[str, list[PonderRecord]]):
         return torch.stack([cost.mean() if len(cost) else cost.sum() for cost in costs]).sum()
 
     def regions(self, part: str) -> Optional[list[int]]:
-        """How many regions of each image a part met, in all its calls; None: it runs on images."""
-        counts = [call.regions for call in self._calls[part]]
-        return None if any(own is None for own in counts) else [sum(own) for own in zip(*counts)]
+        """How many regions of each image a part met, in all its calls on regions; None: it runs on images alone."""
+        counts = [call.regions for call in self._calls[part] if call.regions is not None]
+        return [sum(own) for own in zip(*counts)] if counts else None
+
+    def rejected(self, part: str) -> Tensor:
+        """int64 [N]: how many of the regions of `regions` evaluated no unit.
+
+        Raises:
+            ValueError: the part runs on images alone.
+        """
+        calls = [call for call in self._calls[part] if call.regions is not None]
+        if not calls:
+            raise ValueError(f"{part!r} ran on no regions")
+        return torch.stack([_by_image((call.record.units() == 0).long(), call.regions) for call in calls]).sum(0)
 
     def flops(self, part: str) -> Tensor:
         """int64 [N]: what each image took in a part, in all its regions and calls."""

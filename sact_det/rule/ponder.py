@@ -24,7 +24,8 @@ class BlockPonder:
             0 at padding. Differentiable.
         num_units: N, int64, same shape; 0 at padding.
         flops: int64 [N], by the paper's rule (sact_det/rule/flops.py).
-        halting_distribution: p^l, likewise [N, L, h, w]; sums to 1 over L at every position.
+        halting_distribution: p^l, likewise [N, L, h, w]; sums to 1 over L at every position, or to 1 - h^0 where a
+            region may be rejected before the first unit (sact_det/detection/rejection.py).
         sizes: (height, width) of each image on the map, or None if every image fills it.
     """
 
@@ -101,9 +102,17 @@ class PonderRecord:
         """int64 [N]: FLOPs of each image."""
         return self.dense_flops + sum(block.flops for block in self.blocks.values())
 
+    def units(self) -> Tensor:
+        """int64 [N]: units evaluated in all blocks, summed over positions."""
+        return sum((block.num_units.flatten(1).sum(1) for block in self.blocks.values()), torch.zeros_like(self.flops))
+
     def mean_cost(self) -> Tensor:
-        """float32 [N]: sum over blocks of the mean ponder cost, what tau multiplies (eq. 13). Differentiable."""
-        return torch.stack([block.mean_cost() for block in self.blocks.values()]).sum(0)
+        """float32 [N]: sum over blocks of the mean ponder cost, what tau multiplies (eq. 13). Differentiable.
+
+        Without blocks it is 0.
+        """
+        costs = [block.mean_cost() for block in self.blocks.values()]
+        return torch.stack(costs).sum(0) if costs else torch.zeros_like(self.dense_flops, dtype=torch.float32)
 
     def numbers(self) -> dict[str, Any]:
         """What one image took (N = 1): flops, mean_ponder_cost; per block, ponder_cost and units (means)."""

@@ -20,18 +20,21 @@ from sact_det.tasks import load_config
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
 
 
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["all-regions", "some-rejected"])
+def evaluated(tmp_path_factory, request):
     """Config, the model's outputs, FLOPs of RPN and predictor per image, results and file of the evaluation."""
     root = tmp_path_factory.mktemp("toy")
     files = write_coco_folder(root, num_images=3)
     data = ["DATASETS.COCO_FORMAT", str([("toy", *files)]), "DATASETS.TEST", "('toy',)"]
-    cfg = load_config(TINY, [*data, "OUTPUT_DIR", str(root / "out")])
+    cfg = load_config(TINY, [*data, "OUTPUT_DIR", str(root / "out"), "MODEL.SACT.REJECTION", str(request.param)])
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     for name, parameter in model.named_parameters():
         if name.endswith("local_conv.bias"):
             parameter.data.fill_(-0.5)
+    if request.param:
+        model.roi_heads.rejection.conv.weight.data.normal_()
+        model.roi_heads.rejection.bias.data.fill_(math.log(0.95 / 0.05))
     counts = []
 
     def count(layer, inputs, output):
@@ -59,22 +62,26 @@ def test_what_the_parts_spent_and_the_rest_add_up_to_the_whole(evaluated):
     totals = []
     for row, output, dense in zip(rows, outputs, counts):
         assert 0 < row["regions"] == output["regions"] <= cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+        assert (row["rejected_regions"] > 0) == cfg.MODEL.SACT.REJECTION
+        assert row["rejected_regions"] == output["rejected_regions"]
         flops = row["detector_flops"]
         assert flops["backbone"] == int(output["ponder"].flops) and flops["box_head"] == output["box_head_flops"]
         assert flops["proposal_generator"] + flops["box_predictor"] == dense and flops["neck"] == 0
         totals.append(flops["total"])
         assert totals[-1] == flops["backbone"] + flops["box_head"] + dense
     assert results["ponder"]["detector_gflops"] == pytest.approx(np.mean(totals) / 1e9)
-    assert results["ponder"]["regions"] == np.mean([output["regions"] for output in outputs])
+    for key in ("regions", "rejected_regions"):
+        assert results["ponder"][key] == np.mean([output[key] for output in outputs])
 
 
 def test_all_of_it_is_a_plain_detector_with_as_many_regions(evaluated):
     cfg, _, _, results, rows = evaluated
     reference = DetectorReference.from_config(cfg)
-    expected = [
-        100 * row["detector_flops"]["total"] / reference.flops((row["height"], row["width"]), row["regions"])["total"]
+    plain = [
+        reference.flops((row["height"], row["width"]), row["regions"] + row["rejected_regions"])["total"]
         for row in rows
     ]
+    expected = [100 * row["detector_flops"]["total"] / total for row, total in zip(rows, plain)]
     assert [row["detector_flops_percent"] for row in rows] == expected and len(set(expected)) > 1
     assert results["ponder"]["detector_flops_percent"] == pytest.approx(np.mean(expected))
     assert results["ponder"]["detector_flops_percent_std"] == pytest.approx(np.std(expected))
