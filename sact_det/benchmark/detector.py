@@ -83,6 +83,7 @@ def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead)
     detector = copy.deepcopy(detector)
     detector.backbone = DenseBackbone(rival, detector.backbone.res4_norm)
     detector.roi_heads.res5, detector.roi_heads.rejection = head, None
+    set_execution(detector.roi_heads, "dense")  # RoIAlign in PyTorch
     return detector
 
 

@@ -62,25 +62,23 @@ def free_memory(*names: str) -> None:
         _pool.free.pop(name, None)
 
 
-_MOST_SLACK = 2  # memory so many times as large as needed is not spent on a tensor
-
-_returned: dict[int, np.ndarray] = {}  # lent before, and in no tensor at present
+_returned: dict[int, list[np.ndarray]] = {}  # memory that is in no tensor at present, by its size, a power of two
 
 
 def lend_rows(number: int, height: int, width: int, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """An uninitialised tensor [number, channels, height, width], channels last, on the CPU.
 
-    Its memory serves later ones as soon as no tensor lies in it. What has come back and fits none of them is let go of.
+    Its memory serves later ones as soon as no tensor lies in it.
     """
-    shape, elements = (number, height, width, channels), np.dtype(np.float32 if dtype == torch.float32 else np.int16)
-    size = math.prod(shape) * elements.itemsize
-    fitting = [memory for memory in list(_returned.values()) if size <= memory.nbytes <= _MOST_SLACK * size]
-    memory = _returned.pop(id(min(fitting, key=len)), None) if fitting else None
-    if memory is None:
-        _returned.clear()
-        memory = np.empty(size, np.uint8)
+    shape, elements = (number, height, width, channels), np.float32 if dtype == torch.float32 else np.int16
+    size = math.prod(shape) * dtype.itemsize
+    room = 1 << size.bit_length()  # what is never written to takes no memory
+    returned = _returned.setdefault(room, [])
+    try:
+        memory = returned.pop()
+    except IndexError:
+        memory = np.empty(room, np.uint8)
     rows = memory[:size].view(elements).reshape(shape).transpose(0, 3, 1, 2)
-    weakref.finalize(rows, _returned.__setitem__, id(memory), memory).atexit = False
-    with torch.inference_mode(False):
-        tensor = torch.from_numpy(rows)  # which keeps the array for as long as any tensor lies in it
-        return tensor if dtype == torch.float32 else tensor.view(dtype)
+    weakref.finalize(rows, returned.append, memory).atexit = False
+    tensor = torch.from_numpy(rows)  # which keeps the array for as long as any tensor lies in it
+    return tensor if dtype == torch.float32 else tensor.view(dtype)

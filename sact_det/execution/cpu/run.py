@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from sact_det.base.precision import compute_type, exact_float32
 from sact_det.execution.cpu import calls
-from sact_det.execution.cpu.buffers import Buffers
+from sact_det.execution.cpu.buffers import Buffers, lend_rows
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.halting import RowsHalting
 from sact_det.execution.cpu.memory import address, addresses, empty, ones, plain, zeros
@@ -117,7 +117,8 @@ class RowsRun(Run):
     def _rows_of_output(self, positions: int, channels: int) -> Tensor:
         if self._dtype != torch.float32:  # a copy becomes the result
             return self._take("output", positions, channels)
-        return (zeros if self._padded else empty)(positions, channels)
+        rows = lend_rows(*self._shape, channels).permute(0, 2, 3, 1).view(positions, channels)
+        return rows.zero_() if self._padded else rows
 
     def _take(self, name: str, *shape: int) -> Tensor:
         """A buffer for features, [*shape]."""
