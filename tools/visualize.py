@@ -43,7 +43,6 @@ from sact_det.classification.pictures import ClassifiedImages
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Prediction, Predictor
-from sact_det.pictures.contact_sheet import ContactSheet
 from sact_det.pictures.folder import PictureFolder
 from sact_det.pictures.image_sets import (
     PonderedImages,
@@ -123,19 +122,15 @@ def draw_detector_picture(
 
 def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
     """Every map between its own minimum and maximum; returns the number of pictures."""
-    folder, names = PictureFolder(args.output), class_names(cfg)
-    sheet = None if args.no_sheet else ContactSheet()
+    folder, names = PictureFolder(args.output, sheet=not args.no_sheet), class_names(cfg)
     rows: list[dict[str, Any]] = []
     for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), detected(cfg, paths)):
         if args.no_photographs:
             image = without_photograph(image)
         pixels = draw_detector_picture(image, prediction, names, per_block=args.per_block, overlay=args.overlay)
-        cost = prediction.numbers["mean_ponder_cost"]
-        rows.append({"file": str(path), "picture": folder.save(stem, cost, pixels), **prediction.numbers})
-        if sheet is not None:
-            sheet.add(path.name, image, prediction.ponder.map(image.shape[:2])[0].numpy(), cost)
-    if sheet is not None:
-        folder.save_sheet(sheet)
+        ponder_map = prediction.ponder.map(image.shape[:2])[0].numpy()
+        file = folder.save(stem, prediction.numbers["mean_ponder_cost"], pixels, path.name, image, ponder_map)
+        rows.append({"file": str(path), "picture": file, **prediction.numbers})
     sact = cfg.MODEL.SACT
     reference = {"units": list(sact.REFERENCE_UNITS), "base_channels": sact.BASE_CHANNELS}
     folder.save_numbers(reference=reference, images=rows)
@@ -144,12 +139,9 @@ def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[P
 
 def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[Any], **about: Any) -> int:
     """All maps on one scale; `about` joins the numbers. Returns the number of pictures."""
-    folder = PictureFolder(args.output)
-    sheet = None if args.no_sheet else ContactSheet()
+    folder = PictureFolder(args.output, sheet=not args.no_sheet)
     shown = {"per_block": args.per_block, "overlay": args.overlay, "photographs": not args.no_photographs}
-    limits, rows = draw_on_one_scale(images, distinct_stems(names), folder, **shown, sheet=sheet)
-    if sheet is not None:
-        folder.save_sheet(sheet)
+    limits, rows = draw_on_one_scale(images, distinct_stems(names), folder, **shown)
     folder.save_numbers(**about, limits=limits, images=rows)
     return len(rows)
 

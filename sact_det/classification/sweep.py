@@ -1,6 +1,7 @@
 """Models at several test resolutions: every pair of the two is evaluated once, and its result kept."""
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
@@ -13,6 +14,7 @@ from sact_det.base.text_files import read_json
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.trainer import ClassificationTrainer
+from sact_det.engine.config_checks import leaves
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +47,8 @@ class Pair(NamedTuple):
 
 def fingerprint(cfg: CfgNode, weights_sha256: str) -> str:
     """Tells evaluations apart that may give other results: by the content of the weights and by the config."""
-    judged = cfg.clone()
-    judged.defrost()
-    for key in _INDIFFERENT:
-        *path, last = key.split(".")
-        node = judged
-        for part in path:
-            node = node[part]
-        del node[last]
-    return hashlib.sha256(f"{weights_sha256}\n{judged.dump()}".encode()).hexdigest()
+    judged = {key: value for key, value in leaves(cfg) if key not in _INDIFFERENT}
+    return hashlib.sha256(f"{weights_sha256}\n{json.dumps(judged, sort_keys=True)}".encode()).hexdigest()
 
 
 def evaluate_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sact_det.base.errors import InputError
+from sact_det.base.value_rules import whole, within
 from sact_det.data.coco import register_coco_datasets
 from sact_det.detection.parts import check_parts
 from sact_det.engine.config_checks import check_no_effect, check_ranges
-from sact_det.engine.config_rules import whole, within
 from sact_det.engine.config_table import DETECTION, UNUSED_BY_DETECTORS
 from sact_det.engine.setup import check_sact
 from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS, ResNetV2Spec

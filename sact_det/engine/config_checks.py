@@ -7,8 +7,8 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from sact_det.base.errors import InputError
+from sact_det.base.value_rules import Rule
 from sact_det.config import add_sact_config
-from sact_det.engine.config_rules import Rule
 from sact_det.engine.config_table import COMMON
 
 _SHOWN = 100  # characters

@@ -4,7 +4,7 @@ from typing import Any, Mapping
 
 import torch
 
-from sact_det.engine.config_rules import (
+from sact_det.base.value_rules import (
     FINITE,
     NOT_NEGATIVE,
     POSITIVE,

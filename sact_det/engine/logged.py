@@ -8,7 +8,7 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from sact_det.pictures.panels import draw_ponder_map
+from sact_det.pictures.panels import draw_panel
 from sact_det.rule.ponder import BlockPonder, PonderRecord
 
 
@@ -52,5 +52,6 @@ def put_ponder_map(ponder: PonderRecord, image: np.ndarray) -> None:
         ponder: of the batch.
         image: uint8 RGB [H, W, 3], as the network saw it.
     """
-    picture = draw_ponder_map(ponder.image(0).detached().map(image.shape[:2])[0].cpu().numpy(), image=image)
+    ponder_map = ponder.image(0).on_host().map(image.shape[:2])[0].numpy()
+    picture = draw_panel(image, ponder_map, image_title="image")
     get_event_storage().put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional, Union
 from sact_det.base.errors import InputError
 from sact_det.base.metrics_file import without_superseded
 from sact_det.base.text_files import read_json
+from sact_det.base.value_rules import FINITE, TEXT, Rule
 from sact_det.experiments.table import COLUMNS
 
 _MOST_BLOCKS = 8
@@ -28,11 +29,11 @@ class _Entry:
     def refuse(self, expected: str) -> InputError:
         shown = repr(self.value)
         shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
-        return InputError(f"{self.file}: {self.place or 'the file'} must be {expected}; got {shown}")
+        return InputError(f"{self.file}: {self.place or 'the file'} must {expected}; got {shown}")
 
     def at(self, key: str) -> "_Entry":
         if not isinstance(self.value, dict):
-            raise self.refuse("a mapping")
+            raise self.refuse("be a mapping")
         place = f"{self.place}.{key}" if self.place else key
         if key not in self.value:
             raise InputError(f"{self.file}: {place} is missing")
@@ -40,12 +41,12 @@ class _Entry:
 
     def each(self) -> list["_Entry"]:
         if not isinstance(self.value, list) or not self.value:
-            raise self.refuse("a list that is not empty")
+            raise self.refuse("be a list that is not empty")
         return [_Entry(self.file, f"{self.place}[{index}]", value) for index, value in enumerate(self.value)]
 
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.refuse("a string")
+    def must(self, rule: Rule) -> Any:
+        if not rule.allows(self.value):
+            raise self.refuse(rule.expected)
         return self.value
 
     def number(self, least: float = -math.inf, most: float = math.inf, unknown: bool = False) -> Any:
@@ -54,17 +55,7 @@ class _Entry:
         if unknown and (value is None or value != value):
             return value
         limits = f" from {least:g}" * (least > -math.inf) + f" to {most:g}" * (most < math.inf)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not _is_finite(value) or not least <= value <= most:
-            raise self.refuse(f"a finite number{limits}")
-        return value
-
-
-def _is_finite(value: Union[int, float]) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number with hundreds of digits
-        return False
+        return self.must(Rule(lambda n: FINITE.allows(n) and least <= n <= most, f"be a finite number{limits}"))
 
 
 def read_results(path: Union[str, Path]) -> dict[str, Any]:
@@ -90,10 +81,10 @@ def read_results(path: Union[str, Path]) -> dict[str, Any]:
 
 
 def _check_rows(whole: _Entry) -> None:
-    whole.at("title").text()
+    whole.at("title").must(TEXT)
     names, runs = [], []
     for row in whole.at("rows").each():
-        names.append(row.at("name").text())
+        names.append(row.at("name").must(TEXT))
         own = row.at("runs").each()
         for run in own:
             _check_run(run)
@@ -105,7 +96,7 @@ def _check_rows(whole: _Entry) -> None:
     blocks: Optional[list[str]] = None
     for run in runs:
         if _evaluator(run) != _evaluator(runs[0]):
-            raise run.at("results").refuse("of one kind in all rows")
+            raise run.at("results").refuse("be of one kind in all rows")
         blocks = _check_course(run, blocks)
 
 
@@ -122,7 +113,7 @@ def check_rows(results: dict[str, Any]) -> None:
 
 
 def _check_run(run: _Entry) -> None:
-    run.at("halting").text()
+    run.at("halting").must(TEXT)
     run.at("seed").number()
     run.at("steps").number(0, _MOST_COUNT)
     for unit in run.at("units").each():
@@ -140,10 +131,10 @@ def _evaluator(run: _Entry) -> str:
     """The key of COLUMNS (table.py) whose kind of results a run has."""
     results = run.at("results")
     if not isinstance(results.value, dict):
-        raise results.refuse("a mapping of evaluators to numbers")
+        raise results.refuse("be a mapping of evaluators to numbers")
     evaluator = next((name for name in COLUMNS if name in results.value), None)
     if evaluator is None:
-        raise results.refuse(f"of one of these kinds: {', '.join(COLUMNS)}")
+        raise results.refuse(f"be of one of these kinds: {', '.join(COLUMNS)}")
     return evaluator
 
 
@@ -178,13 +169,13 @@ def _check_course(run: _Entry, blocks: Optional[list[str]]) -> list[str]:
 
 
 def _check_pairs(whole: _Entry) -> None:
-    whole.at("dataset").text()
+    whole.at("dataset").must(TEXT)
     for pair in whole.at("pairs").each():
-        pair.at("model").text()
+        pair.at("model").must(TEXT)
         pair.at("size").number(1, _MOST_COUNT)
         summary = pair.at("summary")
         if summary.at("flops").number(0, _MOST_FLOPS) == 0:
-            raise summary.at("flops").refuse("a number above 0")
+            raise summary.at("flops").refuse("be a number above 0")
         summary.at("flops_std").number(0, _MOST_FLOPS)
         summary.at("accuracy").number(0, 1)
         summary.at("images").number(1, _MOST_COUNT)

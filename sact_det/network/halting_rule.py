@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from sact_det.base.checks import check_choice
-from sact_det.network.branch import Activation, ImageHalting, SpatialHalting
-from sact_det.network.norm import Norm
+from sact_det.network.branch import ImageHalting, SpatialHalting
 from sact_det.network.unit import HaltingBranch
 from sact_det.rule.halting import DEFAULT_EPS
 from sact_det.rule.process import HaltingProcess, TensorHalting
@@ -36,14 +35,13 @@ class HaltingRule(ABC):
         """Whether positions halt one by one, so that ponder costs are maps."""
         return self.adaptive and not self.per_image
 
+    @property
     @abstractmethod
-    def branch(self, channels: int, norm: Norm, activate: Activation) -> Optional[HaltingBranch]:
-        """What scores a unit's output, for every unit but the last of a block.
+    def branch(self) -> Optional[type[HaltingBranch]]:
+        """What scores a unit's output, for every unit but the last of a block; None: nothing does.
 
-        Args:
-            channels: of the unit's output.
-            norm: makes a norm of so many channels (sact_det/network/norm.py).
-            activate: follows the branch's norms.
+        It is made of the channels of that output, a maker of norms and the activation behind these, as of
+        SpatialHalting.
         """
 
     def start(self, exists: Tensor, num_units: int, eps: float, dtype: torch.dtype = torch.float32) -> HaltingProcess:
@@ -56,30 +54,22 @@ class Plain(HaltingRule):
 
     name = "none"
     adaptive = False
-
-    def branch(self, channels: int, norm: Norm, activate: Activation) -> None:
-        """There is none."""
+    branch = None
 
 
 class ACT(HaltingRule):
-    """Adaptive computation time: an image halts as a whole (algorithm 1)."""
+    """Adaptive computation time: an image halts as a whole (algorithm 1, equation 6)."""
 
     name = "act"
     per_image = True
-
-    def branch(self, channels: int, norm: Norm, activate: Activation) -> HaltingBranch:
-        """Equation 6."""
-        return ImageHalting(channels, norm, activate)
+    branch = ImageHalting
 
 
 class SACT(HaltingRule):
-    """Spatially adaptive computation time: every position halts by itself (algorithm 2)."""
+    """Spatially adaptive computation time: every position halts by itself (algorithm 2, equation 14)."""
 
     name = "sact"
-
-    def branch(self, channels: int, norm: Norm, activate: Activation) -> HaltingBranch:
-        """Equation 14."""
-        return SpatialHalting(channels, norm, activate)
+    branch = SpatialHalting
 
 
 HALTING_RULES: dict[str, HaltingRule] = {rule.name: rule for rule in (Plain(), ACT(), SACT())}

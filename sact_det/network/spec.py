@@ -98,12 +98,11 @@ class NetworkSpec:
 
     def build_block(self, index: int) -> AdaptiveBlock:
         """Block `index`, counted from 1."""
-        halting_norm, channels = self.make_halting_norm, self.out_channels(index)
-        num_units = self.units[index - 1]
-
-        def branch(unit: int) -> Optional[HaltingBranch]:
-            last = unit == num_units - 1
-            return None if last else self.rule.branch(channels, halting_norm, self.activate_halting)
-
-        units = [self.build_unit(index, unit == 0, branch(unit)) for unit in range(num_units)]
+        branch, last = self.rule.branch, self.units[index - 1] - 1
+        units = []
+        for unit in range(last + 1):
+            halting = None
+            if branch is not None and unit < last:
+                halting = branch(self.out_channels(index), self.make_halting_norm, self.activate_halting)
+            units.append(self.build_unit(index, unit == 0, halting))
         return AdaptiveBlock(units, self.halting, self.eps, self.tile)

@@ -23,41 +23,56 @@ def sorted_name(mean_cost: float, stem: str) -> str:
 
 
 class PictureFolder:
-    """The folder of pictures, sheets and ponder.json; made if missing.
+    """The folder of pictures, contact sheets and ponder.json; made if missing.
 
     Pictures that an earlier ponder.json in the folder lists, of another model say, give way to the new ones: those that
     have no successor are removed when the new ponder.json is written, and nothing else is.
+
+    Args:
+        path: of the folder.
+        sheet: whether all images go to a contact sheet, too.
 
     Raises:
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Union[str, Path]):
+    def __init__(self, path: Union[str, Path], sheet: bool = True):
         self._path = writable_folder(path)
+        self._sheet = ContactSheet() if sheet else None
         self._pictures: list[str] = []
-        self._sheets: list[str] = []
 
-    def save(self, stem: str, mean_cost: float, pixels: np.ndarray) -> str:
-        """Saves a picture, uint8 RGB, as <mean ponder cost>_<stem>.png; returns this name."""
-        name = f"{sorted_name(mean_cost, stem)}.png"
-        self._save(name, pixels)
-        self._pictures.append(name)
-        return name
+    def save(
+        self, stem: str, mean_cost: float, picture: np.ndarray, name: str, image: np.ndarray, ponder_map: np.ndarray
+    ) -> str:
+        """Saves a picture, uint8 RGB, as <mean ponder cost>_<stem>.png; returns this name.
 
-    def save_sheet(self, sheet: ContactSheet) -> None:
-        """Saves a contact sheet as sheet.png, or as sheet_1.png, ... if it has many pages."""
-        pages = sheet.number_of_pages
-        for number, page in enumerate(sheet.pages(), 1):
-            name = "sheet.png" if pages == 1 else f"sheet_{number:0{len(str(pages))}}.png"
-            self._save(name, page)
-            self._sheets.append(name)
+        Args:
+            stem, mean_cost: make the name.
+            picture: of an image and its ponder map.
+            name, image, ponder_map: what the contact sheet shows, as of ContactSheet.add.
+        """
+        file = f"{sorted_name(mean_cost, stem)}.png"
+        self._save(file, picture)
+        self._pictures.append(file)
+        if self._sheet is not None:
+            self._sheet.add(name, image, ponder_map, mean_cost)
+        return file
 
     def save_numbers(self, **content: Any) -> None:
-        """Writes ponder.json; `sheets` in it lists the contact sheets. Removes the pictures of the one before."""
-        for name in self._earlier() - {*self._pictures, *self._sheets}:
+        """Saves the contact sheet, as sheet.png, or as sheet_1.png, ... if it has many pages; and ponder.json.
+
+        `sheets` in ponder.json lists the pages. Removes the pictures of the one before.
+        """
+        sheets = []
+        if self._sheet is not None:
+            pages = self._sheet.number_of_pages
+            for number, page in enumerate(self._sheet.pages(), 1):
+                sheets.append("sheet.png" if pages == 1 else f"sheet_{number:0{len(str(pages))}}.png")
+                self._save(sheets[-1], page)
+        for name in self._earlier() - {*self._pictures, *sheets}:
             with contextlib.suppress(OSError):
                 (self._path / name).unlink()
-        write_json(self._path / _NUMBERS, {**content, "sheets": self._sheets})
+        write_json(self._path / _NUMBERS, {**content, "sheets": sheets})
 
     def _earlier(self) -> set[str]:
         """What ponder.json says that there is, as far as the names are such as are given here."""

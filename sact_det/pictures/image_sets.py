@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -11,7 +11,6 @@ from tqdm import tqdm
 from sact_det.base.errors import InputError
 from sact_det.pictures.canvas import Limits
 from sact_det.pictures.colors import resize_nearest
-from sact_det.pictures.contact_sheet import ContactSheet
 from sact_det.pictures.folder import PictureFolder
 from sact_det.pictures.panels import draw_panel
 from sact_det.pictures.ponder_file import PonderFile
@@ -99,7 +98,6 @@ def draw_on_one_scale(
     per_block: bool = False,
     overlay: bool = False,
     photographs: bool = True,
-    sheet: Optional[ContactSheet] = None,
 ) -> tuple[Limits, list[dict[str, Any]]]:
     """Draws every image beside its ponder map, all maps between the 0.1 and 99.9 percentiles of the set.
 
@@ -112,7 +110,6 @@ def draw_on_one_scale(
         per_block: adds a row with the map of every block, each on its own scale.
         overlay: adds the ponder map blended on the image.
         photographs: whether the images are shown, or white in their place.
-        sheet: takes every image.
 
     Returns:
         The scale, and a row for every picture: file, picture, and the image's own numbers.
@@ -134,9 +131,8 @@ def draw_on_one_scale(
             block_maps=titled(item.block_costs) if per_block else None,
             overlay=image if overlay else None,
         )
-        rows.append({"file": item.name, "picture": folder.save(stem, cost, picture), **item.numbers})
-        if sheet is not None:
-            sheet.add(Path(item.name).name, image, ponder_map, cost)
+        file = folder.save(stem, cost, picture, Path(item.name).name, image, ponder_map)
+        rows.append({"file": item.name, "picture": file, **item.numbers})
     return limits, rows
 
 

@@ -26,33 +26,6 @@ def display_scale(height: int, width: int) -> int:
     return math.ceil(_READABLE_SIDE / max(height, width, 1))
 
 
-def draw_ponder_map(
-    ponder_map: np.ndarray, image: Optional[np.ndarray] = None, limits: Optional[Limits] = None
-) -> np.ndarray:
-    """A ponder map with a colour bar; the image to its left if there is one.
-
-    Every value keeps its pixel, or a k x k square of pixels where the image is small (`display_scale`).
-
-    Args:
-        ponder_map: float [H, W].
-        image: of the same size.
-        limits: costs of the darkest and the brightest colour; default: the map's own minimum and maximum.
-
-    Returns:
-        uint8 RGB, larger than [H, W].
-
-    Raises:
-        ValueError: what does not fit together, by name.
-    """
-    ponder_map = np.asarray(ponder_map)
-    limits = limits or map_limits(ponder_map)
-    row = [_Tile(colorize(ponder_map, limits), limits=limits, label=UNITS_LABEL)]
-    if image is not None:
-        check_image("image", image, ponder_map)
-        row.insert(0, _Tile(image))
-    return _draw_rows([_readable(row)])
-
-
 def draw_panel(
     image: np.ndarray,
     ponder_map: np.ndarray,
@@ -64,6 +37,8 @@ def draw_panel(
     overlay: Optional[np.ndarray] = None,
 ) -> np.ndarray:
     """An image at the left, its ponder map with a colour bar at the right, pixel for pixel.
+
+    Where the image is small, a pixel is a k x k square (`display_scale`).
 
     Args:
         image: with whatever was found in it drawn on it.

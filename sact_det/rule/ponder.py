@@ -69,10 +69,6 @@ class BlockPonder:
         ponder_cost, num_units, flops, distribution = tensors
         return BlockPonder(ponder_cost, num_units, flops, distribution, self.sizes)
 
-    def detached(self) -> "BlockPonder":
-        """Without gradient."""
-        return self.with_tensors([tensor.detach() for tensor in self.tensors()])
-
 
 def legacy_nearest_index(size_in: int, size_out: int) -> np.ndarray:
     """Which of `size_in` cells each of `size_out` pixels shows: TensorFlow 1's nearest-neighbour resize.
@@ -156,10 +152,6 @@ class PonderRecord:
             name: block.with_tensors([next(rest) for _ in block.tensors()]) for name, block in self.blocks.items()
         }
         return PonderRecord(blocks, dense_flops)
-
-    def detached(self) -> "PonderRecord":
-        """Without gradient."""
-        return self.with_tensors([tensor.detach() for tensor in self.tensors()])
 
     def on_host(self) -> "PonderRecord":
         """Without gradient, on the CPU; a GPU is waited for once."""

@@ -14,15 +14,15 @@ metadata. Nothing is ever unpickled.
 """
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Union
 
 from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.base.files import write_torch
+from sact_det.base.value_rules import FINITE, TEXT, Rule, listing, optional, whole
 from sact_det.weights.torch_file import read_torch
 from sact_det.weights.values import check_dense, check_values
 
@@ -119,38 +119,22 @@ def _is_state_dict(value: object) -> bool:
     )
 
 
-def _is_size(value: object) -> bool:
-    return type(value) is int and value > 0
-
-
-def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-_METADATA: dict[str, tuple[Callable[[object], bool], str]] = {
-    **dict.fromkeys(("family", "halting", "stem_pool", "source"), (_is_text, "a string")),
-    **dict.fromkeys(("units", "dilation"), (_list_of(_is_size), "a list of positive integers")),
-    "base_channels": (_is_size, "a positive integer"),
-    "num_classes": (lambda value: value is None or _is_size(value), "a positive integer, or None"),
-    **dict.fromkeys(("pixel_mean", "pixel_std"), (_list_of(_is_number), "a list of numbers")),
-    **dict.fromkeys(("missing", "unused"), (_list_of(_is_text), "a list of names")),
+_METADATA: dict[str, Rule] = {
+    **dict.fromkeys(("family", "halting", "stem_pool", "source"), TEXT),
+    **dict.fromkeys(("units", "dilation"), listing(whole(1), "positive integers")),
+    "base_channels": whole(1),
+    "num_classes": optional(whole(1)),
+    **dict.fromkeys(("pixel_mean", "pixel_std"), listing(FINITE, "finite numbers")),
+    **dict.fromkeys(("missing", "unused"), listing(TEXT, "names")),
 }
 
 
 def _check_metadata(path: Union[str, Path], metadata: object) -> None:
     if not isinstance(metadata, dict):
         raise InputError(f"{path}: 'sact' is a {type(metadata).__name__}; expected a dict that describes the network")
-    for key, (fits, expected) in _METADATA.items():
-        if key in metadata and not fits(metadata[key]):
+    for key, rule in _METADATA.items():
+        if key in metadata and not rule.allows(metadata[key]):
             raise InputError(
-                f"{path}: 'sact' does not describe a network as our weight files do: {key} is {metadata[key]!r}; "
-                f"expected {expected}"
+                f"{path}: 'sact' does not describe a network as our weight files do: {key} must {rule.expected}; "
+                f"got {metadata[key]!r}"
             )

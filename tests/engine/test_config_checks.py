@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sact_det.base.errors import InputError
+from sact_det.base.value_rules import FINITE, each_as_list, listing, one_of, optional, rising, whole, within
 from sact_det.engine.config_checks import check_no_effect, check_ranges, defaults, leaves, value_of
-from sact_det.engine.config_rules import FINITE, each_as_list, listing, one_of, optional, rising, whole, within
 from sact_det.engine.config_table import (
     CLASSIFICATION,
     COMMON,

@@ -21,9 +21,7 @@ class RowRule(HaltingRule):
     """A row of positions halts as one."""
 
     name = "rows"
-
-    def branch(self, channels, norm, activate):
-        return RowBranch(channels, norm, activate)
+    branch = RowBranch
 
 
 @pytest.fixture
@@ -63,4 +61,4 @@ def test_a_rule_that_is_not_there_is_named_with_those_that_are(rows):
 def test_a_rule_says_what_halts():
     kinds = {name: (rule.adaptive, rule.per_image, rule.by_position) for name, rule in HALTING_RULES.items()}
     assert kinds == {"none": (False, False, False), "act": (True, True, False), "sact": (True, False, True)}
-    assert HALTING_RULES["none"].branch(4, None, None) is None
+    assert HALTING_RULES["none"].branch is None

@@ -10,7 +10,7 @@ from sact_det.pictures.canvas import Canvas, colorbar_ticks, printable, shortene
 from sact_det.pictures.colors import blend, colorize, resize_nearest
 from sact_det.pictures.contact_sheet import ContactSheet
 from sact_det.pictures.folder import sorted_name
-from sact_det.pictures.panels import UNITS_LABEL, display_scale, draw_panel, draw_ponder_map
+from sact_det.pictures.panels import UNITS_LABEL, display_scale, draw_panel
 
 DARK, BRIGHT = (matplotlib.colormaps["viridis"](value, bytes=True)[:3] for value in (0.0, 1.0))
 
@@ -51,7 +51,7 @@ def test_values_beyond_the_limits_take_the_last_colour():
 
 def test_a_map_and_its_image_keep_every_pixel_and_are_aligned():
     ponder_map, image = cells(300, 421), photo(300, 421)
-    picture = draw_ponder_map(ponder_map, image=image)
+    picture = draw_panel(image, ponder_map)
     (image_x, image_y), (map_x, map_y) = place(picture, image), place(picture, colorize(ponder_map))
     assert image_y == map_y and image_x + 421 < map_x
     assert picture.dtype == np.uint8 and is_framed_in_white(picture)
@@ -61,7 +61,7 @@ def test_a_small_map_is_enlarged_by_a_whole_factor():
     ponder_map = cells(96, 128, stride=4)
     scale = display_scale(96, 128)
     assert scale == 4 and display_scale(480, 640) == 1
-    assert place(draw_ponder_map(ponder_map), colorize(ponder_map).repeat(scale, 0).repeat(scale, 1))
+    assert place(draw_panel(photo(96, 128), ponder_map), colorize(ponder_map).repeat(scale, 0).repeat(scale, 1))
 
 
 @pytest.mark.parametrize("size", [(5, 400), (400, 5), (1, 1), (480, 640), (1200, 900)])
@@ -74,8 +74,10 @@ def test_nothing_is_cut_off_at_any_size(size):
 
 
 def test_the_colour_bar_goes_from_dark_below_to_bright_above():
-    picture = draw_ponder_map(cells(400, 400), limits=(0.0, 40.0))
-    bar = picture[:, 400 + 12 + 12 :]  # to the right of the map
+    ponder_map, limits = cells(400, 400), (0.0, 40.0)
+    picture = draw_panel(photo(400, 400), ponder_map, limits=limits)
+    map_x, _ = place(picture, colorize(ponder_map, limits))
+    bar = picture[:, map_x + 400 :]  # to the right of the map
     near = [(np.abs(bar.astype(int) - colour) < 8).all(-1) for colour in (DARK, BRIGHT)]
     dark, bright = (np.argwhere(mask)[:, 0] for mask in near)
     assert bright.max() < dark.min() and dark.max() - bright.min() > 0.97 * 400
@@ -83,7 +85,7 @@ def test_the_colour_bar_goes_from_dark_below_to_bright_above():
 
 def test_a_constant_map_can_be_drawn():
     constant = np.full((300, 400), 10.0, dtype=np.float32)
-    assert place(draw_ponder_map(constant), colorize(constant))
+    assert place(draw_panel(photo(300, 400), constant), colorize(constant))
     assert len(np.unique(colorize(constant).reshape(-1, 3), axis=0)) == 1
 
 
@@ -130,11 +132,11 @@ def test_nearest_resizing_repeats_cells():
 @pytest.mark.parametrize(
     "call, argument",
     [
-        (lambda: draw_ponder_map(np.zeros(4)), "ponder_map"),
-        (lambda: draw_ponder_map(np.full((4, 4), np.nan)), "ponder_map"),
-        (lambda: draw_ponder_map(cells(4, 4), limits=(3.0, 3.0)), "limits"),
-        (lambda: draw_ponder_map(cells(4, 4), image=photo(4, 5)), "image"),
-        (lambda: draw_ponder_map(cells(4, 4), image=photo(4, 4).astype(np.float32)), "image"),
+        (lambda: colorize(np.zeros(4)), "ponder_map"),
+        (lambda: draw_panel(photo(4, 4), np.full((4, 4), np.nan)), "ponder_map"),
+        (lambda: draw_panel(photo(4, 4), cells(4, 4), limits=(3.0, 3.0)), "limits"),
+        (lambda: draw_panel(photo(4, 5), cells(4, 4)), "image"),
+        (lambda: draw_panel(photo(4, 4).astype(np.float32), cells(4, 4)), "image"),
         (lambda: draw_panel(photo(8, 8), cells(4, 4)), "image"),
         (lambda: ContactSheet().add("a", photo(8, 8), cells(4, 4), 1.0), "image"),
     ],

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sact_det.pictures.contact_sheet import ContactSheet
 from sact_det.pictures.folder import PictureFolder
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
@@ -14,12 +13,8 @@ PIXELS = np.zeros((4, 5, 3), np.uint8)
 
 def draw(path: Path, costs: dict[str, float], sheet: bool = True) -> set[str]:
     """Pictures of these mean ponder costs; the names of all files that were written."""
-    folder, contact_sheet = PictureFolder(path), ContactSheet()
-    rows = [{"picture": folder.save(stem, cost, PIXELS)} for stem, cost in costs.items()]
-    for row in rows:
-        contact_sheet.add(row["picture"], PIXELS, np.zeros((4, 5), np.float32), 1.0)
-    if sheet:
-        folder.save_sheet(contact_sheet)
+    folder, ponder_map = PictureFolder(path, sheet=sheet), np.zeros((4, 5), np.float32)
+    rows = [{"picture": folder.save(stem, cost, PIXELS, stem, PIXELS, ponder_map)} for stem, cost in costs.items()]
     folder.save_numbers(images=rows)
     return {row["picture"] for row in rows} | {"ponder.json"} | ({"sheet.png"} if sheet else set())
 

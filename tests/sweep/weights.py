@@ -154,7 +154,7 @@ CASES = [
     # Metadata
     inspect(r"w\.pth: 'sact' is a int; expected a dict", changed(lambda content: content.update(sact=3))),
     *(
-        inspect(rf"{NO_NETWORK} as our weight files do: {key} is ", sact(**{key: value}))
+        inspect(rf"{NO_NETWORK} as our weight files do: {key} must ", sact(**{key: value}))
         for key, values in {
             "family": (3, None),
             "units": (3, [1, -2], [1.5], "1234", [True]),

@@ -1,4 +1,4 @@
-"""What a value of a config must be: a predicate, and the words for it."""
+"""What a value, of a config or a file, must be: a predicate, and the words for it."""
 
 import itertools
 import math
@@ -27,6 +27,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+TEXT = Rule(lambda value: isinstance(value, str), "be a string")
 FINITE = Rule(_is_number, "be a finite number")
 POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "be a finite positive number")
 NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "be a finite number, 0 or more")
