@@ -6,6 +6,7 @@
     python tools/benchmark.py sweep                                 # the same, at FLOP ratios from the least to 1
     python tools/benchmark.py scaling --batch 1 4                   # over image areas and batches
     python tools/benchmark.py block --block 3                       # one block; `unit`: one unit of it
+    python tools/benchmark.py regions --regions 300                 # RoIAlign and block 4 on the regions of an image
     python tools/benchmark.py training --depth 50                   # a step of fine-tuning with frozen norms
     python tools/benchmark.py memory                                # peak memory, a process for each candidate
     python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --images photos/    # end to end
@@ -65,8 +66,8 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--regions",
         type=int,
         metavar="N",
-        help="of detector: the same N boxes for every candidate; default: 300 "
-        "with --ratios, each one's own proposals with --images",
+        help="of detector and regions: the same N boxes for every candidate; default: 300, but with --images each "
+        "one's own proposals",
     )
     parser.add_argument("--max-images", type=int, default=8, metavar="N", help="of the photographs; default: 8")
     parser.add_argument("--quiet", action="store_true", help="no word on progress")
@@ -94,8 +95,10 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise InputError(f"--ratios must lie in (0, 1]; got {ratio:g}")
     if device_of(args.device).type == "cpu" and args.precision == "tf32":
         raise InputError("--precision tf32 is for GPUs")
-    if args.regions is not None and (args.measure != "detector" or args.regions < 0):
-        raise InputError(f"--regions is for detector, 0 or more boxes; got {args.regions} for {args.measure}")
+    least = {"detector": 0, "regions": 1}.get(args.measure)
+    if args.regions is not None and (least is None or args.regions < least):
+        known = f"{args.regions} for {args.measure}"
+        raise InputError(f"--regions is for detector, 0 or more boxes, and regions, 1 or more; got {known}")
     if args.measure == "detector" and args.config_file is None:
         raise InputError("detector needs --config-file")
     if args.measure in ("detector", "extractor"):

@@ -16,7 +16,7 @@ from sact_det.benchmark.dense_head import DenseHead
 from sact_det.benchmark.networks import AdaptivePart, dense_part
 from sact_det.benchmark.parts import check_features, own_name
 from sact_det.benchmark.regions import GivenRegions
-from sact_det.benchmark.report import Entry, Table
+from sact_det.benchmark.report import Entry, Table, with_parts
 from sact_det.benchmark.rivals import Rival, build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, synchronize
@@ -171,10 +171,5 @@ def measure_detector(
                 entries.append(Entry(name, False, flop_ratio, difference, ratio, execution, {}, whole, mean(found)))
                 candidates.append(candidate(name, timed, True, prepare=prepare))
         times = setting.times(candidates, title)
-    entries = [_with_parts(entry, laps, setting) for entry in entries]
+    entries = [with_parts(entry, laps[entry.name][-setting.rounds :]) for entry in entries]  # without the warm-up
     return Table(title, inputs[0].shape, dense_flops, entries, times, absent, len(inputs), head.remarks)
-
-
-def _with_parts(entry: Entry, laps: dict[str, list[dict[str, float]]], setting: Setting) -> Entry:
-    rounds = laps[entry.name][-setting.rounds :]  # the warm-up stands before them
-    return replace(entry, parts={part: [lap[part] for lap in rounds] for part in PARTS})

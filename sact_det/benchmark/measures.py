@@ -16,6 +16,7 @@ from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 
+BOX_HEAD_BLOCK = 4
 DEFAULT_REGIONS = 300  # where masks are prescribed: a random network proposes next to nothing
 
 Tables = Iterator[Union[Table, MemoryTable]]
@@ -100,6 +101,16 @@ def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
         yield measure_detector(title, load_detector(cfg), images, ratios, setting, regions)
 
 
+def _regions(args: argparse.Namespace, setting: Setting) -> Tables:
+    from sact_det.benchmark.box_head import measure_box_head  # late: needs Detectron2
+
+    settings, number = _part(args, BOX_HEAD_BLOCK), DEFAULT_REGIONS if args.regions is None else args.regions
+    for size in args.sizes:
+        what = f"RoIAlign of {number} regions and block {BOX_HEAD_BLOCK}"
+        ratios = MEASURES["regions"].ratios if args.ratios is None else args.ratios
+        yield measure_box_head(_title(args, what, size, 1), settings, size, number, ratios, setting)
+
+
 def _unit(args: argparse.Namespace, setting: Setting) -> Tables:
     shares = MEASURES["unit"].ratios if args.ratios is None else args.ratios
     for size, batch in product(args.sizes, args.batch):
@@ -163,4 +174,5 @@ MEASURES = {
     "training": Measure(_training, rounds=5),
     "memory": Measure(_memory, ratios=(0.5, 1.0)),
     "detector": Measure(_detector),
+    "regions": Measure(_regions, sizes=((600, 1000),), ratios=(0.5, 0.75, 1.0), executions=("auto",)),
 }

@@ -1,6 +1,6 @@
 """Measured times as tables in markdown and as plain values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Mapping, Optional, Sequence
 
 from tabulate import tabulate
@@ -38,6 +38,11 @@ class Entry:
     def whole_ratio(self) -> float:
         """FLOP ratio of all that was timed."""
         return self.flop_ratio if self.detector_ratio is None else self.detector_ratio
+
+
+def with_parts(entry: Entry, laps: Sequence[Mapping[str, float]]) -> Entry:
+    """An entry with the times of stretches of its runs; laps: name -> seconds, one mapping per round."""
+    return replace(entry, parts={name: [lap[name] for lap in laps] for name in laps[0]})
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,21 @@ def test_detectors_with_prescribed_masks_work_on_the_same_regions(tool, tmp_path
     )
 
 
+def test_a_box_head_is_timed_in_two_parts(tool, tmp_path):
+    pytest.importorskip("detectron2")
+    out = tmp_path / "regions.json"
+    given = ("--units", "1", "1", "1", "3", "--base-channels", "8", "--sizes", "96x128", "--rivals", "folded")
+    tool.main(["regions", *given, "--regions", "9", "--rounds", "2", "--ratios", "0.7", "--json", str(out)])
+    (table,) = json.loads(out.read_text())["tables"]
+    assert table["input_shape"] == [9, 128, 14, 14]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert set(rows) == {"folded", "folded, NCHW", "SACT 0.7, auto"}
+    assert rows["SACT 0.7, auto"]["flop_ratio"] == pytest.approx(0.7, abs=0.02)
+    for row in rows.values():
+        assert row["difference"] < 1e-4
+        assert set(row["parts_ms"]) == {"RoIAlign", "block 4"} and len(row["times_ms"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -119,8 +134,15 @@ def test_detectors_with_prescribed_masks_work_on_the_same_regions(tool, tmp_path
         (["extractor", "--precision", "tf32"], "--precision tf32 is for GPUs"),
         (["extractor", "--images", "photos"], "--images needs --config-file: the masks are those of a trained network"),
         (["detector"], "detector needs --config-file"),
-        (["detector", "--regions", "-1"], "--regions is for detector, 0 or more boxes; got -1 for detector"),
-        (["extractor", "--regions", "9"], "--regions is for detector, 0 or more boxes; got 9 for extractor"),
+        (
+            ["detector", "--regions", "-1"],
+            "--regions is for detector, 0 or more boxes, and regions, 1 or more; got -1 for detector",
+        ),
+        (
+            ["extractor", "--regions", "9"],
+            "--regions is for detector, 0 or more boxes, and regions, 1 or more; got 9 for extractor",
+        ),
+        (["regions", "--regions", "0"], "--regions is for detector, 0 or more boxes, and regions, 1 or more; got 0"),
         (["sweep", "--config-file", "c.yaml"], "--config-file and --images are for detector and extractor, not for"),
         (["unit", "--units", "1", "2", "2", "1"], "unit needs a block of at least 3 units; block 3 has fewer"),
         (["block", *TINY, "--ratios", "0.01", "--sizes", "32x32"], "a FLOP ratio of 0.01 is out of reach"),
