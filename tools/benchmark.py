@@ -11,6 +11,13 @@
     python tools/benchmark.py memory                                # peak memory, a process for each candidate
     python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --images photos/    # end to end
     python tools/benchmark.py extractor --config-file C MODEL.WEIGHTS W --images photos/   # masks of a trained network
+    python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --dataset NAME --plain PLAIN_C PLAIN_W \
+        --plot FILE.png                                             # AP beside seconds, and who is beaten
+
+With --dataset, trained static detectors (--plain) are measured with fewer regions (--proposals) and smaller images
+(--scales), each in the programs that are fastest for it; the first of them is what times and FLOPs are shares of.
+Overrides of INPUT, DATASETS, DATALOADER and TEST are for all detectors, others for that of --config-file. A run that
+ends early goes on from its --json file: what has been evaluated there is not evaluated again.
 
 Rivals are dense and have the same weights: PyTorch in several forms, ONNX Runtime and OpenVINO (pip install
 'sact_det[bench]'). The fastest of them, in bold, is THE dense time. "time ratio" is the time / THE dense time of the
@@ -20,7 +27,7 @@ positions halt as smooth random fields have it, so that the wanted share of FLOP
 
 import argparse
 import contextlib
-from typing import Iterator, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 import torch
 
@@ -29,7 +36,7 @@ from sact_det.base.errors import InputError, is_out_of_memory, one_line
 from sact_det.base.files import writable_file, write_json
 from sact_det.base.processes import command_line
 from sact_det.benchmark.machine import describe_machine
-from sact_det.benchmark.measures import MEASURES, unit_counts
+from sact_det.benchmark.measures import MEASURES, measure_of, unit_counts
 from sact_det.benchmark.report import machine_line
 from sact_det.benchmark.rivals import FOR_CUDA, RIVALS
 from sact_det.benchmark.setting import PRECISIONS, Setting, device_of
@@ -70,6 +77,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "one's own proposals",
     )
     parser.add_argument("--max-images", type=int, default=8, metavar="N", help="of the photographs; default: 8")
+    add_dataset_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no word on progress")
     words, opts = split_overrides(argv)
     args = parser.parse_args(words)
@@ -77,6 +85,32 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         parser.error(f"config overrides need --config-file; got {' '.join(opts)}")
     args.opts = opts
     return args
+
+
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("detectors on a data set")
+    options.add_argument("--dataset", metavar="NAME", help="of DATASETS.COCO_FORMAT, or of Detectron2")
+    detector: dict[str, Any] = {"nargs": "+", "action": "append", "default": [], "metavar": ("CONFIG WEIGHTS", "LABEL")}
+    options.add_argument("--plain", **detector, help="a trained plain detector; any number of them, at least one")
+    options.add_argument("--adaptive", **detector, help="a detector beside that of --config-file; any number of them")
+    options.add_argument(
+        "--proposals",
+        nargs="+",
+        type=int,
+        default=[300, 150, 100, 50],
+        metavar="K",
+        help="regions of the plain ones, beside their configs' own number; default: 300 150 100 50",
+    )
+    options.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=[1.0, 0.75, 0.5],
+        metavar="S",
+        help="sizes of their images, as shares of INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; default: 1 0.75 0.5",
+    )
+    options.add_argument("--ap-images", type=int, metavar="N", help="for AP, evenly spread; default: all")
+    options.add_argument("--plot", metavar="FILE", help="AP against seconds, PNG")
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -110,13 +144,36 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise InputError("--ratios prescribes masks, --images asks for the network's own: give one of them")
     elif args.config_file is not None or args.images is not None:
         raise InputError(f"--config-file and --images are for detector and extractor, not for {args.measure}")
+    check_dataset(args)
     if args.measure == "unit" and unit_counts(args)[args.block - 1] < 3:
         raise InputError(f"unit needs a block of at least 3 units; block {args.block} has fewer")
 
 
+def check_dataset(args: argparse.Namespace) -> None:
+    if args.dataset is None:
+        for option in ("--plain", "--adaptive", "--ap-images", "--plot"):
+            if getattr(args, option.removeprefix("--").replace("-", "_")):
+                raise InputError(f"{option} needs --dataset")
+        return
+    if args.measure != "detector":
+        raise InputError(f"--dataset is for detector, not for {args.measure}")
+    for option in ("--images", "--ratios", "--regions", "--sizes", "--batch"):
+        if getattr(args, option.removeprefix("--")) is not None:
+            raise InputError(f"{option} and --dataset: give one of them")
+    if not args.plain:
+        raise InputError("--dataset needs --plain CONFIG WEIGHTS: a trained static detector to compare with")
+    for option, words in [("--plain", own) for own in args.plain] + [("--adaptive", own) for own in args.adaptive]:
+        if not 2 <= len(words) <= 3:
+            raise InputError(f"{option} takes CONFIG WEIGHTS [LABEL]; got {' '.join(words)}")
+    check_positive(args, "--proposals", "--ap-images")
+    for scale in args.scales:
+        if not 0 < scale <= 1:
+            raise InputError(f"--scales must lie in (0, 1]; got {scale:g}")
+
+
 def fill_in(args: argparse.Namespace) -> None:
     """Options that were not given, but for FLOP ratios, take the measure's defaults."""
-    measure = MEASURES[args.measure]
+    measure = measure_of(args)
     for option in ("sizes", "batch", "executions", "rounds"):
         if getattr(args, option) is None:
             setattr(args, option, getattr(measure, option))
@@ -141,8 +198,9 @@ def threads(number: Optional[int]) -> Iterator[None]:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
-    if args.json is not None:
-        writable_file(args.json)
+    for path in (args.json, args.plot):
+        if path is not None:
+            writable_file(path)
     fill_in(args)
     setting = Setting(
         device=torch.device(args.device),
@@ -157,11 +215,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     with threads(args.threads):
         machine = describe_machine(setting.device)
         print(machine_line(machine), flush=True)
-        tables = []
+        tables: list[dict[str, Any]] = []
+        finished = True
         try:
-            for table in MEASURES[args.measure].run(args, setting):
-                print(f"\n{table.markdown()}", flush=True)
-                tables.append(table.values())
+            for table in measure_of(args).run(args, setting):
+                if table.finished:
+                    print(f"\n{table.markdown()}", flush=True)
+                tables[len(tables) if finished else -1 :] = [table.values()]  # one that was unfinished is replaced
+                finished = table.finished
                 if args.json is not None:  # whatever happens to the next table
                     write_json(args.json, {"arguments": vars(args), "machine": machine, "tables": tables})
         except Exception as error:

@@ -29,16 +29,21 @@ PARTS = ("extractor", "proposals", "box head")
 
 
 class DenseBackbone(Backbone):
-    """A rival in the place of the extractor."""
+    """A rival in the place of the extractor.
 
-    def __init__(self, rival: Rival, norm: nn.Module):
+    Args:
+        extractor: normalised images [N, 3, H, W] -> "res4".
+        norm: before "res4_relu".
+    """
+
+    def __init__(self, extractor: Callable[[Tensor], Tensor], norm: nn.Module):
         super().__init__()
-        self._rival = rival
+        self._extractor = extractor
         self.res4_norm = norm
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """SACTBackbone.forward for images without padding, but nothing is entered into a ledger."""
-        x = self._rival.forward(self._rival.convert(images)).to(images.device, torch.float32)
+        x = self._extractor(images)
         return {"res4": x, "res4_relu": F.relu(self.res4_norm(x))}
 
 

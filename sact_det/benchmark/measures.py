@@ -4,13 +4,14 @@ import argparse
 import math
 from dataclasses import replace
 from itertools import product
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 from sact_det.base.errors import InputError
+from sact_det.benchmark.machine import describe_machine
 from sact_det.benchmark.memory import measure_memory
 from sact_det.benchmark.networks import PartSettings
 from sact_det.benchmark.parts import measure_part
-from sact_det.benchmark.report import MemoryTable, Table
+from sact_det.benchmark.report import AnyTable, machine_line
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
@@ -19,7 +20,7 @@ from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
 BOX_HEAD_BLOCK = 4
 DEFAULT_REGIONS = 300  # where masks are prescribed: a random network proposes next to nothing
 
-Tables = Iterator[Union[Table, MemoryTable]]
+Tables = Iterator[AnyTable]
 
 
 def unit_counts(args: argparse.Namespace) -> tuple[int, ...]:
@@ -83,6 +84,20 @@ def _trained_extractor(args: argparse.Namespace, setting: Setting) -> Tables:
         yield measure_part(title, trained_extractor(cfg).cpu(), inputs, [None], setting)
 
 
+def _dataset(args: argparse.Namespace, setting: Setting) -> Tables:
+    from sact_det.benchmark.contestants import contestants
+    from sact_det.benchmark.dataset import measure_dataset
+    from sact_det.benchmark.dataset_table import known_evaluations
+
+    known = {} if args.json is None else known_evaluations(args.json)
+    title = f"Detectors on {args.dataset}, {args.precision}"
+    taking_part = contestants(args)
+    for table in measure_dataset(title, taking_part, args.dataset, setting, args.max_images, args.ap_images, known):
+        yield table
+    if args.plot is not None:
+        table.draw(args.plot, machine_line(describe_machine(setting.device)))
+
+
 def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
     cfg = _config(args)
     from sact_det.benchmark.detector import measure_detector
@@ -133,6 +148,11 @@ def _memory(args: argparse.Namespace, setting: Setting) -> Tables:
             yield measure_memory(title, settings, size, batch, _ratios(args, settings, size), setting, training=learns)
 
 
+def measure_of(args: argparse.Namespace) -> "Measure":
+    """The measure that a command line asks for."""
+    return DATASET if args.dataset is not None else MEASURES[args.measure]
+
+
 def _short(args: argparse.Namespace, setting: Setting) -> Tables:
     yield from _extractor(args, setting)
     args = argparse.Namespace(**{**vars(args), "depth": 50, "sizes": [(256, 320)], "ratios": [0.5]})
@@ -176,3 +196,4 @@ MEASURES = {
     "detector": Measure(_detector),
     "regions": Measure(_regions, sizes=((600, 1000),), ratios=(0.5, 0.75, 1.0), executions=("auto",)),
 }
+DATASET = Measure(_dataset, executions=("auto",))  # of "detector", with --dataset

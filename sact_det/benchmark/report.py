@@ -1,11 +1,29 @@
 """Measured times as tables in markdown and as plain values."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, ClassVar, Mapping, Optional, Protocol, Sequence
 
 from tabulate import tabulate
 
 from sact_det.benchmark.timing import Spread, ratios
+
+
+class AnyTable(Protocol):
+    """What a measure yields."""
+
+    @property
+    def title(self) -> str:
+        """What ran; no other table of the measure is called so."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether no more of it will come."""
+
+    def values(self) -> dict[str, Any]:
+        """Everything, derived numbers included, as plain values."""
+
+    def markdown(self) -> str:
+        """The table with its title above."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,8 @@ class Table:
         inputs: how many a run takes, one after the other.
         remarks: whatever else must be known, a line each.
     """
+
+    finished: ClassVar[bool] = True
 
     title: str
     input_shape: Sequence[int]
@@ -156,6 +176,8 @@ class MemoryTable:
         rivals: the names of dense candidates.
         absent: name -> why it did not take part.
     """
+
+    finished: ClassVar[bool] = True
 
     title: str
     input_shape: Sequence[int]

@@ -36,11 +36,17 @@ class Rival:
         name: a key of RIVALS.
         convert: brings an input, [N, C, H, W], into the form that `forward` likes best.
         forward: of converted inputs -> features [N, D, h, w].
+        any_shape: whether it serves inputs of other shapes than that which it was built for.
     """
 
     name: str
     convert: Callable[[Tensor], Any]
     forward: Callable[[Any], Tensor]
+    any_shape: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: [N, C, H, W] -> features [N, D, h, w], float32, on the same device."""
+        return self.forward(self.convert(x)).to(x.device, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,11 @@ class TorchRival:
         forward: Callable[[Tensor], Tensor] = network.to(setting.device, dtype, memory_format=self.layout)  # type: ignore
         if self.compilation is not None:
             forward = torch.compile(forward, fullgraph=True, dynamic=False, **self.compilation)
-        return Rival(self.name, lambda x: x.to(setting.device, dtype).contiguous(memory_format=self.layout), forward)
+
+        def convert(x: Tensor) -> Tensor:
+            return x.to(setting.device, dtype).contiguous(memory_format=self.layout)
+
+        return Rival(self.name, convert, forward, any_shape=self.compilation is None)
 
 
 @dataclass(frozen=True)

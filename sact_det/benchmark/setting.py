@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -83,11 +83,15 @@ class Setting:
         if self.progress:
             sys.stderr.write(f"{line}\n")
 
+    def bar(self, steps: Optional[Iterable[Any]] = None, total: Optional[int] = None) -> Any:
+        """tqdm's progress bar, where progress is shown on a terminal."""
+        return tqdm(steps, total=total, leave=False, disable=not (self.progress and sys.stderr.isatty()))
+
     def times(self, candidates: Sequence[Candidate], title: str) -> dict[str, list[float]]:
         """Runs the candidates in turns (timing.py). Returns name -> seconds, one number for each timed round."""
         total = (self.rounds + self.warmup) * len(candidates)
         self.note(f"{title}: {len(candidates)} candidates, {self.warmup} + {self.rounds} rounds")
-        with tqdm(total=total, leave=False, disable=not (self.progress and sys.stderr.isatty())) as bar:
+        with self.bar(total=total) as bar:
             tick: Callable[[], Any] = bar.update
             return interleaved_times(candidates, self.rounds, self.warmup, self.device, tick)
 

@@ -3,11 +3,8 @@
 from typing import Any, NamedTuple, Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sact_det.pictures.figures import literal_text, new_figure, wrapped
-
-_LOG_FROM = 3  # times the smallest FLOPs: from here on the axis is logarithmic
+from sact_det.pictures.figures import literal_text, logarithmic_where_wide, new_figure, wrapped
 
 
 class Point(NamedTuple):
@@ -53,11 +50,7 @@ def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
         )
         for point, x, y in zip(line, flops, accuracy):
             axes.annotate(str(point.size), (x, y), xytext=(3, 4), textcoords="offset points", fontsize="small")
-    if max(point.flops for point in points) > _LOG_FROM * min(point.flops for point in points):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic_where_wide(axes, [point.flops for point in points])
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

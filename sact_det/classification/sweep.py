@@ -1,7 +1,5 @@
 """Models at several test resolutions: every pair of the two is evaluated once, and its result kept."""
 
-import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
@@ -14,18 +12,9 @@ from sact_det.base.text_files import read_json
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.trainer import ClassificationTrainer
-from sact_det.engine.config_checks import leaves
+from sact_det.engine.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
-
-# The results do not depend on them.
-_INDIFFERENT = (
-    "OUTPUT_DIR",
-    "MODEL.WEIGHTS",
-    "MODEL.SACT.EXECUTION",
-    "DATALOADER.NUM_WORKERS",
-    "INPUT.CLASSIFICATION.BATCH_SIZE_TEST",
-)
 
 _SHOWN = {"accuracy", "recall_at_5", "flops", "flops_std", "flops_percent", "flops_percent_std", "images"}
 _MOST = 1e24  # more than any of them is, and less than infinity
@@ -43,12 +32,6 @@ class Pair(NamedTuple):
     model: str
     size: int
     cfg: CfgNode
-
-
-def fingerprint(cfg: CfgNode, weights_sha256: str) -> str:
-    """Tells evaluations apart that may give other results: by the content of the weights and by the config."""
-    judged = {key: value for key, value in leaves(cfg) if key not in _INDIFFERENT}
-    return hashlib.sha256(f"{weights_sha256}\n{json.dumps(judged, sort_keys=True)}".encode()).hexdigest()
 
 
 def evaluate_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def register_coco_datasets(cfg: CfgNode) -> None:
             )
         if files.setdefault(entry[0], tuple(entry[1:])) != tuple(entry[1:]):
             raise InputError(f"DATASETS.COCO_FORMAT: two entries have the name {entry[0]!r}")
-        _register(*entry)
+        register_coco_file(*entry)
 
     used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in files]
     for name in used:
@@ -45,7 +45,8 @@ def register_coco_datasets(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(MetadataCatalog.get(used[0]).thing_classes)
 
 
-def _register(name: str, json_file: str, image_root: str) -> None:
+def register_coco_file(name: str, json_file: str, image_root: str) -> None:
+    """Registers one file. Raises InputError if it cannot be read."""
     categories = read_categories(json_file, read_coco(json_file))
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)

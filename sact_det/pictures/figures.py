@@ -4,15 +4,18 @@ import contextlib
 import textwrap
 import warnings
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sact_det.base.files import replacing
 
 _MOST_LINES = 3
+_LOG_FROM = 3  # times the smallest value
 
 
 @contextlib.contextmanager
@@ -27,6 +30,15 @@ def new_figure(width: float, height: float, dpi: int) -> Figure:
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def logarithmic_where_wide(axes: Axes, x: Sequence[float]) -> None:
+    """Makes the x axis logarithmic, with plain numbers at its ticks, where positive values lie far apart."""
+    if x and max(x) > _LOG_FROM * min(x):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def wrapped(text: str, width: int) -> str:

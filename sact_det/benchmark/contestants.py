@@ -1,0 +1,142 @@
+"""Who takes part where AP stands beside seconds: adaptive detectors, and static ones at several sizes of work."""
+
+import argparse
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from sact_det.base.errors import InputError
+from sact_det.network.halting_rule import halting_rule
+from sact_det.tasks import load_config
+
+# Sections of a config that say what an image is and how detections are judged: overrides of them are for everybody.
+_SHARED = ("INPUT.", "DATASETS.", "DATALOADER.", "TEST.")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A detector as it takes part.
+
+    Attributes:
+        name: unlike all others.
+        line: what it shares with the static ones of the same weights and image size; an adaptive one's is its name.
+        detector: what it shares with those of the same config and weights.
+        static: whether it is a plain detector.
+        execution: as of sact_det.execution.set_execution; of a static one, of the programs that are this package's own.
+        cfg: with the weights, the proposals and the image size that it has.
+        scale: of its images' sides, as a share of those of its config.
+    """
+
+    name: str
+    line: str
+    detector: str
+    static: bool
+    execution: str
+    cfg: CfgNode
+    scale: float = 1.0
+
+    @property
+    def proposals(self) -> int:
+        """How many regions an image has at most."""
+        return self.cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+
+
+def contestants(args: argparse.Namespace) -> list[Contestant]:
+    """Those that a command line asks for (tools/benchmark.py): static ones first, of these the one to compare with.
+
+    That one is the first --plain with its config's own number of proposals and size of images.
+
+    Raises:
+        InputError: a config cannot be used, or is not what its option says; there is no such data set.
+    """
+    main = _config(args, "--config-file", args.config_file, args.opts)
+    if not main.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty: AP needs trained weights")
+    files = _files(main, args.dataset)
+    if args.dataset not in DatasetCatalog:
+        known = ", ".join(entry[0] for entry in main.DATASETS.COCO_FORMAT) or "nothing"
+        raise InputError(
+            f"--dataset {args.dataset}: no such data set; "
+            f"there are those of DATASETS.COCO_FORMAT ({known}) and Detectron2's"
+        )
+    found: list[Contestant] = []
+    for given in args.plain:
+        label, cfg = _given(args, "--plain", given, files)
+        found += _static(label, cfg, args.proposals, args.scales)
+    found += _adaptive(_label(args.config_file), main, args.executions)
+    for given in args.adaptive:
+        label, cfg = _given(args, "--adaptive", given, files)
+        found += _adaptive(label, cfg, args.executions)
+    names = [contestant.name for contestant in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two detectors are called {twice!r}: give one of them a LABEL behind its WEIGHTS")
+    return found
+
+
+def _config(args: argparse.Namespace, option: str, path: str, overrides: Sequence[str]) -> CfgNode:
+    data = ["DATASETS.TEST", repr((args.dataset,)), "MODEL.DEVICE", args.device]
+    try:
+        cfg = load_config(path, [*overrides, *data])
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error
+    if cfg.MODEL.META_ARCHITECTURE != "SACTGeneralizedRCNN":
+        raise InputError(
+            f"{option} {path}: MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}"
+        )
+    return cfg
+
+
+def _given(args: argparse.Namespace, option: str, words: Sequence[str], files: Any) -> tuple[str, CfgNode]:
+    """Label and config of CONFIG WEIGHTS [LABEL]."""
+    path, weights, *label = words
+    shared = [word for pair in _pairs(args.opts) if pair[0].startswith(_SHARED) for word in pair]
+    cfg = _config(args, option, path, [*shared, "MODEL.WEIGHTS", weights])
+    if _files(cfg, args.dataset) not in ([], files):
+        raise InputError(
+            f"{option} {path}: DATASETS.COCO_FORMAT has other files for {args.dataset!r} than --config-file's"
+        )
+    return (label[0] if label else _label(path)), cfg
+
+
+def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return zip(words[::2], words[1::2])
+
+
+def _label(path: str) -> str:
+    return Path(path).stem
+
+
+def _files(cfg: CfgNode, name: str) -> list[list[str]]:
+    return [list(entry[1:]) for entry in cfg.DATASETS.COCO_FORMAT if entry[0] == name]
+
+
+def _static(label: str, cfg: CfgNode, proposals: Sequence[int], scales: Sequence[float]) -> Iterator[Contestant]:
+    for key in ("HALTING", "BOX_HEAD_HALTING"):
+        name = cfg.MODEL.SACT[key]
+        if name and halting_rule(name).adaptive:
+            raise InputError(f"--plain {label}: MODEL.SACT.{key} must be none; got {name} (see --adaptive)")
+    own = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+    numbers = [own, *(number for number in sorted(set(proposals), reverse=True) if number != own)]
+    sizes = [1.0, *(scale for scale in sorted(set(scales), reverse=True) if scale != 1)]
+    if len(sizes) > 1 and not cfg.INPUT.MIN_SIZE_TEST:
+        raise InputError(f"--plain {label}: INPUT.MIN_SIZE_TEST is 0, so that images have no size to scale (--scales)")
+    for scale, number in product(sizes, numbers):
+        line = label if scale == 1 else f"{label} x{scale:g}"
+        changed = cfg.clone()
+        changed.defrost()
+        changed.MODEL.RPN.POST_NMS_TOPK_TEST = number
+        for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST") if scale != 1 else ():
+            changed.INPUT[key] = max(round(scale * cfg.INPUT[key]), 1)
+        changed.freeze()
+        yield Contestant(f"{line}, {number} proposals", line, label, True, "auto", changed, scale)
+
+
+def _adaptive(label: str, cfg: CfgNode, executions: Sequence[str]) -> Iterator[Contestant]:
+    for execution in executions:
+        name = label if len(executions) == 1 else f"{label}, {execution}"
+        yield Contestant(name, name, name, False, execution, cfg)

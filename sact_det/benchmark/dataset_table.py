@@ -1,0 +1,179 @@
+"""AP beside seconds as a table in markdown, as plain values and as points of a figure."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from tabulate import tabulate
+
+from sact_det.base.errors import InputError
+from sact_det.base.text_files import read_json
+from sact_det.benchmark.contestants import Contestant
+from sact_det.benchmark.pareto import Point, beaten_by, draw_pareto
+from sact_det.benchmark.timing import Spread, ratios
+from sact_det.pictures.figures import save_png
+
+
+@dataclass
+class DatasetTable:
+    """What is known so far of the contestants.
+
+    Attributes:
+        title: what is measured.
+        contestants: in the order of their rows; the first is what times and FLOPs are compared with.
+        remarks: whatever else must be known, a line each.
+        quality: name -> as of `evaluate` (quality.py).
+        keys: name -> what tells that evaluation from others.
+        images: ids of those that are timed so far.
+        seconds: name -> for every timed image, seconds in every round.
+        parts: name -> for every timed image, seconds of extractor, proposals and box head in every round.
+        programs: name -> what computes extractor and box head.
+        finished: whether every contestant has been timed on every image.
+    """
+
+    title: str
+    contestants: Sequence[Contestant]
+    remarks: Sequence[str] = ()
+    quality: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    images: list[Any] = field(default_factory=list)
+    seconds: dict[str, list[list[float]]] = field(default_factory=dict)
+    parts: dict[str, list[list[Mapping[str, float]]]] = field(default_factory=dict)
+    programs: dict[str, str] = field(default_factory=dict)
+    finished: bool = False
+
+    @property
+    def base(self) -> str:
+        """The contestant that the others are compared with."""
+        return self.contestants[0].name
+
+    def values(self) -> dict[str, Any]:
+        """Everything, derived numbers included, as plain values."""
+        known = self.base in self.quality
+        rows = [self._row(contestant) for contestant in self.contestants if known and contestant.name in self.quality]
+        return {
+            "title": self.title,
+            "finished": self.finished,
+            "dense": self.base,
+            "timed_images": self.images,
+            "remarks": list(self.remarks),
+            "rows": rows,
+        }
+
+    def points(self) -> list[Point]:
+        """Those that have been timed; beside a static one stands how many regions it has at most."""
+        return [
+            Point(
+                contestant.name,
+                contestant.detector,
+                contestant.line,
+                contestant.static,
+                _or_nan(self.quality[contestant.name]["bbox"]["AP"]),
+                self._time(contestant.name).median,
+                str(contestant.proposals) if contestant.static else "",
+            )
+            for contestant in self.contestants
+            if self.seconds.get(contestant.name)
+        ]
+
+    def markdown(self) -> str:
+        """The table with its title above and the remarks below."""
+        headers = ["", "AP", "AP50", "s/image", "time", "FLOPs, %", "time / FLOPs", "regions", "programs", ""]
+        cells = [
+            [
+                f"**{row['name']}**" if row["name"] == self.base else row["name"],
+                _number(row["AP"], 2),
+                _number(row["AP50"], 2),
+                _number(row["s"] and row["s"]["median"], 4),
+                _number(row["time_ratio"] and row["time_ratio"]["median"], 3),
+                _number(row["flops_percent"], 1),
+                _number(row["time_over_flops"], 3),
+                _number(row["regions"], 1),
+                row["programs"] or "",
+                "" if row["beaten_by"] is None else f"beaten by {row['beaten_by']}",
+            ]
+            for row in self.values()["rows"]
+        ]
+        align = ("left", *["right"] * 7, "left", "left")
+        body = tabulate(cells, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+        return "\n\n".join([f"### {self.title}", body, *(f"{remark}." for remark in self.remarks)])
+
+    def draw(self, path: Union[str, Path], machine: str) -> None:
+        """Draws AP against seconds as PNG; `machine` is where it was measured. Raises OSError."""
+        evaluated = len(self.quality[self.base]["images"])
+        caption = (
+            f"AP on {evaluated} images, seconds on {len(self.images)}; beside static detectors: regions, at most; "
+            f"hollow: a static one has at least its AP in at most its time. {machine}"
+        )
+        save_png(draw_pareto(self.points(), self.title, caption), Path(path))
+
+    def _row(self, contestant: Contestant) -> dict[str, Any]:
+        name, quality = contestant.name, self.quality[contestant.name]
+        timed = bool(self.seconds.get(name))
+        ratio = ratios(self._rounds(name), self._rounds(self.base)) if timed else None
+        flop_ratio = self._gflops(name, self.images) / self._gflops(self.base, self.images) if timed else None
+        points = self.points()
+        better = next((beaten_by(point, points) for point in points if point.name == name), None)
+        images = quality["images"]
+        return {
+            "name": name,
+            "line": contestant.line,
+            "static": contestant.static,
+            "execution": contestant.execution,
+            "weights": contestant.cfg.MODEL.WEIGHTS,
+            "proposals": contestant.proposals,
+            "scale": contestant.scale,
+            "AP": quality["bbox"]["AP"],
+            "AP50": quality["bbox"]["AP50"],
+            "s": _plain(self._time(name)) if timed else None,
+            "time_ratio": None if ratio is None else _plain(ratio),
+            "flops_percent": 100 * self._gflops(name) / self._gflops(self.base),
+            "gflops": self._gflops(name),
+            "timed_flop_ratio": flop_ratio,
+            "time_over_flops": None if ratio is None or flop_ratio is None else ratio.median / flop_ratio,
+            "regions": mean(row["regions"] for row in images),
+            "programs": self.programs.get(name),
+            "beaten_by": None if better is None else better.name,
+            "seconds": self.seconds.get(name, []),
+            "parts": self.parts.get(name, []),
+            "key": self.keys[name],
+            "quality": quality,
+        }
+
+    def _rounds(self, name: str) -> list[float]:
+        """Seconds an image in every round, on average over the timed images."""
+        return [mean(seconds) for seconds in zip(*self.seconds[name])]
+
+    def _time(self, name: str) -> Spread:
+        return Spread.of(self._rounds(name))
+
+    def _gflops(self, name: str, ids: Optional[Sequence[Any]] = None) -> float:
+        """Of the whole detector, on average over the images of these ids, or over all."""
+        rows = self.quality[name]["images"]
+        return mean(row["gflops"] for row in rows if ids is None or row["image_id"] in ids)
+
+
+def known_evaluations(path: Union[str, Path]) -> dict[str, dict[str, Any]]:
+    """The evaluations in a json that the benchmark wrote, by their key; none where there is no such file."""
+    if not Path(path).exists():
+        return {}
+    try:
+        tables = read_json(path)["tables"]
+        return {row["key"]: row["quality"] for table in tables for row in table["rows"] if "quality" in row}
+    except (InputError, KeyError, TypeError):
+        return {}  # of something else, which will be replaced
+
+
+def _plain(spread: Spread) -> dict[str, float]:
+    return {"median": spread.median, "lower": spread.lower, "upper": spread.upper}
+
+
+def _or_nan(value: Optional[float]) -> float:
+    """A json has no NaN."""
+    return math.nan if value is None else value
+
+
+def _number(value: Optional[float], digits: int) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"

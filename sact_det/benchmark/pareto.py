@@ -1,0 +1,164 @@
+"""AP against seconds: who is beaten, and the figure."""
+
+import itertools
+from typing import Iterable, Mapping, NamedTuple, Optional, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from sact_det.pictures.figures import literal_text, logarithmic_where_wide, new_figure, wrapped
+
+_TITLE, _CAPTION, _NAME = 78, 150, 44  # characters of a line
+_STEP = 4  # pixels
+_STATIC_COLOURS = ("#1f3b63", "#7a5c3a", "#4d4d4d", "#2f6b62", "#6b4a7a")
+_STATIC_STYLES = ("-", "--", ":", "-.")
+_COLOURS = ("C3", "C1", "C2", "C4", "C6", "C8", "C5", "C9")
+_MARKERS = "*PX^vDs<>"
+# Where a label may stand beside its point, in points; the first that is free is taken.
+_PLACES = [
+    (x * distance, y * distance)
+    for distance in (7, 13, 20, 28)
+    for x, y in ((0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7), (0, 1), (0, -1), (1, 0), (-1, 0))
+]
+
+
+class Point(NamedTuple):
+    """A detector.
+
+    Attributes:
+        name: unlike all others.
+        detector: of which static ones are variants, drawn in one colour.
+        line: static ones of one line are connected, in their order.
+        static: whether the same is computed for every image.
+        ap: AP in percent; NaN where there is nothing to judge.
+        seconds: an image.
+        label: what is written beside the point.
+    """
+
+    name: str
+    detector: str
+    line: str
+    static: bool
+    ap: float
+    seconds: float
+    label: str = ""
+
+
+def beaten_by(point: Point, points: Iterable[Point]) -> Optional[Point]:
+    """The fastest static one with at least the AP of an adaptive one in at most its time; None if it is not beaten.
+
+    A static one is not said to be beaten: its line shows what it costs.
+    """
+    if point.static:
+        return None
+    better = (one for one in points if one.static and one.ap >= point.ap and one.seconds <= point.seconds)
+    return min(better, key=lambda one: one.seconds, default=None)
+
+
+@literal_text()
+def draw_pareto(points: Sequence[Point], title: str, caption: str) -> Figure:
+    """Static detectors as lines, adaptive ones as marks of their own; those that a static one beats are hollow.
+
+    Args:
+        points: those without AP are left out.
+        title: what was measured.
+        caption: below: images and machine.
+    """
+    points = [point for point in points if point.ap == point.ap]
+    figure = new_figure(8.5, 5.6, dpi=150)
+    axes = figure.add_subplot(xlabel="seconds an image, whole detector", ylabel="AP (%)")
+    axes.set_title(wrapped(title, _TITLE), fontsize="medium")
+    figure.supxlabel(wrapped(caption, _CAPTION), fontsize="x-small", color="0.4")
+    colours = _draw_static(axes, [point for point in points if point.static])
+    _draw_adaptive(axes, points)
+    axes.grid(alpha=0.25)
+    axes.margins(0.08)
+    logarithmic_where_wide(axes, [point.seconds for point in points])
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelspacing=0.8)
+    _label(figure, axes, points, colours)
+    return figure
+
+
+def _draw_static(axes: Axes, points: Sequence[Point]) -> dict[str, str]:
+    """A style of line for every size of a detector's images, and a colour for every detector, which is returned."""
+    detectors = dict.fromkeys(point.detector for point in points)
+    colours = {name: _STATIC_COLOURS[number % len(_STATIC_COLOURS)] for number, name in enumerate(detectors)}
+    for detector, colour in colours.items():
+        lines = dict.fromkeys(point.line for point in points if point.detector == detector)
+        for style, line in enumerate(lines):
+            own = sorted((point for point in points if point.line == line), key=lambda point: point.seconds)
+            axes.plot(
+                [point.seconds for point in own],
+                [point.ap for point in own],
+                marker="o",
+                markersize=4,
+                linestyle=_STATIC_STYLES[style % len(_STATIC_STYLES)],
+                linewidth=1.3,
+                color=colour,
+                label=wrapped(line, _NAME),
+            )
+    return colours
+
+
+def _draw_adaptive(axes: Axes, points: Sequence[Point]) -> None:
+    adaptive = [point for point in points if not point.static]
+    for number, point in enumerate(adaptive):
+        beaten = beaten_by(point, points) is not None
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.plot(
+            [point.seconds],
+            [point.ap],
+            _MARKERS[number % len(_MARKERS)],
+            color=colour,
+            markerfacecolor="white" if beaten else colour,
+            markeredgewidth=1.3,
+            markersize=11,
+            linestyle="none",
+            zorder=3,
+            label=wrapped(f"{point.name}, beaten" if beaten else point.name, _NAME),
+        )
+
+
+def _label(figure: Figure, axes: Axes, points: Sequence[Point], colours: Mapping[str, str]) -> None:
+    """Writes every point's label where it covers no point and no other label; where there is no such place, nowhere."""
+    figure.draw_without_rendering()  # from now on the layout holds
+    figure.set_layout_engine("none")
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    unit = figure.dpi / 72
+    spots = axes.transData.transform(np.array([(point.seconds, point.ap) for point in points]).reshape(-1, 2))
+    taken = [
+        Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half)
+        for (x, y), half in zip(spots, ((2 if point.static else 6) * unit for point in points))
+    ]
+    for line in axes.get_lines():
+        taken += _along(axes.transData.transform(line.get_xydata()))
+    frame = axes.get_window_extent(renderer)
+    for point in points:
+        for place in _PLACES if point.label else ():
+            text = axes.annotate(
+                point.label,
+                (point.seconds, point.ap),
+                xytext=place,
+                textcoords="offset points",
+                fontsize="x-small",
+                color=colours.get(point.detector, "black"),
+                ha="center" if place[0] == 0 else "left" if place[0] > 0 else "right",
+                va="center" if place[1] == 0 else "bottom" if place[1] > 0 else "top",
+            )
+            extent = text.get_window_extent(renderer)
+            inside = frame.x0 <= extent.x0 and extent.x1 <= frame.x1 and frame.y0 <= extent.y0 and extent.y1 <= frame.y1
+            if inside and not any(extent.overlaps(other) for other in taken):
+                taken.append(extent)
+                break
+            text.remove()
+
+
+def _along(spots: np.ndarray) -> list[Bbox]:
+    """Small boxes on the way from spot to spot, [N, 2] in pixels, so that no label is crossed."""
+    boxes = []
+    for start, end in itertools.pairwise(spots):
+        steps = 1 + int(np.hypot(*(end - start)) // _STEP)
+        boxes += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in np.linspace(start, end, steps + 1)]
+    return boxes

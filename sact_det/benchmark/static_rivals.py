@@ -1,0 +1,110 @@
+"""A trained plain detector in the programs that run it fastest."""
+
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from sact_det.benchmark.dense_head import DenseHead
+from sact_det.benchmark.detector import DenseBackbone, TimedDetector
+from sact_det.benchmark.fastest import FastestProgram, power_of_two
+from sact_det.benchmark.networks import DensePart
+from sact_det.benchmark.setting import Setting
+from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
+from sact_det.benchmark.trained import load_detector
+from sact_det.execution import set_execution
+
+OWN = "auto"  # the execution in which this package computes a plain network fastest
+_RIVAL = "rival"
+_TRIALS = 3
+
+
+class Programs(NamedTuple):
+    """What computes the extractor and the box head: OWN, or the fastest of the rivals."""
+
+    extractor: str = OWN
+    head: str = OWN
+
+
+class PlainDetector:
+    """A plain detector whose extractor and block 4 can be exchanged for the rivals of rivals.py and dense_head.py.
+
+    This package's own kernels are rivals like the others: a plain network is faster in them than in PyTorch.
+
+    Args:
+        cfg: with its weights.
+        setting: device, precision and which rivals there are; without any, only this package's own programs run.
+
+    Attributes:
+        model: the detector.
+        timed: measures it.
+
+    Raises:
+        InputError: the config is of something else, or its weights cannot be used.
+    """
+
+    def __init__(self, cfg: CfgNode, setting: Setting):
+        self.model = load_detector(cfg)
+        set_execution(self.model, OWN)
+        self._setting = setting
+        self._chosen: dict[int, Programs] = {}
+        backbone, head = self.model.backbone, self.model.roi_heads.res5
+        self._extractors: dict[str, Backbone] = {OWN: backbone}
+        self._heads: dict[str, nn.Module] = {OWN: head}
+        self._programs: dict[str, FastestProgram] = {}
+        if setting.rivals:
+            units = [unit for block in backbone.blocks.values() for unit in block.units]
+            part = DensePart(units, backbone.stem)
+            program = FastestProgram("extractor", part, setting, setting.rivals, alike=lambda shape: None)
+            self._extractors[_RIVAL] = DenseBackbone(program, backbone.res4_norm)
+            self._heads[_RIVAL] = dense_head = DenseHead(head, setting, alike=power_of_two)
+            self._programs = {"extractor": program, "head": dense_head.program}
+        self.timed = TimedDetector(self.model, setting.device)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What ran parts, and in what time, a line for each time it was asked."""
+        return [remark for program in self._programs.values() for remark in program.remarks]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why rivals do not take part, by name."""
+        return {name: reason for program in self._programs.values() for name, reason in program.absent.items()}
+
+    def install(self, programs: Programs, proposals: int) -> None:
+        """Says what computes the detector's parts, and how many regions an image has at most."""
+        self.model.backbone = self._extractors[programs.extractor]
+        self.model.roi_heads.res5 = self._heads[programs.head]
+        self.model.proposal_generator.post_nms_topk[False] = proposals
+
+    def fastest(self, image: Tensor, proposals: int) -> Programs:
+        """The programs with which so many regions take the least time; found out with the first image [3, H, W]."""
+        if proposals not in self._chosen:
+            found = {f"{one}": one for one in map(Programs._make, product(self._extractors, self._heads))}
+            candidates = [
+                Candidate(name, lambda _: self.run(image), partial(self.install, one, proposals))
+                for name, one in found.items()
+            ]
+            for candidate in candidates:  # rivals find out which of them is fastest, and are built
+                candidate.prepare()
+                candidate.run(None)
+            times = interleaved_times(candidates, _TRIALS, device=self._setting.device)
+            self._chosen[proposals] = found[min(found, key=lambda name: Spread.of(times[name]).median)]
+        return self._chosen[proposals]
+
+    def run(self, image: Tensor) -> dict[str, float]:
+        """Detects in an image [3, H, W]. Returns the seconds of each part, as TimedDetector."""
+        return self.timed.run([image], self._setting, postprocess=True)
+
+    def names(self, programs: Programs) -> str:
+        """What has computed extractor and box head last, in these programs."""
+        ran = (own if own == OWN else self._programs[part].ran for part, own in zip(("extractor", "head"), programs))
+        return " + ".join(ran)
+
+    def forget(self) -> None:
+        """Lets go of programs for shapes that have not been met since it was called last."""
+        for program in self._programs.values():
+            program.forget()
