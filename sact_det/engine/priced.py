@@ -109,7 +109,7 @@ class Priced(Executable):
         with ledger.open(_sizes(batched_inputs)) as spent:
             outputs = run(batched_inputs, *args, **kwargs) if batched_inputs else []
         if "backbone" in spent and isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
-            _report(outputs, spent)
+            report(outputs, spent)
         return outputs, spent
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(item["image"].shape[-2], item["image"].shape[-1]) for item in batched_inputs]
 
 
-def _report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
+def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
     """Adds to each image's output what it took; a GPU is waited for once."""
     record, nothing = spent["backbone"][-1], torch.zeros(len(outputs), dtype=torch.int64)
     regions = (spent.regions("box_head") if "box_head" in spent else None) or nothing.tolist()

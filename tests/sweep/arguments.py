@@ -7,6 +7,7 @@ from sweep.harness import (
     DRAW_DETECTIONS,
     EXPORT,
     MATCHED,
+    PROPOSALS,
     RESOLUTIONS,
     SALIENCY,
     Case,
@@ -27,6 +28,7 @@ TOOLS = (
     "gpu_check",
     "matched_units",
     "plot_results",
+    "sweep_proposals",
     "sweep_resolutions",
     "train_net",
     "visualize",
@@ -76,6 +78,17 @@ CASES = [
     Case("matched_units", r"nowhere", *MATCHED, "--initialize-from", "nowhere.pth"),
     Case("plot_results", r"required: JSON", "--output", output),
     Case("plot_results", r"nowhere\.json", "nowhere.json", "--output", output),
+    Case("sweep_proposals", r"--proposals must be positive; got 0", *PROPOSALS, "--proposals", "10", "0"),
+    Case("sweep_proposals", r"invalid int value: 'x'", *PROPOSALS, "--proposals", "x"),
+    *(
+        Case("sweep_proposals", rf"--masses must lie in \(0, 1\]; got {mass}", *PROPOSALS, "--masses", "1", mass)
+        for mass in ("0", "1.5", "nan", "inf")
+    ),
+    Case("sweep_proposals", r"DATASETS\.TEST must name one data set; got \(\)", *PROPOSALS, "DATASETS.TEST", "()"),
+    Case("sweep_proposals", r"PROPOSAL_MASS must be 1 here", *PROPOSALS, "MODEL.SACT.PROPOSAL_MASS", "0.5"),
+    Case("sweep_proposals", r"META_ARCHITECTURE must be SACTGeneralizedRCNN; got SACTClassifier", *DRAW_CLASSES),
+    Case("sweep_proposals", r"MODEL\.WEIGHTS is empty", *PROPOSALS, "MODEL.WEIGHTS", ""),
+    Case("sweep_proposals", r"nowhere\.pth: no such weight file", *PROPOSALS, "MODEL.WEIGHTS", "nowhere.pth"),
     Case("sweep_resolutions", r"--sizes must be positive; got 0", *RESOLUTIONS, "--sizes", "32", "0"),
     Case("sweep_resolutions", r"invalid int value: 'x'", *RESOLUTIONS, "--sizes", "x"),
     Case("sweep_resolutions", r"DATASETS\.TEST must name one data set", *RESOLUTIONS, "--sizes", "32"),

@@ -1,0 +1,39 @@
+"""What numbers of proposals are worth: AP and recall against the regions of an image."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from sact_det.pictures.figures import literal_text, new_figure, wrapped
+
+_CURVES = {"most": "the first k of every image", "mass": "up to a share of the objectness"}
+_PANELS = {"AP": "AP", "recall": "recall of the proposals at IoU 0.5 (%)"}
+
+
+@literal_text()
+def draw_proposals(content: dict[str, Any]) -> Figure:
+    """The results of tools/sweep_proposals.py: a curve for the numbers k, one for the shares.
+
+    A share that is worth its computation lies above the other curve: at as many regions it finds more.
+    """
+    figure = new_figure(10, 4.5, dpi=150)
+    figure.suptitle(wrapped(f"{content['dataset']}, {content['images']} images", 90))
+    for number, (key, title) in enumerate(_PANELS.items(), 1):
+        axes = figure.add_subplot(1, 2, number, xlabel="regions per image (mean)", ylabel=title)
+        for kind, label in _CURVES.items():
+            own = [setting for setting in content["settings"] if setting[kind] is not None]
+            own.sort(key=lambda setting: setting["regions"])
+            x, y = [setting["regions"] for setting in own], [setting[key] for setting in own]
+            (line,) = axes.plot(x, y, marker="o", markersize=4, label=label)
+            for setting in own:
+                axes.annotate(
+                    f"{setting[kind]:g}",
+                    (setting["regions"], setting[key]),
+                    xytext=(3, 5 if kind == "mass" else -12),
+                    textcoords="offset points",
+                    fontsize="small",
+                    color=line.get_color(),
+                )
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(loc="lower right")
+    return figure
