@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from sact_det.base.files import replacing, writable_folder, write_json
 from sact_det.base.npz_file import read_arrays
 
@@ -28,10 +28,8 @@ _LONGEST = 200  # characters of a name that become part of a file's
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
     """A name for a fingerprint, of values that JSON knows (and tuples); independent of the order of its keys."""
-    try:
+    with naming("a fingerprint must be made of what JSON knows", TypeError):
         text = json.dumps(fingerprint, sort_keys=True)
-    except TypeError as error:
-        raise InputError(f"a fingerprint must be made of what JSON knows: {error}") from error
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

@@ -10,7 +10,7 @@ from typing import Mapping, Optional, Sequence
 
 import numpy as np
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from saliency.center import KINDS, CenterBaseline
 from saliency.dataset import FixationDataset, Split
 from saliency.fixations import DENSITY_SIGMA
@@ -216,13 +216,11 @@ class _Scoring:
         index = self.indices[number]
         image = self.dataset[index]
         truth = Reference(self.dataset, index, self.settings.density_sigma, self.settings.center)
-        try:
+        with naming(image.name, InputError):
             made = {name: maps(image.name) for name, maps in self.maps.items()}
             chosen = ((method, method.chains[self.fold_of[index]]) for method in self.methods)
             maps = (saliency_map(chain, made.get(method.model), image.shape) for method, chain in chosen)
             return score_maps(maps, truth, self.settings.metrics)
-        except InputError as error:
-            raise InputError(f"{image.name}: {error}") from error
 
 
 def saliency_map(chain: PostProcessing, made: Optional[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.io import loadmat, whosmat
 from scipy.sparse import issparse
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from saliency.blur import gaussian_blur
 from saliency.images import read_levels
 
@@ -189,22 +189,17 @@ def _from_levels(path: Path) -> Fixations:
 
 
 def _from_mat(path: Path, variable: str) -> Fixations:
-    try:
-        content = loadmat(path, variable_names=[variable])
+    with naming(f"{path}: not a MATLAB file that can be read"):  # scipy raises whatever it stumbles over
+        try:
+            content = loadmat(path, variable_names=[variable])
+        except NotImplementedError as error:
+            raise InputError(f"{path}: a MATLAB file of version 7.3; save it with -v7") from error
         if variable not in content:
             names = ", ".join(name for name, _, _ in whosmat(path)) or "none"
             raise InputError(f"{path}: has no variable {variable!r}; it holds: {names}")
-    except InputError:
-        raise
-    except NotImplementedError as error:
-        raise InputError(f"{path}: a MATLAB file of version 7.3; save it with -v7") from error
-    except Exception as error:  # scipy raises whatever it stumbles over
-        raise InputError(f"{path}: not a MATLAB file that can be read: {one_line(error)}") from error
     found = content[variable]
-    try:
+    with naming(f"{path}: {variable}", InputError):
         return Fixations.from_map(found.toarray() if issparse(found) else found)
-    except InputError as error:
-        raise InputError(f"{path}: {variable}: {error}") from error
 
 
 def _shortened(points: Any) -> str:

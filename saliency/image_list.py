@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Union
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from sact_det.base.text_files import read_json, read_text
 from saliency.dataset import FixationDataset, FixationImage, check_same_shape, load_images
 from saliency.fixations import MAT_VARIABLE, Fixations, read_fixations
@@ -38,12 +38,8 @@ def read_image_list(path: Union[str, Path], *, variable: str = MAT_VARIABLE, ski
         raise InputError(f"{path}: a list of images must be a .json or a .csv file")
     is_json = path.suffix.lower() == ".json"
     content = (read_json if is_json else read_text)(path, missing="no such list of images")
-    try:
+    with naming(path, InputError), naming("not a list that can be read", csv.Error):
         entries = _from_json(content) if is_json else _from_csv(content)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except csv.Error as error:
-        raise InputError(f"{path}: not a list that can be read: {one_line(error)}") from error
     if not entries:
         raise InputError(f"{path}: the list is empty")
     loaders = [partial(_load, path.parent, entry, variable) for entry in entries]
@@ -109,10 +105,8 @@ def _load(folder: Path, entry: Entry, variable: str) -> FixationImage:
         check_same_shape(fixations, source, image)
     else:
         shape = read_image(image).shape[:2]
-        try:
+        with naming(image, InputError):
             fixations = Fixations.from_points(entry["fixations"], shape)
-        except InputError as error:
-            raise InputError(f"{image}: {error}") from error
     if len(fixations) == 0:
         raise InputError(f"{image}: no fixations")
     name = str(entry.get("name") or _name(image, folder))

@@ -5,7 +5,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from sact_det.data.decoding import Levels, decode_levels
 from sact_det.data.image_files import IMAGE_SUFFIXES, is_visible, naming_image, read_checked, read_encoded
 
@@ -53,10 +53,8 @@ def read_levels(path: Union[str, Path]) -> Levels:
 
 
 def _read_array(path: Path) -> np.ndarray:
-    try:
+    with naming(f"{path}: not an array that can be read"):  # a parser's answer to arbitrary bytes may be any exception
         values = np.load(path, allow_pickle=False)
-    except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
-        raise InputError(f"{path}: not an array that can be read: {one_line(error)}") from error
     if not isinstance(values, np.ndarray):
         raise InputError(f"{path}: an archive of arrays; expected one array (.npy)")
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():

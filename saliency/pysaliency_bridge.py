@@ -9,16 +9,14 @@ from typing import Any, Callable
 
 import numpy as np
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
 
 
 def _pysaliency() -> Any:
-    try:
+    with naming("this needs pysaliency (pip install pysaliency)", ImportError):
         import pysaliency
-    except ImportError as error:
-        raise InputError(f"this needs pysaliency (pip install pysaliency): {one_line(error)}") from error
     return pysaliency
 
 
@@ -61,10 +59,8 @@ def from_pysaliency(stimuli: Any, fixations: Any, name: str = "pysaliency") -> F
             skipped.append(f"{name}: {title}: no fixations")
             continue
         points = np.stack([x[chosen], y[chosen]], axis=1)
-        try:
+        with naming(f"{name}: {title}", InputError):
             found = Fixations.from_points(points, tuple(stimuli.sizes[index]))
-        except InputError as error:
-            raise InputError(f"{name}: {title}: {error}") from error
         source: Any = _as_rgb(stimuli.stimuli[index]) if files is None else Path(files[index])
         images.append(FixationImage(title, str(categories[index]), found, source))
     return FixationDataset(name, images, skipped)

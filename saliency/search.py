@@ -11,7 +11,7 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from saliency.center import CenterBaseline
 from saliency.dataset import FixationDataset
 from saliency.fixations import DENSITY_SIGMA
@@ -146,11 +146,9 @@ class _Task:
     def __call__(self, index: int) -> np.ndarray:
         """The scores of the image of this index, float64 [sigmas, multipliers]."""
         image = self.dataset[index]
-        try:
+        with naming(image.name, InputError):
             truth = Reference(self.dataset, index, self.density_sigma)
             return self._scores(self.maps(image.name), truth, image.shape)
-        except InputError as error:
-            raise InputError(f"{image.name}: {error}") from error
 
     def _scores(self, ponder_map: np.ndarray, truth: Reference, shape: tuple[int, int]) -> np.ndarray:
         metric = get_metric(self.metric)

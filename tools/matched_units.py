@@ -23,7 +23,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import parse_with_overrides
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from sact_det.base.files import write_json, write_text
 from sact_det.base.processes import command_line
 from sact_det.network.halting_rule import halting_rule
@@ -64,10 +64,8 @@ def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], full: str, o
     state_dict, metadata = load_weights(full)
     weights = output / "weights.pth"
     described = {**metadata, "units": units, "halting": "none", "source": f"the first units of {full}"}
-    try:
+    with naming(full, ValueError):
         kept = first_units(state_dict, units)
-    except ValueError as error:
-        raise InputError(f"{full}: {one_line(error)}") from error
     save_weights(weights, kept, described)
     plain = cfg.clone()
     plain.defrost()

@@ -37,6 +37,25 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+@contextlib.contextmanager
+def naming(place: object, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns what is raised into an InputError, whose message is `place`, a colon, and what was said, in one line.
+
+    Args:
+        place: the file, key or image at fault, and perhaps what it should have been.
+        kinds: which exceptions; default: every one but InputErrors, which pass unless their kind is given.
+    """
+    caught = kinds or (Exception,)
+    try:
+        yield
+    except caught as error:
+        if not isinstance(error, InputError):
+            raise InputError(f"{place}: {one_line(error)}") from error
+        if InputError not in kinds:
+            raise
+        raise InputError(f"{place}: {error}") from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory, of the machine or of a GPU, does not suffice."""
     if isinstance(error, InputError):

@@ -14,7 +14,7 @@ from typing import Any, Callable, TypeVar
 import numpy as np
 from typing_extensions import override
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from sact_det.data.labelled_images import LabelledImages
 from sact_det.data.tar_members import read_members
 
@@ -105,12 +105,9 @@ def _files(path: Path) -> Callable[[str], bytes]:
         folder = path if (path / META).is_file() else path / FOLDER
         return lambda name: (folder / name).read_bytes()
     wanted = {f"{FOLDER}/{name}": name for name in (META, *TRAINING_BATCHES, *TEST_BATCHES)}
-    try:
+    # A decompressor's answer to arbitrary bytes may be any exception.
+    with naming(f"{path}: not a readable tar.gz of CIFAR-10 for Python"):
         contents = {wanted[member]: content for member, content in read_members(path, wanted).items()}
-    except InputError:
-        raise
-    except Exception as error:  # a decompressor's answer to arbitrary bytes may be any exception
-        raise InputError(f"{path}: not a readable tar.gz of CIFAR-10 for Python: {one_line(error)}") from error
     return contents.__getitem__
 
 
@@ -120,10 +117,9 @@ def _load(read: Callable[[str], bytes], path: Path, name: str, interpret: Callab
         raw = read(name)
     except (FileNotFoundError, KeyError) as error:
         raise InputError(f"{path}: no {name}; expected the files of CIFAR-10 for Python") from error
-    try:
+    # Arbitrary bytes, and stand-ins in unexpected places, may lead to any exception.
+    with naming(f"{path}: {name}: not a file of CIFAR-10 for Python"):
         return interpret(_InertUnpickler(io.BytesIO(raw), encoding="bytes").load())
-    except Exception as error:  # arbitrary bytes, and stand-ins in unexpected places, may lead to any exception
-        raise InputError(f"{path}: {name}: not a file of CIFAR-10 for Python: {one_line(error)}") from error
 
 
 def _class_names(meta: Any) -> list[str]:

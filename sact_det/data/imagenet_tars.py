@@ -13,7 +13,7 @@ import numpy as np
 from scipy.io import loadmat
 from typing_extensions import override
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from sact_det.data.image_files import is_image_name
 from sact_det.data.labelled_images import EncodedImages
 from sact_det.data.tar_index import TarIndex, tar_index
@@ -115,7 +115,7 @@ def read_devkit(path: Path) -> tuple[list[str], list[int]]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; the labels of {VAL_TAR} are in it")
-    try:
+    with naming(f"{path}: not a readable development kit of ImageNet 2012"):  # parsers raise whatever they like
         members = read_members(path, (_META, _TRUTH))
         meta, truth = members[_META], members[_TRUTH]
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
@@ -123,5 +123,3 @@ def read_devkit(path: Path) -> tuple[list[str], list[int]]:
         synset_of = {int(number): str(name) for number, name in zip(leaves["ILSVRC2012_ID"], leaves["WNID"])}
         classes = sorted(synset_of.values())
         return classes, [classes.index(synset_of[int(number)]) for number in truth.split()]
-    except Exception as error:  # parsers raise whatever they like
-        raise InputError(f"{path}: not a readable development kit of ImageNet 2012: {one_line(error)}") from error

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sact_det.base.cache_folder import is_private, private_cache_folder
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming
 from sact_det.base.files import replacing
 from sact_det.base.npz_file import read_arrays
 from sact_det.data.image_files import is_visible
@@ -102,15 +102,13 @@ class _Member(NamedTuple):
 
 def _members(path: Path, start: int = 0) -> Iterator[_Member]:
     """The files of the uncompressed tar that starts at byte `start` of `path`. Raises InputError."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                for member in archive:
-                    if member.isfile():
-                        yield _Member(member.name, member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable, uncompressed tar: {one_line(error)}") from error
+    damaged = naming(f"{path}: not a readable, uncompressed tar", tarfile.TarError, EOFError, ValueError)
+    with damaged, open(path, "rb") as file:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    yield _Member(member.name, member.offset_data, member.size)
 
 
 def _find(tars: Sequence[Path]) -> TarIndex:

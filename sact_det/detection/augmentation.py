@@ -1,14 +1,13 @@
 """Detectron2's augmentations, for images of every shape: no side becomes 0, however thin an image is."""
 
-import contextlib
-from typing import Iterator
+from contextlib import AbstractContextManager
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import naming
 
 _SAMPLE = np.zeros((480, 640, 3), np.uint8)
 
@@ -41,11 +40,11 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """
     sizes = cfg.INPUT
     names = ("MIN_SIZE_TRAIN", "MAX_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING") if is_train else ("MIN_SIZE_TEST",)
-    with _blaming(**{name: sizes[name] for name in names}):
+    with _naming(**{name: sizes[name] for name in names}):
         augmentations = [_at_least_a_pixel(one) for one in detection_utils.build_augmentation(cfg, is_train)]
         augmentations[0].get_transform(_SAMPLE)
     if is_train and sizes.CROP.ENABLED:
-        with _blaming(**{"CROP.TYPE": sizes.CROP.TYPE, "CROP.SIZE": list(sizes.CROP.SIZE)}):
+        with _naming(**{"CROP.TYPE": sizes.CROP.TYPE, "CROP.SIZE": list(sizes.CROP.SIZE)}):
             augmentations.insert(0, RandomCrop(sizes.CROP.TYPE, sizes.CROP.SIZE))
             augmentations[0].get_transform(_SAMPLE)
     return augmentations
@@ -58,10 +57,6 @@ def _at_least_a_pixel(augmentation: T.Augmentation) -> T.Augmentation:
     return ResizeShortestEdge(*arguments)
 
 
-@contextlib.contextmanager
-def _blaming(**values: object) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        stated = ", ".join(f"INPUT.{key} {value!r}" for key, value in values.items())
-        raise InputError(f"{stated}: cannot be applied to images: {one_line(error)}") from error
+def _naming(**values: object) -> AbstractContextManager[None]:
+    stated = ", ".join(f"INPUT.{key} {value!r}" for key, value in values.items())
+    return naming(f"{stated}: cannot be applied to images")

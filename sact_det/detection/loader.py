@@ -12,7 +12,7 @@ from detectron2.data.common import DatasetFromList
 from detectron2.data.detection_utils import check_image_size
 from torch.utils.data import DataLoader
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming, one_line
 from sact_det.data.decoding import decode_rgb
 from sact_det.data.image_files import naming_image, read_encoded
 from sact_det.data.stream import build_stream_loader
@@ -44,10 +44,8 @@ class CheckedMapper(DatasetMapper):
         if not self.is_train:
             item.pop("annotations", None)
         elif "annotations" in item:
-            try:
+            with naming(f"{file_name}: its annotations cannot be used"):
                 self._transform_annotations(item, transforms, augmented.image.shape[:2])
-            except Exception as error:
-                raise InputError(f"{file_name}: its annotations cannot be used: {one_line(error)}") from error
         return item
 
 

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming, one_line
 from sact_det.base.files import write_json
 from sact_det.data.stream import derived_seed
 from sact_det.engine.checkpoint import SACTCheckpointer
@@ -204,13 +204,12 @@ class Trainer(DefaultTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in DefaultTrainer. Raises InputError if the state is none, or that of an optimiser for another config."""
-        try:
+        another = (
+            f"the run in OUTPUT_DIR {self.cfg.OUTPUT_DIR} cannot go on with other parameters that learn or other "
+            "learning rate factors than it was begun with (SOLVER, FREEZE_AT, NORM)"
+        )
+        with naming(another, AttributeError, IndexError, KeyError, TypeError, ValueError):
             super().load_state_dict(state_dict)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"the run in OUTPUT_DIR {self.cfg.OUTPUT_DIR} cannot go on with other parameters that learn or other "
-                f"learning rate factors than it was begun with (SOLVER, FREEZE_AT, NORM): {one_line(error)}"
-            ) from error
         of_run = f"the checkpoint in OUTPUT_DIR {self.cfg.OUTPUT_DIR}"
         if type(self.iter) is not int or self.iter < 0:
             raise InputError(f"{of_run}: its iteration is {self.iter!r}; expected a number of steps")

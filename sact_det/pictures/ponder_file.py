@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from sact_det.base.errors import InputError, one_line
+from sact_det.base.errors import InputError, naming, one_line
 from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.pictures.contained_hdf5 import contained_dataset
 from sact_det.rule.ponder import BlockPonder, PonderRecord
@@ -59,12 +59,11 @@ class PonderFile(AbstractContextManager["PonderFile"]):
         except OSError as error:
             raise InputError(f"{path}: not an HDF5 file that can be read ({one_line(error)})") from error
         try:
-            self._check()
-        except BaseException as error:
+            with naming(f"{path}: a damaged file of ponder costs"):
+                self._check()
+        except BaseException:
             self._file.close()
-            if isinstance(error, InputError) or not isinstance(error, Exception):
-                raise
-            raise InputError(f"{path}: a damaged file of ponder costs ({one_line(error)})") from error
+            raise
 
     @override
     def __exit__(self, *error: object) -> None:
@@ -111,10 +110,8 @@ class PonderFile(AbstractContextManager["PonderFile"]):
         )
 
     def _read(self, key: str, index: int, least: float = 0) -> np.ndarray:
-        try:
+        with naming(f"{self.path}: {key} cannot be read"):  # h5py raises anything, of a size beyond memory, too
             values = np.asarray(self._data[key][index])
-        except Exception as error:  # h5py raises whatever it stumbles over, of a size beyond memory, too
-            raise InputError(f"{self.path}: {key} cannot be read ({one_line(error)})") from error
         fine = np.isfinite(values) & (values >= least) & (values <= _MOST)
         if not fine.all():
             expected = "numbers from 0" if least == 0 else "finite numbers"
@@ -159,10 +156,8 @@ class PonderFile(AbstractContextManager["PonderFile"]):
         self.names = self._names()
 
     def _dataset(self, key: str) -> Optional[h5py.Dataset]:
-        try:
+        with naming(self.path, InputError):
             return contained_dataset(self._file, key)
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}") from error
 
     def _names(self) -> list[str]:
         names = self._dataset("file_names")

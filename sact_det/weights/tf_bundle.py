@@ -14,7 +14,7 @@ from typing import Union
 import numpy as np
 from typing_extensions import override
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from sact_det.base.files import check_input
 from sact_det.weights.protobuf import Message
 from sact_det.weights.tf_table import Table, masked_crc32c
@@ -99,19 +99,14 @@ class TensorBundle(Checkpoint):
         if not os.path.isfile(index):
             raise InputError(f"{self.prefix}: not a V2 checkpoint, which has a file {index}")
         items = Table(index).items()
-        try:
+        with naming(f"{index}: not the index of a V2 checkpoint", ValueError):
             self._num_shards = _parse_header(*next(items, (b"", b"")))
-        except ValueError as error:
-            raise InputError(f"{index}: not the index of a V2 checkpoint: {error}") from error
         self.entries = {}
         for key, value in items:
             if key.startswith(_SLICE_KEY):
                 continue
-            try:
-                name = key.decode()
-                self.entries[name] = _parse_entry(value, self._num_shards)
-            except ValueError as error:
-                raise InputError(f"{index}: damaged entry {key.decode(errors='replace')!r}: {error}") from error
+            with naming(f"{index}: damaged entry {key.decode(errors='replace')!r}", ValueError):
+                self.entries[key.decode()] = _parse_entry(value, self._num_shards)
 
     @override
     def _tensor(self, name: str, entry: TensorEntry, dtype: np.dtype) -> np.ndarray:

@@ -7,13 +7,14 @@ compression and a checksum: CRC32C of the block and that byte, masked.
 
 import os
 import struct
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Iterator, Union
 
 import google_crc32c
 import numpy as np
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from sact_det.base.files import check_input, why_not_regular
 from sact_det.weights.protobuf import read_varint
 
@@ -60,12 +61,10 @@ class Table:
                     f"{self.path}: not a TensorFlow checkpoint's table, or truncated: its {self._size} bytes "
                     f"end in {footer[-8:].hex() or 'nothing'}; expected {_MAGIC.hex()}"
                 )
-            try:
+            with self._damaged():
                 _, position = _read_handle(footer, 0)  # the meta-index, which TensorFlow leaves empty
                 index, _ = _read_handle(footer, position)
                 self._handles = [_read_handle(value, 0)[0] for _, value in self._entries(self._block(file, index))]
-            except ValueError as error:
-                raise self._damaged(error) from error
 
     @property
     def num_blocks(self) -> int:
@@ -79,11 +78,8 @@ class Table:
 
     def read(self, block: int) -> list[tuple[bytes, bytes]]:
         """Key and value of the entries of one block, counted from 0."""
-        with self._open() as file:
-            try:
-                return list(self._entries(self._block(file, self._handles[block])))
-            except ValueError as error:
-                raise self._damaged(error) from error
+        with self._open() as file, self._damaged():
+            return list(self._entries(self._block(file, self._handles[block])))
 
     def _open(self) -> BinaryIO:
         check_input(self.path, missing="no such file; expected a TensorFlow checkpoint's table")
@@ -127,10 +123,8 @@ class Table:
             yield key, block[position : position + value_size]
             position += value_size
 
-    def _damaged(self, error: ValueError) -> InputError:
-        if isinstance(error, InputError):
-            return error
-        return InputError(f"{self.path}: damaged or truncated: {error}")
+    def _damaged(self) -> AbstractContextManager[None]:
+        return naming(f"{self.path}: damaged or truncated", ValueError)
 
 
 def _read_handle(data: bytes, position: int) -> tuple[_Handle, int]:

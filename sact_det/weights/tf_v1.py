@@ -13,7 +13,7 @@ from typing import Union
 import numpy as np
 from typing_extensions import override
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from sact_det.weights.protobuf import Message, read_varint, signed
 from sact_det.weights.tf_table import Table
 from sact_det.weights.tf_tensors import Checkpoint, TensorEntry, parse_shape, type_of
@@ -39,21 +39,13 @@ class V1Checkpoint(Checkpoint):
     def __init__(self, path: Union[str, Path]):
         self.prefix = str(path)
         self._table = Table(path)
-        try:
+        with naming(f"{path}: not a V1 checkpoint, or damaged", ValueError):
             self.entries = self._contents()
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"{path}: not a V1 checkpoint, or damaged: {error}") from error
 
     @override
     def _tensor(self, name: str, entry: TensorEntry, dtype: np.dtype) -> np.ndarray:
-        try:
+        with naming(f"{self.prefix}: damaged values of {name}", ValueError, OverflowError):
             values = _numbers(self._data(name), dtype)
-        except InputError:
-            raise
-        except (ValueError, OverflowError) as error:
-            raise InputError(f"{self.prefix}: damaged values of {name}: {error}") from error
         if values.size != math.prod(entry.shape):
             raise InputError(
                 f"{self.prefix}: {name} has {values.size} values; expected {math.prod(entry.shape)} for "

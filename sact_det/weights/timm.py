@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from sact_det.base.files import check_input
 from sact_det.network.classifier import ClassifierNetwork
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
@@ -94,10 +94,8 @@ def read_timm_file(path: Union[str, Path], ema: Optional[bool] = None) -> TimmFi
 
 def _read_safetensors(path: Union[str, Path]) -> dict[str, Tensor]:
     check_input(path, "weight file")
-    try:
+    with naming(f"{path}: damaged, or not a safetensors file"):  # a parser's answer to arbitrary bytes may be anything
         return safetensors.torch.load_file(path)
-    except Exception as error:  # a parser's answer to arbitrary bytes may be any exception
-        raise InputError(f"{path}: damaged, or not a safetensors file") from error
 
 
 def convert_timm(

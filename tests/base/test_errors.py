@@ -12,7 +12,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, Dataset
 
-from sact_det.base.errors import InputError, errors_to_exit_code, one_line
+from sact_det.base.errors import InputError, errors_to_exit_code, naming, one_line
 
 
 class Broken(Dataset):
@@ -133,3 +133,26 @@ def test_what_a_process_raised_reads_like_what_this_one_raises():
 
 def test_input_errors_are_value_errors_to_callers_in_python():
     assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kinds", "said"),
+    [
+        (KeyError("a"), (), "f.json: a"),
+        (OSError("two\nlines"), (OSError,), "f.json: two lines"),
+        (InputError("b.json: bad"), (InputError,), "f.json: b.json: bad"),
+        (InputError("b.json: bad"), (), "b.json: bad"),
+        (InputError("b.json: bad"), (ValueError,), "b.json: bad"),
+    ],
+)
+def test_what_is_raised_gets_the_name_of_a_file_and_input_errors_only_on_demand(raised, kinds, said):
+    with pytest.raises(InputError) as error, naming("f.json", *kinds):
+        raise raised
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize(("raised", "kinds"), [(KeyError("a"), (ValueError,)), (KeyboardInterrupt(), ())])
+def test_exceptions_of_other_kinds_pass(raised, kinds):
+    with pytest.raises(type(raised)) as error, naming("f.json", *kinds):
+        raise raised
+    assert error.value is raised
