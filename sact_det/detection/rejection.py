@@ -113,11 +113,12 @@ class Verdict:
 class RegionRejection(ScoringBranch):
     """H^0: scores regions before they are pooled, so that a rejected one costs nothing but its score.
 
-    h^0 = sigma(s + w BN(o) + b). s is the mean over P x P bins of position-sensitive scores, as in R-FCN (Dai et al.,
+    h^0 = sigma(s + w BN(o) + b). s is the sum over P x P bins of position-sensitive scores, as in R-FCN (Dai et al.,
     2016): a 1x1 convolution of the normalised features has a channel for each bin, and RoIAlign reads each bin from its
-    own channel. o is the logit of the RPN (`with_objectness` says which one ground-truth boxes have). Both are computed
-    on the map or before, whatever the number of regions. At first s = 0, w = -1 and b = -3: little is rejected, and
-    rather where the RPN believes least.
+    own channel. It is divided by P, the deviation of a sum of P x P scores: their mean, R-FCN's, would learn too slowly
+    for a short training, their sum too fast to be stable. o is the logit of the RPN (`with_objectness` says which one
+    ground-truth boxes have). Both are computed on the map or before, whatever the number of regions. At first s = 0,
+    w = -1 and b = -3: little is rejected, and rather where the RPN believes least.
 
     In training every region runs through block 4, so that none is lost, and h^0 learns from the classification loss,
     by `Verdict.mixture`, and from the ponder cost, (1 - h^0) rho. In evaluation a region is rejected where h^0 >= 1 -
@@ -170,9 +171,9 @@ class RegionRejection(ScoringBranch):
         return Verdict(logits, rejected, by_image, None if self.training else ~rejected)
 
     def _position_sensitive(self, scores: Tensor, proposals: Sequence[Instances]) -> Tensor:
-        """[N, P * P, H, W] -> [R], the mean over bins."""
+        """s: [N, P * P, H, W] -> [R]."""
         boxes = convert_boxes_to_pooler_format([own.proposal_boxes for own in proposals]).to(scores.dtype)
-        return ps_roi_align(scores, boxes, self.bins, 1 / self.stride, _SAMPLES).mean((1, 2, 3))
+        return ps_roi_align(scores, boxes, self.bins, 1 / self.stride, _SAMPLES).sum((1, 2, 3)) / self.bins
 
     def _objectness(self, proposals: Sequence[Instances]) -> Tensor:
         """[R], normalised."""

@@ -76,7 +76,7 @@ def literal_logits(rejection, features, proposals):
     weights = rejection.conv.weight.reshape(3, 3, CHANNELS).permute(2, 0, 1)
     logits = torch.cat([own.objectness_logits for own in proposals])[:, None, None, None]
     objectness = normalized(logits, rejection.objectness_norm, torch.ones_like(logits, dtype=torch.bool)).flatten()
-    return (pooled * weights).sum((1, 2, 3)) / 9 + rejection.objectness_weight * objectness + rejection.bias
+    return (pooled * weights).sum((1, 2, 3)) / 3 + rejection.objectness_weight * objectness + rejection.bias
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
