@@ -120,6 +120,11 @@ def _static(label: str, cfg: CfgNode, proposals: Sequence[int], scales: Sequence
         name = cfg.MODEL.SACT[key]
         if name and halting_rule(name).adaptive:
             raise InputError(f"--plain {label}: MODEL.SACT.{key} must be none; got {name} (see --adaptive)")
+    for key, plain in (("REJECTION", False), ("PROPOSAL_MASS", 1.0)):
+        if cfg.MODEL.SACT[key] != plain:
+            raise InputError(
+                f"--plain {label}: MODEL.SACT.{key} must be {plain}; got {cfg.MODEL.SACT[key]} (see --adaptive)"
+            )
     own = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     numbers = [own, *(number for number in sorted(set(proposals), reverse=True) if number != own)]
     sizes = [1.0, *(scale for scale in sorted(set(scales), reverse=True) if scale != 1)]

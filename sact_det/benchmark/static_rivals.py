@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.modeling import Backbone
@@ -18,21 +18,23 @@ from sact_det.benchmark.trained import load_detector
 from sact_det.execution import set_execution
 
 OWN = "auto"  # the execution in which this package computes a plain network fastest
+_TORCH = "dense"
 _RIVAL = "rival"
 _TRIALS = 3
 
 
 class Programs(NamedTuple):
-    """What computes the extractor and the box head: OWN, or the fastest of the rivals."""
+    """What computes the extractor, crops regions and evaluates block 4: OWN, PyTorch, or the fastest of the rivals."""
 
     extractor: str = OWN
+    pooler: str = OWN
     head: str = OWN
 
 
 class PlainDetector:
     """A plain detector whose extractor and block 4 can be exchanged for the rivals of rivals.py and dense_head.py.
 
-    This package's own kernels are rivals like the others: a plain network is faster in them than in PyTorch.
+    This package's own kernels compete with them: they are a dense program, too, and may be the fastest.
 
     Args:
         cfg: with its weights.
@@ -78,12 +80,13 @@ class PlainDetector:
         """Says what computes the detector's parts, and how many regions an image has at most."""
         self.model.backbone = self._extractors[programs.extractor]
         self.model.roi_heads.res5 = self._heads[programs.head]
+        set_execution(self.model.roi_heads.pooler, programs.pooler)
         self.model.proposal_generator.post_nms_topk[False] = proposals
 
     def fastest(self, image: Tensor, proposals: int) -> Programs:
         """The programs with which so many regions take the least time; found out with the first image [3, H, W]."""
         if proposals not in self._chosen:
-            found = {f"{one}": one for one in map(Programs._make, product(self._extractors, self._heads))}
+            found = {str(one): one for one in self._combinations()}
             candidates = [
                 Candidate(name, lambda _: self.run(image), partial(self.install, one, proposals))
                 for name, one in found.items()
@@ -95,14 +98,21 @@ class PlainDetector:
             self._chosen[proposals] = found[min(found, key=lambda name: Spread.of(times[name]).median)]
         return self._chosen[proposals]
 
+    def _combinations(self) -> Iterator[Programs]:
+        """Rivals of block 4 get regions from our RoIAlign, which leaves rows, or from PyTorch's, which does not."""
+        for extractor, head in product(self._extractors, self._heads):
+            yield Programs(extractor, OWN, head)
+            if head != OWN:
+                yield Programs(extractor, _TORCH, head)
+
     def run(self, image: Tensor) -> dict[str, float]:
         """Detects in an image [3, H, W]. Returns the seconds of each part, as TimedDetector."""
         return self.timed.run([image], self._setting, postprocess=True)
 
     def names(self, programs: Programs) -> str:
-        """What has computed extractor and box head last, in these programs."""
-        ran = (own if own == OWN else self._programs[part].ran for part, own in zip(("extractor", "head"), programs))
-        return " + ".join(ran)
+        """What has computed extractor and block 4 last, in these programs."""
+        parts = {"extractor": programs.extractor, "head": programs.head}
+        return " + ".join(own if own == OWN else self._programs[part].ran for part, own in parts.items())
 
     def forget(self) -> None:
         """Lets go of programs for shapes that have not been met since it was called last."""

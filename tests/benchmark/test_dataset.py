@@ -24,9 +24,10 @@ def toy(tmp_path_factory):
     """A folder with configs and random weights of a SACT and a plain detector, for a data set of 5 images, "toy"."""
     root = tmp_path_factory.mktemp("toy")
     files = write_coco_folder(root, num_images=5)
-    for name, halting in (("sact", "sact"), ("plain", "none")):
+    for name, halting in (("sact", "sact"), ("plain", "none"), ("mass", "none")):
+        mass = 0.9 if name == "mass" else 1
         (root / f"{name}.yaml").write_text(
-            f'_BASE_: "{TINY}"\nMODEL: {{SACT: {{HALTING: "{halting}"}}}}\n'
+            f'_BASE_: "{TINY}"\nMODEL: {{SACT: {{HALTING: "{halting}", PROPOSAL_MASS: {mass}}}}}\n'
             f'DATASETS: {{COCO_FORMAT: [["toy", "{files[0]}", "{files[1]}"]], TEST: ["toy"]}}\n'
         )
         write_random_detector(root / f"{name}.pth", str(root / f"{name}.yaml"))
@@ -58,9 +59,10 @@ def command(toy, *more):
 def measured(toy):
     """The table of a run that draws a figure, too."""
     out = toy / "out"
-    adaptive = ("--adaptive", str(toy / "sact.yaml"), str(toy / "sact.pth"), "again")
+    adaptive = ("--adaptive", str(toy / "mass.yaml"), str(toy / "plain.pth"), "MASS")
+    again = ("--adaptive", str(toy / "sact.yaml"), str(toy / "sact.pth"), "again")
     files = ("--json", str(out / "numbers.json"), "--plot", str(out / "figure.png"))
-    load_tool("benchmark").main(command(toy, *adaptive, *files))
+    load_tool("benchmark").main(command(toy, *adaptive, *again, *files))
     (table,) = json.loads((out / "numbers.json").read_text())["tables"]
     return table
 
@@ -68,11 +70,11 @@ def measured(toy):
 def test_rows_are_plain_detectors_at_all_sizes_of_work_and_then_adaptive_ones(measured):
     assert [row["name"] for row in measured["rows"]] == [
         *("PLAIN, 20 proposals", "PLAIN, 6 proposals", "PLAIN x0.5, 20 proposals", "PLAIN x0.5, 6 proposals"),
-        *("sact", "again"),
+        *("sact", "MASS", "again"),
     ]
     assert measured["finished"] and measured["dense"] == "PLAIN, 20 proposals"
     assert len({row["AP50"] for row in measured["rows"]}) > 3
-    assert [row["static"] for row in measured["rows"]] == [True] * 4 + [False] * 2
+    assert [row["static"] for row in measured["rows"]] == [True] * 4 + [False] * 3
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,8 @@ def test_every_image_is_timed_in_every_round_and_numbers_follow_from_these_times
         assert row["time_ratio"]["median"] == pytest.approx(ratio)
         assert row["flops_percent"] == pytest.approx(100 * row["gflops"] / base["gflops"])
         assert row["time_over_flops"] == pytest.approx(ratio / row["timed_flop_ratio"])
+    fewer = measured["rows"][5]  # proposals follow the image
+    assert fewer["regions"] < 20 and fewer["flops_percent"] < 100
     assert measured["rows"][1]["flops_percent"] < 100 and base["time_over_flops"] == 1
 
 
@@ -126,7 +130,7 @@ def test_the_figure_is_a_picture(toy, measured):
 def test_what_was_evaluated_before_is_not_evaluated_again(toy, measured, tmp_path, monkeypatch):
     out = tmp_path / "numbers.json"
     out.write_text((toy / "out/numbers.json").read_text())
-    assert len(known_evaluations(out)) == 5  # the last two are one
+    assert len(known_evaluations(out)) == 6  # two of them are one
     evaluated = []
 
     def interrupted(cfg, *arguments):
@@ -166,6 +170,7 @@ def test_ap_may_be_of_some_images(toy, tmp_path):
         (["--ap-images", "0"], "--ap-images must be positive; got 0"),
         (["--plain", "c.yaml"], "--plain takes CONFIG WEIGHTS [LABEL]; got c.yaml"),
         (["--plain", "SACT", "W"], "--plain sact: MODEL.SACT.HALTING must be none; got sact (see --adaptive)"),
+        (["--plain", "MASS", "W"], "--plain mass: MODEL.SACT.PROPOSAL_MASS must be 1.0; got 0.9 (see --adaptive)"),
         (
             ["--plain", "PLAIN_CONFIG", "W", "PLAIN"],
             "two detectors are called 'PLAIN, 20 proposals': give one of them a LABEL",
@@ -180,7 +185,7 @@ def test_ap_may_be_of_some_images(toy, tmp_path):
     ],
 )
 def test_what_cannot_be_used_is_one_clear_line(toy, more, line, capsys):
-    names = {"SACT": str(toy / "sact.yaml"), "PLAIN_CONFIG": str(toy / "plain.yaml")}
+    names = {"SACT": str(toy / "sact.yaml"), "PLAIN_CONFIG": str(toy / "plain.yaml"), "MASS": str(toy / "mass.yaml")}
     own = [names.get(word, word) for word in more]
     assert error_line(capsys, load_tool("benchmark").main, command(toy, *own)).startswith(line)
 
