@@ -47,6 +47,9 @@ def add_sact_config(cfg: CN) -> None:
     # The same for block 4 in a detector's box head; "" stands for HALTING_NORM. A step sees many regions, so that "BN"
     # has its statistics there, and follows features that change fast.
     cfg.MODEL.SACT.BOX_HEAD_HALTING_NORM = ""
+    # A detector's box head halves its regions by 2x2 max pooling before block 4, whose first unit then has stride 1, as
+    # the TensorFlow detection zoo's do; else that unit has stride 2. It is another function of the same weights.
+    cfg.MODEL.SACT.BOX_HEAD_MAX_POOL = False
     # Decay of the moving statistics of norms that learn them; short trainings from scratch want a smaller one.
     cfg.MODEL.SACT.NORM_DECAY = 0.997
     # Per block: dilation of conv2 in the first unit. TF-Slim weights need 2s (tools/convert_weights.py says which).

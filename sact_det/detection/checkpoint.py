@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sact_det.base.errors import InputError
+from sact_det.detection.pooler import RegionPooler
 from sact_det.engine.checkpoint import SACTCheckpointer, StateDict
 from sact_det.weights.values import COUNTER
 
@@ -61,7 +62,11 @@ class DetectorCheckpointer(SACTCheckpointer):
 
     def description(self) -> dict[str, Any]:
         """The network of backbone and box head; `num_classes` counts those of the boxes."""
-        return {**self.model.backbone.spec.describe(), "num_classes": self.model.roi_heads.num_classes}
+        heads = self.model.roi_heads
+        pooler = getattr(heads, "pooler", None)  # of one feature map
+        halves = isinstance(pooler, RegionPooler) and pooler.max_pool
+        spec = self.model.backbone.spec
+        return {**spec.describe(), "num_classes": heads.num_classes, "box_head_max_pool": halves}
 
     def adapt(self, state_dict: StateDict, missing: tuple[str, ...]) -> tuple[StateDict, tuple[str, ...]]:
         """A classifier's weights go where the detector has them."""

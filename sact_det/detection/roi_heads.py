@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
-from sact_det.detection.pooler import RegionPooler
+from sact_det.detection.pooler import RegionPooler, check_max_pool
 from sact_det.detection.rejection import RegionRejection, Verdict, with_objectness
 from sact_det.engine.logged import log_after_backward
 from sact_det.engine.spec import box_head_spec
@@ -70,10 +70,11 @@ class SACTRes5ROIHeads(Res5ROIHeads):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Arguments of the constructor."""
+        check_max_pool(cfg)
         arguments = super().from_config(cfg, input_shape)
         (level,) = arguments["pooler"].level_poolers
         if isinstance(level, ROIAlign):
-            arguments["pooler"] = RegionPooler(level)
+            arguments["pooler"] = RegionPooler(level, cfg.MODEL.SACT.BOX_HEAD_MAX_POOL)
             set_execution(arguments["pooler"], cfg.MODEL.SACT.EXECUTION)
         if cfg.MODEL.SACT.REJECTION:
             spec, feature = box_head_spec(cfg), input_shape[arguments["in_features"][0]]

@@ -34,6 +34,7 @@ _CONFIG_KEYS = {
     "base_channels": "MODEL.SACT.BASE_CHANNELS",
     "dilation": "MODEL.SACT.DILATION",
     "stem_pool": "MODEL.SACT.STEM_POOL",
+    "box_head_max_pool": "MODEL.SACT.BOX_HEAD_MAX_POOL",
 }
 
 

@@ -22,18 +22,21 @@ def spec_from_config(cfg: CN, family: type[NetworkSpec] = ResNetV2Spec) -> Netwo
     return family(**values)
 
 
-def box_head_spec(cfg: CN) -> NetworkSpec:
+def box_head_spec(cfg: CN) -> ResNetV2Spec:
     """The network whose block 4 stands in a detector's box head: that of the config but for the keys BOX_HEAD_*.
 
-    Cells of more than one position (TILE) are those of a rule whose positions halt one by one.
+    Cells of more than one position (TILE) are those of a rule whose positions halt one by one. Where max pooling has
+    halved the regions (BOX_HEAD_MAX_POOL), block 4 has no stride.
 
     Raises:
         ValueError: a value is out of range.
     """
     sact, spec = cfg.MODEL.SACT, spec_from_config(cfg)
+    assert isinstance(spec, ResNetV2Spec)
     rule = halting_rule(sact.BOX_HEAD_HALTING or spec.halting)
     return replace(
         spec,
+        strides=(*spec.strides[:3], 1) if sact.BOX_HEAD_MAX_POOL else spec.strides,
         halting=rule.name,
         tile=spec.tile if rule.by_position else 1,
         norm=sact.BOX_HEAD_NORM or spec.norm,

@@ -126,16 +126,24 @@ class PlannedPooler(Planned):
     """What plans see of RoIAlign on one feature map (sact_det/detection/pooler.py).
 
     Attributes:
-        output_size: (height, width) of a region in bins.
+        bins: (height, width) of a region.
+        max_pool: whether 2x2 max pooling of stride 2 follows, without padding.
         spatial_scale: from the coordinates of boxes to positions.
         sampling_ratio: samples of a bin along either axis; 0 or less: as many as it spans positions, rounded up.
         aligned: whether the centre of a position lies half a position behind its index.
     """
 
-    output_size: tuple[int, int]
+    bins: tuple[int, int]
+    max_pool: bool
     spatial_scale: float
     sampling_ratio: int
     aligned: bool
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(height, width) of what comes out."""
+        height, width = self.bins
+        return (height // 2, width // 2) if self.max_pool else self.bins
 
     @abstractmethod
     def compute(self, x: Tensor, boxes: Tensor) -> Tensor:

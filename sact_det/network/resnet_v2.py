@@ -1,7 +1,7 @@
 """The pre-activation residual network of the paper, block by block.
 
 He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, https://arxiv.org/abs/1603.05027; the layout is
-that of TF-Slim's resnet_v2 as the original SACT program uses it: the stride sits in the first unit of blocks 2-4.
+that of TF-Slim's resnet_v2 as the original SACT program uses it: the stride sits in the first unit of a block.
 
 Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included.
@@ -156,6 +156,7 @@ class ResNetV2Spec(NetworkSpec):
 
     Attributes:
         base_channels: bottleneck width of block 1.
+        strides: per block, the stride of its first unit.
         dilation: per block, the dilation of conv2 in the block's first unit. Weights trained with the stride in the
             last unit of the block before (TF-Slim's) need 2 there to compute the same values.
         stem_pool: padding of the stem's pooling, "same" or "symmetric". Weights trained in PyTorch need "symmetric".
@@ -167,16 +168,16 @@ class ResNetV2Spec(NetworkSpec):
 
     units: tuple[int, ...] = UNITS_BY_DEPTH[101]
     base_channels: int = 64
+    strides: tuple[int, ...] = (1, 2, 2, 2)
     dilation: tuple[int, ...] = (1, 1, 1, 1)
     stem_pool: str = "same"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("stem_pool", self.stem_pool, tuple(STEM_POOLS))
-        if len(self.dilation) < len(self.units) or not are_positive_integers(self.dilation):
-            raise ValueError(
-                f"`dilation` must list a positive integer per block ({len(self.units)}); got {self.dilation}"
-            )
+        for name, values in (("strides", self.strides), ("dilation", self.dilation)):
+            if len(values) < len(self.units) or not are_positive_integers(values):
+                raise ValueError(f"`{name}` must list a positive integer per block ({len(self.units)}); got {values}")
 
     def out_channels(self, index: int) -> int:
         """Channels of block `index`'s output; 0 is the stem."""
@@ -187,11 +188,11 @@ class ResNetV2Spec(NetworkSpec):
         return Stem(pool=self.stem_pool)
 
     def build_unit(self, index: int, first: bool, halting: Optional[HaltingBranch]) -> BottleneckUnit:
-        """A unit of block `index`; the first one of blocks 2-4 has stride 2."""
+        """A unit of block `index`."""
         return BottleneckUnit(
             in_channels=self.out_channels(index - 1 if first else index),
             width=self.out_channels(index) // EXPANSION,
-            stride=2 if first and index > 1 else 1,
+            stride=self.strides[index - 1] if first else 1,
             dilation=self.dilation[index - 1] if first else 1,
             norm=self.make_norm,
             halting=halting,

@@ -294,3 +294,19 @@ def test_an_error_does_not_keep_a_checkpointer_from_loading_the_next_file(path):
     for name in ("missing.pth", "missing.pth"):
         with pytest.raises(InputError, match="no such weight file"):
             checkpointer.load(str(path.with_name(name)))
+
+
+@pytest.mark.parametrize("saved", ["True", "False"])
+def test_a_detector_that_halves_its_regions_is_another_one(tmp_path, saved):
+    halves = "MODEL.SACT.BOX_HEAD_MAX_POOL"
+    DetectorCheckpointer(detector(halves, saved), str(tmp_path)).save("model")
+    load(tmp_path / "model.pth", halves, saved, evaluate=True)
+    other = {"True": "False", "False": "True"}[saved]
+    with pytest.raises(InputError, match=rf"they need MODEL\.SACT\.BOX_HEAD_MAX_POOL {saved}, the config has {other}"):
+        load(tmp_path / "model.pth", halves, other)
+
+
+def test_a_classifier_starts_a_detector_that_halves_its_regions(path):
+    source = save_classifier(path)
+    loaded = load(path, "MODEL.SACT.BOX_HEAD_MAX_POOL", "True")
+    assert torch.equal(loaded["roi_heads.res5.block4.units.0.conv2.weight"], source["block4.units.0.conv2.weight"])

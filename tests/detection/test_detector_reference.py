@@ -69,10 +69,12 @@ def test_every_layer_of_a_pyramid_detector_is_counted(detector: type, size: tupl
     assert ("mask_head" in flops) == (detector in DETECTORS[1:]) and flops["neck"] > 0
 
 
-def test_every_layer_of_a_c4_detector_is_counted_whatever_halts():
+@pytest.mark.parametrize("max_pool", ["False", "True"])
+def test_every_layer_of_a_c4_detector_is_counted_whatever_halts(max_pool: str):
     torch.manual_seed(0)
-    plain = build_model(load_config(TINY, ["MODEL.SACT.HALTING", "none", "MODEL.SACT.UNITS", "(2, 1, 3, 2)"]))
-    sact = load_config(TINY, ["MODEL.SACT.REFERENCE_UNITS", "(2, 1, 3)", "MODEL.SACT.TILE", "2"])
+    pool = ("MODEL.SACT.BOX_HEAD_MAX_POOL", max_pool)
+    plain = build_model(load_config(TINY, ["MODEL.SACT.HALTING", "none", "MODEL.SACT.UNITS", "(2, 1, 3, 2)", *pool]))
+    sact = load_config(TINY, ["MODEL.SACT.REFERENCE_UNITS", "(2, 1, 3)", "MODEL.SACT.TILE", "2", *pool])
     flops = check(DetectorReference.from_config(sact), plain, (96, 131))
     assert flops["backbone"] == extractor_flops((2, 1, 3), 8, 96, 131) and flops["neck"] == 0
 

@@ -193,6 +193,11 @@ CASES = [
         r"^INPUT\.CROP\.SIZE: each of both must be an integer, 1 or more for INPUT\.CROP\.TYPE 'absolute'",
         *(*DETECTOR, "INPUT.CROP.TYPE", "absolute"),
     ),
+    Case(
+        "train_net",
+        r"^MODEL\.SACT\.BOX_HEAD_MAX_POOL True needs MODEL\.ROI_BOX_HEAD\.POOLER_TYPE ROIAlign",
+        *(*DETECTOR, "MODEL.SACT.BOX_HEAD_MAX_POOL", "True", "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool"),
+    ),
     Case("train_net", r"^MODEL\.MASK_ON: \w+ detects boxes only", *DETECTOR, "MODEL.MASK_ON", "True"),
     Case("train_net", r"^MODEL\.KEYPOINT_ON: \w+ detects boxes only", *DETECTOR, "MODEL.KEYPOINT_ON", "True"),
     Case(

@@ -16,7 +16,8 @@ extern "C" {
 
 struct Regions {
     int64_t images, height, width, channels;  // of the features
-    int64_t count, out_height, out_width;
+    int64_t count, bins_y, bins_x;
+    int64_t max_pool;        // whether 2x2 max pooling of stride 2 follows, without padding
     int64_t sampling_ratio;  // samples of a bin along either axis; 0: as many as it spans pixels, rounded up
     int64_t aligned;         // whether the centre of a pixel lies half a pixel behind its index
     float scale;             // from the coordinates of boxes to pixels
@@ -89,19 +90,19 @@ struct Axis {
 class Region {
 public:
     static int64_t table_size(const Regions& r) {
-        return std::max(r.height, r.width) + 2 * r.height + 2 * (r.out_width + 1) * r.width + r.out_width + 1;
+        return std::max(r.height, r.width) + 2 * r.height + 2 * (r.bins_x + 1) * r.width + r.bins_x + 1;
     }
 
     Region(const Regions& regions, int64_t index, float* memory)
         : image(static_cast<int64_t>(regions.boxes[5 * index])), regions(regions), box(regions.boxes + 5 * index + 1) {
         line = memory, row_weights = line + std::max(regions.height, regions.width);
         weights = row_weights + regions.height;
-        row_pixels = reinterpret_cast<int32_t*>(weights + (regions.out_width + 1) * regions.width);
-        pixels = row_pixels + regions.height, ends = pixels + (regions.out_width + 1) * regions.width;
+        row_pixels = reinterpret_cast<int32_t*>(weights + (regions.bins_x + 1) * regions.width);
+        pixels = row_pixels + regions.height, ends = pixels + (regions.bins_x + 1) * regions.width;
         std::fill_n(line, std::max(regions.height, regions.width), 0.0f);
-        const Axis axis(regions, box[0], box[2], regions.out_width, regions.width);
+        const Axis axis(regions, box[0], box[2], regions.bins_x, regions.width);
         ends[0] = 0, first = regions.width, last = -1;
-        for (int64_t column = 0; column < regions.out_width; column++) {
+        for (int64_t column = 0; column < regions.bins_x; column++) {
             const int32_t begin = ends[column];
             const Taps taps = axis.taps_of(column, pixels + begin, weights + begin, line);
             ends[column + 1] = begin + static_cast<int32_t>(taps.count);
@@ -109,12 +110,12 @@ public:
             first = std::min<int64_t>(first, taps.pixels[0]);
             last = std::max<int64_t>(last, taps.pixels[taps.count - 1]);
         }
-        for (int32_t tap = 0; tap < ends[regions.out_width]; tap++) pixels[tap] -= static_cast<int32_t>(first);
+        for (int32_t tap = 0; tap < ends[regions.bins_x]; tap++) pixels[tap] -= static_cast<int32_t>(first);
     }
 
     // Taps among the rows of pixels; valid until the next call.
     Taps of_row(int64_t row) const {
-        return Axis(regions, box[1], box[3], regions.out_height, regions.height)
+        return Axis(regions, box[1], box[3], regions.bins_y, regions.height)
             .taps_of(row, row_pixels, row_weights, line);
     }
 
@@ -163,30 +164,75 @@ inline void spread(const Taps& taps, const float* from, float* rows, int64_t str
     }
 }
 
-int64_t scratch_size(const Regions& r) { return Region::table_size(r) + r.width * whole_vectors(SLICE); }
+// A thread's memory: a region's taps, sums over y, and, to be pooled, the largest bins so far of a row and the present one.
+struct Memory {
+    static int64_t size(const Regions& r) {
+        return Region::table_size(r) + (r.width + (r.max_pool ? r.bins_x / 2 + 1 : 0)) * whole_vectors(SLICE);
+    }
+
+    Memory(const Regions& r, int thread)
+        : table(r.scratch + thread * size(r)), sums(table + Region::table_size(r)),
+          largest(sums + r.width * whole_vectors(SLICE)), present(largest + r.bins_x / 2 * whole_vectors(SLICE)) {}
+
+    float *const table, *const sums, *const largest, *const present;
+};
+
+// Sums over y of so many channels from `image` on, for every column of pixels that the region reads: [columns, size].
+template <class Element>
+inline void sum_rows(const Regions& regions, const Region& region, const Taps& taps, const Element* image, int64_t channels,
+                     float* sums) {
+    const int64_t size = whole_vectors(channels);
+    for (int64_t x = region.first; x <= region.last; x++)
+        weighted_sum(taps, image + x * regions.channels, regions.width * regions.channels,
+                     sums + (x - region.first) * size, channels);
+}
+
+// Two rows of bins, pooled: row `row` of the region as it leaves.
+template <class Element>
+inline void pool_rows(const Regions& regions, const Region& region, int64_t row, const Element* image, int64_t channels,
+                      const Memory& memory, Element* to) {
+    const int64_t size = whole_vectors(channels), columns = regions.bins_x / 2;
+    for (int64_t bin = 0; bin < 2; bin++) {
+        sum_rows(regions, region, region.of_row(2 * row + bin), image, channels, memory.sums);
+        for (int64_t column = 0; column < 2 * columns; column++) {
+            weighted_sum(region.of_column(column), memory.sums, size, memory.present, channels);
+            float* largest = memory.largest + column / 2 * size;
+            const bool first = bin == 0 && column % 2 == 0;
+            for (int64_t c = 0; c < channels; c += LANES) {
+                const Vector present = load(memory.present + c);
+                store(largest + c, first ? present : larger(present, load(largest + c)));
+            }
+        }
+    }
+    for (int64_t column = 0; column < columns; column++)
+        for (int64_t c = 0; c < channels; c += LANES)
+            store_part(to + column * regions.channels + c, load(memory.largest + column * size + c), channels - c);
+}
 
 template <class Element>
 void pool(const Regions& regions, const Element* features, Element* pooled, int threads) {
+    const int64_t halved = regions.max_pool ? 2 : 1, height = regions.bins_y / halved, width = regions.bins_x / halved;
 #pragma omp parallel num_threads(threads)
     {
-        float* memory = regions.scratch + omp_get_thread_num() * scratch_size(regions);
-        float* sums = memory + Region::table_size(regions);
-        const bool few = regions.count < 8 * omp_get_num_threads();  // then threads share a region, row by row of bins
-        const int64_t rows = few ? 1 : regions.out_height, parts = regions.out_height / rows;
+        const Memory memory(regions, omp_get_thread_num());
+        const bool few = regions.count < 8 * omp_get_num_threads();  // then threads share a region, row by row
+        const int64_t rows = few ? 1 : height, parts = height / rows;
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < regions.count * parts; item++) {
-            const Region region(regions, item / parts, memory);
+            const Region region(regions, item / parts, memory.table);
             const Element* image = features + region.image * regions.height * regions.width * regions.channels;
             for (int64_t row = item % parts * rows, end = row + rows; row < end; row++) {
-                const Taps above = region.of_row(row);
-                Element* to = pooled + (item / parts * regions.out_height + row) * regions.out_width * regions.channels;
+                Element* to = pooled + (item / parts * height + row) * width * regions.channels;
                 for (int64_t c = 0; c < regions.channels; c += SLICE) {
-                    const int64_t channels = std::min(SLICE, regions.channels - c), size = whole_vectors(channels);
-                    for (int64_t x = region.first; x <= region.last; x++)
-                        weighted_sum(above, image + x * regions.channels + c, regions.width * regions.channels,
-                                     sums + (x - region.first) * size, channels);
-                    for (int64_t column = 0; column < regions.out_width; column++)
-                        weighted_sum(region.of_column(column), sums, size, to + column * regions.channels + c, channels);
+                    const int64_t channels = std::min(SLICE, regions.channels - c);
+                    if (regions.max_pool) {
+                        pool_rows(regions, region, row, image + c, channels, memory, to + c);
+                        continue;
+                    }
+                    sum_rows(regions, region, region.of_row(row), image + c, channels, memory.sums);
+                    for (int64_t column = 0; column < width; column++)
+                        weighted_sum(region.of_column(column), memory.sums, whole_vectors(channels),
+                                     to + column * regions.channels + c, channels);
                 }
             }
         }
@@ -197,8 +243,7 @@ void pool_backward(const Regions& regions, const float* grad_pooled, float* grad
     const int64_t slices = (regions.channels + GRADIENT_SLICE - 1) / GRADIENT_SLICE;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t item = 0; item < regions.images * slices; item++) {
-        float* memory = regions.scratch + omp_get_thread_num() * scratch_size(regions);
-        float* sums = memory + Region::table_size(regions);
+        const Memory memory(regions, omp_get_thread_num());
         const int64_t number = item / slices, c = item % slices * GRADIENT_SLICE;
         const int64_t channels = std::min(GRADIENT_SLICE, regions.channels - c), size = whole_vectors(channels);
         float* image = grad_features + number * regions.height * regions.width * regions.channels + c;
@@ -206,17 +251,17 @@ void pool_backward(const Regions& regions, const float* grad_pooled, float* grad
             std::fill_n(image + pixel * regions.channels, channels, 0.0f);
         for (int64_t index = 0; index < regions.count; index++) {
             if (static_cast<int64_t>(regions.boxes[5 * index]) != number) continue;
-            const Region region(regions, index, memory);
-            for (int64_t row = 0; row < regions.out_height; row++) {
+            const Region region(regions, index, memory.table);
+            for (int64_t row = 0; row < regions.bins_y; row++) {
                 const Taps above = region.of_row(row);
                 const float* from =
-                    grad_pooled + (index * regions.out_height + row) * regions.out_width * regions.channels + c;
+                    grad_pooled + (index * regions.bins_y + row) * regions.bins_x * regions.channels + c;
                 if (region.last < region.first || !above.count) continue;
-                std::fill_n(sums, (region.last - region.first + 1) * size, 0.0f);
-                for (int64_t column = 0; column < regions.out_width; column++)
-                    spread(region.of_column(column), from + column * regions.channels, sums, size, channels);
+                std::fill_n(memory.sums, (region.last - region.first + 1) * size, 0.0f);
+                for (int64_t column = 0; column < regions.bins_x; column++)
+                    spread(region.of_column(column), from + column * regions.channels, memory.sums, size, channels);
                 for (int64_t x = region.first; x <= region.last; x++)
-                    spread(above, sums + (x - region.first) * size, image + x * regions.channels,
+                    spread(above, memory.sums + (x - region.first) * size, image + x * regions.channels,
                            regions.width * regions.channels, channels);
             }
         }
@@ -227,9 +272,10 @@ void pool_backward(const Regions& regions, const float* grad_pooled, float* grad
 
 extern "C" {
 
-int64_t roi_align_scratch_size(const Regions* regions) { return scratch_size(*regions); }
+int64_t roi_align_scratch_size(const Regions* regions) { return Memory::size(*regions); }
 
-// features: [images, height, width, channels]; pooled: [count, out_height, out_width, channels], of the same type.
+// features: [images, height, width, channels]; pooled: [count, bins_y, bins_x, channels], both halved by max pooling if
+// there is any; both of one type.
 void roi_align(const Regions* regions, const void* features, void* pooled, int64_t bfloat16, int threads) {
 #if HAS_BFLOAT16
     if (bfloat16)
@@ -238,7 +284,7 @@ void roi_align(const Regions* regions, const void* features, void* pooled, int64
     pool(*regions, static_cast<const float*>(features), static_cast<float*>(pooled), threads);
 }
 
-// Writes the gradient of the features, of float32; in it, regions are added up in their order.
+// Writes the gradient of the features, of float32; in it, regions are added up in their order. Without max pooling.
 void roi_align_backward(const Regions* regions, const float* grad_pooled, float* grad_features, int threads) {
     pool_backward(*regions, grad_pooled, grad_features, threads);
 }

@@ -3,6 +3,7 @@
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -29,28 +30,37 @@ def why_not_pooled(x: Tensor, boxes: Tensor) -> Optional[str]:
 def pool_regions(pooler: PlannedPooler, x: Tensor, boxes: Tensor) -> Tensor:
     """The regions of PlannedPooler.compute, channels last; for x and boxes for which why_not_pooled is None."""
     narrow = x.dtype == torch.float16 or (x.dtype == torch.bfloat16 and not kernels().has_bfloat16())
-    pooled: Tensor = _Pool.apply(x.float() if narrow else x, plain(boxes.float()), pooler)
-    return pooled.to(x.dtype)
+    features, boxes = x.float() if narrow else x, plain(boxes.float())
+    if torch.is_grad_enabled() and x.requires_grad:
+        pooled: Tensor = _Pool.apply(features, boxes, pooler)
+        return F.max_pool2d(pooled, 2) if pooler.max_pool else pooled
+    return _pool(pooler, features, boxes, pooler.max_pool).to(x.dtype)
+
+
+def _pool(pooler: PlannedPooler, x: Tensor, boxes: Tensor, max_pool: bool) -> Tensor:
+    """The regions, halved or not; x is float32 or, where the processor multiplies it, bfloat16."""
+    rows = plain(x.permute(0, 2, 3, 1))
+    size = pooler.output_size if max_pool else pooler.bins
+    pooled = lend_rows(len(boxes), *size, x.shape[1], dtype=x.dtype)
+    with Buffers() as buffers:
+        kernels().roi_align(
+            _regions(pooler, x.shape, boxes, buffers, max_pool),
+            address(rows, x.dtype),
+            address(pooled, x.dtype, strided=True),
+            x.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+    return pooled
 
 
 class _Pool(torch.autograd.Function):
-    """RoIAlign; only the features have a gradient."""
+    """RoIAlign without max pooling; only the features have a gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, boxes: Tensor, pooler: PlannedPooler) -> Tensor:
         ctx.save_for_backward(boxes)
         ctx.pooler, ctx.shape = pooler, x.shape
-        rows = plain(x.permute(0, 2, 3, 1))
-        pooled = lend_rows(len(boxes), *pooler.output_size, x.shape[1], dtype=x.dtype)
-        with Buffers() as buffers:
-            kernels().roi_align(
-                _regions(pooler, x.shape, boxes, buffers),
-                address(rows, x.dtype),
-                address(pooled, x.dtype, strided=True),
-                x.dtype == torch.bfloat16,
-                torch.get_num_threads(),
-            )
-        return pooled
+        return _pool(pooler, x, boxes, max_pool=False)
 
     @staticmethod
     @once_differentiable
@@ -68,11 +78,13 @@ class _Pool(torch.autograd.Function):
         return grad_x, None, None
 
 
-def _regions(pooler: PlannedPooler, shape: torch.Size, boxes: Tensor, buffers: Buffers) -> Regions:
+def _regions(
+    pooler: PlannedPooler, shape: torch.Size, boxes: Tensor, buffers: Buffers, max_pool: bool = False
+) -> Regions:
     images, channels, height, width = shape
     regions = Regions(
         *(images, height, width, channels),
-        *(len(boxes), *pooler.output_size),
+        *(len(boxes), *pooler.bins, max_pool),
         *(max(pooler.sampling_ratio, 0), pooler.aligned, pooler.spatial_scale),
         address(boxes),
     )

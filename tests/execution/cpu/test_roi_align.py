@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.layers import ROIAlign
 from torch import Tensor
 from torchvision.ops import roi_align
@@ -45,8 +46,14 @@ def features_at_random(images: int = 2, channels: int = 20, size: tuple[int, int
     return torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(1))
 
 
-def pooler(output=(7, 7), scale: float = SCALE, ratio: int = 0, aligned: bool = True) -> RegionPooler:
-    return RegionPooler(ROIAlign(output, scale, ratio, aligned))
+def pooler(
+    bins: tuple[int, int] = (7, 7),
+    scale: float = SCALE,
+    ratio: int = 0,
+    aligned: bool = True,
+    max_pool: bool = False,
+) -> RegionPooler:
+    return RegionPooler(ROIAlign(bins, scale, ratio, aligned), max_pool)
 
 
 def check(pooler: RegionPooler, x: Tensor, boxes: Tensor, exact: torch.dtype = torch.float64) -> None:
@@ -70,6 +77,31 @@ def check(pooler: RegionPooler, x: Tensor, boxes: Tensor, exact: torch.dtype = t
 @pytest.mark.parametrize("output", [(14, 14), (7, 5), (1, 1)])
 def test_regions_and_gradients_are_those_of_torchvision(output: tuple[int, int], ratio: int, aligned: bool):
     check(pooler(output, ratio=ratio, aligned=aligned), features_at_random(), boxes_at_random(20, 2))
+
+
+@pytest.mark.parametrize("channels", [20, 300])
+@pytest.mark.parametrize("bins", [(14, 14), (7, 5), (2, 3)])
+def test_regions_halved_by_max_pooling(bins: tuple[int, int], channels: int):
+    """The last row and column of an odd number of bins are in no window."""
+    halves, x, boxes = pooler(bins, max_pool=True), features_at_random(2, channels), boxes_at_random(20, 2)
+    check(halves, x, boxes)
+    expected = F.max_pool2d(roi_align(x, boxes, bins, SCALE, 0, True), 2)
+    with torch.no_grad():
+        pooled = pool_regions(halves, x, boxes)
+    assert pooled.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(halves.compute(x, boxes), expected)
+
+
+@torch.no_grad()
+def test_max_pooling_of_few_regions_and_of_16_bits_is_that_of_many():
+    halves, x, boxes = pooler((6, 6), max_pool=True), features_at_random().bfloat16(), boxes_at_random(40, 2)
+    every = pool_regions(halves, x, boxes)
+    assert every.dtype == torch.bfloat16
+    assert torch.equal(every, F.max_pool2d(pool_regions(pooler((6, 6)), x, boxes), 2))
+    assert torch.equal(every[:3], pool_regions(halves, x, boxes[:3]))
+    x[0, :, 0, 0] = float("nan")
+    assert pool_regions(halves, x, torch.tensor([[0.0, 0, 0, 60, 60]]))[0, :, 0, 0].isnan().all()
 
 
 @pytest.mark.parametrize("aligned", [True, False])
