@@ -10,7 +10,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from labelled_folders import write_class_folders
-from short_trainings import final_weights, fresh_parts
+from short_trainings import IN_KERNELS, NEEDS_KERNELS, count_runs_in_kernels, final_weights, fresh_parts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_classifier import config
 from torch import multiprocessing
@@ -34,18 +34,26 @@ def data(tmp_path_factory):
     return write_class_folders(tmp_path_factory.mktemp("toy") / "data")
 
 
-def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(data, tmp_path):
+@pytest.mark.parametrize(
+    "execution, threads",
+    [(("MODEL.SACT.EXECUTION", "dense"), 1), pytest.param(IN_KERNELS, 2, marks=NEEDS_KERNELS)],
+    ids=["dense", "kernels"],
+)
+def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(data, tmp_path, monkeypatch, execution, threads):
+    in_kernels = count_runs_in_kernels(monkeypatch)
     options = ("SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 2)
-    train(data, tmp_path / "whole", options)
+    options += execution
+    train(data, tmp_path / "whole", options, threads=threads)
     killed = multiprocessing.get_context("spawn").Process(
-        target=train, args=(data, tmp_path / "killed", options), kwargs={"kill_at": 2}
+        target=train, args=(data, tmp_path / "killed", options), kwargs={"kill_at": 2, "threads": threads}
     )
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     assert (tmp_path / "killed/last_checkpoint").read_text() == "model_0000001.pth"
-    train(data, tmp_path / "killed", options, resume=True)
+    train(data, tmp_path / "killed", options, resume=True, threads=threads)
 
+    assert bool(in_kernels) == (execution is IN_KERNELS)
     whole, resumed = final_weights(tmp_path / "whole"), final_weights(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():

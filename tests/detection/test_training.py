@@ -8,7 +8,7 @@ import short_trainings
 import torch
 from coco_folder import write_coco_folder
 from detectron2.utils import comm
-from short_trainings import final_weights
+from short_trainings import IN_KERNELS, NEEDS_KERNELS, count_runs_in_kernels, final_weights
 from torch import multiprocessing
 
 import sact_det.detection  # noqa: F401
@@ -33,20 +33,32 @@ def train(options, **how):
     short_trainings.train(DetectionTrainer, load_config(TINY, options), **how)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tmp_path, workers):
+DENSE = ("MODEL.SACT.EXECUTION", "dense")
+
+
+@pytest.mark.parametrize(
+    "execution, threads, workers",
+    [(DENSE, 1, 0), (DENSE, 1, 2), pytest.param(IN_KERNELS, 2, 2, marks=NEEDS_KERNELS)],
+    ids=["dense, in this process", "dense", "kernels"],
+)
+def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tmp_path, monkeypatch, execution, threads, workers):
+    in_kernels = count_runs_in_kernels(monkeypatch)
     options = ["SOLVER.MAX_ITER", "5", "SOLVER.CHECKPOINT_PERIOD", "2", "DATALOADER.NUM_WORKERS", str(workers)]
-    train(overrides(tmp_path, tmp_path / "whole", *options))
+    options += execution
+    train(overrides(tmp_path, tmp_path / "whole", *options), threads=threads)
 
     killed = multiprocessing.get_context("spawn").Process(
-        target=train, args=(overrides(tmp_path, tmp_path / "killed", *options),), kwargs={"kill_at": 2}
+        target=train,
+        args=(overrides(tmp_path, tmp_path / "killed", *options),),
+        kwargs={"kill_at": 2, "threads": threads},
     )
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     assert (tmp_path / "killed/last_checkpoint").read_text() == "model_0000001.pth"
-    train(overrides(tmp_path, tmp_path / "killed", *options), resume=True)
+    train(overrides(tmp_path, tmp_path / "killed", *options), resume=True, threads=threads)
 
+    assert bool(in_kernels) == (execution is IN_KERNELS)
     whole, resumed = final_weights(tmp_path / "whole"), final_weights(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():

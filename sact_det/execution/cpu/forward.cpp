@@ -28,13 +28,12 @@ namespace {
 // Where the parts of the scratch begin, in floats: normalized rows of each thread, sums over images, sums of squares.
 struct Parts {
     Parts(const TrainedUnit& unit, const Sites& sites, int threads)
-        : blocks(Blocks(sites.num_writes, threads).number()),
-          each(BLOCK_ROWS * unit.in_channels),
+        : each(BLOCK_ROWS * unit.in_channels),
           sums(threads * each),
-          squares(sums + ImageSums::size(blocks, sites.images, unit.out_channels)),
-          size(squares + ImageSums::size(blocks, 1, unit.out_channels)) {}
+          squares(sums + ImageSums::size(sites.num_writes, sites.images, unit.out_channels)),
+          size(squares + ImageSums::size(sites.num_writes, 1, unit.out_channels)) {}
 
-    const int64_t blocks, each, sums, squares, size;
+    const int64_t each, sums, squares, size;
 };
 
 // Epilogue of conv3: adds the residual to the state and, weighted, to the output, and sums what it has changed.
@@ -44,7 +43,7 @@ struct AddResidual {
     const int64_t* positions;  // of the rows
     const int32_t* state_rows;
     float* const* sums;        // [whole_vectors(out_channels)] of the image of each row, in order
-    float* squares;            // [whole_vectors(out_channels)] or null
+    float* const* squares;     // the same of all images, or null
 
     void prepare(int first, int count, int64_t column, int vectors) const {
         for (int r = 0; r < count; r++) {
@@ -75,7 +74,7 @@ struct AddResidual {
                 add(change, sums[first + r] + column);
         }
         if (one_image) add(sum, sums[first] + column);
-        if (squares) add(square, squares + column);
+        if (squares) add(square, squares[first] + column);
     }
 };
 
@@ -98,11 +97,10 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
     std::fill_n(zeros, inner_size, 0.0f);
     Blocks read_blocks(sites.num_reads, threads), write_blocks(sites.num_writes, threads);
     const Parts parts(unit, sites, threads);
-    const int64_t map_size = sites.out_height * sites.out_width, block_rows = write_blocks.size_of_each();
-    const ImageSums image_sums(pass.scratch + parts.sums, sites.writes, sites.num_writes, block_rows, sites.images, map_size,
-                               channels);
-    const ImageSums all_squares(pass.scratch + parts.squares, sites.writes, sites.num_writes, block_rows, 1,
-                                sites.images * map_size, channels);
+    const int64_t map_size = sites.out_height * sites.out_width;
+    const ImageSums image_sums(pass.scratch + parts.sums, sites.writes, sites.num_writes, sites.images, map_size, channels);
+    const ImageSums all_squares(pass.scratch + parts.squares, sites.writes, sites.num_writes, 1, sites.images * map_size,
+                                channels);
 
 #pragma omp parallel num_threads(threads)
     {
@@ -131,11 +129,12 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
 #pragma omp barrier
         write_blocks.take([&](int64_t first, int rows) {
             Place places[BLOCK_ROWS];
-            float* sums[BLOCK_ROWS];
+            float *sums[BLOCK_ROWS], *squares[BLOCK_ROWS];
             left.set_segments(TAPS, unit.width);
             for (int r = 0; r < rows; r++) {
                 places[r] = locate(sites.writes[first + r], sites.out_height, sites.out_width);
-                sums[r] = image_sums.of(first, places[r].image);
+                sums[r] = image_sums.of(first + r, places[r].image);
+                squares[r] = all_squares.of(first + r, 0);
                 for (int tap = 0; tap < TAPS; tap++) {
                     const int64_t position = input_of_tap(unit, sites, places[r], tap);
                     const int32_t row = position < 0 ? -1 : sites.read_rows[position];
@@ -156,11 +155,10 @@ void train_forward(const TrainedUnit* unit_at, const Sites* sites_at, const Forw
                 normalize_row(row_of(pass.x, pass.x_rows, source, unit.in_channels), unit.scale, unit.shift, unit.in_channels,
                               normalized + r * unit.in_channels);
             }
-            image_sums.start(first, places[0].image, places[rows - 1].image, 0, whole_vectors(channels));
-            float* squares = pass.squares ? all_squares.of(first, 0) : nullptr;
-            if (squares) all_squares.start(first, 0, 0, 0, whole_vectors(channels));
+            image_sums.start(first, rows, 0, whole_vectors(channels));
+            if (pass.squares) all_squares.start(first, rows, 0, whole_vectors(channels));
             multiply(left, rows, unit.conv3, channels,
-                     AddResidual{unit, pass, sites.writes + first, state_rows, sums, squares});
+                     AddResidual{unit, pass, sites.writes + first, state_rows, sums, pass.squares ? squares : nullptr});
         });
 #pragma omp barrier
         image_sums.add_to(pass.sums);

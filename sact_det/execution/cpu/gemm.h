@@ -17,7 +17,8 @@ namespace {
 
 constexpr int PANEL = LANES * TILE_VECTORS;
 constexpr int BLOCK_ROWS = 192;  // rows that share a panel while it is in the cache
-static_assert(BLOCK_ROWS % TILE_ROWS == 0, "a block holds whole tiles");
+constexpr int SUM_ROWS = 4 * TILE_ROWS;  // rows of a block that are summed at a time (sums.h)
+static_assert(BLOCK_ROWS % SUM_ROWS == 0, "a block holds whole tiles, and is summed as a whole");
 constexpr int TAPS = 9;  // of a 3x3 convolution, numbered row by row
 
 // The rows of a left factor: each consists of segments of consecutive elements, in whole steps, anywhere in memory.
@@ -169,17 +170,15 @@ void normalize_row(const From* x, const float* scale, const float* shift, int64_
     store_part(to + c, relu(load_part(x + c, left) * load_part(scale + c, left) + load_part(shift + c, left)), left);
 }
 
-// Rows in blocks of at most BLOCK_ROWS, small enough that every thread gets some. Threads take blocks as they come (dynamic
-// scheduling).
+// Rows in blocks of at most BLOCK_ROWS, whole times SUM_ROWS, small enough that every thread gets some. Threads take blocks as
+// they come (dynamic scheduling).
 class Blocks {
 public:
     Blocks(int64_t count, int threads) : count(count) {
         const int64_t wanted = (count + 8 * threads - 1) / (8 * threads);
-        const int64_t tiles = std::clamp<int64_t>((wanted + TILE_ROWS - 1) / TILE_ROWS, 4, BLOCK_ROWS / TILE_ROWS);
-        size = tiles * TILE_ROWS;
+        size = std::clamp<int64_t>((wanted + SUM_ROWS - 1) / SUM_ROWS * SUM_ROWS, SUM_ROWS, BLOCK_ROWS);
     }
 
-    int64_t size_of_each() const { return size; }
     int64_t number() const { return number_for(count); }
     int64_t number_for(int64_t rows) const { return (rows + size - 1) / size; }  // blocks that hold the first rows
     int64_t first(int64_t block) const { return block * size; }

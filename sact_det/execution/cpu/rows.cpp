@@ -5,8 +5,7 @@
 // neighbours through pointers (gemm.h), and a pointer beyond the map leads to a row of zeros.
 //
 // Threads take blocks of a list as they come; there may be fewer threads than were asked for. No result depends on which
-// thread computes it; sums over positions (sums.h) depend on the number that was asked for, in their last bits. Nothing is
-// allocated here.
+// thread computes it, nor on how many there are. Nothing is allocated here.
 
 #include <omp.h>
 
@@ -92,7 +91,7 @@ public:
         return call.num_reads <= MAX_SHARED_READS && threads > 1 && threads <= panels(unit.width);
     }
 
-    // middle: shared by the threads; sums: of blocks of BLOCK_ROWS; share: this thread's columns.
+    // middle: shared by the threads; share: this thread's columns.
     template <class Element, class From>
     void work(Worker<Element, From>& worker, Element* middle, const ImageSums& sums, Share share) {
         for (int64_t first = 0; first < call.num_reads; first += BLOCK_ROWS)
@@ -119,9 +118,7 @@ template <class Element>
 struct Parts {
     Parts(const Unit& unit, const Evaluation& call, int threads)
         : sums(threads * Scratch<Element>(unit).size),
-          progress(sums + (call.sums ? ImageSums::size(Blocks(call.num_writes, threads).number(), call.images,
-                                                       unit.out_channels)
-                                     : 0)),
+          progress(sums + (call.sums ? ImageSums::size(call.num_writes, call.images, unit.out_channels) : 0)),
           size(progress + Progress::size(Blocks(call.num_reads, threads).number())) {}
 
     const int64_t sums, progress, size;
@@ -140,8 +137,8 @@ void evaluate(const Unit& unit, const Halting* branch, const Evaluation& call, i
     {
         const int thread = omp_get_thread_num(), team = omp_get_num_threads();
         const bool splits_columns = ColumnParallel::is_faster(unit, call, team);
-        const ImageSums sums(call.scratch + parts.sums, call.writes, call.num_writes,
-                             splits_columns ? BLOCK_ROWS : writes.size_of_each(), call.images, map_size, unit.out_channels);
+        const ImageSums sums(call.scratch + parts.sums, call.writes, call.num_writes, call.images, map_size,
+                             unit.out_channels);
         Worker<Element, From> worker(unit, branch, call, thread);
         if (splits_columns)
             by_columns.work(worker, middle, sums, {thread, team});

@@ -196,12 +196,9 @@ public:
         left.segments = unit.projects ? 2 : 1;
         left.lengths[0] = unit.width;
         left.lengths[1] = unit.in_channels;
-        const int64_t first_image = call.writes[first] / (call.out_height * call.out_width);
-        int64_t image = first_image;
         for (int r = 0; r < rows; r++) {
             const Place place = locate(call.writes[first + r], call.out_height, call.out_width);
-            image = place.image;
-            if (call.sums) image_sums[r] = sums.of(first, image);
+            if (call.sums) image_sums[r] = sums.of(first + r, place.image);
             left.rows[0][r] = middle + r * inner_size;
             if (!unit.projects) continue;
             const int64_t row = place.image * call.in_height + place.y * unit.stride;
@@ -212,7 +209,7 @@ public:
         const Residual<Element, From> residual{unit, call, call.writes + first, call.sums ? image_sums : nullptr,
                                                unit.projects ? &preactivation : nullptr};
         if (call.sums)
-            sums.start(first, first_image, image, share.first_column(unit.out_channels),
+            sums.start(first, rows, share.first_column(unit.out_channels),
                        whole_vectors(share.end_column(unit.out_channels)));
         multiply(left, rows, static_cast<const Element*>(unit.conv3), unit.out_channels, residual, share);
     }

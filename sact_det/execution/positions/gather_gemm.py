@@ -120,4 +120,4 @@ def scores(branch: HaltingBranch, rows: Tensor, pooled: Tensor, active: ActiveSe
         # One product per neighbour instead of a gather of C channels: column k of `local` is meant for offset k.
         padded = F.pad(local, (0, 0, 0, 1)).flatten()
         columns = active.neighbours(0) * TAPS + torch.arange(TAPS, device=rows.device)
-        return torch.sigmoid(padded[columns].sum(1) + branch.offset(pooled)[active.images])
+        return torch.sigmoid(padded[columns].sum(1) + branch.offset(pooled).index_select(0, active.images))

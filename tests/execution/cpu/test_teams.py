@@ -1,8 +1,13 @@
-"""Kernels get the threads that the system grants, which may be fewer than they ask for."""
+"""What kernels compute depends neither on the number of threads nor on which of them computes what.
 
+They get the threads that the system grants, which may be fewer than they ask for.
+"""
+
+import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,15 +77,14 @@ def gradients(block: AdaptiveBlock) -> list[Tensor]:
     return list(torch.autograd.grad(output.square().sum(), [x, *weights])) + [output.detach()]
 
 
-def with_threads(number: int, compute, *arguments) -> list[Tensor]:
-    torch.set_num_threads(number)
-    return compute(*arguments)
-
-
 def check(compute, *arguments) -> None:
-    expected, actual = (with_threads(number, compute, *arguments) for number in (1, ASKED))
-    for one, other in zip(expected, actual):
-        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
+    """Any number of threads computes the same bits."""
+    outcomes = []
+    for threads in (1, 2, ASKED, 8):
+        torch.set_num_threads(threads)
+        outcomes.append(compute(*arguments))
+    for other in outcomes[1:]:
+        assert all(torch.equal(*pair) for pair in zip(outcomes[0], other, strict=True))
 
 
 @torch.no_grad()
@@ -100,13 +104,41 @@ def test_the_stem_is_the_same():
 
 
 @torch.no_grad()
-def test_sums_over_positions_have_one_order(block: AdaptiveBlock):
-    """Which thread takes which positions is a matter of chance; what comes out is not."""
-    outcomes = [
-        with_threads(ASKED, lambda: [RowsRun(block, WeightCache(), inputs(3, 40, 36), None, None)._sums])
-        for _ in range(8)
-    ]
-    assert all(torch.equal(sums, outcomes[0][0]) for (sums,) in outcomes)
+def test_sums_over_images_are_the_same(block: AdaptiveBlock):
+    check(lambda: [RowsRun(block, WeightCache(), inputs(3, 40, 36), None, None)._sums])
+
+
+def step(block: AdaptiveBlock, x: Tensor) -> dict[str, Tensor]:
+    """What a step of training computes and what it leaves behind, from the same state every time."""
+    block, x = copy.deepcopy(block), x.clone().requires_grad_()
+    features, ponder = block(x)
+    (features.square().mean() + ponder.ponder_cost.mean()).backward()
+    gradients = {
+        f"gradient of {name}": p.grad for name, p in [("x", x), *block.named_parameters()] if p.grad is not None
+    }
+    return {
+        "features": features.detach(),
+        "cost": ponder.ponder_cost.detach(),
+        **gradients,
+        **dict(block.named_buffers()),
+    }
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_steps_of_training_repeat_to_the_last_bit(threads: int):
+    """PyTorch has a part in them, which depends on the number of threads, but on nothing else."""
+    torch.set_num_threads(threads)
+    spec = ResNetV2Spec(units=(1, 4), base_channels=24, halting="sact", norm="FrozenBN", halting_norm="MovingBN")
+    block, x = spec.build_block(2), images(3, 40, 36, 96)
+    learning = randomize(replace(spec, norm="BN", halting_norm="BN").build_block(2), x, halting_bias=-1.0)
+    block.load_state_dict(learning.state_dict(), strict=False)
+    set_execution(block.train(), "auto")
+    first = step(block, x)
+    assert first["cost"].unique().numel() > 100 and any("conv2" in name for name in first)
+    for _ in range(19):
+        again = step(block, x)
+        assert again.keys() == first.keys()
+        assert [name for name, value in again.items() if not torch.equal(value, first[name])] == []
 
 
 def test_teams_that_are_too_short_compute_the_same():

@@ -219,6 +219,20 @@ def test_activation_checkpointing_gives_the_same_gradients(execution: str):
         torch.testing.assert_close(recomputed[name], gradient, rtol=1e-5, atol=1e-7)
 
 
+def test_steps_of_training_repeat_to_the_last_bit():
+    """A map so large that PyTorch splits sums of gradients between threads."""
+    block = block_of("imagenet", norm="FrozenBN", halting_norm="FrozenBN").train()
+    set_execution(block, "perforated")
+    x = inputs(1, 400, 400, 16)
+    torch.set_num_threads(4)
+    try:
+        first, *others = (training_step(block, x) for _ in range(3))
+    finally:
+        torch.set_num_threads(1)
+    for other in others:
+        assert [name for name, gradient in other.items() if not torch.equal(gradient, first[name])] == []
+
+
 def test_under_amp_gradients_are_those_of_the_dense_run_to_the_precision_of_bfloat16():
     block = block_of("imagenet", norm="FrozenBN", halting_norm="FrozenBN").train()
     x = inputs(2, 20, 14, 16)
