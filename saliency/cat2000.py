@@ -14,8 +14,8 @@ from typing import Sequence, Union
 
 from sact_det.base.errors import InputError
 from sact_det.data.image_files import IMAGE_SUFFIXES, is_visible
-from saliency.dataset import FixationDataset, FixationImage, check_same_shape, load_images, natural_order
-from saliency.fixations import MAT_SUFFIX, MAT_VARIABLE, read_fixations
+from saliency.dataset import FixationDataset, FixationImage, fixations_of, load_images, natural_order
+from saliency.fixations import MAT_SUFFIX, MAT_VARIABLE
 from saliency.images import LEVEL_SUFFIXES, files_by_stem
 
 STIMULI, LOCATIONS = "Stimuli", "FIXATIONLOCS"
@@ -77,11 +77,7 @@ def _load(root: Path, category: str, image: Path, sources: Sequence[Path], varia
     source = sources[0]
     if len(sources) > 1:
         raise InputError(f"{source}: also {sources[1].name}: which of them are the fixations?")
-    fixations = read_fixations(source, variable)
-    check_same_shape(fixations, source, image)
-    if len(fixations) == 0:
-        raise InputError(f"{source}: no fixations")
-    return FixationImage(f"{category}/{image.stem}", category, fixations, image)
+    return FixationImage(f"{category}/{image.stem}", category, fixations_of(image, source, variable), image)
 
 
 def statistics(dataset: FixationDataset) -> str:

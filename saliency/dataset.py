@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sact_det.base.errors import InputError
-from saliency.fixations import Fixations
+from saliency.fixations import Fixations, read_fixations
 from saliency.images import read_image
 
 logger = logging.getLogger(__name__)
@@ -174,14 +174,22 @@ def load_images(name: str, loaders: Sequence[Loader], *, skip_bad: bool = False)
     return FixationDataset(name, images, skipped)
 
 
-def check_same_shape(fixations: Fixations, source: Path, image: Path) -> None:
-    """Raises InputError if the image cannot be read to its end, or the fixations are of one of another size."""
+def fixations_of(image: Path, source: Path, variable: str) -> Fixations:
+    """The fixations in a file, as of `read_fixations`, at least one.
+
+    Raises:
+        InputError: they cannot be read, there are none, the image cannot be read to its end or is of another size.
+    """
+    fixations = read_fixations(source, variable)
     height, width = read_image(image).shape[:2]
     if fixations.shape != (height, width):
         raise InputError(
             f"{source}: a fixation map of {fixations.shape[1]}x{fixations.shape[0]} pixels; "
             f"the image {image} has {width}x{height}"
         )
+    if len(fixations) == 0:
+        raise InputError(f"{source}: no fixations")
+    return fixations
 
 
 def natural_order(text: str) -> list[Any]:

@@ -86,11 +86,6 @@ class Method:
     chains: Sequence[PostProcessing]
     notices: Sequence[str] = ()
 
-    @property
-    def title(self) -> str:
-        """What notices call the method: "<model>, <stage>"."""
-        return f"{self.model}, {self.stage}"
-
 
 @dataclass(frozen=True, eq=False)
 class Row:

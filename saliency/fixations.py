@@ -13,7 +13,7 @@ import numpy as np
 from scipy.io import loadmat, whosmat
 from scipy.sparse import issparse
 
-from sact_det.base.errors import InputError, naming
+from sact_det.base.errors import InputError, naming, shown
 from saliency.blur import gaussian_blur
 from saliency.images import read_levels
 
@@ -76,11 +76,15 @@ class Fixations:
             array = np.asarray(points)
             array = array.astype(float) if array.dtype.kind in "biufUO" else array
         except (TypeError, ValueError, OverflowError) as error:  # ragged, words, numbers of 400 digits
-            raise InputError(f"fixations must be points [n, 2] of x and y; got {_shortened(points)}") from error
+            raise InputError(
+                f"fixations must be points [n, 2] of x and y; got {shown(' '.join(repr(points).split()), 60)}"
+            ) from error
         if array.shape == (0,):
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), shape)
         if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind != "f":
-            raise InputError(f"fixations must be points [n, 2] of x and y; got {_shortened(points)}")
+            raise InputError(
+                f"fixations must be points [n, 2] of x and y; got {shown(' '.join(repr(points).split()), 60)}"
+            )
         if not np.isfinite(array).all():
             raise InputError("fixations must be finite points x, y; they hold NaN or infinity")
         pixels = np.floor(array.clip(-_FAR, _FAR)).astype(np.int64)
@@ -202,6 +206,5 @@ def _from_mat(path: Path, variable: str) -> Fixations:
         return Fixations.from_map(found.toarray() if issparse(found) else found)
 
 
-def _shortened(points: Any) -> str:
-    text = " ".join(repr(points).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _in_short(points: Any) -> str:
+    return shown(" ".join(repr(points).split()), 60)

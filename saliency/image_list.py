@@ -1,6 +1,6 @@
 """Data sets that are a plain list: JSON or CSV of images with their fixations.
 
-JSON is a list of objects with "image" and "fixations", the latter a file (.mat or an image, see read_fixations) or a
+JSON is a list of objects with "image" and "fixations", the latter a file (.mat or an image: saliency/fixations.py) or a
 list of points [[x, y], ...]; "category" and "name" may be given. CSV has a header: image,fixations with one row per
 image, or image,x,y with one row per fixation; category and name may be columns too. Files are relative to the list.
 
@@ -18,8 +18,8 @@ from typing import Any, Union
 
 from sact_det.base.errors import InputError, naming
 from sact_det.base.text_files import read_json, read_text
-from saliency.dataset import FixationDataset, FixationImage, check_same_shape, load_images
-from saliency.fixations import MAT_VARIABLE, Fixations, read_fixations
+from saliency.dataset import FixationDataset, FixationImage, fixations_of, load_images
+from saliency.fixations import MAT_VARIABLE, Fixations
 from saliency.images import read_image
 
 SUFFIXES = (".json", ".csv")
@@ -100,9 +100,7 @@ def _merged(rows: list[Entry]) -> list[Entry]:
 def _load(folder: Path, entry: Entry, variable: str) -> FixationImage:
     image = folder / entry["image"]
     if isinstance(entry["fixations"], str):
-        source = folder / entry["fixations"]
-        fixations = read_fixations(source, variable)
-        check_same_shape(fixations, source, image)
+        fixations = fixations_of(image, folder / entry["fixations"], variable)
     else:
         shape = read_image(image).shape[:2]
         with naming(image, InputError):

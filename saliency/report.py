@@ -100,7 +100,8 @@ def markdown(evaluation: Evaluation, title: str) -> str:
             [_markdown_cells(evaluation, number, names) for number in range(len(evaluation.rows))],
         ),
     ]
-    notices = [f"- {row.method.title}: {notice}" for row in evaluation.rows for notice in row.method.notices]
+    methods = (row.method for row in evaluation.rows)
+    notices = [f"- {method.model}, {method.stage}: {notice}" for method in methods for notice in method.notices]
     lines += ["", *notices] if notices else []
     if len(evaluation.categories) > 1:
         heads = ["model", "map", *evaluation.categories]

@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from sact_det.tasks import load_config
+
+TINY = str(Path(__file__).parents[1] / "configs/tests/tiny.yaml")
 SIZES = ((96, 128), (128, 96), (97, 131), (100, 100))  # (height, width)
 
 
@@ -37,3 +41,18 @@ def write_coco_folder(root: Path, num_images: int = 8, category_ids: tuple[int, 
     path = root / "instances.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return str(path), str(root)
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Writes what json knows."""
+    Path(path).write_text(json.dumps(content))
+
+
+def read_json(path: str | Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(Path(path).read_text())
+
+
+def toy_config(files: tuple[str, str], *more: str) -> Any:
+    """The tiny detector's config with such a folder as the data set "toy", to be tested on."""
+    return load_config(TINY, ["DATASETS.COCO_FORMAT", str([("toy", *files)]), "DATASETS.TEST", "('toy',)", *more])

@@ -18,11 +18,13 @@ from typing import Any, Callable, Optional, Sequence
 
 import cv2
 import numpy as np
+from tabulate import tabulate
 
 from sact_det.base.command_line import check_positive
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_file, write_json
 from sact_det.base.processes import command_line
+from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
 from saliency.blur import gaussian_blur
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
@@ -72,7 +74,7 @@ def random_fixations(rng: np.random.Generator, shape: tuple[int, int], number: i
     return Fixations(x, y, shape)
 
 
-def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callable[[], float]]:
+def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callable[..., float]]:
     """pysaliency's AUC_Judd without jitter, or None where it is not installed."""
     if not hasattr(np, "trapz"):  # gone from numpy; 0.2.22 still calls it, and pkg_resources
         setattr(np, "trapz", np.trapezoid)  # noqa: B010
@@ -88,58 +90,41 @@ def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callab
         stimuli, points = to_pysaliency(FixationDataset("one map", [image]))
     except InputError:
         return None
-    return lambda: float(model.AUC_Judd(stimuli, points, jitter=False))
+    return lambda *_: float(model.AUC_Judd(stimuli, points, jitter=False))
 
 
 def benchmark_auc(args: argparse.Namespace) -> dict[str, Any]:
-    """Medians of wall and processor time of each method, the least wall time, and the values."""
+    """Median and least time of each method, and the values."""
     cv2.setNumThreads(args.threads)
     rng = np.random.default_rng(args.seed)
     shape = (args.size[1], args.size[0])
     values = MAPS[args.map](rng, shape)
     fixations = random_fixations(rng, shape, args.fixations)
     single = values.astype(np.float32)
-    methods: dict[str, Callable[[], Any]] = {
-        "auc_judd, float64": lambda: auc_judd(values, fixations),
-        "auc_judd, float32": lambda: auc_judd(single, fixations),
-        "np.sort of the map, float64": lambda: np.sort(values, axis=None)[0],
+    methods: dict[str, Callable[..., Any]] = {
+        "auc_judd, float64": lambda *_: auc_judd(values, fixations),
+        "auc_judd, float32": lambda *_: auc_judd(single, fixations),
+        "np.sort of the map, float64": lambda *_: np.sort(values, axis=None)[0],  # its value: the least
     }
     theirs = pysaliency_judd(values, fixations)
     if theirs is not None:
         methods = {"pysaliency AUC_Judd": theirs, **methods}
     results = {name: method() for name, method in methods.items()}  # warms up as well
-    walls: dict[str, list[float]] = {name: [] for name in methods}
-    cpus: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(args.repeats):
-        for name, method in methods.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            method()
-            walls[name].append(1e3 * (time.perf_counter() - wall))
-            cpus[name].append(1e3 * (time.process_time() - cpu))
-    wall_ms = {name: float(np.median(times)) for name, times in walls.items()}
-    cpu_ms = {name: float(np.median(times)) for name, times in cpus.items()}
-    least_ms = {name: min(times) for name, times in walls.items()}
+    candidates = [Candidate(name, method) for name, method in methods.items()]
+    times = interleaved_times(candidates, args.repeats, warmup=0)
+    wall_ms = {name: 1e3 * Spread.of(own).median for name, own in times.items()}
+    least_ms = {name: 1e3 * min(own) for name, own in times.items()}
     print(f"one map of {args.size[0]}x{args.size[1]} ({args.map}), {len(fixations)} fixations, {args.threads} threads")
-    print(f"{'':30} {'wall ms':>9} {'least':>9} {'CPU ms':>9}  value")
-    for name, value in results.items():
-        shown = f"{value:.12f}" if "auc" in name.lower() else ""
-        print(f"{name:30} {wall_ms[name]:9.2f} {least_ms[name]:9.2f} {cpu_ms[name]:9.2f}  {shown}")
-    numbers: dict[str, Any] = {
-        "wall_ms": wall_ms,
-        "least_ms": least_ms,
-        "cpu_ms": cpu_ms,
-        "repeats": args.repeats,
-        "map": args.map,
-    }
+    rows = [(name, wall_ms[name], least_ms[name], value) for name, value in results.items()]
+    print(tabulate(rows, ("", "wall ms", "least", "value"), floatfmt=("", ".2f", ".2f", ".12f")))
+    numbers: dict[str, Any] = {"wall_ms": wall_ms, "least_ms": least_ms, "repeats": args.repeats, "map": args.map}
     if theirs is None:
         print("pysaliency is not installed: not compared")
         return numbers
     ours, other = "auc_judd, float64", "pysaliency AUC_Judd"
-    speedups = {
-        kind: times[other] / times[ours] for kind, times in (("wall", wall_ms), ("least", least_ms), ("CPU", cpu_ms))
-    }
-    numbers["speedup"], numbers["difference"] = speedups, abs(results[ours] - results[other])
-    print("speedup: " + ", ".join(f"{kind} {ratio:.1f}x" for kind, ratio in speedups.items()), end="; ")
+    numbers["speedup"] = {kind: own[other] / own[ours] for kind, own in (("wall", wall_ms), ("least", least_ms))}
+    numbers["difference"] = abs(results[ours] - results[other])
+    print("speedup: " + ", ".join(f"{kind} {ratio:.1f}x" for kind, ratio in numbers["speedup"].items()), end="; ")
     print(f"difference of the values {numbers['difference']:.1e}")
     return numbers
 

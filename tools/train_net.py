@@ -63,7 +63,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def train_or_evaluate(args: argparse.Namespace) -> None:
+@errors_to_exit_code()
+def main(args: argparse.Namespace) -> None:
+    """Trains or evaluates, in every process; whatever is wrong ends each of them without a traceback."""
     cfg = setup(args)
     trainer_class = task_of(cfg).trainer
     if args.eval_only:
@@ -77,12 +79,6 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     trainer = trainer_class(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
-
-
-def main(args: argparse.Namespace) -> None:
-    """Runs in every process; whatever is wrong ends each of them without a traceback."""
-    with errors_to_exit_code():
-        train_or_evaluate(args)
 
 
 def main_in_processes(args: argparse.Namespace) -> None:

@@ -37,6 +37,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+def shown(text: str, most: int = 100) -> str:
+    """As much of a text, in characters, as a message takes."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 @contextlib.contextmanager
 def naming(place: object, *kinds: type[Exception]) -> Iterator[None]:
     """Turns what is raised into an InputError, whose message is `place`, a colon, and what was said, in one line.
@@ -93,10 +98,9 @@ def errors_to_exit_code() -> Iterator[None]:
 
 
 def _told(error: Exception) -> str:
-    log = _write_to_log(error)
+    log, message = _write_to_log(error), one_line(error)
     if isinstance(error, (InputError, OSError)):
-        return one_line(error)
-    message = one_line(error)
+        return message
     kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
     told = kind if message == type(error).__name__ else f"{kind}: {message}"
     file = log or _write_to_temporary_file(error)

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence, TypeVar, Union
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, shown
 from sact_det.base.files import write_text
 from sact_det.base.text_files import parse_json, read_text
 
@@ -103,7 +103,5 @@ def _parsed(path: Union[str, Path], number: int, text: str) -> _Line:
         values = None
     step = values.get("iteration") if isinstance(values, dict) else None
     if isinstance(step, bool) or not isinstance(step, int):
-        raise InputError(
-            f'{path}: line {number} is no line of metrics with its "iteration": {text[:80]}{"…" * (len(text) > 80)}'
-        )
+        raise InputError(f'{path}: line {number} is no line of metrics with its "iteration": {shown(text, 80)}')
     return _Line(text, values)

@@ -6,12 +6,10 @@ from typing import Any, Iterator, Mapping, Sequence
 import torch
 from detectron2.config import CfgNode, get_cfg
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, shown
 from sact_det.base.value_rules import Rule
 from sact_det.config import add_sact_config
 from sact_det.engine.config_table import COMMON
-
-_SHOWN = 100  # characters
 
 
 def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -35,11 +33,6 @@ def value_of(cfg: CfgNode, key: str) -> Any:
     for name in key.split("."):
         cfg = cfg[name]
     return cfg
-
-
-def shown(text: str) -> str:
-    """A value's text as far as a line takes it."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def check_ranges(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:

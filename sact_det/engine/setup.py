@@ -12,8 +12,8 @@ from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
 from sact_det.base.checks import are_positive_integers
-from sact_det.base.errors import InputError, one_line
-from sact_det.engine.config_checks import check_common, defaults, leaves, shown
+from sact_det.base.errors import InputError, one_line, shown
+from sact_det.engine.config_checks import check_common, defaults, leaves
 from sact_det.engine.config_file import read_config_files
 from sact_det.engine.spec import spec_from_config
 from sact_det.network.spec import NetworkSpec
@@ -90,9 +90,8 @@ def _set(cfg: CfgNode, key: str, raw: Any, where: str) -> None:
     except Exception as error:  # yacs raises whatever it likes
         said = one_line(error)
         if "Type mismatch" in said:
-            said = (
-                f"Type mismatch: {key} is of type {type(old).__name__}; got {type(value).__name__} {shown(str(value))}"
-            )
+            kind, other = type(old).__name__, type(value).__name__
+            said = f"Type mismatch: {key} is of type {kind}; got {other} {shown(str(value))}"
         raise InputError(f"{where}{said}") from error
 
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, shown
 from sact_det.base.metrics_file import without_superseded
 from sact_det.base.text_files import read_json
 from sact_det.base.value_rules import FINITE, TEXT, Rule
@@ -27,9 +27,8 @@ class _Entry:
         self.file, self.place, self.value = file, place, value
 
     def refuse(self, expected: str) -> InputError:
-        shown = repr(self.value)
-        shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
-        return InputError(f"{self.file}: {self.place or 'the file'} must {expected}; got {shown}")
+        got = shown(repr(self.value), _LONGEST)
+        return InputError(f"{self.file}: {self.place or 'the file'} must {expected}; got {got}")
 
     def at(self, key: str) -> "_Entry":
         if not isinstance(self.value, dict):

@@ -69,7 +69,7 @@ def test_numbers_that_are_none_are_read(path):
         (b'{"iteration": true}\n', "line 1 is no line of metrics"),
         (b'{"iteration": 1.5}\n', "line 1 is no line of metrics"),
         (b"[" * 100_000 + b"\n", "line 1 is no line of metrics"),
-        (b"x" * 1_000_000 + b"\n", 'line 1 is no line of metrics with its "iteration": ' + "x" * 80 + "…"),
+        (b"x" * 1_000_000 + b"\n", 'line 1 is no line of metrics with its "iteration": ' + "x" * 80 + "..."),
         (b"\x80\x04\x00\x95", "not a readable text file: it is binary"),
         (b"\xff\n", "not a readable text file: byte 0xff in line 1"),
     ],
