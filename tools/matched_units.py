@@ -71,7 +71,7 @@ def write_plain_network(cfg: CfgNode, mean_units: dict[str, float], full: str, o
     plain.defrost()
     plain.MODEL.WEIGHTS = str(weights)
     plain.MODEL.SACT.HALTING, plain.MODEL.SACT.BOX_HEAD_HALTING, plain.MODEL.SACT.TILE = "none", "", 1
-    plain.MODEL.SACT.UNITS = units
+    plain.MODEL.SACT.UNITS, plain.MODEL.SACT.REJECTION = units, False
     write_text(output / "config.yaml", plain.dump())
     write_json(output / "units.json", {"datasets": cfg.DATASETS.TEST, "mean_units": mean_units, "matched_units": units})
     return units

@@ -17,11 +17,11 @@ from torchvision.ops import ps_roi_align
 
 from sact_det.base.precision import exact_float32, widened
 from sact_det.network.branch import HALTING_BIAS
-from sact_det.network.norm import Norm
+from sact_det.network.norm import Norm, learns_from_batch, norm_affine
 from sact_det.network.unit import ScoringBranch
 from sact_det.rule import ledger
 from sact_det.rule.flops import conv_flops
-from sact_det.rule.padding import own_sizes, positions, strided_sizes, valid_mask
+from sact_det.rule.padding import Mask, own_sizes, positions, strided_sizes, valid_mask
 from sact_det.rule.ponder import BlockPonder, PonderRecord
 
 _OBJECTNESS = "rpn_objectness"  # field of proposals and, in training, of ground truth
@@ -163,12 +163,20 @@ class RegionRejection(ScoringBranch):
         with exact_float32(features.device):
             x = widened(features)
             valid = valid_mask(sizes, map_size, x.device)
-            scores = self.conv(self.norm(x, valid))
+            scores = self._scores(x, valid)
             logits = self._position_sensitive(scores if valid is None else scores * valid, proposals)
             logits = logits + self.objectness_weight * self._objectness(proposals).to(x.dtype) + self.bias
         by_image = [len(own) for own in proposals]
         rejected = torch.sigmoid(-logits.detach()) <= self.least
         return Verdict(logits, rejected, by_image, None if self.training else ~rejected)
+
+    def _scores(self, x: Tensor, valid: Mask) -> Tensor:
+        """[N, C, H, W] -> [N, P * P, H, W]; a norm that does not learn is folded into the convolution."""
+        if learns_from_batch(self.norm):
+            return self.conv(self.norm(x, valid))
+        weight = self.conv.weight
+        scale, shift = norm_affine(self.norm, x.dtype)
+        return F.conv2d(x, weight * scale[:, None, None], (weight[:, :, 0, 0] * shift).sum(1))
 
     def _position_sensitive(self, scores: Tensor, proposals: Sequence[Instances]) -> Tensor:
         """s: [N, P * P, H, W] -> [R]."""

@@ -128,6 +128,18 @@ def test_no_regions_are_no_error_and_leave_gradients(norm, sizes):
         assert all(p.grad is not None and not p.grad.any() for p in rejection.parameters())
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("number", [1, 5000])
+def test_any_number_of_regions_has_scores_and_gradients(norm, number):
+    proposals = [own[-number:] for own in proposals_of(SIZES[:1], max(number, 3))]
+    for training in (False, True):
+        rejection = branch(norm).train(training)
+        logits = rejection(features_of(SIZES[:1]), proposals).logits
+        logits.sum().backward()
+        assert logits.shape == (number,) and logits.isfinite().all()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in rejection.parameters())
+
+
 def test_one_image_of_two_may_have_no_regions():
     proposals = [proposals_of(SIZES)[0], proposals_of(SIZES, number=0)[1]]
     verdict = branch().eval()(features_of(SIZES), proposals)
