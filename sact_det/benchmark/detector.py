@@ -13,6 +13,7 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from sact_det.benchmark.dense_head import DenseHead
+from sact_det.benchmark.executions import Executions
 from sact_det.benchmark.networks import AdaptivePart, dense_part
 from sact_det.benchmark.parts import check_features, own_name
 from sact_det.benchmark.regions import GivenRegions
@@ -92,12 +93,10 @@ def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead)
     return detector
 
 
-def set_up(
-    detector: SACTGeneralizedRCNN, part: AdaptivePart, execution: str, depths: Optional[Sequence[Tensor]]
-) -> None:
+def set_up(part: AdaptivePart, heads: Executions, execution: str, depths: Optional[Sequence[Tensor]]) -> None:
     """Sets the execution of extractor and box head, and prescribes the extractor's masks; None leaves them its own."""
     part.set_up(execution, depths)
-    set_execution(detector.roi_heads, execution)
+    heads.choose(execution)
 
 
 def measure_detector(
@@ -152,13 +151,13 @@ def measure_detector(
             entry = Entry(rival.name, True, difference=differences[rival.name], detector_ratio=1.0)
             entries.append(replace(entry, regions=mean(own_regions)))
             candidates.append(candidate(rival.name, plain, False))
-        timed = TimedDetector(detector, setting.device)
+        timed, heads = TimedDetector(detector, setting.device), Executions(detector.roi_heads)
         for ratio, depths in masks.items():
-            set_up(detector, part, "dense", depths)
+            set_up(part, heads, "dense", depths)
             expected = [detector.backbone(x)["res4"] for x in inputs]
             for execution in setting.executions:
                 name = own_name(ratio, execution)
-                prepare = partial(set_up, detector, part, execution, depths)
+                prepare = partial(set_up, part, heads, execution, depths)
                 prepare()
                 with setting.autocast():
                     features = [detector.backbone(x)["res4"] for x in inputs]

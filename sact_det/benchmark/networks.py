@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sact_det.benchmark.executions import Executions
 from sact_det.benchmark.masks import PrescribedBlock, depths_for_ratio, prescribed_flops, smooth_fields
 from sact_det.execution import Executable, set_execution
 from sact_det.network.block import AdaptiveBlock
@@ -35,6 +36,7 @@ class AdaptivePart(Executable, nn.Module):
         self.stem = stem
         self.stride = stride
         self.blocks = nn.ModuleList([PrescribedBlock(block) for block in blocks])  # type: ignore[assignment]
+        self._executions = Executions(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[BlockPonder]]:
         """x: [N, C, H, W], images or a feature map. Returns the features and each block's record."""
@@ -109,6 +111,10 @@ class AdaptivePart(Executable, nn.Module):
         device = next(self.parameters()).device
         for index, block in enumerate(self.blocks):
             block.prescribe(None if depths is None else depths[index].to(device))
+
+    def set_execution(self, execution: str) -> None:
+        """Executable's, but what an execution has packed is kept for the next time (executions.py)."""
+        self._executions.choose(execution)
 
     def set_up(self, execution: str, depths: Optional[Sequence[Tensor]]) -> None:
         """set_execution and prescribe."""

@@ -13,7 +13,6 @@ from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.rivals import build_rivals
 from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate
-from sact_det.execution import set_execution
 from sact_det.network.run import Run
 from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import active_positions
@@ -83,7 +82,7 @@ def _branch(unit: ResidualUnit) -> HaltingBranch:
 def _start(part: AdaptivePart, x: Tensor, active: Tensor, execution: str, setting: Setting) -> Run:
     """The run up to the unit: all but the active positions halt behind the first one."""
     block = part.blocks[0]
-    set_execution(block, execution)
+    part.set_execution(execution)
     with setting.autocast():
         plan = block.plan
         run = plan.start(block, x, None, None)
