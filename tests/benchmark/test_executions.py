@@ -6,7 +6,6 @@ from small_networks import images
 from test_masks import build
 
 from sact_det.benchmark.executions import Executions
-from sact_det.benchmark.setting import relative_difference
 from sact_det.execution.cpu import library
 from sact_det.execution.packing import WeightCache
 from sact_det.network.plan import planned_parts
@@ -32,7 +31,6 @@ def test_weights_are_packed_once_however_often_executions_change(monkeypatch):
         assert (len(packed) > before) == (name == "perforated" and len(features[name]) == 1)
     for first, second in features.values():
         assert torch.equal(first, second)
-    assert relative_difference(features["auto"][0], features["dense"][0]) < 1e-4
 
 
 def test_every_part_has_the_execution_that_was_chosen():
