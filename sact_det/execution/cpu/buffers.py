@@ -62,6 +62,8 @@ def free_memory(*names: str) -> None:
         _pool.free.pop(name, None)
 
 
+_MOST_KEPT = 2**29  # bytes of memory that is kept for later; of more, the rest of the program may be in need
+
 _returned: dict[int, list[np.ndarray]] = {}  # memory that is in no tensor at present, by its size, a power of two
 
 
@@ -79,6 +81,7 @@ def lend_rows(number: int, height: int, width: int, channels: int, dtype: torch.
     except IndexError:
         memory = np.empty(room, np.uint8)
     rows = memory[:size].view(elements).reshape(shape).transpose(0, 3, 1, 2)
-    weakref.finalize(rows, returned.append, memory).atexit = False
+    if room <= _MOST_KEPT:
+        weakref.finalize(rows, returned.append, memory).atexit = False
     tensor = torch.from_numpy(rows)  # which keeps the array for as long as any tensor lies in it
     return tensor if dtype == torch.float32 else tensor.view(dtype)

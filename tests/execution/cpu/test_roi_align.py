@@ -191,19 +191,6 @@ def test_features_of_16_bits_are_summed_in_32_and_rounded_once(dtype: torch.dtyp
     torch.testing.assert_close(pooler().compute(x, boxes).float(), expected, rtol=1.01 * half_a_step, atol=1e-6)
 
 
-def test_memory_is_used_again_but_never_while_a_tensor_lies_in_it():
-    x, boxes = features_at_random(), boxes_at_random(20, 2)
-    with torch.no_grad():
-        first = pool_regions(pooler(), x, boxes)
-        part, copy, place = first[3:5, :, 2], first.clone(), first.data_ptr()
-        del first
-        second = pool_regions(pooler(), -x, boxes)
-        assert second.data_ptr() != place
-        assert torch.equal(part, copy[3:5, :, 2])
-        del part
-        assert pool_regions(pooler(), x, boxes).data_ptr() == place
-
-
 @pytest.mark.parametrize(
     "x, why",
     [
