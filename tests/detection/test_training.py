@@ -77,6 +77,7 @@ def test_steps_of_two_processes_equal_those_of_one_on_the_same_global_batch(tmp_
     options = [
         *("SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "0.1"),
         *("MODEL.SACT.NORM", norms[0], "MODEL.SACT.HALTING_NORM", norms[1], "MODEL.SACT.TAU", "0.5"),
+        *("MODEL.SACT.REJECTION", str(norms[1] == "SyncBN"), "MODEL.SACT.TAU_BOX_HEAD", "0.5"),
         *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "5000", "MODEL.RPN.POSITIVE_FRACTION", "1.0"),
         *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "5", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0"),
     ]
