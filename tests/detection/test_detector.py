@@ -59,6 +59,26 @@ def test_loss_ponder_is_tau_times_the_summed_mean_cost_of_blocks_1_to_3():
     torch.testing.assert_close(losses["loss_ponder"], 0.3 * expected)
 
 
+@pytest.mark.parametrize("max_pool", ["False", "True"])
+def test_a_step_has_the_same_losses_and_gradients_under_every_execution(max_pool):
+    """Kernels, RoIAlign included, against PyTorch's dense computation; images of different size."""
+    batch, found = [example(97, 131), example(120, 100, seed=1)], []
+    for execution in ("dense", "auto"):
+        keys = ("EXECUTION", execution, "BOX_HEAD_MAX_POOL", max_pool, "NORM", "FrozenBN", "TAU_BOX_HEAD", "0.1")
+        model = make_model(*(key if index % 2 else f"MODEL.SACT.{key}" for index, key in enumerate(keys)))
+        torch.manual_seed(1)  # which regions are drawn
+        losses, _ = losses_of(model, batch)
+        sum(losses.values()).backward()
+        found.append((losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    (losses, gradients), (own_losses, own_gradients) = found
+    assert set(losses) == set(own_losses) and set(gradients) == set(own_gradients)
+    for name, loss in losses.items():
+        torch.testing.assert_close(own_losses[name], loss, rtol=1e-4, atol=1e-6, msg=name)
+    for name, gradient in gradients.items():
+        error = (own_gradients[name] - gradient).abs().max()
+        assert error <= 1e-3 * gradient.abs().max() + 1e-8, name
+
+
 def test_ponder_loss_reaches_the_extractor_but_never_block_4():
     model = make_model()
     losses, _ = losses_of(model, [example(96, 128)])
