@@ -7,6 +7,7 @@
     python tools/benchmark.py scaling --batch 1 4                   # over image areas and batches
     python tools/benchmark.py block --block 3                       # one block; `unit`: one unit of it
     python tools/benchmark.py regions --regions 300                 # RoIAlign and block 4 on the regions of an image
+    python tools/benchmark.py rpn                                   # the 3x3 convolution of the RPN
     python tools/benchmark.py training --depth 50                   # a step of fine-tuning with frozen norms
     python tools/benchmark.py memory                                # peak memory, a process for each candidate
     python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --images photos/    # end to end

@@ -89,12 +89,13 @@ def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead)
     detector = copy.deepcopy(detector)
     detector.backbone = DenseBackbone(rival, detector.backbone.res4_norm)
     detector.roi_heads.res5, detector.roi_heads.rejection = head, None
-    set_execution(detector.roi_heads, "dense")  # RoIAlign in PyTorch
+    for part in (detector.proposal_generator, detector.roi_heads):
+        set_execution(part, "dense")  # the RPN's convolution and RoIAlign in PyTorch
     return detector
 
 
 def set_up(part: AdaptivePart, heads: Executions, execution: str, depths: Optional[Sequence[Tensor]]) -> None:
-    """Sets the execution of extractor and box head, and prescribes the extractor's masks; None leaves them its own."""
+    """Sets the execution of extractor and heads, and prescribes the extractor's masks; None leaves them its own."""
     part.set_up(execution, depths)
     heads.choose(execution)
 
@@ -151,7 +152,8 @@ def measure_detector(
             entry = Entry(rival.name, True, difference=differences[rival.name], detector_ratio=1.0)
             entries.append(replace(entry, regions=mean(own_regions)))
             candidates.append(candidate(rival.name, plain, False))
-        timed, heads = TimedDetector(detector, setting.device), Executions(detector.roi_heads)
+        timed = TimedDetector(detector, setting.device)
+        heads = Executions(nn.ModuleList([detector.proposal_generator, detector.roi_heads]))
         for ratio, depths in masks.items():
             set_up(part, heads, "dense", depths)
             expected = [detector.backbone(x)["res4"] for x in inputs]

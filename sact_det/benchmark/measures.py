@@ -126,6 +126,17 @@ def _regions(args: argparse.Namespace, setting: Setting) -> Tables:
         yield measure_box_head(_title(args, what, size, 1), settings, size, number, ratios, setting)
 
 
+def _rpn(args: argparse.Namespace, setting: Setting) -> Tables:
+    from sact_det.benchmark.rpn import measure_rpn  # late: needs Detectron2
+
+    after = _part(args, BOX_HEAD_BLOCK)  # block 4 reads the map that the RPN reads
+    for size, batch in product(args.sizes, args.batch):
+        shape = after.input_shape(batch, size)
+        for width in (shape[1], shape[1] // 4):
+            what = f"Convolution of the RPN, {shape[1]} to {width} channels, on block 3"
+            yield measure_rpn(_title(args, what, size, batch), tuple(shape), width, setting)
+
+
 def _unit(args: argparse.Namespace, setting: Setting) -> Tables:
     shares = MEASURES["unit"].ratios if args.ratios is None else args.ratios
     for size, batch in product(args.sizes, args.batch):
@@ -195,5 +206,6 @@ MEASURES = {
     "memory": Measure(_memory, ratios=(0.5, 1.0)),
     "detector": Measure(_detector),
     "regions": Measure(_regions, sizes=((600, 1000),), ratios=(0.5, 0.75, 1.0), executions=("auto",)),
+    "rpn": Measure(_rpn, sizes=((600, 1000), (192, 256)), executions=("auto",)),
 }
 DATASET = Measure(_dataset, executions=("auto",))  # of "detector", with --dataset

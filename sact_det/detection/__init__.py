@@ -7,5 +7,13 @@ from sact_det.detection.backbone import SACTBackbone, build_sact_resnet_backbone
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.proposals import SACTRPN
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
+from sact_det.detection.rpn_head import SACTRPNHead
 
-__all__ = ["SACTRPN", "SACTBackbone", "SACTGeneralizedRCNN", "SACTRes5ROIHeads", "build_sact_resnet_backbone"]
+__all__ = [
+    "SACTRPN",
+    "SACTBackbone",
+    "SACTGeneralizedRCNN",
+    "SACTRPNHead",
+    "SACTRes5ROIHeads",
+    "build_sact_resnet_backbone",
+]

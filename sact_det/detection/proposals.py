@@ -10,6 +10,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from sact_det.base.errors import InputError
+from sact_det.execution import set_execution
 
 LEAST_PROPOSALS = 10  # an image keeps so many, if it has them, however sure the RPN is of the first
 _ROUNDING = 1e-9  # relative, of a sum of objectness in float64
@@ -56,7 +57,9 @@ class SACTRPN(RPN):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {**super().from_config(cfg, input_shape), "mass": cfg.MODEL.SACT.PROPOSAL_MASS}
+        arguments = super().from_config(cfg, input_shape)
+        set_execution(arguments["head"], cfg.MODEL.SACT.EXECUTION)
+        return {**arguments, "mass": cfg.MODEL.SACT.PROPOSAL_MASS}
 
     def predict_proposals(self, *args: Any) -> list[Instances]:
         """Detectron2's, pruned in evaluation; sorted by their score."""

@@ -11,6 +11,7 @@ from sact_det.base.checks import check_choice
 from sact_det.base.log import info_once
 from sact_det.base.precision import compute_type
 from sact_det.execution.cpu.conditions import why_not_here
+from sact_det.execution.cpu.convolution import convolve, why_not_convolved
 from sact_det.execution.cpu.roi_align import pool_regions, why_not_pooled
 from sact_det.execution.cpu.run import RowsRun, why_not_rows
 from sact_det.execution.cpu.stem import evaluate_stem
@@ -105,6 +106,12 @@ class PerforatedPlan(PackingPlan):
         return super().pool(pooler, x, boxes)
 
     @override
+    def convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        if why_not_convolved(conv, x) is None:
+            return convolve(conv, self.packed, x)
+        return super().convolve(conv, x)
+
+    @override
     def pays(self, block: PlannedBlock, x: Tensor, active: Tensor) -> bool:
         if not self.auto:
             return True
@@ -148,7 +155,7 @@ EXECUTIONS = tuple(PLANS)
 
 
 def set_execution(model: nn.Module, execution: str) -> None:
-    """Says how stems, blocks and poolers of regions of a model compute, in place; parameters and results stay the same.
+    """Says how stems, blocks, poolers of regions and RPN heads compute, in place; parameters and results stay the same.
 
     Units and FLOPs are equal integers under every execution; features and scores are equal to rounding.
 

@@ -1,10 +1,10 @@
-"""A plan says how a stem, a block or a pooler of regions computes. What it computes does not depend on it.
+"""A plan says how a part computes: stem, block, pooler of regions, RPN head. What it computes does not depend on it.
 
 The network knows the dense plans. Others live above it (sact_det/execution) and are installed from outside.
 """
 
 from abc import ABC, abstractmethod
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -17,7 +17,7 @@ from sact_det.rule.padding import Mask, Sizes
 
 
 class Plan(nn.Module, ABC):
-    """How one part of a network, a stem, a block or a pooler of regions, computes.
+    """How one part of a network, a stem, a block, a pooler of regions or an RPN's head, computes.
 
     A plan is a module without parameters below its part, so that it hears of train() and eval(), and is copied with it.
     It keeps what it makes of the part's weights.
@@ -58,6 +58,10 @@ class Plan(nn.Module, ABC):
         """Regions of a feature map; arguments and result as of PlannedPooler.compute."""
         return pooler.compute(x, boxes)
 
+    def convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        """A 3x3 convolution of a head, [N, C, H, W] -> [N, D, H, W]; `conv` is Detectron2's, which rectifies, too."""
+        return conv(x)
+
     def recorded(self) -> "Plan":
         """The plan in whose place PyTorch records a part (sact_det/base/recording.py): one without branches."""
         return EXPORT
@@ -85,7 +89,7 @@ EXPORT = ExportPlan()
 
 
 class Planned(nn.Module, ABC):
-    """A part of a network that computes by a plan.
+    """A part of a network that computes by a plan; a mixin before a module of other arguments.
 
     Attributes:
         plan: a Plan of its own, at first a DensePlan.
@@ -93,8 +97,8 @@ class Planned(nn.Module, ABC):
 
     plan: Plan
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.plan = DensePlan()
 
     @property
@@ -159,5 +163,5 @@ class PlannedPooler(Planned):
 
 
 def planned_parts(model: nn.Module) -> list[Planned]:
-    """The stems, blocks and poolers of a model."""
+    """The stems, blocks, poolers and RPN heads of a model."""
     return [part for part in model.modules() if isinstance(part, Planned)]

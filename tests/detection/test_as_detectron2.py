@@ -211,7 +211,7 @@ def test_a_backbone_under_a_meta_architecture_without_a_price_says_so_once(caplo
         ("SACT.PROPOSAL_MASS", 0.0, r"must lie in \(0, 1\]; got 0\.0"),
         ("SACT.PROPOSAL_MASS", float("nan"), r"must lie in \(0, 1\]; got nan"),
         ("ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "takes no rotated boxes"),
-        ("RPN.HEAD_NAME", "foo", "must be one of StandardRPNHead; got 'foo'"),
+        ("RPN.HEAD_NAME", "foo", "must be one of SACTRPNHead, StandardRPNHead; got 'foo'"),
         ("LOAD_PROPOSALS", True, "has no effect on a detector"),
         ("MASK_ON", True, "detects boxes only"),
         ("KEYPOINT_ON", True, "detects boxes only"),

@@ -125,6 +125,19 @@ def test_a_box_head_is_timed_in_two_parts(tool, tmp_path):
         assert set(row["parts_ms"]) == {"RoIAlign", "block 4"} and len(row["times_ms"]) == 2
 
 
+def test_the_convolution_of_the_rpn_is_timed_at_either_width(tool, tmp_path):
+    pytest.importorskip("detectron2")
+    out = tmp_path / "rpn.json"
+    given = ("--base-channels", "8", "--sizes", "96x128", "--rounds", "2", "--json", str(out))
+    tool.main(["rpn", *given])
+    tables = json.loads(out.read_text())["tables"]
+    assert [table["input_shape"] for table in tables] == [[1, 128, 6, 8]] * 2
+    assert [table["dense_gflop"] * 1e9 for table in tables] == [6 * 8 * 2 * 9 * 128 * width for width in (128, 32)]
+    for table in tables:
+        assert [row["name"] for row in table["rows"]] == ["PyTorch, NCHW", "PyTorch, NHWC", "RPN, auto"]
+        assert all(row["difference"] < 1e-4 and len(row["times_ms"]) == 2 for row in table["rows"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -175,6 +175,18 @@ class Regions(ctypes.Structure):
     ]
 
 
+class Convolution(ctypes.Structure):
+    """struct Convolution of convolution.cpp."""
+
+    _fields_ = [*_integers("in_channels", "out_channels"), *_addresses("weight", "bias")]
+
+
+class Maps(ctypes.Structure):
+    """struct Maps of convolution.cpp."""
+
+    _fields_ = [*_integers("images", "height", "width"), *_addresses("x", "zeros", "y")]
+
+
 _ADDRESS, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 
@@ -194,6 +206,7 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
     "evaluate_stem": (None, [*_pointers(Stem, Images), _INT]),
     "count_positions": (_INT64, [*_pointers(Process), _INT64]),
     "halting_step": (_INT64, [*_pointers(Process), _INT64, _ADDRESS]),
+    "convolve": (None, [*_pointers(Convolution, Maps), _INT]),
     # Regions.
     "roi_align_scratch_size": (_INT64, _pointers(Regions)),
     "roi_align": (None, [*_pointers(Regions), _ADDRESS, _ADDRESS, _INT64, _INT]),

@@ -5,7 +5,7 @@ from typing import Callable, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.memory import address, addresses
@@ -107,3 +107,13 @@ def pack_stem(stem: PlannedStem, dtype: torch.dtype) -> Packed[calls.Stem]:
     same, bfloat16 = stem.pool is not symmetric_max_pool, dtype == torch.bfloat16
     struct = calls.Stem(len(stem.conv.bias), address(conv, dtype), address(bias), same, bfloat16)
     return Packed(struct, (conv, bias))
+
+
+@torch.no_grad()
+def pack_convolution(conv: nn.Conv2d) -> Packed[calls.Convolution]:
+    """Packs a 3x3 convolution with a bias."""
+    assert conv.bias is not None
+    weight = _packed(conv.weight.float().permute(0, 2, 3, 1).flatten(1), torch.float32)
+    bias = _whole_vectors(conv.bias.float())
+    struct = calls.Convolution(conv.in_channels, conv.out_channels, address(weight), address(bias))
+    return Packed(struct, (weight, bias))
