@@ -80,7 +80,9 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def sweep(args: argparse.Namespace) -> None:
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     cfg = read_config(args)
     (name,), output = cfg.DATASETS.TEST, Path(args.output)
     settings = [Setting(most=most) for most in args.proposals] + [Setting(mass=mass) for mass in args.masses]
@@ -98,11 +100,6 @@ def sweep(args: argparse.Namespace) -> None:
     write_text(output / "table.md", table + "\n")
     save_png(draw_proposals(content), output / "proposals.png")
     logger.info("In %s:\n%s", output, table)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    with command_line():
-        sweep(parse_arguments(argv))
 
 
 if __name__ == "__main__":

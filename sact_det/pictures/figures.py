@@ -43,8 +43,7 @@ def logarithmic_where_wide(axes: Axes, x: Sequence[float]) -> None:
 
 def wrapped(text: str, width: int) -> str:
     """The text in at most three lines of so many characters, with an ellipsis where it is cut."""
-    lines = textwrap.wrap(text, width, max_lines=_MOST_LINES, placeholder="…")
-    return "\n".join(lines)
+    return textwrap.fill(text, width, max_lines=_MOST_LINES, placeholder="…")
 
 
 def save_png(figure: Figure, path: Path) -> None:

@@ -2,12 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Optional
 
 import pytest
@@ -21,31 +15,16 @@ from sact_det.execution import set_execution
 from sact_det.execution.cuda.run import TritonRun, why_not_triton
 from sact_det.execution.packing import WeightCache
 from sact_det.execution.plan import PLANS, TritonPlan
-from sact_det.execution.positions.active_set import ActiveSet
 from sact_det.network.block import AdaptiveBlock
-from sact_det.network.norm import freeze_norms
-from sact_det.network.resnet_v2 import BottleneckUnit, ResNetV2Spec
+from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.network.run import DenseRun, Run
 
 pytest.importorskip("triton", reason="Triton is not installed: there is none for this platform")
+pytestmark = pytest.mark.usefixtures("no_overflow_checks")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 needs_cuda = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs an NVIDIA GPU")
 SIZES = [(9, 10), (10, 3), (1, 1)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_overflow_checks():
-    """They take half of the interpreter's time, and here every map is small."""
-    if DEVICE.type == "cuda":
-        yield
-        return
-    from triton.runtime.interpreter import interpreter_builder
-
-    options = interpreter_builder.options
-    interpreter_builder.options = dataclasses.replace(options, sanitize_overflow=False)
-    yield
-    interpreter_builder.options = options
 
 
 @pytest.fixture(autouse=True)
@@ -220,54 +199,6 @@ def test_half_precision_is_as_near_to_float32_as_the_formats_allow(
         assert relative_error(actual, exact.result()) < tolerance
 
 
-@pytest.mark.parametrize(
-    "shape, padded, share",
-    [
-        ((1, 1, 1), False, 0.0),
-        ((1, 1, 1), False, 1.0),
-        ((3, 4, 5), False, 0.3),
-        ((3, 4, 5), True, 0.3),
-        ((3, 4, 5), True, 0.0),
-        ((3, 4, 5), True, 1.0),
-        ((2, 20, 31), False, 0.05),
-        ((2, 20, 31), True, 0.6),
-    ],
-)
-def test_lists_are_those_of_an_active_set(shape: tuple[int, int, int], padded: bool, share: float):
-    from sact_det.execution.cuda.position_lists import PositionLists
-
-    generator = torch.Generator().manual_seed(5)
-    active = torch.rand(shape, generator=generator) < share
-    exists = torch.ones(shape, dtype=torch.bool)
-    if padded:
-        exists[:, shape[1] // 2 + 1 :] = False
-        exists[::2, :, shape[2] // 2 + 1 :] = False
-    expected = ActiveSet(active & exists, exists, rings=1)
-    lists = PositionLists(exists.to(DEVICE) if padded else None, shape, DEVICE)
-    lists.fill(active.to(DEVICE))
-    for positions, number, ring in zip(
-        (lists.writes, lists.reads), (lists.num_writes, lists.num_reads), expected.rings
-    ):
-        assert positions[: int(number)].tolist() == ring.tolist()
-    counts = (active & exists).flatten(1).sum(1)
-    assert lists.offsets.diff().tolist() == counts.tolist() and lists.offsets[0] == 0
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_lists_take_whole_images(padded: bool):
-    from sact_det.execution.cuda.position_lists import PositionLists
-
-    exists = torch.ones(3, 2, 4, dtype=torch.bool)
-    exists[0, :, 3] = not padded
-    images_ = torch.tensor([True, False, True])[:, None, None]
-    lists = PositionLists(exists.to(DEVICE) if padded else None, (3, 2, 4), DEVICE)
-    for active in (images_.to(DEVICE), None):
-        lists.fill(active)
-        expected = (exists if active is None else exists & images_).flatten().nonzero()[:, 0].tolist()
-        assert lists.writes[: int(lists.num_writes)].tolist() == expected
-        assert lists.reads[: int(lists.num_reads)].tolist() == expected
-
-
 @torch.no_grad()
 def test_weights_are_packed_once_and_anew_when_they_change():
     block = block_of("imagenet", "none").to(DEVICE)
@@ -281,66 +212,6 @@ def test_weights_are_packed_once_and_anew_when_they_change():
         each.evaluate(block.units[1], None)
     torch.testing.assert_close(changed.result(), block.units[1](block.units[0](x)), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(run.result(), changed.result(), rtol=1e-2)
-
-
-def test_what_the_kernels_cannot_do_is_named():
-    block, x = block_of("imagenet").to(DEVICE), inputs(1, 6, 6, 16).to(DEVICE)
-    assert "no gradients" in why_not_triton(block, x)
-    with torch.no_grad():
-        assert why_not_triton(block, x) is None
-        assert "float64" in why_not_triton(block, x.double())
-        assert "1 to" in why_not_triton(block, x[:0])
-        assert "CifarUnit" in why_not_triton(block_of("cifar").to(DEVICE), inputs(1, 6, 6, 4).to(DEVICE))
-        assert "inference" in why_not_triton(block.train(), x)
-        plain = block_of("imagenet", "none").to(DEVICE).train()
-        assert "learn from the batch" in why_not_triton(plain, x)
-        freeze_norms(plain)
-        assert why_not_triton(plain, x) is None
-        strided = ResNetV2Spec(units=(1, 1), base_channels=4, halting="none")
-        units = [strided.build_unit(1, False, None), strided.build_unit(2, True, None)]
-        assert isinstance(units[1], BottleneckUnit)
-        assert "change the shape" in why_not_triton(AdaptiveBlock(units).to(DEVICE).eval(), x)
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**kept, **environment}
-    )
-
-
-def test_without_triton_the_runs_can_be_chosen_and_say_so():
-    code = """
-import os, sys
-sys.modules["triton"] = None
-import torch, sact_det, sact_det.execution.plan
-from sact_det.execution.cuda.run import why_not_triton
-block = sact_det.build_classifier((1, 2), base_channels=4).eval().block2
-print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
-os.environ["TRITON_INTERPRET"] = "1"
-from sact_det.execution.cuda.run import _why_no_triton
-_why_no_triton.cache_clear()
-print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
-"""
-    result = run_python(code)
-    assert result.stdout.splitlines() == ["they are for NVIDIA GPUs, not for cpu", "Triton is not installed"], result
-
-
-@pytest.mark.parametrize("capability, unit", [("8.0", "mma.sync"), ("9.0", "wgmma")])
-def test_the_compiler_takes_the_kernels_without_spilling_registers(tmp_path: Path, capability: str, unit: str):
-    """Without a GPU, the largest tiles, at every precision: Triton brings its own assembler."""
-    command = [sys.executable, "-m", "sact_det.benchmark.gpu.compilation", "--capability", capability]
-    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    result = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**kept, "TRITON_CACHE_DIR": str(tmp_path)}
-    )
-    assert result.returncode == 0, result.stderr
-    taken = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(taken) == 17 and all(kernel["spilled"] == 0 for kernel in taken), result.stdout
-    products = [kernel for kernel in taken if kernel["kernel"].startswith("conv")]
-    assert {kernel["precision"] for kernel in products} == {"ieee", "tf32", "fp16", "bf16"}
-    assert all(kernel["tensor_cores"] == unit for kernel in products if kernel["precision"] != "ieee")
-    assert all(kernel["shared"] <= 163 * 1024 for kernel in taken)  # what a program may have on 8.0
 
 
 @needs_cuda
