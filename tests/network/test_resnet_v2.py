@@ -166,6 +166,15 @@ def test_every_unit_but_the_last_has_a_halting_branch_with_norms_of_its_own():
     assert all(unit.halting is None for unit in ResNetV2Spec((3, 4), 8, "none").build_block(2).units)
 
 
+def test_a_block_may_have_another_stride():
+    spec = ResNetV2Spec((2, 2, 2, 2), 8, "none", strides=(1, 2, 2, 1))
+    first, second = spec.build_block(4).units
+    assert first.stride == second.stride == 1 and first.shortcut is not None and second.shortcut is None
+    assert first.conv2.stride == first.shortcut.stride == (1, 1)
+    wide = ResNetV2Spec((2, 2, 2, 2), 8, "none").build_block(4).units[0]
+    assert {name: p.shape for name, p in first.named_parameters()} == {n: p.shape for n, p in wide.named_parameters()}
+
+
 def test_stride_and_dilation_sit_in_the_first_unit_of_blocks_2_to_4():
     spec = ResNetV2Spec((2, 2, 2, 2), 8, "none", dilation=(1, 2, 1, 4))
     for index, dilation in enumerate(spec.dilation, 1):
@@ -195,6 +204,8 @@ def test_depths_count_the_convolutions():
         ({"units": (1,) * 5}, "`units` must list 1 to 4 positive integers"),
         ({"units": (3, 4), "dilation": (1,)}, r"`dilation` must list a positive integer per block \(2\)"),
         ({"units": (3, 4), "dilation": (1, 0)}, "`dilation` must list a positive integer per block"),
+        ({"units": (3, 4), "strides": (1,)}, r"`strides` must list a positive integer per block \(2\); got \(1,\)"),
+        ({"strides": (1, 2, 2, 0)}, "`strides` must list a positive integer per block"),
         ({"base_channels": 0}, "`base_channels` must be positive; got 0"),
         ({"stem_pool": "valid"}, "`stem_pool` must be one of 'same', 'symmetric'; got 'valid'"),
     ],
