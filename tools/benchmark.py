@@ -12,8 +12,7 @@
     python tools/benchmark.py memory                                # peak memory, a process for each candidate
     python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --images photos/    # end to end
     python tools/benchmark.py extractor --config-file C MODEL.WEIGHTS W --images photos/   # masks of a trained network
-    python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --dataset NAME --plain PLAIN_C PLAIN_W \
-        --plot FILE.png                                             # AP beside seconds, and who is beaten
+    python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --dataset NAME --plain PC PW  # AP beside seconds
 
 With --dataset, trained static detectors (--plain) are measured with fewer regions (--proposals) and smaller images
 (--scales), each in the programs that are fastest for it; the first of them is what times and FLOPs are shares of.
@@ -231,9 +230,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                 raise
             sizes = " ".join(f"{height}x{width}" for height, width in args.sizes)
             batches = " ".join(map(str, args.batch))
-            raise InputError(
-                f"out of memory: lower --sizes {sizes} or --batch {batches} ({one_line(error)})"
-            ) from error
+            asked = f"--sizes {sizes} or --batch {batches}" if args.dataset is None else "INPUT.MIN_SIZE_TEST"
+            raise InputError(f"out of memory: lower {asked} ({one_line(error)})") from error
 
 
 if __name__ == "__main__":
