@@ -50,7 +50,7 @@ class HaltingRule(ABC):
 
 
 class Plain(HaltingRule):
-    """Every unit everywhere."""
+    """The rule of a plain ResNet: nothing halts, every unit runs everywhere."""
 
     name = "none"
     adaptive = False

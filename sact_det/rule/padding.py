@@ -49,7 +49,7 @@ class Geometry(Sequence[tuple[int, int]]):
 
     @classmethod
     def of(cls, sizes: Sizes) -> "Geometry":
-        """`sizes` itself if it is one."""
+        """The geometry of some sizes, which may be one already."""
         return sizes if isinstance(sizes, cls) else cls(sizes)
 
     def behind(self, stride: int) -> "Geometry":

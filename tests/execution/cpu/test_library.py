@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from sact_det.execution.cpu import calls, library
+
 
 def test_without_a_compiler_pytorch_serves_and_says_so(tmp_path: Path):
     program = """
@@ -30,3 +34,11 @@ with torch.no_grad():
     compiler.chmod(0o755)
     assert "c++ failed: rows.cpp:1: it does not please me" in run(f"{tmp_path}:/bin")
     assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable()))
+def test_nothing_is_allocated_or_thrown_behind_the_c_interface():
+    """No exception of C++ may meet Python: none is thrown where nothing throws."""
+    symbols = Path(calls.kernels()._name).read_bytes()
+    for name in (b"_Znwm", b"_Znam", b"__cxa_throw", b"_ZSt17__throw_bad_allocv", b"_ZSt20__throw_length_errorPKc"):
+        assert name + b"\0" not in symbols and name + b"@" not in symbols
