@@ -149,7 +149,7 @@ def test_a_feature_that_nothing_reads_is_not_kept(execution):
 
 def test_a_rectified_feature_is_the_next_blocks_first_pre_activation():
     spec = ResNetV2Spec(units=(1, 2, 1, 2), base_channels=8)
-    backbone = SACTBackbone(spec=spec, out_features=["res3", "res3_relu", "res4"]).eval()
+    backbone = SACTBackbone(spec=spec, out_features=["res3", "res3_relu", "res4"], execution="dense").eval()
     first = backbone.block3.units[0]
     torch.nn.init.uniform_(first.preact.running_mean)
     backbone.res3_norm.load_state_dict(first.preact.state_dict())

@@ -26,7 +26,8 @@ def evaluated(tmp_path_factory, request):
     root = tmp_path_factory.mktemp("toy")
     files = write_coco_folder(root, num_images=3)
     data = ["DATASETS.COCO_FORMAT", str([("toy", *files)]), "DATASETS.TEST", "('toy',)"]
-    cfg = load_config(TINY, [*data, "OUTPUT_DIR", str(root / "out"), "MODEL.SACT.REJECTION", str(request.param)])
+    own = ["OUTPUT_DIR", str(root / "out"), "MODEL.SACT.REJECTION", str(request.param)]
+    cfg = load_config(TINY, [*data, *own, "MODEL.SACT.EXECUTION", "dense"])  # hooks count what PyTorch computes
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     for name, parameter in model.named_parameters():

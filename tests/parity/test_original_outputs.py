@@ -16,7 +16,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return original_network(request.param)
 
 
-@pytest.fixture(params=["dense", "perforated"], scope="module")
+@pytest.fixture(params=["dense", "perforated", "auto"], scope="module")
 def output(case: Case, request: pytest.FixtureRequest) -> ClassifierOutput:
     case.model.set_execution(request.param)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_ponder_cost_and_halting_distribution_are_the_same(case: Case, output: C
         )
 
 
-@pytest.mark.parametrize("execution", ["dense", "perforated"])
+@pytest.mark.parametrize("execution", ["dense", "perforated", "auto"])
 def test_features_of_every_block_are_the_same(case: Case, execution: str):
     case.model.set_execution(execution)
     with torch.no_grad():

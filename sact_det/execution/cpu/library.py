@@ -108,7 +108,9 @@ def _checksum(path: Path) -> Path:
 
 def _compile(compiler: Compiler, folder: Optional[Path], name: str) -> ctypes.CDLL:
     """Compiles and loads the library, and keeps it in the folder where that is possible."""
-    logger.info("Compiling kernels for this processor")
+    # Nothing else is heard of until it is done, so that programs that show warnings only are told, too.
+    level = logging.INFO if logger.isEnabledFor(logging.INFO) else logging.WARNING
+    logger.log(level, "Compiling kernels for this processor, once; it can take a minute")
     try:
         with tempfile.TemporaryDirectory() as temporary:
             made = Path(temporary) / name
@@ -135,9 +137,10 @@ def _keep(made: Path, path: Path) -> None:
 
 @functools.lru_cache(maxsize=None)
 def why_unavailable() -> Optional[str]:
-    """Why there is no library, or None."""
+    """Why there is no library, or None; logs a warning the first time if there is none."""
     try:
         load_library()
     except LibraryUnavailable as error:
+        logger.warning("No kernels for this processor, PyTorch serves in their place and takes longer: %s", error)
         return str(error)
     return None
