@@ -93,14 +93,6 @@ def _side(value: Any) -> Optional[int]:
     return side if side is not None and side > 0 else None
 
 
-def _text(value: Any) -> Optional[str]:
-    return value if isinstance(value, str) and value else None
-
-
-def _image_id(value: Any) -> Union[int, str, None]:
-    return value if isinstance(value, str) else _whole(value)
-
-
 def _flag(value: Any) -> Optional[bool]:
     """Converters write 0 and 1 as numbers, truth values or text, or leave them out."""
     if value is _NOTHING or value is None:
@@ -108,10 +100,6 @@ def _flag(value: Any) -> Optional[bool]:
     if isinstance(value, str):
         return {"0": False, "1": True, "false": False, "true": True}.get(value.strip().lower())
     return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
-
-
-def _unset(value: Any) -> Optional[bool]:
-    return None if _flag(value) else _flag(value)
 
 
 def _box(value: Any) -> Optional[tuple[float, ...]]:
@@ -122,11 +110,11 @@ def _box(value: Any) -> Optional[tuple[float, ...]]:
 
 _WHOLE = _Kind("a whole number", _whole)
 _SIDE = _Kind("a whole number of pixels above 0", _side)
-_TEXT = _Kind("a string that is not empty", _text)
-_IMAGE_ID = _Kind("a whole number or a string", _image_id)
+_TEXT = _Kind("a string that is not empty", lambda value: value if isinstance(value, str) and value else None)
+_IMAGE_ID = _Kind("a whole number or a string", lambda value: value if isinstance(value, str) else _whole(value))
 _BOX = _Kind("four finite numbers (x, y, width, height)", _box)
 _FLAG = _Kind("0 or 1", _flag)
-_UNSET = _Kind("0, for only crowds are ignored", _unset)
+_UNSET = _Kind("0, for only crowds are ignored", lambda value: None if _flag(value) else False)
 
 
 class _Entry:

@@ -97,12 +97,10 @@ class SeededMap(Dataset):
         seed = derived_seed(self._seed, position)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (what Detectron2's augmentations draw from)
-        model_state = torch.get_rng_state()  # with no workers the generator is the model's
-        torch.default_generator.manual_seed(seed)  # what torchvision's draw from; torch.manual_seed is for GPUs as well
-        try:
+        with torch.random.fork_rng(devices=[]):  # with no workers the generator is the model's
+            # What torchvision's draw from; torch.manual_seed is for GPUs as well.
+            torch.default_generator.manual_seed(seed)
             return self._mapper(self._dicts[index])
-        finally:
-            torch.set_rng_state(model_state)
 
 
 def check_batch_size(batch_size: int, world_size: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any, Optional
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
+from detectron2.engine.hooks import CallbackHook, EvalHook
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
@@ -16,7 +16,6 @@ from detectron2.utils.logger import setup_logger
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
-from typing_extensions import override
 
 from sact_det.base.errors import InputError, naming, one_line
 from sact_det.base.files import write_json
@@ -44,15 +43,9 @@ def _shorten(record: logging.LogRecord) -> bool:
 logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten)
 
 
-class SeedEveryStep(HookBase):
+def seed_step(trainer: TrainerBase) -> None:
     """Makes what a model draws in a step (anchors, proposals) a function of seed, process and iteration."""
-
-    def __init__(self, seed: int):
-        self._seed = seed
-
-    @override
-    def before_step(self) -> None:
-        torch.manual_seed(derived_seed(self._seed, comm.get_rank(), self.trainer.iter))
+    torch.manual_seed(derived_seed(trainer.cfg.SEED, comm.get_rank(), trainer.iter))
 
 
 class Trainer(DefaultTrainer):
@@ -150,7 +143,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[Optional[HookBase]]:
         """DefaultTrainer's hooks, a look at the weights before they are saved, and seeds for steps where SEED >= 0."""
-        seeding = [SeedEveryStep(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
+        seeding = [CallbackHook(before_step=seed_step)] if self.cfg.SEED >= 0 else []
         return [*seeding, FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), *super().build_hooks()]
 
     def build_writers(self) -> list[EventWriter]:
