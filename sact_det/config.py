@@ -27,10 +27,10 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.EPS = 0.01
     # Parameter `k`: halting scores are shared in k x k cells (section 2.3), wherever positions halt one by one.
     cfg.MODEL.SACT.TILE = 1
-    # How blocks compute; the results do not depend on it: "dense", "perforated" (active positions only; learning norms
-    # must be frozen, or it falls back to dense) or "auto" (perforated where that is faster:
-    # on CPUs wherever kernels can run, on GPUs where `make gpu` has measured it).
-    cfg.MODEL.SACT.EXECUTION = "dense"
+    # How blocks compute; results agree to rounding: "dense" (the reference), "perforated" (active positions only; where
+    # norms learn from the batch it falls back to dense) or "auto" (perforated where that is faster: on CPUs wherever
+    # kernels can run, on GPUs where `make gpu` has measured it).
+    cfg.MODEL.SACT.EXECUTION = "auto"
 
     # Parameter `L` of every block: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101; (5, 5, 5) is CIFAR's ResNet-32.
     cfg.MODEL.SACT.UNITS = (3, 4, 23, 3)

@@ -58,7 +58,7 @@ class SACTClassifier(Classifier):
         pixel_std: tuple[float, ...],
         reference: Reference,
         freeze_at: int = 0,
-        execution: str = "dense",
+        execution: str = "auto",
         vis_period: int = 0,
     ):
         super().__init__(spec, num_classes, head_norm or None)

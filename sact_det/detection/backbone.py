@@ -63,7 +63,7 @@ class SACTBackbone(Executable, Backbone):
         self,
         spec: NetworkSpec,
         freeze_at: int = 0,
-        execution: str = "dense",
+        execution: str = "auto",
         out_features: Sequence[str] = FEATURES,
     ):
         super().__init__()

@@ -28,7 +28,7 @@ class Block4Head(nn.Module):
     is on the extractor alone (section 4.2).
     """
 
-    def __init__(self, spec: NetworkSpec, execution: str = "dense"):
+    def __init__(self, spec: NetworkSpec, execution: str = "auto"):
         super().__init__()
         self.block4 = spec.build_block(4)
         set_execution(self.block4, execution)

@@ -76,8 +76,9 @@ def test_no_proposals_one_and_some_without_any_objectness():
 
 
 def test_at_1_it_is_detectron2_s_rpn():
-    ours = spread(make_model())
-    theirs = make_model("MODEL.PROPOSAL_GENERATOR.NAME", "RPN").eval()
+    dense = ("MODEL.SACT.EXECUTION", "dense")  # to the last bit: theirs knows no kernels
+    ours = spread(make_model(*dense))
+    theirs = make_model(*dense, "MODEL.PROPOSAL_GENERATOR.NAME", "RPN").eval()
     assert type(theirs.proposal_generator) is RPN and type(ours.proposal_generator) is SACTRPN
     theirs.load_state_dict(ours.state_dict())  # strict: the names are the same
     assert all(map(same, proposals(ours, BATCH), proposals(theirs, BATCH)))
