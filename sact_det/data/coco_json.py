@@ -114,7 +114,7 @@ _TEXT = _Kind("a string that is not empty", lambda value: value if isinstance(va
 _IMAGE_ID = _Kind("a whole number or a string", lambda value: value if isinstance(value, str) else _whole(value))
 _BOX = _Kind("four finite numbers (x, y, width, height)", _box)
 _FLAG = _Kind("0 or 1", _flag)
-_UNSET = _Kind("0, for only crowds are ignored", lambda value: None if _flag(value) else False)
+_UNSET = _Kind("0, for only crowds are ignored", lambda value: False if _flag(value) is False else None)
 
 
 class _Entry:
