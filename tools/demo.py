@@ -38,6 +38,7 @@ COLUMNS = {
     "AP": "{AP:.1f}",
     "AP50": "{AP50:.1f}",
     "FLOPs (%)": "{flops_percent:.1f} ± {flops_percent_std:.1f}",
+    "of the whole detector": "{detector_flops_percent:.1f} ± {detector_flops_percent_std:.1f}",
     "units in block 1, 2, 3": "{block1_units:.2f}, {block2_units:.2f}, {block3_units:.2f}",
     "ponder cost inside boxes": "{cost_inside:.2f}",
     "outside": "{cost_outside:.2f}",

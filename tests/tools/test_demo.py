@@ -23,6 +23,8 @@ def test_the_table_shows_what_the_evaluation_wrote(demo, tmp_path, monkeypatch):
     ponder = {
         "flops_percent": 81.82,
         "flops_percent_std": 5.58,
+        "detector_flops_percent": 95.27,
+        "detector_flops_percent_std": 1.45,
         "cost_inside": 12.0,
         "cost_outside": 8.0,
         "images": 300,
@@ -34,6 +36,7 @@ def test_the_table_shows_what_the_evaluation_wrote(demo, tmp_path, monkeypatch):
     lines = demo.table({"sact": demo.read_results("sact")}).splitlines()
     cells = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[1].strip() for line in lines[1:]}
     assert cells["AP"] == "64.5" and cells["FLOPs (%)"] == "81.8 ± 5.6" and cells["inside / outside"] == "1.500"
+    assert cells["of the whole detector"] == "95.3 ± 1.4"
     assert cells["units in block 1, 2, 3"] == "1.61, 1.85, 2.93"
 
 
