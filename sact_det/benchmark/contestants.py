@@ -9,7 +9,7 @@ from typing import Any, Iterator, Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from sact_det.network.halting_rule import halting_rule
 from sact_det.tasks import load_config
 
@@ -80,10 +80,8 @@ def contestants(args: argparse.Namespace) -> list[Contestant]:
 
 def _config(args: argparse.Namespace, option: str, path: str, overrides: Sequence[str]) -> CfgNode:
     data = ["DATASETS.TEST", repr((args.dataset,)), "MODEL.DEVICE", args.device]
-    try:
+    with naming(option, InputError):
         cfg = load_config(path, [*overrides, *data])
-    except InputError as error:
-        raise InputError(f"{option}: {error}") from error
     if cfg.MODEL.META_ARCHITECTURE != "SACTGeneralizedRCNN":
         raise InputError(
             f"{option} {path}: MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}"

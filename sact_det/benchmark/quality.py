@@ -5,7 +5,7 @@ import io
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -17,6 +17,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import file_sha256
 from sact_det.base.text_files import read_json
 from sact_det.benchmark.setting import Setting
+from sact_det.benchmark.trained import evenly
 from sact_det.data.coco import register_coco_file
 from sact_det.data.coco_boxes import coco_boxes
 from sact_det.data.coco_json import read_coco
@@ -24,13 +25,6 @@ from sact_det.detection.loader import build_test_loader
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.fingerprint import fingerprint
-
-
-def evenly(entries: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly spread."""
-    if len(entries) <= most:
-        return list(entries)
-    return [entries[index * len(entries) // most] for index in range(most)]
 
 
 def register_few(name: str, most: int, folder: str) -> str:

@@ -1,6 +1,6 @@
 """Networks of configs, with their weights, and photographs of one size for them."""
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,13 @@ def _check_halting(spec: NetworkSpec) -> None:
         raise InputError(f"MODEL.SACT.HALTING must be sact, with TILE 1; got {spec.halting} with {spec.tile}")
 
 
+def evenly(entries: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly spread."""
+    if len(entries) <= most:
+        return list(entries)
+    return [entries[index * len(entries) // most] for index in range(most)]
+
+
 def photographs(inputs: Sequence[str], size: tuple[int, int], channels: str, most: int) -> list[Tensor]:
     """Image files, folders and globs as pictures of one size: scaled to cover it, cut in the middle.
 
@@ -86,9 +93,7 @@ def photographs(inputs: Sequence[str], size: tuple[int, int], channels: str, mos
     Raises:
         InputError: an input cannot be used.
     """
-    files = find_images(inputs)
-    if len(files) > most:
-        files = [files[index * len(files) // most] for index in range(most)]
+    files = evenly(find_images(inputs), most)
     return [_covering(torch.tensor(read_checked(file, channels)).permute(2, 0, 1).float(), size) for file in files]
 
 

@@ -70,7 +70,7 @@ def train_in_process(options):
     comm.synchronize()
 
 
-# The last case is so near to rounding that it passes with the sums of PyTorch's RoIAlign only.
+# The last case is dense. Under "auto" one element in 32 is off by 2.18e-7 where 1.87e-7 is allowed; why is not known.
 @pytest.mark.parametrize(
     "norms, execution",
     [(("FrozenBN", "MovingBN"), "auto"), (("FrozenBN", "MovingBN"), "dense"), (("SyncBN", "SyncBN"), "dense")],
