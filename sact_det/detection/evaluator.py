@@ -68,6 +68,7 @@ class PonderEvaluator(RowEvaluator):
         return {
             "regions": regions,
             "rejected_regions": rejected,
+            "units_per_region": output["units_per_region"],
             "detector_flops": flops,
             "detector_flops_percent": percent,
         }
@@ -92,8 +93,9 @@ class PonderEvaluator(RowEvaluator):
 
         Keys: flops_percent, flops_percent_std; gflops, gflops_std; box_head_gflops; blockN_cost, blockN_units;
         of the whole detector, where it was accounted for, detector_flops_percent and detector_gflops with their _std,
-        proposal_gflops (RPN), regions, rejected_regions; cost_inside, cost_outside (means over the images that have
-        pixels both inside and outside of boxes); images.
+        proposal_gflops (RPN), regions, rejected_regions, units_per_region (mean over all regions of the data set that
+        evaluated any); cost_inside, cost_outside (means over the images that have pixels both inside and outside of
+        boxes); images.
         """
         summary = {
             **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
@@ -108,6 +110,9 @@ class PonderEvaluator(RowEvaluator):
             summary["proposal_gflops"] = float(np.mean([flops["proposal_generator"] for flops in parts])) / GIGA
             for key in ("regions", "rejected_regions"):
                 summary[key] = float(np.mean([row[key] for row in rows]))
+            units, regions = zip(*((row["units_per_region"] or 0.0, row["regions"]) for row in rows))
+            if any(regions):
+                summary["units_per_region"] = float(np.average(units, weights=regions))
         both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
         for key in ("cost_inside", "cost_outside") if both else ():
             summary[key] = float(np.mean([row[key] for row in both]))
@@ -133,6 +138,8 @@ def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:
     if "regions" in ponder:
         row["whole detector (%)"] = _percent(ponder, "detector_flops_percent")
         row["regions"] = f"{ponder['regions']:.1f}"
+    if "units_per_region" in ponder:
+        row["units per region"] = f"{ponder['units_per_region']:.2f}"
     return markdown_table(list(row), [list(row.values())])
 
 

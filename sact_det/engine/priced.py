@@ -34,7 +34,8 @@ class Priced(Executable):
         "flops": dict of int, FLOPs of this image by part, and their sum, "total";
         "box_head_flops": int, those of the part "box_head"; 0 if there is none;
         "regions": int, how many regions of this image evaluated a unit of the part "box_head"; 0 if there is none;
-        "rejected_regions": int, how many more were rejected before its first unit.
+        "rejected_regions": int, how many more were rejected before its first unit;
+        "units_per_region": float, units that one of "regions" evaluated on average; None without regions.
 
     Args:
         prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
@@ -140,9 +141,9 @@ def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
     """Adds to each image's output what it took; a GPU is waited for once."""
     record, nothing = spent["backbone"][-1], torch.zeros(len(outputs), dtype=torch.int64)
     regions = (spent.regions("box_head") if "box_head" in spent else None) or nothing.tolist()
-    rejected = spent.rejected("box_head") if any(regions) else nothing
+    rejected, units = (spent.rejected("box_head"), spent.units("box_head")) if any(regions) else (nothing, nothing)
     flops = [spent.flops(part) for part in spent]
-    rejected, *copies = to_host([rejected, *flops, *record.tensors()])
+    rejected, units, *copies = to_host([rejected, units, *flops, *record.tensors()])
     flops, record = copies[: len(spent)], record.with_tensors(copies[len(spent) :])
     for index, output in enumerate(outputs):
         by_part = {part: int(values[index]) for part, values in zip(spent, flops)}
@@ -151,3 +152,4 @@ def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
         output["box_head_flops"] = by_part.get("box_head", 0)
         output["rejected_regions"] = int(rejected[index])
         output["regions"] = regions[index] - output["rejected_regions"]
+        output["units_per_region"] = float(units[index]) / output["regions"] if output["regions"] else None

@@ -18,7 +18,7 @@ def draw_quality(results: dict[str, Any]) -> Figure:
 
     Bars: vertically one sample deviation over seeds, horizontally one standard deviation over images.
     """
-    quality, _, flops, spread = columns_of(results["rows"])
+    quality, _, flops, spread, *_ = columns_of(results["rows"])
     figure = new_figure(7, 5, dpi=120)
     axes = figure.add_subplot(
         title=wrapped(results["title"], _TITLE),

@@ -119,6 +119,8 @@ def _check_run(run: _Entry) -> None:
         unit.number(1, _MOST_COUNT)
     columns = COLUMNS[_evaluator(run)]
     for column in columns:
+        if column.optional and column.key not in run.at("results").at(column.evaluator).value:
+            continue
         run.at("results").at(column.evaluator).at(column.key).number(0, column.most, unknown=True)
     counts = run.at("results").at(columns[-1].evaluator)
     counts.at("images").number(1, _MOST_COUNT)

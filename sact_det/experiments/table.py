@@ -9,6 +9,7 @@ from sact_det.experiments.runs import mean_and_deviation
 from sact_det.pictures.canvas import printable
 
 MOST_PERCENT = 1e6  # of a plain network that is that much smaller
+MOST_REGIONS = 1e6
 
 
 class Column(NamedTuple):
@@ -20,6 +21,7 @@ class Column(NamedTuple):
         factor: what it is multiplied by.
         digits: after the point.
         most: that the run's number can be; the least is 0.
+        optional: whether files of earlier versions lack it; the column is then left out.
     """
 
     title: str
@@ -28,6 +30,7 @@ class Column(NamedTuple):
     factor: float = 1.0
     digits: int = 2
     most: float = 100.0
+    optional: bool = False
 
 
 COLUMNS = {
@@ -36,6 +39,9 @@ COLUMNS = {
         Column("AP50", "bbox", "AP50"),
         Column("FLOPs (%)", "ponder", "flops_percent", digits=1, most=MOST_PERCENT),
         Column("± over images", "ponder", "flops_percent_std", digits=1, most=MOST_PERCENT),
+        Column("whole detector (%)", "ponder", "detector_flops_percent", digits=1, most=MOST_PERCENT, optional=True),
+        Column("regions", "ponder", "regions", digits=1, most=MOST_REGIONS, optional=True),
+        Column("units per region", "ponder", "units_per_region", optional=True),
     ),
     "classification": (
         Column("accuracy (%)", "classification", "accuracy", 100, most=1),
@@ -48,9 +54,10 @@ COLUMNS = {
 
 def columns_of(rows: Sequence[dict[str, Any]]) -> Sequence[Column]:
     """The columns for rows of collect_results.py. Raises InputError if they are of neither kind."""
+    results = [run["results"] for row in rows for run in row["runs"]]
     for evaluator, columns in COLUMNS.items():
-        if all(evaluator in run["results"] for row in rows for run in row["runs"]):
-            return columns
+        if all(evaluator in own for own in results):
+            return [one for one in columns if not one.optional or all(one.key in own[one.evaluator] for own in results)]
     raise InputError(f"the results must all be of one of these kinds: {', '.join(COLUMNS)}")
 
 

@@ -102,6 +102,10 @@ class Ledger(Mapping[str, list[PonderRecord]]):
             raise ValueError(f"{part!r} ran on no regions")
         return torch.stack([_by_image((call.record.units() == 0).long(), call.regions) for call in calls]).sum(0)
 
+    def units(self, part: str) -> Tensor:
+        """float32 [N]: the mean units (PonderRecord.mean_units) of each image's regions and calls, summed."""
+        return torch.stack([_by_image(call.record.mean_units(), call.regions) for call in self._calls[part]]).sum(0)
+
     def flops(self, part: str) -> Tensor:
         """int64 [N]: what each image took in a part, in all its regions and calls."""
         return torch.stack([_by_image(call.record.flops, call.regions) for call in self._calls[part]]).sum(0)
@@ -182,9 +186,9 @@ def _fitting(ledger: Ledger, batch: Tensor) -> Optional[Geometry]:
     return own_sizes(sizes, (batch.shape[2], batch.shape[3]))
 
 
-def _by_image(flops: Tensor, regions: Optional[Sequence[int]]) -> Tensor:
-    """int64 [regions] -> [N]."""
+def _by_image(values: Tensor, regions: Optional[Sequence[int]]) -> Tensor:
+    """[regions] -> [N], sums."""
     if regions is None:
-        return flops
-    sums = [own.sum() for own in flops.split(list(regions))] if len(regions) else []
-    return torch.stack(sums) if sums else flops.new_zeros(0)
+        return values
+    sums = [own.sum() for own in values.split(list(regions))] if len(regions) else []
+    return torch.stack(sums) if sums else values.new_zeros(0)

@@ -102,6 +102,10 @@ class PonderRecord:
         """int64 [N]: units evaluated in all blocks, summed over positions."""
         return sum((block.num_units.flatten(1).sum(1) for block in self.blocks.values()), torch.zeros_like(self.flops))
 
+    def mean_units(self) -> Tensor:
+        """float32 [N]: sum over blocks of the evaluated units, averaged over each image's own positions."""
+        return sum((block.mean_units() for block in self.blocks.values()), torch.zeros_like(self.flops).float())
+
     def mean_cost(self) -> Tensor:
         """float32 [N]: sum over blocks of the mean ponder cost, what tau multiplies (eq. 13). Differentiable.
 

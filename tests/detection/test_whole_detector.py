@@ -45,6 +45,10 @@ def evaluated(tmp_path_factory, request):
         for layer in part.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 layer.register_forward_hook(count)
+    units = []
+    model.roi_heads.res5.block4.register_forward_hook(
+        lambda block, inputs, output: units.append(output[1].num_units.double().mean((1, 2)))
+    )
     evaluator = DetectionTrainer.build_evaluator(cfg, "toy")
     evaluator.reset()
     outputs = []
@@ -55,11 +59,11 @@ def evaluated(tmp_path_factory, request):
             evaluator.process(inputs, outputs[-1:])
     results = evaluator.evaluate()
     file = json.loads((root / "out/inference/toy/ponder.json").read_text())
-    return cfg, outputs, counts, results, file["images"]
+    return cfg, outputs, counts, results, file["images"], units
 
 
 def test_what_the_parts_spent_and_the_rest_add_up_to_the_whole(evaluated):
-    cfg, outputs, counts, results, rows = evaluated
+    cfg, outputs, counts, results, rows, _ = evaluated
     totals = []
     for row, output, dense in zip(rows, outputs, counts):
         assert 0 < row["regions"] == output["regions"] <= cfg.MODEL.RPN.POST_NMS_TOPK_TEST
@@ -75,8 +79,16 @@ def test_what_the_parts_spent_and_the_rest_add_up_to_the_whole(evaluated):
         assert results["ponder"][key] == np.mean([output[key] for output in outputs])
 
 
+def test_units_of_a_region_are_those_of_block_4_where_it_ran(evaluated):
+    _, outputs, _, results, rows, units = evaluated
+    for row, output, own in zip(rows, outputs, units):
+        assert len(own) == output["regions"] and output["units_per_region"] == pytest.approx(own.mean().item())
+        assert row["units_per_region"] == output["units_per_region"]
+    assert results["ponder"]["units_per_region"] == pytest.approx(torch.cat(units).mean().item())
+
+
 def test_all_of_it_is_a_plain_detector_with_as_many_regions(evaluated):
-    cfg, _, _, results, rows = evaluated
+    cfg, _, _, results, rows, _ = evaluated
     reference = DetectorReference.from_config(cfg)
     plain = [
         reference.flops((row["height"], row["width"]), row["regions"] + row["rejected_regions"])["total"]
@@ -89,11 +101,12 @@ def test_all_of_it_is_a_plain_detector_with_as_many_regions(evaluated):
 
 
 def test_the_table_has_the_whole_detector_behind_the_papers_columns(evaluated):
-    *_, results, _ = evaluated
+    *_, results, _, _ = evaluated
     header, _, row = table_1_row("SACT", results).splitlines()
-    assert header.endswith("| AP50 (%) | images | whole detector (%) | regions |")
+    assert header.endswith("| AP50 (%) | images | whole detector (%) | regions | units per region |")
     whole = f"{results['ponder']['detector_flops_percent']:.1f} ± {results['ponder']['detector_flops_percent_std']:.1f}"
-    assert row.endswith(f"| 3 | {whole} | {results['ponder']['regions']:.1f} |")
+    regions, units = results["ponder"]["regions"], results["ponder"]["units_per_region"]
+    assert row.endswith(f"| 3 | {whole} | {regions:.1f} | {units:.2f} |")
 
 
 def test_the_reference_leaves_the_random_numbers_alone(evaluated):

@@ -178,6 +178,19 @@ def test_published_courses_have_every_step_once(path):
             assert steps == sorted(set(steps)) and steps[-1] == run["steps"] - 1, run["folder"]
 
 
+def test_the_whole_detector_has_columns_where_every_run_says_what_it_took():
+    rows = read_json(ROOT, "docs/results/bccd.json")["rows"]  # of a version that did not say so
+    assert "| ± over images | units per block |" in results_table(rows)
+    runs = [run for row in rows for run in row["runs"]]
+    for index, run in enumerate(runs):
+        run["results"]["ponder"] |= {"detector_flops_percent": 90.0 + index, "regions": 60, "units_per_region": 2.5}
+    header, _, first, *_ = results_table(rows).splitlines()
+    assert "| ± over images | whole detector (%) | regions | units per region | units per block |" in header
+    assert "| 91.0 ± 1.0 | 60.0 ± 0.0 | 2.50 ± 0.00 |" in first
+    del runs[-1]["results"]["ponder"]["regions"]
+    assert "| whole detector (%) | units per region |" in results_table(rows)
+
+
 def test_names_of_any_characters_are_cells_of_a_table_and_words_of_a_figure(runs, tmp_path, capsys):
     names = {"SACT": "$\\tau_{ | 日本 \udcff\n", "plain": "x" * 300}
     rows = [part for name, folders in runs.items() for part in ("--row", names[name], *folders)]
