@@ -113,7 +113,7 @@ class Verdict:
 class RegionRejection(ScoringBranch):
     """H^0: scores regions before they are pooled, so that a rejected one costs nothing but its score.
 
-    h^0 = sigma(s + w BN(o) + b). s is the sum over P x P bins of position-sensitive scores, as in R-FCN (Dai et al.,
+    h^0 = sigma(s + w BN(o) + b + shift), with the shift of ScoringBranch. s is the sum over P x P bins of position-sensitive scores, as in R-FCN (Dai et al.,
     2016): a 1x1 convolution of the normalised features has a channel for each bin, and RoIAlign reads each bin from its
     own channel. It is divided by P, the deviation of a sum of P x P scores: their mean, R-FCN's, would learn too slowly
     for a short training, their sum too fast to be stable. o is the logit of the RPN (`with_objectness` says which one
@@ -165,7 +165,7 @@ class RegionRejection(ScoringBranch):
             valid = valid_mask(sizes, map_size, x.device)
             scores = self._scores(x, valid)
             logits = self._position_sensitive(scores if valid is None else scores * valid, proposals)
-            logits = logits + self.objectness_weight * self._objectness(proposals).to(x.dtype) + self.bias
+            logits = logits + self.objectness_weight * self._objectness(proposals).to(x.dtype) + self.bias + self.shift
         by_image = [len(own) for own in proposals]
         rejected = torch.sigmoid(-logits.detach()) <= self.least
         return Verdict(logits, rejected, by_image, None if self.training else ~rejected)

@@ -51,7 +51,8 @@ class FoldedHalting:
 
     Attributes:
         taps, bias: [TAPS, C] and [TAPS], the local convolution, and what its norm adds at each tap.
-        mean_weights, constant: [C] and []; SpatialHalting.offset is <mean_weights, mean of the image> + constant.
+        mean_weights, constant: [C] and []; SpatialHalting.offset is <mean_weights, mean of the image> + constant, and
+            the branch's shift, which may change while the weights stay.
     """
 
     taps: Tensor

@@ -4,6 +4,7 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; L: residual units of the block.
 """
 
+import math
 from typing import Optional, Sequence
 
 import torch
@@ -13,7 +14,7 @@ from sact_det.base.precision import score_type
 from sact_det.network.halting_rule import halting_rule
 from sact_det.network.plan import Plan, PlannedBlock
 from sact_det.network.run import Run
-from sact_det.network.unit import ResidualUnit
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.halting import DEFAULT_EPS, share_in_tiles
 from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes, valid_mask
 from sact_det.rule.ponder import BlockPonder
@@ -47,6 +48,22 @@ class AdaptiveBlock(PlannedBlock):
         self.units = nn.ModuleList(units)  # type: ignore[assignment]
         self.eps = eps
         self.tile = tile
+
+    @property
+    def shift(self) -> float:
+        """The `shift` of every halting branch (unit.py): the higher, the earlier positions halt; 0 unless it is set."""
+        return self._branches[0].shift if self._branches else 0.0
+
+    @shift.setter
+    def shift(self, shift: float) -> None:
+        if math.isnan(shift):
+            raise ValueError("`shift` must be a number; got nan")
+        for branch in self._branches:
+            branch.shift = float(shift)
+
+    @property
+    def _branches(self) -> list[HaltingBranch]:
+        return [unit.halting for unit in self.units if unit.halting is not None]
 
     def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, BlockPonder]:
         """Evaluates the block.

@@ -18,7 +18,14 @@ class ScoringBranch(nn.Module):
     """What makes halting scores, of whatever halts.
 
     Its parameters do not follow where a module is cast to 16 bits: scores are computed in float32 at least.
+
+    Attributes:
+        shift: a number that every score's logit has more than its parameters say; 0 unless it is set. The higher, the
+            earlier things halt; at -inf nothing ever does. It is no parameter, and no state dict has it. Every
+            execution sees a change, also one whose packed weights stay.
     """
+
+    shift: float = 0.0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ScoringBranch":
         def keep_precision(t: Tensor) -> Tensor:

@@ -206,3 +206,17 @@ def test_ground_truth_has_the_objectness_of_the_proposal_that_overlaps_it_most()
     assert own.rpn_objectness.tolist() == expected and not truth.has("rpn_objectness")
     nothing = with_objectness(proposals_of(SIZES[:1], number=0), [truth])[1][0]
     assert nothing.rpn_objectness.tolist() == [0, 0, 0]
+
+
+@torch.no_grad()
+def test_its_shift_is_that_number_in_the_bias():
+    rejection, features, proposals = branch().eval(), features_of(SIZES), proposals_of(SIZES)
+    rejection.shift = 1.5
+    shifted = rejection(features, proposals)
+    rejection.shift = 0.0
+    rejection.bias += 1.5
+    expected = rejection(features, proposals)
+    torch.testing.assert_close(shifted.logits, expected.logits)
+    assert torch.equal(shifted.rejected, expected.rejected)
+    rejection.shift = -math.inf
+    assert not rejection(features, proposals).rejected.any()

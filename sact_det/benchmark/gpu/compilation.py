@@ -37,6 +37,7 @@ NUMBERS = (
     "stride_y",
     "stride_x",
 )
+FLOATS = ("logit_shift",)
 # Precision of a product: the type of features and weights, and how float32 is multiplied.
 PRECISIONS = {
     "ieee": ("*fp32", "ieee"),
@@ -49,7 +50,7 @@ WIDTHS = {"conv1": (1024, 256), "conv2": (256, 256), "conv3": (256, 1024)}
 
 
 def _type_of(name: str, features: str) -> str:
-    for names, kind in ((FEATURES, features), (MASKS, "*u8"), (INTS, "*i32"), (NUMBERS, "i32")):
+    for names, kind in ((FEATURES, features), (MASKS, "*u8"), (INTS, "*i32"), (NUMBERS, "i32"), (FLOATS, "fp32")):
         if name in names:
             return kind
     return "*fp32"

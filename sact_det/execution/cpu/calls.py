@@ -42,6 +42,12 @@ class Halting(ctypes.Structure):
         ("constant", ctypes.c_float),
     ]
 
+    def shifted(self, shift: float) -> "Halting":
+        """The same branch with so much more in every logit."""
+        copy = Halting.from_buffer_copy(self)
+        copy.constant += shift
+        return copy
+
 
 class Evaluation(ctypes.Structure):
     """struct Evaluation of worker.h."""

@@ -144,7 +144,7 @@ class RowsRun(Run):
         to, branch = self._evaluation, None
         self._scores = None
         if isinstance(unit.halting, SpatialHalting):
-            branch = self._packed.branches[unit.halting].struct
+            branch = self._packed.branches[unit.halting].struct.shifted(unit.halting.shift)
             self._scores = zeros(*self._shape)
             to.scores = address(self._scores)
             if to.products is None:

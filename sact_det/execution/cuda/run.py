@@ -200,7 +200,7 @@ class TritonRun(TensorRun):
                 **{"C": channels, "BLOCK_M": block_m, "BLOCK_K": block_k},
             )
             kernels.scores_kernel[(number * -(-height * width // block),)](
-                *(products, self._sums, self._counts, packed.mean_weights, packed.constant),
+                *(products, self._sums, self._counts, packed.mean_weights, packed.constant, branch.shift),
                 *(lists.mask, lists.exists, scores, size, height, width, *lists.mask.stride()),
                 **{"C": channels, "BLOCK": block, "BLOCK_C": kernels.CHANNEL_BLOCK},
             )

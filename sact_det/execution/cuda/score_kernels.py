@@ -91,6 +91,7 @@ def scores_kernel(
     counts,  # float32 [N], positions
     mean_weights,  # float32 [C]
     constant,  # float32 []
+    logit_shift,  # added to it
     active,  # bool [N, H, W] as uint8
     exists,  # likewise, contiguous, or None
     scores,  # float32 [N, H, W]
@@ -122,7 +123,7 @@ def scores_kernel(
         total += tl.load(sums + image.to(tl.int64) * C + c, mask=c < C, other=0.0) * tl.load(
             mean_weights + c, mask=c < C, other=0.0
         )
-    logit = tl.sum(total, 0) / tl.load(counts + image) + tl.load(constant)
+    logit = tl.sum(total, 0) / tl.load(counts + image) + (tl.load(constant) + logit_shift)
 
     local = tl.zeros((BLOCK,), tl.float32)
     for tap in tl.static_range(9):
