@@ -113,11 +113,12 @@ class Verdict:
 class RegionRejection(ScoringBranch):
     """H^0: scores regions before they are pooled, so that a rejected one costs nothing but its score.
 
-    h^0 = sigma(s + w BN(o) + b + shift), with the shift of ScoringBranch. s is the sum over P x P bins of position-sensitive scores, as in R-FCN (Dai et al.,
-    2016): a 1x1 convolution of the normalised features has a channel for each bin, and RoIAlign reads each bin from its
-    own channel. It is divided by P, the deviation of a sum of P x P scores: their mean, R-FCN's, would learn too slowly
-    for a short training, their sum too fast to be stable. o is the logit of the RPN (`with_objectness` says which one
-    ground-truth boxes have). Both are computed on the map or before, whatever the number of regions. At first s = 0,
+    h^0 = sigma(s + w BN(o) + b), and ScoringBranch's shift beside b. s is the sum over P x P bins of position-sensitive
+    scores, as in R-FCN (Dai et al., 2016): a 1x1 convolution of the normalised features has a channel for each bin, and
+    RoIAlign reads each bin from its own channel. It is divided by P, the deviation of a sum of P x P scores: their
+    mean, R-FCN's, would learn too slowly for a short training, their sum too fast to be stable. o is the logit of the
+    RPN (`with_objectness` says which one ground-truth boxes have). Both are computed on the map or before, whatever the
+    number of regions. At first s = 0,
     w = -1 and b = -3: little is rejected, and rather where the RPN believes least.
 
     In training every region runs through block 4, so that none is lost, and h^0 learns from the classification loss,
