@@ -45,7 +45,7 @@ class HaltingBranch(ScoringBranch, ABC):
 
     @abstractmethod
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """FLOPs of the branch, int64 [N].
+        """FLOPs of the branch, int64 [N]; or [N, K], of K alike ones, for arguments of that shape.
 
         Args:
             evaluated: int64 [N], positions at which the unit is evaluated.
@@ -75,7 +75,7 @@ class ResidualUnit(nn.Module, ABC):
     def flops(
         self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
     ) -> Tensor:
-        """FLOPs of the unit without its halting branch, int64 [N].
+        """FLOPs of the unit without its halting branch, int64 [N]; or [N, K], of K alike ones, for such arguments.
 
         Args:
             dense_in, dense_out: int64 [N], positions of each image at input and output resolution.

@@ -18,18 +18,21 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sact_det.execution.cuda import kernels, position_lists, score_kernels
+from sact_det.execution.cuda import halting, kernels, position_lists, score_kernels
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 WARP = 32
 FEATURES = ("state", "weight", "inner", "middle")
-MASKS = ("active", "exists")
+MASKS = ("active", "next_active", "exists")
+LONGS = ("num_units",)
 INTS = ("tile_rows", "positions", "count", "offsets", "tile_counts", "writes", "reads", "num_reads")
 NUMBERS = (
     "bucket",
     "height",
     "width",
     "image_size",
+    "image_stride",
+    "sum_programs",
     "size",
     "tiles",
     "tiles_per_image",
@@ -37,7 +40,7 @@ NUMBERS = (
     "stride_y",
     "stride_x",
 )
-FLOATS = ("logit_shift",)
+FLOATS = ("logit_shift", "threshold")
 # Precision of a product: the type of features and weights, and how float32 is multiplied.
 PRECISIONS = {
     "ieee": ("*fp32", "ieee"),
@@ -50,10 +53,8 @@ WIDTHS = {"conv1": (1024, 256), "conv2": (256, 256), "conv3": (256, 1024)}
 
 
 def _type_of(name: str, features: str) -> str:
-    for names, kind in ((FEATURES, features), (MASKS, "*u8"), (INTS, "*i32"), (NUMBERS, "i32"), (FLOATS, "fp32")):
-        if name in names:
-            return kind
-    return "*fp32"
+    kinds = {features: FEATURES, "*u8": MASKS, "*i64": LONGS, "*i32": INTS, "i32": NUMBERS, "fp32": FLOATS}
+    return next((kind for kind, names in kinds.items() if name in names), "*fp32")
 
 
 def _resources(cubin: bytes) -> dict[str, int]:
@@ -113,11 +114,12 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
                 yield {"precision": precision, "tile": f"{rows}x{width}", **taken}
     rows, depth = score_kernels.PRODUCT_BLOCK
     block, channels = position_lists.MAX_BLOCK, score_kernels.CHANNEL_BLOCK
-    sum_rows, sum_columns = score_kernels.SUM_BLOCK
+    sums = dict(zip(("BLOCK_T", "BLOCK_C"), score_kernels.SUM_BLOCK))
     others: list[tuple[Any, dict[str, Any]]] = [
-        (score_kernels.taps_kernel, {"C": 1024, "BLOCK_M": rows, "BLOCK_K": depth}),
+        (score_kernels.taps_kernel, {"C": 1024, "BLOCK_M": rows, "BLOCK_K": depth, **sums}),
         (score_kernels.scores_kernel, {"C": 1024, "BLOCK": score_kernels.SCORE_BLOCK, "BLOCK_C": channels}),
-        (score_kernels.sums_kernel, {"C": 1024, "BLOCK_T": sum_rows, "BLOCK_C": sum_columns}),
+        (score_kernels.sums_kernel, {"C": 1024, **sums}),
+        *((halting.halting_kernel, {"LAST": last, "BLOCK": block}) for last in (False, True)),
         (position_lists.count_kernel, {"BLOCK": block}),
         (position_lists.list_kernel, {"BLOCK": block, "BLOCK_TILES": block}),
     ]

@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MAX_BLOCK = 512
+MIN_BLOCK, MAX_BLOCK = 128, 512  # positions of a tile
+MANY_TILES = 256  # with which any GPU is busy
 
 
 @triton.jit
@@ -114,6 +115,8 @@ def list_kernel(
 class PositionLists:
     """The active positions of a batch, and those that 3x3 convolutions read around them.
 
+    A map is cut into tiles of one image each. Tiles are counted first; then each one adds up the counts before its own.
+
     Args:
         exists: bool [N, H, W], False at padding, or None.
         shape: (N, H, W), none of them 0.
@@ -126,6 +129,8 @@ class PositionLists:
         reads: int32 [P], likewise the active positions dilated 3x3, without what lies in padding or beyond the map.
         offsets: int32 [N + 1], where every image begins in `writes`; the last one is `num_writes`.
         num_writes, num_reads: int32 [1], on the device.
+        block: positions of a tile.
+        tiles: of all images.
     """
 
     def __init__(self, exists: Optional[Tensor], shape: tuple[int, int, int], device: torch.device):
@@ -136,29 +141,40 @@ class PositionLists:
         self.offsets = torch.empty(number + 1, dtype=torch.int32, device=device)
         self.num_writes = self.offsets[-1:]
         self.num_reads = torch.empty(1, dtype=torch.int32, device=device)
-        self._block = min(MAX_BLOCK, max(16, triton.next_power_of_2(height * width)))
-        self._tiles_per_image = triton.cdiv(height * width, self._block)
-        self._tile_counts = torch.empty(2, number * self._tiles_per_image, dtype=torch.int32, device=device)
+        self.block = tile_size(number, height * width)
+        tiles_per_image = triton.cdiv(height * width, self.block)
+        self.tiles = number * tiles_per_image
+        self.sizes = (height, width, tiles_per_image, self.tiles)
         self._everywhere = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
         self.mask = self._everywhere.view(torch.uint8).expand(shape)
 
-    def fill(self, active: Optional[Tensor] = None) -> None:
-        """Lists what is active: bool [N, H or 1, W or 1], or None for every position there is."""
-        active = self._everywhere if active is None else active
-        mask = self.mask = active.view(torch.uint8).expand(self._shape)
-        tiles = self._tile_counts.shape[1]
-        sizes = (*self._shape[1:], self._tiles_per_image, tiles)
-        count_kernel[(tiles,)](mask, self.exists, self._tile_counts, *sizes, *mask.stride(), BLOCK=self._block)
-        list_kernel[(tiles,)](
-            mask,
-            self.exists,
-            self._tile_counts,
-            self.writes,
-            self.reads,
-            self.offsets,
-            self.num_reads,
-            *sizes,
-            *mask.stride(),
-            BLOCK=self._block,
-            BLOCK_TILES=MAX_BLOCK,
+    def new_counts(self, *shape: int) -> Tensor:
+        """Memory for counts of tiles, int32 [*shape, 2, tiles]: of active positions, and of those in their dilation."""
+        return torch.empty(*shape, 2, self.tiles, dtype=torch.int32, device=self.writes.device)
+
+    def fill(self, active: Optional[Tensor] = None, tile_counts: Optional[Tensor] = None) -> None:
+        """Lists what is active.
+
+        Args:
+            active: bool [N, H or 1, W or 1], or None for every position there is.
+            tile_counts: int32 [2, tiles], takes the counts; None: nobody wants them.
+        """
+        mask = (self._everywhere if active is None else active).view(torch.uint8).expand(self._shape)
+        tile_counts = self.new_counts() if tile_counts is None else tile_counts
+        count_kernel[(self.tiles,)](mask, self.exists, tile_counts, *self.sizes, *mask.stride(), BLOCK=self.block)
+        self.fill_counted(mask, tile_counts)
+
+    def fill_counted(self, mask: Tensor, tile_counts: Tensor) -> None:
+        """Lists what is active, uint8 [N, H, W], where the tiles have been counted."""
+        self.mask = mask
+        list_kernel[(self.tiles,)](
+            *(mask, self.exists, tile_counts, self.writes, self.reads, self.offsets, self.num_reads),
+            *(*self.sizes, *mask.stride()),
+            **{"BLOCK": self.block, "BLOCK_TILES": MAX_BLOCK},
         )
+
+
+def tile_size(number: int, image_size: int) -> int:
+    """Positions of a tile, for so many images of so many positions: a power of 2, small where positions are few."""
+    wanted = triton.next_power_of_2(triton.cdiv(number * image_size, MANY_TILES))
+    return min(max(wanted, MIN_BLOCK), MAX_BLOCK, max(16, triton.next_power_of_2(image_size)))

@@ -10,7 +10,7 @@ Shape shorthand in this module:
 
 import os
 from functools import lru_cache
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import torch
 from torch import Tensor
@@ -22,10 +22,16 @@ from sact_det.execution.folded import FoldedUnit, keeps_shape, why_not_inference
 from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting
 from sact_det.network.convolution import TAPS
+from sact_det.network.halting_rule import SACT, HaltingRule
 from sact_det.network.plan import PlannedBlock
 from sact_det.network.run import TensorRun
 from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.padding import Mask
+from sact_det.rule.process import HaltingProcess
+
+if TYPE_CHECKING:  # Triton may be missing
+    from sact_det.execution.cuda.halting import TritonHalting
+    from sact_det.execution.cuda.position_lists import PositionLists
 
 MIN_TRITON = (3, 4)  # the first whose autotuner keeps its choices
 MAX_POSITIONS = 2**30  # positions are int32
@@ -80,7 +86,7 @@ class TritonRun(TensorRun):
     bounded = True
 
     def __init__(self, block: PlannedBlock, packed: WeightCache, x: Tensor, valid_in: Mask, valid: Mask):
-        from sact_det.execution.cuda import kernels, position_lists, score_kernels  # late: Triton may be missing
+        from sact_det.execution.cuda import kernels, score_kernels  # late: Triton may be missing
 
         self._kernels, self._score_kernels = kernels, score_kernels
         x = block.units[0](x.contiguous(memory_format=torch.channels_last), None, valid_in, valid)
@@ -91,10 +97,12 @@ class TritonRun(TensorRun):
         self._packed = packed.get(block, pack_block, self._dtype)
         rows = (x if valid is None else x * valid).permute(0, 2, 3, 1)
         self._state = rows.reshape(-1, channels).contiguous()
-        self._lists = position_lists.PositionLists(self._exists, self._shape, x.device)
+        self._lists = self._new_lists()
         self._listed = False
         self._buffers: dict[str, Tensor] = {}
         self._output: Optional[Tensor] = None
+        self._halting: Optional["TritonHalting"] = None
+        self._unsummed = False  # whether conv3_kernel has left partial sums that `_sums` does not have yet
         if not block.rule.adaptive:
             return
         self._output = self._state.to(torch.float32, copy=True)
@@ -104,6 +112,11 @@ class TritonRun(TensorRun):
             self._counts = self._output.new_full((number,), height * width)
         else:
             self._counts = self._exists.flatten(1).sum(1).float()
+
+    def _new_lists(self) -> "PositionLists":
+        from sact_det.execution.cuda.position_lists import PositionLists  # late: Triton may be missing
+
+        return PositionLists(self._exists, self._shape, self._state.device)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A buffer that all units use, of this shape; zero at padding."""
@@ -117,11 +130,14 @@ class TritonRun(TensorRun):
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
         packed = self._packed.units[unit]
         with torch.cuda.device_of(self._state):
+            if self._unsummed:
+                self._add_sums()
             self._tune(packed)
-            if active is not None or not self._listed:
+            if self._halting is None and (active is not None or not self._listed):
                 self._lists.fill(active)
                 self._listed = True
-            self._launch(packed, self._state, self._output)
+            self._launch(packed, self._lists, self._state, self._output)
+            self._unsummed = self._output is not None
 
     def _tune(self, packed: FoldedUnit) -> None:
         """Lets the kernels choose their tiles before the first unit of its kind: at all positions, on copies.
@@ -132,18 +148,19 @@ class TritonRun(TensorRun):
         kind += (packed.conv3.dtype, packed.conv3.shape, convolution_precision())
         if self._kernels.INTERPRETED or kind in _TUNED:
             return
-        self._lists.fill(None)
-        self._launch(packed, self._state.clone(), None if self._output is None else self._output.clone())
+        everywhere = self._new_lists()
+        everywhere.fill(None)
+        self._launch(packed, everywhere, self._state.clone(), None if self._output is None else self._output.clone())
         _TUNED.add(kind)
 
     def _bucket(self) -> int:
         """A number that maps of about one size have in common: they share their tiles."""
         return len(self._state).bit_length()
 
-    def _launch(self, packed: FoldedUnit, state: Tensor, output: Optional[Tensor]) -> None:
+    def _launch(self, packed: FoldedUnit, lists: "PositionLists", state: Tensor, output: Optional[Tensor]) -> None:
         """Evaluates a unit at the listed positions."""
-        kernels, lists, adaptive = self._kernels, self._lists, output is not None
-        (size, channels), (number, height, width), inner_width = state.shape, self._shape, len(packed.conv1)
+        kernels, adaptive = self._kernels, output is not None
+        (size, channels), (_, height, width), inner_width = state.shape, self._shape, len(packed.conv1)
         bucket, block_k = self._bucket(), kernels.block_depth(packed.conv1.element_size())
         precision = convolution_precision() if self._dtype == torch.float32 else "ieee"
         inner = self._buffer("inner", (size, inner_width), self._dtype)
@@ -164,41 +181,59 @@ class TritonRun(TensorRun):
             *(lists.writes, lists.num_writes, bucket, height, width),
             **{"DEPTH": inner_width, "COLUMNS": inner_width, **constants},
         )
-        tiles = -(-size // kernels.MIN_ROWS)
         # Without halting nothing but the state is updated: it stands for what is not used.
-        partial_sums = self._buffer("sums", (tiles + number - 1, channels), torch.float32) if adaptive else state
-        tile_rows = self._buffer("tile_rows", (1,), torch.int32) if adaptive else state
+        partial_sums, tile_rows = self._partial_sums() if adaptive else (state, state)
         kernels.conv3_kernel[grid](
             *(middle, packed.conv3, packed.bias3, state),
             *(state if output is None else output, self._remaining if adaptive else state, partial_sums, tile_rows),
             *(lists.writes, lists.num_writes, bucket, height * width),
             **{"ADAPTIVE": adaptive, "DEPTH": inner_width, "COLUMNS": channels, **constants},
         )
-        if output is self._output and adaptive:
-            block_t, block_c = self._score_kernels.SUM_BLOCK
-            self._score_kernels.sums_kernel[(number * -(-channels // block_c),)](
-                self._sums, partial_sums, tile_rows, lists.offsets, C=channels, BLOCK_T=block_t, BLOCK_C=block_c
-            )
+
+    def _add_sums(self) -> None:
+        """Adds what the last unit has changed to `_sums`; taps_kernel does the same on its way."""
+        kernels, channels = self._score_kernels, self._state.shape[1]
+        block_t, block_c = kernels.SUM_BLOCK
+        kernels.sums_kernel[(self._sum_programs(),)](
+            *(self._sums, *self._partial_sums(), self._lists.offsets),
+            **{"C": channels, "BLOCK_T": block_t, "BLOCK_C": block_c},
+        )
+        self._unsummed = False
+
+    def _sum_programs(self) -> int:
+        return self._shape[0] * -(-self._state.shape[1] // self._score_kernels.SUM_BLOCK[1])
+
+    def _partial_sums(self) -> tuple[Tensor, Tensor]:
+        """What conv3_kernel calls partial_sums and tile_rows."""
+        (size, channels), number = self._state.shape, self._shape[0]
+        rows = -(-size // self._kernels.MIN_ROWS) + number - 1
+        sums = self._buffer("sums", (rows, channels), torch.float32)
+        return sums, self._buffer("tile_rows", (1,), torch.int32)
 
     @override
     def scores(self, branch: HaltingBranch) -> Tensor:
         if isinstance(branch, ImageHalting):
+            if self._unsummed:
+                self._add_sums()
             pooled = (self._sums / self._counts[:, None])[:, :, None, None]
             with exact_float32(self._state.device):
                 return branch.scores(pooled)[:, None, None]
         kernels, lists, packed = self._score_kernels, self._lists, self._packed.branches[branch]
         (size, channels), (number, height, width) = self._state.shape, self._shape
         products = self._buffer("products", (TAPS, size), torch.float32)
-        scores = products.new_empty(self._shape)
-        (block_m, block_k), block = kernels.PRODUCT_BLOCK, kernels.SCORE_BLOCK
+        scores = self._buffer("scores", self._shape, torch.float32)
+        (block_m, block_k), (block_t, block_c), block = kernels.PRODUCT_BLOCK, kernels.SUM_BLOCK, kernels.SCORE_BLOCK
+        sum_programs = self._sum_programs() if self._unsummed else 0
         with torch.cuda.device_of(self._state):  # Triton launches on the current device
             if not self._listed:  # behind the first unit
                 self._lists.fill(None)
                 self._listed = True
-            kernels.taps_kernel[(-(-size // block_m),)](
+            kernels.taps_kernel[(sum_programs + -(-size // block_m),)](
                 *(self._state, packed.taps, packed.bias, products, lists.reads, lists.num_reads, size),
-                **{"C": channels, "BLOCK_M": block_m, "BLOCK_K": block_k},
+                *(self._sums, *self._partial_sums(), lists.offsets, sum_programs),
+                **{"C": channels, "BLOCK_M": block_m, "BLOCK_K": block_k, "BLOCK_T": block_t, "BLOCK_C": block_c},
             )
+            self._unsummed = False
             kernels.scores_kernel[(number * -(-height * width // block),)](
                 *(products, self._sums, self._counts, packed.mean_weights, packed.constant, branch.shift),
                 *(lists.mask, lists.exists, scores, size, height, width, *lists.mask.stride()),
@@ -207,8 +242,22 @@ class TritonRun(TensorRun):
         return scores
 
     @override
+    def start_halting(
+        self, rule: HaltingRule, exists: Tensor, num_units: int, eps: float, dtype: torch.dtype
+    ) -> HaltingProcess:
+        if type(rule) is not SACT:
+            return super().start_halting(rule, exists, num_units, eps, dtype)
+        from sact_det.execution.cuda.halting import TritonHalting  # late: Triton may be missing
+
+        with torch.cuda.device_of(self._state):
+            self._halting = TritonHalting(self._lists, exists, num_units, eps)
+        self._listed, self._remaining = True, self._halting.remainder
+        return self._halting
+
+    @override
     def add(self, weight: Tensor) -> None:
-        self._remaining.sub_(weight)
+        if self._halting is None:  # else `_remaining` is its remainder
+            self._remaining.sub_(weight)
 
     @override
     def result(self) -> Tensor:

@@ -19,7 +19,8 @@ SUM_BLOCK = (32, 64)
 
 
 @triton.jit
-def sums_kernel(
+def _add_sums(
+    program,
     sums,  # float32 [N, C]
     partial_sums,
     tile_rows,
@@ -28,28 +29,33 @@ def sums_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """sums += conv3_kernel's partial sums of every image."""
+    """sums += conv3_kernel's partial sums of an image, for BLOCK_C channels."""
     blocks: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
-    image, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    image, block = program // blocks, program % blocks
     begin, end = tl.load(offsets + image), tl.load(offsets + image + 1)
-    if begin == end:
-        return
-    rows = tl.load(tile_rows)
-    columns = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    stop = (end - 1) // rows + 1
-    total = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
-    for start in range(begin // rows, stop, BLOCK_T):
-        tile = start + tl.arange(0, BLOCK_T)
-        total += tl.load(
-            partial_sums + (tile + image).to(tl.int64)[:, None] * C + columns[None, :],
-            mask=(tile < stop)[:, None] & (columns < C)[None, :],
-            other=0.0,
-        )
-    place = sums + image.to(tl.int64) * C + columns
-    tl.store(place, tl.load(place, mask=columns < C, other=0.0) + tl.sum(total, 0), mask=columns < C)
+    if begin != end:
+        rows = tl.load(tile_rows)
+        columns = block * BLOCK_C + tl.arange(0, BLOCK_C)
+        stop = (end - 1) // rows + 1
+        total = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+        for start in range(begin // rows, stop, BLOCK_T):
+            tile = start + tl.arange(0, BLOCK_T)
+            total += tl.load(
+                partial_sums + (tile + image).to(tl.int64)[:, None] * C + columns[None, :],
+                mask=(tile < stop)[:, None] & (columns < C)[None, :],
+                other=0.0,
+            )
+        place = sums + image.to(tl.int64) * C + columns
+        tl.store(place, tl.load(place, mask=columns < C, other=0.0) + tl.sum(total, 0), mask=columns < C)
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit
+def sums_kernel(sums, partial_sums, tile_rows, offsets, C: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
+    """_add_sums of all images: N * ceil(C / BLOCK_C) programs."""
+    _add_sums(tl.program_id(0), sums, partial_sums, tile_rows, offsets, C, BLOCK_T, BLOCK_C)
+
+
+@triton.jit(do_not_specialize=["size", "sum_programs"])
 def taps_kernel(
     state,  # [P, C]
     taps,  # float32 [9, C]
@@ -58,13 +64,24 @@ def taps_kernel(
     positions,  # int32 list
     count,  # int32 [1], its length
     size,  # P
+    sums,  # as of _add_sums
+    partial_sums,
+    tile_rows,
+    offsets,
+    sum_programs,  # the first ones, which do the work of sums_kernel; 0 behind a block's first unit
     C: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    """products = taps @ state + bias at the listed positions, as exact as float32."""
+    """products = taps @ state + bias at the listed positions, as exact as float32; beside it, what sums_kernel does."""
+    program = tl.program_id(0)
+    if program < sum_programs:
+        _add_sums(program, sums, partial_sums, tile_rows, offsets, C, BLOCK_T, BLOCK_C)
+        return
     length = tl.load(count)
-    first = tl.program_id(0) * BLOCK_M
+    first = (program - sum_programs) * BLOCK_M
     if first >= length:
         return
     slots = first + tl.arange(0, BLOCK_M)

@@ -252,7 +252,15 @@ def test_every_launch_is_on_the_device_of_the_features(monkeypatch: pytest.Monke
         run.scores(block.units[0].halting)
         run.evaluate(block.units[1], torch.ones(size, dtype=torch.bool))
         run.scores(block.units[1].halting)
-    assert len(launches) == 2 * (2 + 2 + 2 + 4 + 2) and all(launches)
+        assert len(launches) == 2 + 2 + 2 + 3 + 2 and all(launches)
+        launches.clear()
+        run = TritonRun(block, WeightCache(), inputs_for(size).cpu(), None, None)
+        process = run.start_halting(block.rule, torch.ones(size, dtype=torch.bool), 2, block.eps, torch.float32)
+        process.step(run.scores(block.units[0].halting))
+        run.evaluate(block.units[1], process.active)
+        process.step(None)
+        assert len(launches) == 2 + 2 + 2 + 3 + 1 and all(launches)
+        launches.clear()
 
 
 @needs_cuda
