@@ -27,6 +27,9 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.EPS = 0.01
     # Parameter `k`: halting scores are shared in k x k cells (section 2.3), wherever positions halt one by one.
     cfg.MODEL.SACT.TILE = 1
+    # In evaluation, the share of the plain network's FLOPs to be spent, in (0, 1], by the budget.json beside the
+    # weights (tools/calibrate_budget.py). 0: as trained.
+    cfg.MODEL.SACT.BUDGET = 0.0
     # How blocks compute; results agree to rounding: "dense" (the reference), "perforated" (active positions only; where
     # norms learn from the batch it falls back to dense) or "auto" (perforated where that is faster: on CPUs wherever
     # kernels can run, on GPUs where `make gpu` has measured it).

@@ -30,6 +30,7 @@ from sact_det.classification.predictor import load_classifier
 from sact_det.classification.preprocessing import whole_image, whole_size
 from sact_det.detection.predictor import Predictor
 from sact_det.engine.checkpoint import local_weights
+from sact_det.engine.fingerprint import budgets_sha256
 from sact_det.engine.launch import launch
 from sact_det.network.halting_rule import halting_rule
 from sact_det.rule import ledger
@@ -118,6 +119,7 @@ def fingerprint(cfg: CfgNode, longer_edge: int) -> dict[str, Any]:
         "rule": _RULE,
         "longer_edge": longer_edge,
         "weights_sha256": file_sha256(local_weights(weights)),
+        "budgets": budgets_sha256(cfg),
         "model": model,
         "format": cfg.INPUT.FORMAT,
     }

@@ -11,6 +11,7 @@ FLOORS = (
     ("sact_det.network",),
     ("sact_det.execution",),
     ("sact_det.weights",),
+    ("sact_det.budget",),
     ("sact_det.pictures",),
     ("sact_det.data",),
     ("sact_det.engine",),

@@ -31,7 +31,7 @@ from typing import Any, Iterator, Optional, Sequence
 
 import torch
 
-from sact_det.base.command_line import check_positive, split_overrides
+from sact_det.base.command_line import add_budget, check_positive, split_overrides, with_budget
 from sact_det.base.errors import InputError, is_out_of_memory, one_line
 from sact_det.base.files import writable_file, write_json
 from sact_det.base.processes import command_line
@@ -78,12 +78,16 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
     parser.add_argument("--max-images", type=int, default=8, metavar="N", help="of the photographs; default: 8")
     add_dataset_options(parser)
+    add_budget(parser)
     parser.add_argument("--quiet", action="store_true", help="no word on progress")
     words, opts = split_overrides(argv)
     args = parser.parse_args(words)
     if opts and args.config_file is None:
         parser.error(f"config overrides need --config-file; got {' '.join(opts)}")
+    if args.budget is not None and args.config_file is None:
+        parser.error("--budget needs --config-file")
     args.opts = opts
+    args.opts = with_budget(args)
     return args
 
 

@@ -42,7 +42,7 @@ import numpy as np
 from PIL import Image
 
 import sact_det
-from sact_det.base.command_line import check_positive, parse_with_overrides
+from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
 from sact_det.base.errors import InputError
 from sact_det.base.files import replacing, writable_folder
 from sact_det.base.processes import command_line
@@ -129,6 +129,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help="blur of the human map in pixels, about a degree of visual angle (default: 40, for 1920x1080)",
     )
 
+    add_budget(parser)
     running = parser.add_argument_group("running")
     running.add_argument("--variable", default=MAT_VARIABLE, metavar="NAME", help=f"in .mat files ({MAT_VARIABLE})")
     running.add_argument("--skip-bad", action="store_true", help="leaves out and lists images that cannot be used")
@@ -148,6 +149,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     networks = bool(args.config_file or args.model)
     if args.center_only == bool(networks or args.hdf5 or args.maps):
         raise InputError("give one of --config-file, --model, --hdf5, --maps, or --center-only")
+    if args.budget is not None and not networks:
+        raise InputError("--budget needs --config-file or --model")
     if args.opts and not networks:
         raise InputError(f"config overrides need --config-file or --model; got {' '.join(args.opts)}")
     check_positive(args, "--image-size", "--num-gpus", "--processes")
@@ -192,7 +195,7 @@ def load_networks(args: argparse.Namespace) -> dict[str, Any]:
     for name, config, weights in chosen:
         if name in configs:
             raise InputError(f"--model {name!r}: given twice")
-        configs[name] = load_config(config, [*args.opts, *weights])
+        configs[name] = load_config(config, [*with_budget(args), *weights])
         check_halts_by_position(configs[name])
         fingerprint(configs[name], 1)
     return configs

@@ -18,7 +18,7 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from sact_det.base.command_line import check_positive, parse_with_overrides
+from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
 from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
@@ -40,6 +40,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--image-size", type=int, metavar="L", help="no crop: resizes the longer edge to L pixels, keeping the aspect"
     )
     parser.add_argument("--max-images", type=int, metavar="N", help="only the first N images of the data set")
+    add_budget(parser)
     parser.add_argument("--gzip", action="store_true", help="compresses the file")
     return parse_with_overrides(parser, argv)
 
@@ -48,7 +49,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     check_positive(args, "--image-size", "--max-images")
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, with_budget(args))
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
     if not name:
         raise InputError("DATASETS.TEST is empty: name the data set with --dataset")

@@ -4,6 +4,7 @@
 Train:       python tools/train_net.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --num-gpus 8
 Go on:       the same with --resume
 Evaluate:    the same with --eval-only MODEL.WEIGHTS output/model_final.pth
+             and --budget 0.6 for a share of the FLOPs, once tools/calibrate_budget.py has measured them
 Own data:    DATASETS.COCO_FORMAT "[('my_train', 'train.json', 'images'), ('my_val', 'val.json', 'images')]" \
              DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
              or, for a classifier,
@@ -28,6 +29,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
+from sact_det.base.command_line import add_budget, with_budget
 from sact_det.base.errors import InputError, errors_to_exit_code
 from sact_det.base.processes import command_line
 from sact_det.data.stream import check_batch_size
@@ -38,7 +40,9 @@ from sact_det.tasks import load_config, task_of
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
-    cfg = load_config(args.config_file, args.opts)
+    if args.budget is not None and not args.eval_only:
+        raise InputError("--budget is for --eval-only")
+    cfg = load_config(args.config_file, with_budget(args))
     occupied = (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()
     if occupied and not args.resume and not args.eval_only:
         raise InputError(
@@ -103,7 +107,9 @@ def main_in_processes(args: argparse.Namespace) -> None:
 
 def invoke_main(argv: Optional[Sequence[str]] = None) -> None:
     """The command line: main, in this process or in several."""
-    args = default_argument_parser(__doc__).parse_args(argv)
+    parser = default_argument_parser(__doc__)
+    add_budget(parser)
+    args = parser.parse_args(argv)
     with command_line(args.num_machines):
         check_launch(args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, torch.cuda.device_count())
         if args.num_gpus * args.num_machines > 1:

@@ -36,7 +36,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from sact_det.base.command_line import check_positive, parse_with_overrides
+from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
 from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
 from sact_det.classification.pictures import ClassifiedImages
@@ -82,6 +82,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         metavar="P",
         help=f"least score of a detector's box (default: {DEFAULT_CONFIDENCE})",
     )
+    add_budget(parser)
     parser.add_argument("--no-sheet", action="store_true", help="leaves out the contact sheet")
     parser.add_argument(
         "--no-photographs", action="store_true", help="shows white instead of the images, for publication: boxes stay"
@@ -147,7 +148,7 @@ def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[A
 
 
 def draw_file(args: argparse.Namespace) -> int:
-    refuse(args, "--from-hdf5", "--config-file", "--input", "--image-size", "--confidence-threshold")
+    refuse(args, "--from-hdf5", "--config-file", "--input", "--image-size", "--confidence-threshold", "--budget")
     if args.opts:
         raise InputError(f"config overrides do not go with --from-hdf5; got {' '.join(args.opts)}")
     with PonderFile(args.from_hdf5) as file:
@@ -161,7 +162,7 @@ def draw_with_model(args: argparse.Namespace) -> int:
     if not 0 <= confidence <= 1:
         raise InputError(f"--confidence-threshold must be from 0 to 1; got {confidence}")
     check_positive(args, "--image-size")
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)])
+    cfg = load_config(args.config_file, [*with_budget(args), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)])
     if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
         refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
         return draw_detections_of(args, cfg, find_images(args.input))

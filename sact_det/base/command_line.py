@@ -1,4 +1,4 @@
-"""What command lines share: overrides of a config wherever they stand, options that must be positive."""
+"""What command lines share: overrides of a config wherever they stand, a budget, options that must be positive."""
 
 import argparse
 import itertools
@@ -50,6 +50,25 @@ def parse_with_overrides(
     args = parser.parse_args(others)
     args.opts += overrides
     return args
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Adds --budget, for `with_budget`."""
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SHARE",
+        help="of the plain network's FLOPs, in (0, 1], by the budget.json beside the weights; default: as trained",
+    )
+
+
+def with_budget(args: argparse.Namespace) -> list[str]:
+    """The overrides of a command line, --budget among them. Raises InputError if it is out of range."""
+    if args.budget is None:
+        return args.opts
+    if not 0 < args.budget <= 1:
+        raise InputError(f"--budget must be a share of the plain network's FLOPs, in (0, 1]; got {args.budget:g}")
+    return [*args.opts, "MODEL.SACT.BUDGET", repr(args.budget)]
 
 
 def check_positive(args: argparse.Namespace, *options: str) -> None:

@@ -30,6 +30,8 @@ def load_detector(cfg: CfgNode) -> SACTGeneralizedRCNN:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(max(cfg.SEED, 0))
         model = build_model(cfg)
+    if cfg.MODEL.SACT.BUDGET and not cfg.MODEL.WEIGHTS:
+        raise InputError(f"MODEL.SACT.BUDGET {cfg.MODEL.SACT.BUDGET:g} needs MODEL.WEIGHTS that it is calibrated for")
     if cfg.MODEL.WEIGHTS:
         DetectorCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
     return model.eval()

@@ -1,6 +1,6 @@
 """The classifier as a model of Detectron2: pays for its computation in training, and reports it."""
 
-from typing import Any
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ class SACTClassifier(Classifier):
         freeze_at: 0 trains everything; 1 freezes the stem, 2 also block 1, and so on (sact_det/network/freeze.py).
         execution: how blocks compute.
         vis_period: every so many steps, the ponder map of an image goes to the log; 0: never.
+        budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
     """
 
     pixel_mean: Tensor
@@ -60,8 +61,10 @@ class SACTClassifier(Classifier):
         freeze_at: int = 0,
         execution: str = "auto",
         vis_period: int = 0,
+        budget: Optional[float] = None,
     ):
         super().__init__(spec, num_classes, head_norm or None)
+        self.asked_budget = budget
         self.tau = tau
         self.label_smoothing = label_smoothing
         self.reference = reference
@@ -87,6 +90,7 @@ class SACTClassifier(Classifier):
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "execution": cfg.MODEL.SACT.EXECUTION,
             "vis_period": cfg.VIS_PERIOD,
+            "budget": cfg.MODEL.SACT.BUDGET or None,
         }
 
     @property

@@ -3,6 +3,7 @@
 from typing import Optional
 
 from sact_det.base.checks import check_choice
+from sact_det.budget import Budgeted
 from sact_det.execution import Executable
 from sact_det.network.classifier import FAMILIES, ClassifierNetwork
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
@@ -10,8 +11,8 @@ from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
 DEFAULT_CLASSES = {"imagenet": 1001, "cifar": 10}
 
 
-class Classifier(Executable, ClassifierNetwork):
-    """A ClassifierNetwork whose execution can be chosen."""
+class Classifier(Budgeted, Executable, ClassifierNetwork):
+    """A ClassifierNetwork whose execution and budget can be chosen."""
 
 
 def build_classifier(

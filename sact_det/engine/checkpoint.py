@@ -17,6 +17,7 @@ from typing_extensions import override
 from sact_det.base.errors import InputError, one_line
 from sact_det.base.files import check_input, write_text, write_torch
 from sact_det.base.text_files import read_text
+from sact_det.budget import FILE_NAME, Budgeted
 from sact_det.engine.divergence import check_weights
 from sact_det.network.freeze import halting_branches
 from sact_det.network.norm import FrozenBatchNorm2d
@@ -97,6 +98,8 @@ class SACTCheckpointer(DetectionCheckpointer):
     def load(self, path: str, checkpointables: Optional[list[str]] = None) -> dict[str, Any]:
         """Loads `path` ("" loads nothing). Raises InputError if the file is missing, broken or does not fit.
 
+        A model that was built for a budget has it from now on, by the table beside the file; there must be one then.
+
         Args:
             path: of the file, or a URL.
             checkpointables: names of the states that must be in the file beside the weights, to be loaded too; None:
@@ -110,7 +113,11 @@ class SACTCheckpointer(DetectionCheckpointer):
             self._check_frozen_norms("MODEL.WEIGHTS is empty", set(self.model.state_dict()))
         self._states = list(self.checkpointables) if checkpointables is None else checkpointables
         # Past DetectionCheckpointer.load: it cuts local names at a "?", and waits for processes without the file.
-        return super(DetectionCheckpointer, self).load(path, self._states)
+        rest = super(DetectionCheckpointer, self).load(path, self._states)
+        if path and isinstance(self.model, Budgeted):
+            self.model.budget_file = Path(path).parent / FILE_NAME
+            self.model.set_budget(self.model.asked_budget)
+        return rest
 
     def get_checkpoint_file(self) -> str:
         """The last checkpoint. Raises InputError if the file that names it cannot be read."""

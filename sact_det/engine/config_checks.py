@@ -79,6 +79,11 @@ def check_common(cfg: CfgNode) -> None:
 
 def check_training(cfg: CfgNode) -> None:
     """What a training needs, beyond an evaluation. Raises InputError."""
+    if cfg.MODEL.SACT.BUDGET:
+        raise InputError(
+            f"MODEL.SACT.BUDGET {cfg.MODEL.SACT.BUDGET:g} is for evaluation: a training changes the weights that it is "
+            "calibrated for"
+        )
     if cfg.SOLVER.AMP.ENABLED and torch.device(cfg.MODEL.DEVICE).type != "cuda":
         raise InputError(f"SOLVER.AMP.ENABLED: mixed precision needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE!r}")
     if cfg.SOLVER.RESCALE_INTERVAL and cfg.SOLVER.WARMUP_ITERS >= cfg.SOLVER.MAX_ITER:

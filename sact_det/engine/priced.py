@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.base.transfer import to_host
+from sact_det.budget import Budgeted
 from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import box_head_spec, spec_from_config
@@ -21,7 +22,7 @@ from sact_det.rule.ledger import Ledger
 _PRICES = {"backbone": "MODEL.SACT.TAU", "box_head": "MODEL.SACT.TAU_BOX_HEAD"}
 
 
-class Priced(Executable):
+class Priced(Budgeted, Executable):
     """A mixin before any meta-architecture whose parts enter what they spend (sact_det/rule/ledger.py).
 
         class SACTRetinaNet(Priced, RetinaNet): ...
@@ -40,6 +41,7 @@ class Priced(Executable):
     Args:
         prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
         reference: whose FLOPs are 100% of the backbone's in the training log; None: no percentage is logged.
+        budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
         **kwargs: of the meta-architecture.
 
     Raises:
@@ -50,8 +52,16 @@ class Priced(Executable):
     input_format: str
 
     @configurable
-    def __init__(self, *, prices: Mapping[str, float], reference: Optional[Reference] = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        prices: Mapping[str, float],
+        reference: Optional[Reference] = None,
+        budget: Optional[float] = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
+        self.asked_budget = budget
         for part, price in prices.items():
             if not 0 <= price < math.inf:
                 key = _PRICES.get(part, "a price")
@@ -80,6 +90,7 @@ class Priced(Executable):
             **arguments,
             "prices": prices,
             "reference": Reference.from_config(cfg),
+            "budget": sact.BUDGET or None,
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

@@ -16,6 +16,7 @@ from sact_det.base.errors import InputError, one_line, shown
 from sact_det.engine.config_checks import check_common, defaults, leaves
 from sact_det.engine.config_file import read_config_files
 from sact_det.engine.spec import spec_from_config
+from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.spec import NetworkSpec
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,9 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
         if len(units) != reference_blocks or not are_positive_integers(units):
             raise ValueError(f"`reference_units` must list {reference_blocks} positive integers; got {units}")
     check_common(cfg)
+    sact = cfg.MODEL.SACT
+    if sact.BUDGET and not any(HALTING_RULES[rule].adaptive for rule in (sact.HALTING, sact.BOX_HEAD_HALTING) if rule):
+        raise InputError(f"MODEL.SACT.BUDGET {sact.BUDGET:g} needs a network that halts; HALTING is {sact.HALTING!r}")
 
 
 def check_registered(key: str, name: str, registry: Registry) -> None:

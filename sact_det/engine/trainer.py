@@ -244,4 +244,5 @@ def network_title(cfg: CfgNode, blocks: int) -> str:
     units = tuple(sact.UNITS[:blocks])
     if not halting_rule(sact.HALTING).adaptive:
         return f"ResNet {units}"
-    return f"{sact.HALTING.upper()} {units}, tau {sact.TAU:g}"
+    budget = f", budget {sact.BUDGET:g}" if sact.BUDGET else ""
+    return f"{sact.HALTING.upper()} {units}, tau {sact.TAU:g}{budget}"

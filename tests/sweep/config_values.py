@@ -29,6 +29,7 @@ COMMON = {
     "MODEL.BACKBONE.FREEZE_AT": ("-1", "9"),
     "MODEL.SACT.HALTING": ("foo", "SACT", ""),
     "MODEL.SACT.EXECUTION": ("lazy",),
+    "MODEL.SACT.BUDGET": ("-0.5", "1.5", "1e999"),
     "MODEL.SACT.NORM": ("foo", "GN", ""),
     "MODEL.SACT.HALTING_NORM": ("LN",),
     "MODEL.SACT.BOX_HEAD_NORM": ("LN",),

@@ -1,0 +1,86 @@
+"""A model that is told at run time which share of the plain network's FLOPs it may take."""
+
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from torch import nn
+
+from sact_det.base.errors import InputError
+from sact_det.budget.table import FILE_NAME, BudgetTable, check_budget, weights_digest
+from sact_det.network.block import AdaptiveBlock
+
+
+def halting_blocks(model: nn.Module) -> dict[str, AdaptiveBlock]:
+    """The blocks of a model in which something halts, by the last part of their names: "block1", ..."""
+    parts = ((name.rsplit(".", 1)[-1], part) for name, part in model.named_modules())
+    blocks = {name: part for name, part in parts if isinstance(part, AdaptiveBlock)}
+    return {name: block for name, block in blocks.items() if block.rule.adaptive and len(block.units) > 1}
+
+
+class Budgeted:
+    """A mixin before nn.Module: a network of AdaptiveBlocks, anywhere inside it, whose budget can be chosen.
+
+    Attributes:
+        budget: the present one; None: as trained.
+        asked_budget: that a config wants (MODEL.SACT.BUDGET), for whoever loads weights; None: as trained.
+        budget_file: where `set_budget` looks for the table of the present weights. A checkpointer that loads a file
+            says so; None: nowhere.
+    """
+
+    budget: Optional[float] = None
+    asked_budget: Optional[float] = None
+    budget_file: Optional[Path] = None
+    _table: Optional[BudgetTable] = None
+
+    def set_budget(self, budget: Optional[float], table: Union[BudgetTable, str, Path, None] = None) -> None:
+        """Spends this share of the plain network's FLOPs from now on: sets the shifts of the blocks' halting scores.
+
+        Between calibrated budgets shifts are interpolated; outside of them the nearest is taken, with a warning. At 1
+        nothing halts early, so that features are the plain network's, while halting scores are still computed.
+
+        Args:
+            budget: in (0, 1], of the network's own plain counterpart; which part is counted, the table says. None: as
+                trained.
+            table: of the present weights, or its file; default: that of the last call, else `budget_file`.
+
+        Raises:
+            InputError: the budget is out of range, nothing in the model halts, or there is no table of its weights.
+        """
+        assert isinstance(self, nn.Module)
+        if budget is not None:
+            check_budget("budget", budget)
+        blocks = halting_blocks(self)
+        if budget is not None and not blocks:
+            raise InputError(f"a budget of {budget:g} needs a network that halts; this one is plain")
+        shifts = dict.fromkeys(blocks, 0.0)
+        if budget is not None:
+            shifts |= self._table_of_weights(table).shifts(budget)
+        for name, block in blocks.items():
+            block.shift = shifts[name]
+        self.budget = budget
+
+    def _table_of_weights(self, table: Union[BudgetTable, str, Path, None]) -> BudgetTable:
+        """The table, after a look whether it is of the present weights."""
+        assert isinstance(self, nn.Module)
+        if table is None and self._table is not None:
+            return self._table
+        source = self.budget_file if table is None else table
+        if source is None:
+            raise InputError(f"no budgets are known of these weights: name their {FILE_NAME}")
+        where = "the table" if isinstance(source, BudgetTable) else str(source)
+        found = source if isinstance(source, BudgetTable) else BudgetTable.read(source)
+        own, blocks = weights_digest(self), set(halting_blocks(self))
+        if found.weights != own or not blocks.issuperset(found.points[0].shifts):
+            raise InputError(
+                f"{where}: budgets of other weights (digest {found.weights[:12]}; expected {own[:12]}): "
+                "tools/calibrate_budget.py measures those of these"
+            )
+        self._table = found
+        return found
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """nn.Module's; the budget of the weights before goes with them, and so does its table."""
+        loaded = super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
+        self.set_budget(None)
+        self._table = self.budget_file = None
+        return loaded
