@@ -20,6 +20,10 @@ def add_sact_config(cfg: CN) -> None:
     # In evaluation an image keeps its proposals in order of score up to this share, in (0, 1], of their summed
     # objectness; at least 10, MODEL.RPN.POST_NMS_TOPK_TEST at most. 1: all. The proposal generator "SACTRPN" obeys it.
     cfg.MODEL.SACT.PROPOSAL_MASS = 1.0
+    # Where the RPN has anchors in evaluation: at "all" positions of its feature, or at the "active" ones, which did not
+    # halt behind the first unit of the block that it comes from. The head "SACTRPNHead" obeys it; in training anchors
+    # are everywhere.
+    cfg.MODEL.SACT.RPN_POSITIONS = "all"
     # A detector's box head may reject regions before they are pooled (h^0): they evaluate no unit and are background
     # (sact_det/detection/rejection.py). The price is TAU_BOX_HEAD.
     cfg.MODEL.SACT.REJECTION = False

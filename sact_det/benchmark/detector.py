@@ -24,6 +24,7 @@ from sact_det.benchmark.timing import Candidate, synchronize
 from sact_det.benchmark.trained import detector_part
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.reference import DetectorReference
+from sact_det.detection.rpn_head import SACTRPNHead
 from sact_det.execution import set_execution
 
 PARTS = ("extractor", "proposals", "box head")
@@ -89,6 +90,9 @@ def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead)
     detector = copy.deepcopy(detector)
     detector.backbone = DenseBackbone(rival, detector.backbone.res4_norm)
     detector.roi_heads.res5, detector.roi_heads.rejection = head, None
+    for part in detector.modules():
+        if isinstance(part, SACTRPNHead):
+            part.blocks = None  # nothing halts in front of it
     for part in (detector.proposal_generator, detector.roi_heads):
         set_execution(part, "dense")  # the RPN's convolution and RoIAlign in PyTorch
     return detector

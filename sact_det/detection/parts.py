@@ -10,11 +10,13 @@ from sact_det.detection.backbone import build_sact_resnet_backbone
 from sact_det.detection.pooler import check_max_pool
 from sact_det.detection.proposals import SACTRPN
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
+from sact_det.detection.rpn_head import SACTRPNHead, deciding_blocks
 from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_table import DETECTION
 from sact_det.engine.setup import check_registered
 
-_READ_BY_PARTS = {key: rule for key, rule in DETECTION.items() if key.endswith(("IN_FEATURES", "BOX_HEAD_HALTING"))}
+_READ = ("IN_FEATURES", "BOX_HEAD_HALTING", "RPN_POSITIONS")
+_READ_BY_PARTS = {key: rule for key, rule in DETECTION.items() if key.endswith(_READ)}
 
 
 def check_parts(cfg: CfgNode) -> None:
@@ -27,10 +29,11 @@ def check_parts(cfg: CfgNode) -> None:
     check_registered("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY)
     _check_accounts(cfg)
     _check_boxes(cfg)
+    check_ranges(cfg, _READ_BY_PARTS)
     _check_proposal_mass(cfg)
+    _check_rpn_positions(cfg)
     _check_rejection(cfg)
     check_max_pool(cfg)
-    check_ranges(cfg, _READ_BY_PARTS)
 
 
 def _check_accounts(cfg: CfgNode) -> None:
@@ -65,6 +68,15 @@ def _check_proposal_mass(cfg: CfgNode) -> None:
     if mass != 1 and PROPOSAL_GENERATOR_REGISTRY.get(name).__module__.startswith("detectron2."):
         raise InputError(
             f"MODEL.SACT.PROPOSAL_MASS {mass} needs MODEL.PROPOSAL_GENERATOR.NAME {SACTRPN.__name__}; got {name!r}"
+        )
+
+
+def _check_rpn_positions(cfg: CfgNode) -> None:
+    """Detectron2's own heads have anchors everywhere."""
+    name = cfg.MODEL.RPN.HEAD_NAME
+    if deciding_blocks(cfg) and RPN_HEAD_REGISTRY.get(name).__module__.startswith("detectron2."):
+        raise InputError(
+            f"MODEL.SACT.RPN_POSITIONS active needs MODEL.RPN.HEAD_NAME {SACTRPNHead.__name__}; got {name!r}"
         )
 
 

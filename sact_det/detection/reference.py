@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from sact_det.detection.backbone import SACTBackbone
+from sact_det.detection.rpn_head import SACTRPNHead
 from sact_det.engine.reference import count_by_stride, flops_at
 from sact_det.execution import set_execution
 from sact_det.network.block import AdaptiveBlock
@@ -42,9 +43,11 @@ class DetectorReference:
         model = copy.deepcopy(model).eval()
         set_execution(model, "dense")
         model.to("meta")
-        for block in model.modules():
-            if isinstance(block, AdaptiveBlock):
-                block.rule = HALTING_RULES["none"]
+        for part in model.modules():
+            if isinstance(part, AdaptiveBlock):
+                part.rule = HALTING_RULES["none"]
+            elif isinstance(part, SACTRPNHead):
+                part.blocks = None
         blocks = [part for part in model.backbone.modules() if isinstance(part, SACTBackbone)]
         own = {layer for part in blocks for layer in part.modules()}
         parts = {"backbone": own, "neck": set(model.backbone.modules()) - own}
@@ -67,6 +70,7 @@ class DetectorReference:
         sact, units = cfg.MODEL.SACT, tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
         sact.HALTING, sact.BOX_HEAD_HALTING, sact.TILE = "none", "", 1
         sact.UNITS, sact.REJECTION = (*units, *sact.UNITS[len(units) :]), False
+        sact.RPN_POSITIONS = "all"
         sact.EXECUTION, cfg.MODEL.DEVICE = "dense", "cpu"
         with torch.random.fork_rng(devices=[]):
             return cls.of(build_model(cfg))

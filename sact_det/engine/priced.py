@@ -73,7 +73,7 @@ class Priced(Budgeted, Executable):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor: prices are those of MODEL.SACT; a part that is plain has none.
 
-        Raises InputError if nothing obeys MODEL.SACT.PROPOSAL_MASS.
+        Raises InputError if nothing obeys MODEL.SACT.PROPOSAL_MASS or RPN_POSITIONS.
         """
         sact, prices = cfg.MODEL.SACT, {}
         if spec_from_config(cfg).rule.adaptive:
@@ -81,10 +81,16 @@ class Priced(Budgeted, Executable):
         if sact.TAU_BOX_HEAD and (sact.REJECTION or box_head_spec(cfg).rule.adaptive):
             prices["box_head"] = sact.TAU_BOX_HEAD
         arguments = super().from_config(cfg)  # type: ignore[misc]  # of the meta-architecture
-        if getattr(arguments.get("proposal_generator"), "mass", 1) != sact.PROPOSAL_MASS:
+        generator = arguments.get("proposal_generator")
+        if getattr(generator, "mass", 1) != sact.PROPOSAL_MASS:
             raise InputError(
                 f"MODEL.SACT.PROPOSAL_MASS {sact.PROPOSAL_MASS} needs MODEL.PROPOSAL_GENERATOR.NAME SACTRPN in a "
                 f"detector of proposals; got {cls.__name__}, {cfg.MODEL.PROPOSAL_GENERATOR.NAME!r}"
+            )
+        if sact.RPN_POSITIONS != "all" and getattr(getattr(generator, "rpn_head", None), "blocks", None) is None:
+            raise InputError(
+                f"MODEL.SACT.RPN_POSITIONS {sact.RPN_POSITIONS} needs MODEL.RPN.HEAD_NAME SACTRPNHead in a detector of "
+                f"proposals; got {cls.__name__}, {cfg.MODEL.RPN.HEAD_NAME!r}"
             )
         return {
             **arguments,

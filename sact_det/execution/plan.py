@@ -106,10 +106,14 @@ class PerforatedPlan(PackingPlan):
         return super().pool(pooler, x, boxes)
 
     @override
-    def convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+    def convolve(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
         if why_not_convolved(conv, x) is None:
-            return convolve(conv, self.packed, x)
-        return super().convolve(conv, x)
+            return convolve(conv, self.packed, x, active)
+        return super().convolve(conv, x, active)
+
+    @override
+    def pays_in_head(self, active: Tensor) -> bool:
+        return not self.auto or (not active.is_cuda and int(active.sum()) <= AUTO_SHARE * active.numel())
 
     @override
     def pays(self, block: PlannedBlock, x: Tensor, active: Tensor) -> bool:

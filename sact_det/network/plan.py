@@ -58,9 +58,27 @@ class Plan(nn.Module, ABC):
         """Regions of a feature map; arguments and result as of PlannedPooler.compute."""
         return pooler.compute(x, boxes)
 
-    def convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        """A 3x3 convolution of a head, [N, C, H, W] -> [N, D, H, W]; `conv` is Detectron2's, which rectifies, too."""
+    def convolve(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
+        """A 3x3 convolution of a head, [N, C, H, W] -> [N, D, H, W]; `conv` is Detectron2's, which rectifies, too.
+
+        Args:
+            conv: its weights.
+            x: what it reads.
+            active: bool [N, H, W], where the result is read; elsewhere it may be anything. None: everywhere.
+        """
         return conv(x)
+
+    def predict(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor], elsewhere: float) -> Tensor:
+        """A 1x1 convolution of a head, [N, C, H, W] -> [N, D, H, W].
+
+        Args:
+            conv: its weights.
+            x: what it reads, with values where it is active.
+            active: bool [N, H, W]; None: everywhere.
+            elsewhere: the result where it is not active.
+        """
+        y = conv(x)
+        return y if active is None else y.masked_fill(~active[:, None], elsewhere)
 
     def recorded(self) -> "Plan":
         """The plan in whose place PyTorch records a part (sact_det/base/recording.py): one without branches."""

@@ -147,6 +147,15 @@ def enter(part: str, record: PonderRecord, regions: Optional[Sequence[int]] = No
         ledger.add(part, _Call(record, regions, torch.is_grad_enabled()))
 
 
+def latest(part: str) -> Optional[PonderRecord]:
+    """What a part's last call spent, in the open ledger: for parts that run where earlier ones did not halt.
+
+    None: no ledger is open, or the part has entered nothing.
+    """
+    ledger = _current()
+    return ledger[part][-1] if ledger is not None and part in ledger else None
+
+
 def is_read() -> bool:
     """Whether somebody reads what this call spends, or did when a backward pass repeats it."""
     return _current() is not None or is_recomputing()

@@ -77,6 +77,7 @@ DETECTION = {
     "MODEL.SACT.BOX_HEAD_HALTING": ("foo", "SACT"),
     "MODEL.SACT.TAU_BOX_HEAD": ("-1", "-1e-9", "1e999", "much"),
     "MODEL.SACT.PROPOSAL_MASS": ("0", "1.5", "-0.5", "float('nan')", "1e999", "most"),
+    "MODEL.SACT.RPN_POSITIONS": ("halted", "ALL", ""),
     "MODEL.ANCHOR_GENERATOR.SIZES": ("[]", "[[]]", "[[0]]", "[[-16]]", "[[16], [32]]", "[['a']]", "[[1e999]]"),
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": ("[]", "[[0.0]]", "[[1.0], [2.0]]", "[1.0, [2.0]]"),
     "MODEL.ANCHOR_GENERATOR.OFFSET": ("1", "-0.5"),

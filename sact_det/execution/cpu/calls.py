@@ -190,7 +190,12 @@ class Convolution(ctypes.Structure):
 class Maps(ctypes.Structure):
     """struct Maps of convolution.cpp."""
 
-    _fields_ = [*_integers("images", "height", "width"), *_addresses("x", "zeros", "y")]
+    _fields_ = [
+        *_integers("images", "height", "width"),
+        *_addresses("x", "zeros", "list"),
+        *_integers("count"),
+        *_addresses("y"),
+    ]
 
 
 _ADDRESS, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int

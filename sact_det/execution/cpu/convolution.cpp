@@ -1,4 +1,4 @@
-// A 3x3 convolution with its bias and ReLU at every position of a map, in float32: that of a detector's RPN.
+// A 3x3 convolution with its bias and ReLU at every position of a map, or at listed ones, in float32: that of a detector's RPN.
 
 #include <omp.h>
 
@@ -16,24 +16,26 @@ struct Maps {
     int64_t images, height, width;
     const float* x;      // [images, height, width, in_channels]
     const float* zeros;  // in_channels: what is read beyond the map
-    float* y;            // [images, height, width, out_channels]
+    const int64_t* list; // ascending positions that are evaluated; null: all
+    int64_t count;       // of these
+    float* y;            // [images, height, width, out_channels]; written where it is evaluated
 };
 
 }  // extern "C"
 
 namespace {
 
-// Epilogue: stores relu(product + bias) in rows that lie one behind the other, and nothing beyond their last column.
+// Epilogue: stores relu(product + bias) in the given rows, and nothing beyond their last column.
 struct StoreRows {
     const float* bias;
     int64_t columns;
-    float* rows;
+    float* const* rows;
 
     void prepare(int, int, int64_t, int) const {}
     void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
         const Vector b = load_part(bias + column, columns - column);
         for (int r = 0; r < count; r++)
-            store_part(rows + (first + r) * columns + column, relu(product[r * step] + b), columns - column);
+            store_part(rows[first + r] + column, relu(product[r * step] + b), columns - column);
     }
 };
 
@@ -42,21 +44,24 @@ struct StoreRows {
 extern "C" void convolve(const Convolution* at, const Maps* maps_at, int threads) {
     const Convolution conv = *at;
     const Maps maps = *maps_at;
-    Blocks blocks(maps.images * maps.height * maps.width, threads);
+    Blocks blocks(maps.count, threads);
 #pragma omp parallel num_threads(threads)
     {
         LeftFactor<float> left;
         left.set_segments(TAPS, conv.in_channels);
         left.zeros = maps.zeros;
         blocks.take([&](int64_t first, int rows) {
+            float* to[BLOCK_ROWS];
             for (int r = 0; r < rows; r++) {
-                const Place place = locate(first + r, maps.height, maps.width);
+                const int64_t own = maps.list ? maps.list[first + r] : first + r;
+                to[r] = maps.y + own * conv.out_channels;
+                const Place place = locate(own, maps.height, maps.width);
                 for (int tap = 0; tap < TAPS; tap++) {
                     const int64_t position = tap_position(place, tap, 1, 1, maps.height, maps.width);
                     left.rows[tap][r] = position < 0 ? maps.zeros : maps.x + position * conv.in_channels;
                 }
             }
-            const StoreRows store{conv.bias, conv.out_channels, maps.y + first * conv.out_channels};
+            const StoreRows store{conv.bias, conv.out_channels, to};
             multiply(left, rows, conv.weight, conv.out_channels, store);
         });
     }

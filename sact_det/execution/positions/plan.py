@@ -2,11 +2,12 @@
 
 from typing import Optional
 
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from sact_det.base.log import info_once
 from sact_det.execution.positions.gather_gemm import READS
+from sact_det.execution.positions.head import convolve_at, predict_at, why_not_gathered
 from sact_det.execution.positions.run import ImageRun, PositionRun
 from sact_det.network.halting_rule import ACT, SACT
 from sact_det.network.norm import depends_on_batch, learns_from_batch
@@ -30,6 +31,22 @@ class PositionsPlan(DensePlan):
         if not self.pays(block, run.x, active):
             return run
         return ImageRun(run) if block.rule.per_image else PositionRun(run, units)
+
+    @override
+    def convolve(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
+        if active is None or why_not_gathered(conv) or not self.pays_in_head(active):
+            return super().convolve(conv, x)
+        return convolve_at(conv, x, active)
+
+    @override
+    def predict(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor], elsewhere: float) -> Tensor:
+        if active is None or not self.pays_in_head(active):
+            return super().predict(conv, x, active, elsewhere)
+        return predict_at(conv, x, active, elsewhere)
+
+    def pays_in_head(self, active: Tensor) -> bool:
+        """Whether a head's convolutions at the active positions, bool [N, H, W], are faster than everywhere."""
+        return True
 
     def pays(self, block: PlannedBlock, x: Tensor, active: Tensor) -> bool:
         """Whether units at the active positions of x are faster than everywhere; plans that have measured it say."""

@@ -80,3 +80,19 @@ def test_gradients_and_16_bits_are_left_to_pytorch():
         assert "float32" in str(why_not_convolved(conv.bfloat16(), x.bfloat16()))
         with torch.autocast("cpu", torch.bfloat16):
             assert "float32" in str(why_not_convolved(conv, x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+@pytest.mark.parametrize(("shape", "out"), [((2, 20, 15, 29), 7), ((1, 3, 13, 2), 40), ((3, 16, 1, 1), 33)])
+def test_listed_positions_have_what_they_have_in_the_whole_map_and_no_other_is_written(
+    shape: tuple[int, ...], out: int, share: float, monkeypatch: pytest.MonkeyPatch
+):
+    conv, x = layer(shape[1], out), features(*shape)
+    active = torch.rand(shape[0], *shape[2:], generator=torch.Generator().manual_seed(2)) < share
+    lent = torch.full((shape[0], *shape[2:], out), -1.0).permute(0, 3, 1, 2)
+    monkeypatch.setattr("sact_det.execution.cpu.convolution.lend_rows", lambda *_: lent)
+    y = convolve(conv, WeightCache(), x, active)
+    assert torch.equal(y, torch.where(active[:, None], y, -1)) and y[active[:, None].expand_as(y)].ge(0).all()
+    monkeypatch.undo()
+    torch.testing.assert_close(y, torch.where(active[:, None], convolve(conv, WeightCache(), x), -1))
