@@ -17,30 +17,31 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import file_sha256
 from sact_det.base.text_files import read_json
 from sact_det.benchmark.setting import Setting
-from sact_det.benchmark.trained import evenly
 from sact_det.data.coco import register_coco_file
 from sact_det.data.coco_boxes import coco_boxes
 from sact_det.data.coco_json import read_coco
+from sact_det.data.subsets import evenly
 from sact_det.detection.loader import build_test_loader
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.fingerprint import fingerprint
 
 
-def register_few(name: str, most: int, folder: str) -> str:
+def register_few(name: str, most: int, folder: str, option: str = "--ap-images") -> str:
     """Registers at most so many images of a data set, evenly spread by id, as one of its own. Returns its name.
 
     Args:
         name: of a registered data set.
         most: images.
         folder: where its file goes; it must stay as long as the data set is used.
+        option: of a command line, that asks for it.
 
     Raises:
         InputError: the data set is not one of a file in COCO format.
     """
     metadata = MetadataCatalog.get(name).as_dict()
     if "json_file" not in metadata or "image_root" not in metadata:
-        raise InputError(f"--ap-images: {name!r} is no data set of a file in COCO format, which could be cut")
+        raise InputError(f"{option}: {name!r} is no data set of a file in COCO format, which could be cut")
     json_file = PathManager.get_local_path(metadata["json_file"])
     content = read_coco(json_file)
     all_images = coco_boxes(json_file, content).images

@@ -1,6 +1,6 @@
 """Networks of configs, with their weights, and photographs of one size for them."""
 
-from typing import Any, Sequence
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from sact_det.base.errors import InputError
 from sact_det.benchmark.networks import AdaptivePart
 from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
+from sact_det.data.subsets import evenly
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.engine.failures import build_model
@@ -71,13 +72,6 @@ def trained_extractor(cfg: CfgNode) -> AdaptivePart:
 def _check_halting(spec: NetworkSpec) -> None:
     if not spec.rule.by_position or spec.tile != 1:
         raise InputError(f"MODEL.SACT.HALTING must be sact, with TILE 1; got {spec.halting} with {spec.tile}")
-
-
-def evenly(entries: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly spread."""
-    if len(entries) <= most:
-        return list(entries)
-    return [entries[index * len(entries) // most] for index in range(most)]
 
 
 def photographs(inputs: Sequence[str], size: tuple[int, int], channels: str, most: int) -> list[Tensor]:

@@ -1,18 +1,19 @@
 """The loaders of classifiers: labelled images behind the training stream."""
 
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from sact_det.base.errors import InputError
 from sact_det.classification.augmentation import build_augmentation
 from sact_det.data.image_files import naming_image
 from sact_det.data.labelled_images import LabelledImages
 from sact_det.data.stream import build_stream_loader
+from sact_det.data.subsets import evenly
 
 
 class ImageMapper:
@@ -80,8 +81,13 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     return build_stream_loader(cfg, sources[0] if len(sources) == 1 else ConcatDataset(sources), mapper)  # type: ignore
 
 
-def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+def build_test_loader(cfg: CfgNode, name: str, most: Optional[int] = None) -> DataLoader:
     """This process's share of all images of `name`, in batches (lists), as the evaluation sees them.
+
+    Args:
+        cfg: a classifier's.
+        name: of a registered data set.
+        most: so many of the images, evenly spread; None: all.
 
     Raises:
         InputError: the data set is missing or broken or has other classes than the model.
@@ -89,8 +95,9 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     (images,) = open_data_sets([name])
     settings = cfg.INPUT.CLASSIFICATION
     offset = label_offset(images.classes, cfg.MODEL.CLASSIFIER.NUM_CLASSES, name)
+    chosen: Any = images if most is None else Subset(images, evenly(range(len(images)), most))  # type: ignore[arg-type]
     return build_detection_test_loader(
-        images,
+        chosen,
         mapper=ImageMapper(build_augmentation("none", settings.SIZE_TEST, settings.CROP_FRACTION), offset),
         batch_size=settings.BATCH_SIZE_TEST,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

@@ -1,0 +1,151 @@
+"""Which shifts reach a budget, and which of those that do are the best."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Callable, Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from sact_det.base.errors import InputError
+
+NEVER, AT_ONCE = -1000.0, 1000.0  # shifts at which nothing halts early, and everything behind the first unit
+_FAR = 100.0  # a shift from which on scores are 0 or 1 to rounding, whatever a branch says
+_STEP = 4.0  # of the first attempt to bracket a budget; each of the next is twice as long
+_MOST_STEPS = 16
+_SPREADS = (2.0, 4.0, 8.0)  # of what candidates add to the shift of a block, standard deviations in turn
+
+Shifts = Mapping[str, float]
+
+
+class Measured(NamedTuple):
+    """What a network does with some shifts.
+
+    Attributes:
+        flops, flops_std: share of the plain network's FLOPs, mean and deviation over images.
+        quality: accuracy or AP, in percent; NaN where there is nothing to judge.
+    """
+
+    flops: float
+    flops_std: float
+    quality: float
+
+
+class Reached(NamedTuple):
+    """Shifts that spend a budget, as nearly as they were found: `common` for all blocks, and what each adds to it."""
+
+    common: float
+    offsets: tuple[float, ...]
+    measured: Measured
+
+
+@dataclass
+class BudgetSearch:
+    """Finds the shifts of budgets, from high ones to low ones, each beginning where the one before ended.
+
+    Attributes:
+        blocks: names of those that are shifted.
+        measure: shifts of all blocks -> Measured; the share must not rise with a shift that all have in common.
+        tolerance: how far from a budget the share may be, in absolute terms.
+    """
+
+    blocks: Sequence[str]
+    measure: Callable[[Shifts], Measured]
+    tolerance: float = 0.005
+    _known: dict[tuple[float, ...], dict[float, Measured]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.most, self.least = (self.measure(dict.fromkeys(self.blocks, end)) for end in (NEVER, AT_ONCE))
+
+    def check(self, budget: float) -> None:
+        """Raises InputError if the share of a budget cannot be had, whatever the shifts."""
+        if budget < self.least.flops:
+            raise InputError(
+                f"budget {budget:g} cannot be reached: the first units of all blocks, which run everywhere, take "
+                f"{self.least.flops:.4f} of the plain network's FLOPs"
+            )
+        if budget > max(self.most.flops, 1.0):
+            raise InputError(f"budget {budget:g} cannot be spent: without halting it is {self.most.flops:.4f}")
+
+    def shifts(self, found: Reached) -> dict[str, float]:
+        """The shift of each block."""
+        return self._shifts(found.common, found.offsets)
+
+    def _shifts(self, common: float, offsets: Sequence[float]) -> dict[str, float]:
+        return {block: round(common + own, 3) for block, own in zip(self.blocks, offsets)}
+
+    def reach(self, budget: float, offsets: Sequence[float], guess: float = 0.0) -> Reached:
+        """Regula falsi on the common shift: steps away from the guess until the budget is bracketed, then secants.
+
+        Args:
+            budget: for which `check` has no objection.
+            offsets: what each block adds to the common shift.
+            guess: where to begin.
+        """
+        own = tuple(offsets)
+        known = self._known.setdefault(own, {})
+        ends, step = {-_FAR - max(own): self.most, _FAR - min(own): self.least}, _STEP
+        for _ in range(_MOST_STEPS):
+            if any(abs(found.flops - budget) <= self.tolerance for found in known.values()):
+                break
+            points = sorted({**known, **ends}.items())
+            low, high = self._bracket(points, budget)
+            if not low[0] < guess < high[0]:
+                guess = _between(low, high, budget)
+                if low[0] in ends or high[0] in ends:
+                    away = low[0] + step if high[0] in ends else high[0] - step
+                    guess, step = away if low[0] < away < high[0] else (low[0] + high[0]) / 2, 2 * step
+            guess = round(guess, 3)
+            if guess in known or guess in ends:  # the share jumps here
+                break
+            known[guess] = self.measure(self._shifts(guess, own))
+            guess = math.nan
+        common = min(known, key=lambda shift: (abs(known[shift].flops - budget), shift))
+        return Reached(common, own, known[common])
+
+    @staticmethod
+    def _bracket(
+        points: list[tuple[float, Measured]], budget: float
+    ) -> tuple[tuple[float, Measured], tuple[float, Measured]]:
+        """Neighbours with a share above the budget, at least, and one below."""
+        index = next((i for i, (_, found) in enumerate(points) if found.flops < budget), len(points) - 1)
+        return points[max(index - 1, 0)], points[max(index, 1)]
+
+    def best(
+        self,
+        budget: float,
+        before: Reached,
+        candidates: int,
+        random: np.random.Generator,
+        progress: Callable[[], object],
+    ) -> Reached:
+        """Of shifts that spend a budget those of the best quality: common ones, unless others are better.
+
+        Candidates add something random to the blocks' shifts, the first of them what the budget before found best.
+
+        Args:
+            budget: for which `check` has no objection.
+            before: of the budget before, where the search begins.
+            candidates: how many are tried beside the common shift.
+            random: draws them.
+            progress: called after each.
+        """
+        best = self.reach(budget, [0.0] * len(self.blocks), before.common)
+        progress()
+        for number in range(candidates):
+            drawn = random.normal(scale=_SPREADS[number % len(_SPREADS)], size=len(self.blocks))
+            start = before.offsets if number == 0 and any(before.offsets) else np.add(best.offsets, drawn)
+            offsets = [round(float(own), 3) for own in np.subtract(start, np.mean(start))]
+            found = self.reach(budget, offsets, best.common)
+            fits = found.measured.flops <= max(budget + self.tolerance, best.measured.flops)
+            if fits and found.measured.quality > best.measured.quality:
+                best = found
+            progress()
+        return best
+
+
+def _between(low: tuple[float, Measured], high: tuple[float, Measured], budget: float) -> float:
+    (left, above), (right, below) = low, high
+    if above.flops <= below.flops:
+        return (left + right) / 2
+    share = (above.flops - budget) / (above.flops - below.flops)
+    return left + min(max(share, 0.1), 0.9) * (right - left)

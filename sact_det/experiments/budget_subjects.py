@@ -1,0 +1,192 @@
+"""What is calibrated: a trained network on images, at any shifts."""
+
+import contextlib
+import io
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import partial
+from typing import Any, Iterator, Mapping, Optional
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from sact_det.base.errors import InputError
+from sact_det.benchmark.quality import register_few
+from sact_det.benchmark.timing import Candidate, interleaved_times
+from sact_det.budget import BudgetTable
+from sact_det.budget.budgeted import halting_blocks
+from sact_det.budget.search import Measured, Shifts
+from sact_det.classification import loader as classifier_loader
+from sact_det.classification.evaluator import ClassificationEvaluator
+from sact_det.classification.predictor import load_classifier
+from sact_det.data.subsets import evenly
+from sact_det.detection import loader as detector_loader
+from sact_det.detection.box_evaluator import BoxEvaluator
+from sact_det.detection.evaluator import PonderEvaluator
+from sact_det.detection.predictor import Predictor
+from sact_det.detection.reference import DetectorReference
+from sact_det.engine.reference import Reference
+from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS
+
+_TIMED_IMAGES, _ROUNDS = 4, 3
+
+
+class Subject(ABC):
+    """A trained network, in evaluation mode, and images.
+
+    Attributes:
+        model: a Budgeted module that takes Detectron2's lists of dicts.
+        of: what budgets are shares of, one of sact_det.budget.table.PARTS.
+        metric: "accuracy" or "AP", in percent.
+        loader: the images, as in evaluation.
+    """
+
+    model: Any
+    of: str
+    metric: str
+    loader: DataLoader
+
+    @property
+    def blocks(self) -> list[str]:
+        """Those that are shifted: what budgets are shares of has no others."""
+        return sorted(halting_blocks(self.model))
+
+    @abstractmethod
+    def evaluators(self) -> list[Any]:
+        """Fresh ones: what to give every batch and its outputs to."""
+
+    @abstractmethod
+    def judge(self, results: Mapping[str, Any]) -> Measured:
+        """From the evaluators' results."""
+
+    @torch.no_grad()
+    def measure(self, shifts: Shifts) -> Measured:
+        """What the network does with all images; blocks that `shifts` does not name are as trained."""
+        for name, block in halting_blocks(self.model).items():
+            block.shift = shifts.get(name, 0.0)
+        evaluators = self.evaluators()
+        with tqdm(self.loader, unit="batch", disable=None, leave=False) as batches:
+            for batch in batches:
+                outputs = self.model(batch)
+                for evaluator in evaluators:
+                    evaluator.process(batch, outputs)
+        results: dict[str, Any] = {}
+        with contextlib.redirect_stdout(io.StringIO()):  # COCO's program prints
+            for evaluator in evaluators:
+                results.update(evaluator.evaluate())
+        return self.judge(results)
+
+    def seconds(self, table: BudgetTable) -> BudgetTable:
+        """The table with the seconds of an image at each budget: medians over rounds in which budgets alternate."""
+        dataset: Any = self.loader.dataset
+        items = [dataset[index] for index in evenly(range(len(dataset)), _TIMED_IMAGES)]
+
+        @torch.no_grad()
+        def run(prepared: None) -> None:
+            for item in items:
+                self.model([item])
+
+        self.model.set_budget(table.points[0].budget, table)  # which is known from now on
+        candidates = [
+            Candidate(f"{point.budget:g}", run, partial(self.model.set_budget, point.budget)) for point in table.points
+        ]
+        times = interleaved_times(candidates, _ROUNDS, device=self.model.device)
+        points = (replace(p, seconds=float(np.median(times[f"{p.budget:g}"])) / len(items)) for p in table.points)
+        return replace(table, points=tuple(points))
+
+
+class ClassifierSubject(Subject):
+    """A classifier on labelled images; budgets are shares of the whole network.
+
+    Args:
+        cfg: of the trained classifier.
+        name: of a registered data set.
+        most: images, evenly spread; None: all.
+    """
+
+    of, metric = "network", "accuracy"
+
+    def __init__(self, cfg: CfgNode, name: str, most: Optional[int] = None):
+        self.model = load_classifier(cfg)
+        self.loader = classifier_loader.build_test_loader(cfg, name, most)
+        spec = self.model.spec
+        self._reference = Reference.of(spec, spec.units, self.model.logits.out_channels)
+
+    def evaluators(self) -> list[Any]:
+        """As of Subject."""
+        return [ClassificationEvaluator(self._reference)]
+
+    def judge(self, results: Mapping[str, Any]) -> Measured:
+        """As of Subject."""
+        own = results["classification"]
+        return Measured(own["flops_percent"] / 100, own["flops_percent_std"] / 100, 100 * own["accuracy"])
+
+
+class DetectorSubject(Subject):
+    """A detector on a data set with boxes.
+
+    Args:
+        cfg: of the trained detector.
+        name: of a registered data set.
+        most: images, evenly spread; None: all.
+        of: "detector": the whole detector, block 4 shifted, too; "extractor": stem and blocks 1-3 alone.
+        folder: for files that the evaluation leaves, as long as this lives.
+    """
+
+    metric = "AP"
+
+    def __init__(self, cfg: CfgNode, name: str, most: Optional[int], of: str, folder: str):
+        self.model, self.of, self._folder = Predictor(cfg).model, of, folder
+        self._name = name if most is None else register_few(name, most, folder, "--max-images")
+        self.loader = detector_loader.build_test_loader(cfg, self._name)
+        spec = self.model.backbone.spec
+        self._reference = Reference.of(spec, spec.units[: len(EXTRACTOR_BLOCKS)])
+        self._detector = DetectorReference.of(self.model)
+
+    @property
+    def blocks(self) -> list[str]:
+        """As of Subject."""
+        own = super().blocks
+        return own if self.of == "detector" else [name for name in own if name in self.model.backbone.blocks]
+
+    def evaluators(self) -> list[Any]:
+        """As of Subject."""
+        ponder = PonderEvaluator(self._name, self._reference, detector=self._detector)
+        return [ponder, BoxEvaluator(self._name, self._folder)]
+
+    def judge(self, results: Mapping[str, Any]) -> Measured:
+        """As of Subject."""
+        ponder, key = results["ponder"], "flops_percent" if self.of == "extractor" else "detector_flops_percent"
+        return Measured(ponder[key] / 100, ponder[f"{key}_std"] / 100, results["bbox"]["AP"])
+
+
+@contextlib.contextmanager
+def subject_of(cfg: CfgNode, name: str, most: Optional[int], of: Optional[str]) -> Iterator[Subject]:
+    """The network of a config on a data set.
+
+    Args:
+        cfg: names trained weights.
+        name: of a registered data set.
+        most: images, evenly spread; None: all.
+        of: of a detector, "detector" (also by default) or "extractor".
+
+    Raises:
+        InputError: weights or data cannot be used, there are fewer than two images, or nothing halts.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
+            if of is not None:
+                raise InputError(f"--of {of} is for detectors: a classifier's budgets are shares of all of it")
+            subject: Subject = ClassifierSubject(cfg, name, most)
+        else:
+            subject = DetectorSubject(cfg, name, most, of or "detector", folder)
+        images = len(subject.loader.dataset)  # type: ignore[arg-type]
+        if images < 2:
+            raise InputError(f"{name}: a calibration needs 2 images at least; got {images}")
+        if not subject.blocks:
+            raise InputError(f"MODEL.SACT.HALTING {cfg.MODEL.SACT.HALTING!r}: nothing halts, so there are no budgets")
+        yield subject

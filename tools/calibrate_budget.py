@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""Finds out how trained weights spend any budget best, and writes budget.json beside them.
+
+    python tools/calibrate_budget.py --config-file configs/Imagenette/sact_R_50_tau_0.05_from_plain.yaml \
+        --budgets 0.4 0.5 0.6 0.7 0.8 0.9 1.0 MODEL.WEIGHTS output/sact/model_final.pth
+
+A budget is a share of the FLOPs of the plain network with the same units: of a classifier all of it, of a detector all
+of it (--of detector, the default) or the extractor (--of extractor). A number in every halting logit, a block's shift,
+makes positions halt earlier or later. For every budget a bisection finds the common shift that spends it; then a few
+others, drawn for each block, are tried, and the best that spend as much are kept. At budget 1 nothing halts early.
+
+Afterwards `model.set_budget(0.6)`, `--budget 0.6` of the other tools and MODEL.SACT.BUDGET know what to do. Accuracy or
+AP is that on the calibration's images, DATASETS.TRAIN by default: images that neither training nor test has seen say
+more (--dataset). Those of DATASETS.TEST are refused.
+
+OUTPUT, by default the folder of the weights, receives budget.md, budget.png, and budget_measured.json, from which a
+calibration that was interrupted goes on.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Optional, Sequence
+
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
+
+# isort: split
+from detectron2.config import CfgNode
+from detectron2.utils.logger import setup_logger
+
+from sact_det.base.command_line import check_positive, parse_with_overrides
+from sact_det.base.errors import InputError
+from sact_det.base.files import file_sha256, writable_file, writable_folder, write_text
+from sact_det.base.processes import command_line
+from sact_det.benchmark.machine import describe_machine
+from sact_det.budget import FILE_NAME
+from sact_det.budget.table import check_budget
+from sact_det.engine.checkpoint import local_weights
+from sact_det.engine.failures import sizes_fit
+from sact_det.engine.fingerprint import fingerprint
+from sact_det.experiments.budget_report import budget_table, draw_budgets, read_rivals
+from sact_det.experiments.budget_subjects import subject_of
+from sact_det.experiments.calibration import Measurements, calibrate
+from sact_det.pictures.figures import save_png
+from sact_det.tasks import load_config, task_of
+
+logger = logging.getLogger("sact_det.calibrate_budget")
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of the trained detector or classifier")
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        type=float,
+        required=True,
+        metavar="SHARE",
+        help="of the plain network's FLOPs, in (0, 1]",
+    )
+    parser.add_argument("--of", choices=("detector", "extractor"), help="what a detector's budgets are shares of")
+    parser.add_argument("--dataset", metavar="NAME", help="a data set of the config (default: DATASETS.TRAIN)")
+    parser.add_argument(
+        "--max-images", type=int, default=200, metavar="N", help="of the data set, evenly spread; default: 200"
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=4, metavar="N", help="shifts of single blocks tried a budget; default: 4"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the candidates; default: 0")
+    parser.add_argument(
+        "--static", metavar="FILE", help='for the figure: JSON list of {"name", "flops" (share), "quality" (percent)}'
+    )
+    parser.add_argument("--output", metavar="DIR", help="of table and figure (default: the folder of the weights)")
+    return parse_with_overrides(parser, argv)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    for budget in args.budgets:
+        check_budget("--budgets", budget)
+    if len(set(args.budgets)) < len(args.budgets):
+        raise InputError(f"--budgets must differ; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
+    check_positive(args, "--max-images")
+    for option, value in (("--candidates", args.candidates), ("--seed", args.seed)):
+        if value < 0:
+            raise InputError(f"{option} must not be negative; got {value}")
+
+
+def dataset_of(cfg: CfgNode, name: Optional[str]) -> str:
+    """The data set to calibrate on. Raises InputError if it is the test's, or there is none or more than one."""
+    if name is None:
+        if len(cfg.DATASETS.TRAIN) != 1:
+            raise InputError(f"DATASETS.TRAIN names {len(cfg.DATASETS.TRAIN)} data sets: choose one with --dataset")
+        (name,) = cfg.DATASETS.TRAIN
+    content = {entry[0]: tuple(entry[1:]) for entry in (*cfg.DATASETS.CLASSIFICATION, *cfg.DATASETS.COCO_FORMAT)}
+    for test in cfg.DATASETS.TEST:
+        if name == test or (name in content and content[name] == content.get(test)):
+            raise InputError(
+                f"{name}: has the images of DATASETS.TEST, {test}; what is calibrated on them would flatter a test"
+            )
+    return name
+
+
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
+    check_arguments(args)
+    cfg = load_config(args.config_file, args.opts)
+    if cfg.MODEL.SACT.BUDGET:
+        raise InputError(f"MODEL.SACT.BUDGET must be 0 here, --budgets are tried; got {cfg.MODEL.SACT.BUDGET:g}")
+    name = dataset_of(cfg, args.dataset)
+    rivals = [] if args.static is None else read_rivals(args.static)
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty: name trained weights")
+    weights = Path(local_weights(cfg.MODEL.WEIGHTS))
+    file = writable_file(weights.parent / FILE_NAME)
+    output = writable_folder(args.output or weights.parent)
+    with subject_of(cfg, name, args.max_images, args.of) as subject:
+        key = fingerprint(cfg, f"{file_sha256(weights)} {name} {args.max_images} {subject.of}")
+        measure = Measurements(subject, output / "budget_measured.json", key)
+        about = {"dataset": name, "seed": args.seed, "machine": describe_machine(subject.model.device)}
+        with sizes_fit(cfg, "a batch", task_of(cfg).trainer.test_sizes):
+            table = calibrate(subject, measure, args.budgets, args.candidates, args.seed, about)
+    table.write(file)
+    shown = budget_table(table)
+    write_text(output / "budget.md", shown + "\n")
+    title = f"{weights.parent.name}: budgets calibrated on {name}"
+    save_png(draw_budgets(table, title, rivals), output / "budget.png")
+    logger.info("In %s:\n%s", file, shown)
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    setup_logger(name="sact_det")
+    logging.getLogger("sact_det.detection.box_evaluator").setLevel(logging.WARNING)  # a pass is told in a line
+    main()
