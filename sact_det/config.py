@@ -57,6 +57,10 @@ def add_sact_config(cfg: CN) -> None:
     # A detector's box head halves its regions by 2x2 max pooling before block 4, whose first unit then has stride 1, as
     # the TensorFlow detection zoo's do; else that unit has stride 2. It is another function of the same weights.
     cfg.MODEL.SACT.BOX_HEAD_MAX_POOL = False
+    # The 1x1 products of block 4's first unit in a detector's box head (conv1 and the projecting shortcut) are computed
+    # once on the map and then pooled, instead of once for every region: its first norm and ReLU stand before pooling.
+    # It is another function of the same weights.
+    cfg.MODEL.SACT.BOX_HEAD_MAP_PRODUCTS = False
     # Decay of the moving statistics of norms that learn them; short trainings from scratch want a smaller one.
     cfg.MODEL.SACT.NORM_DECAY = 0.997
     # Per block: dilation of conv2 in the first unit. TF-Slim weights need 2s (tools/convert_weights.py says which).

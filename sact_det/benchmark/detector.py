@@ -90,6 +90,7 @@ def rival_detector(detector: SACTGeneralizedRCNN, rival: Rival, head: DenseHead)
     detector = copy.deepcopy(detector)
     detector.backbone = DenseBackbone(rival, detector.backbone.res4_norm)
     detector.roi_heads.res5, detector.roi_heads.rejection = head, None
+    detector.roi_heads.shortcut_pooler = None  # a rival's block 4 makes its own products
     for part in detector.modules():
         if isinstance(part, SACTRPNHead):
             part.blocks = None  # nothing halts in front of it

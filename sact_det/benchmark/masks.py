@@ -88,8 +88,10 @@ class PrescribedPlan(Plan):
         self.stops_early = plan.stops_early
 
     @override
-    def start(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Run:
-        return PrescribedRun(self.plan.start(block, x, valid_in, valid), self._scores)
+    def start(
+        self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
+    ) -> Run:
+        return PrescribedRun(self.plan.start(block, x, valid_in, valid, shortcut), self._scores)
 
     @override
     def proceed(self, block: PlannedBlock, run: Run, index: int, active: Tensor) -> Run:
@@ -117,6 +119,7 @@ class PrescribedBlock(AdaptiveBlock):
             raise ValueError(f"`block` must halt by 'sact' with tile 1; got {block.rule.name!r} with {block.tile}")
         super().__init__(list(block.units), block.rule.name, block.eps, block.tile)
         self.plan = block.plan
+        self.reads_products = block.reads_products
         self.train(block.training)
         self.depths: Optional[Tensor] = None
         self._scores: Optional[Tensor] = None

@@ -62,8 +62,10 @@ class PlainDetector:
             part = DensePart(units, backbone.stem)
             program = FastestProgram("extractor", part, setting, setting.rivals, alike=lambda shape: None)
             self._extractors[_RIVAL] = DenseBackbone(program, backbone.res4_norm)
-            self._heads[_RIVAL] = dense_head = DenseHead(head, setting, alike=power_of_two)
-            self._programs = {"extractor": program, "head": dense_head.program}
+            self._programs = {"extractor": program}
+            if not head.block4.reads_products:  # rivals of block 4 make their own, from regions
+                self._heads[_RIVAL] = dense_head = DenseHead(head, setting, alike=power_of_two)
+                self._programs["head"] = dense_head.program
         self.timed = TimedDetector(self.model, setting.device)
 
     @property

@@ -64,9 +64,12 @@ class DetectorCheckpointer(SACTCheckpointer):
         """The network of backbone and box head; `num_classes` counts those of the boxes."""
         heads = self.model.roi_heads
         pooler = getattr(heads, "pooler", None)  # of one feature map
-        halves = isinstance(pooler, RegionPooler) and pooler.max_pool
-        spec = self.model.backbone.spec
-        return {**spec.describe(), "num_classes": heads.num_classes, "box_head_max_pool": halves}
+        return {
+            **self.model.backbone.spec.describe(),
+            "num_classes": heads.num_classes,
+            "box_head_max_pool": isinstance(pooler, RegionPooler) and pooler.max_pool,
+            "box_head_map_products": getattr(heads, "shortcut_pooler", None) is not None,
+        }
 
     def adapt(self, state_dict: StateDict, missing: tuple[str, ...]) -> tuple[StateDict, tuple[str, ...]]:
         """A classifier's weights go where the detector has them."""

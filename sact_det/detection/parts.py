@@ -7,7 +7,7 @@ from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 
 from sact_det.base.errors import InputError
 from sact_det.detection.backbone import build_sact_resnet_backbone
-from sact_det.detection.pooler import check_max_pool
+from sact_det.detection.pooler import check_pooler
 from sact_det.detection.proposals import SACTRPN
 from sact_det.detection.roi_heads import SACTRes5ROIHeads
 from sact_det.detection.rpn_head import SACTRPNHead, deciding_blocks
@@ -33,7 +33,7 @@ def check_parts(cfg: CfgNode) -> None:
     _check_proposal_mass(cfg)
     _check_rpn_positions(cfg)
     _check_rejection(cfg)
-    check_max_pool(cfg)
+    check_pooler(cfg)
 
 
 def _check_accounts(cfg: CfgNode) -> None:

@@ -14,15 +14,20 @@ from sact_det.base.errors import InputError
 from sact_det.network.plan import PlannedPooler
 
 
-def check_max_pool(cfg: CfgNode) -> None:
-    """Raises InputError if MODEL.SACT.BOX_HEAD_MAX_POOL has nothing that it can halve."""
-    head, key = cfg.MODEL.ROI_BOX_HEAD, "MODEL.SACT.BOX_HEAD_MAX_POOL True needs MODEL.ROI_BOX_HEAD"
-    if not cfg.MODEL.SACT.BOX_HEAD_MAX_POOL:
-        return
-    if head.POOLER_TYPE not in ("ROIAlign", "ROIAlignV2"):
-        raise InputError(f"{key}.POOLER_TYPE ROIAlign or ROIAlignV2; got {head.POOLER_TYPE!r}")
-    if head.POOLER_RESOLUTION < 2:
-        raise InputError(f"{key}.POOLER_RESOLUTION 2 or more; got {head.POOLER_RESOLUTION}")
+def check_pooler(cfg: CfgNode) -> None:
+    """Raises InputError if the box head's pooler is none for MODEL.SACT.BOX_HEAD_MAX_POOL or BOX_HEAD_MAP_PRODUCTS."""
+    head = cfg.MODEL.ROI_BOX_HEAD
+    for key in ("BOX_HEAD_MAX_POOL", "BOX_HEAD_MAP_PRODUCTS"):
+        if cfg.MODEL.SACT[key] and head.POOLER_TYPE not in ("ROIAlign", "ROIAlignV2"):
+            raise InputError(
+                f"MODEL.SACT.{key} True needs MODEL.ROI_BOX_HEAD.POOLER_TYPE ROIAlign or ROIAlignV2; "
+                f"got {head.POOLER_TYPE!r}"
+            )
+    if cfg.MODEL.SACT.BOX_HEAD_MAX_POOL and head.POOLER_RESOLUTION < 2:
+        raise InputError(
+            "MODEL.SACT.BOX_HEAD_MAX_POOL True needs MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION 2 or more; "
+            f"got {head.POOLER_RESOLUTION}"
+        )
 
 
 class RegionPooler(PlannedPooler):
@@ -33,16 +38,17 @@ class RegionPooler(PlannedPooler):
     Args:
         align: what it computes.
         max_pool: whether 2x2 max pooling of stride 2 follows.
+        step: every step-th bin along either axis is pooled.
 
     Raises:
-        ValueError: max pooling would leave nothing.
+        ValueError: max pooling would leave nothing, or has a step.
     """
 
-    def __init__(self, align: ROIAlign, max_pool: bool = False):
+    def __init__(self, align: ROIAlign, max_pool: bool = False, step: int = 1):
         super().__init__()
-        if max_pool and min(align.output_size) < 2:
-            raise ValueError(f"`max_pool` needs at least 2x2 bins; got {align.output_size}")
-        self.bins, self.max_pool = align.output_size, max_pool
+        if max_pool and (min(align.output_size) < 2 or step != 1):
+            raise ValueError(f"`max_pool` needs at least 2x2 bins and `step` 1; got {align.output_size} and {step}")
+        self.bins, self.max_pool, self.step = align.output_size, max_pool, step
         self.spatial_scale, self.sampling_ratio = align.spatial_scale, align.sampling_ratio
         self.aligned = align.aligned
 
@@ -64,4 +70,4 @@ class RegionPooler(PlannedPooler):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         align = (self.bins, self.spatial_scale, self.sampling_ratio, self.aligned)
         regions = roi_align(wide, boxes.to(wide.dtype), *align).to(x.dtype)
-        return F.max_pool2d(regions, 2) if self.max_pool else regions
+        return F.max_pool2d(regions, 2) if self.max_pool else regions[..., :: self.step, :: self.step]

@@ -23,6 +23,8 @@ from sact_det.rule.flops import MULTIPLY_ADD, conv_flops
 class DetectorReference:
     """FLOPs of a plain detector by the paper's rule, of linear layers too; `of` and `from_config` make one.
 
+    Its block 4 evaluates whole units on regions, even if the adaptive detector makes products on the map (Block4Head).
+
     Attributes:
         by_stride: of what runs on images, part -> stride -> FLOPs at one position of the maps of that stride; parts are
             "backbone" (stem and blocks), "neck" and, if there are such, "proposal_generator", "head", "sem_seg_head".
@@ -45,7 +47,7 @@ class DetectorReference:
         model.to("meta")
         for part in model.modules():
             if isinstance(part, AdaptiveBlock):
-                part.rule = HALTING_RULES["none"]
+                part.rule, part.reads_products = HALTING_RULES["none"], False
             elif isinstance(part, SACTRPNHead):
                 part.blocks = None
         blocks = [part for part in model.backbone.modules() if isinstance(part, SACTBackbone)]
@@ -69,7 +71,8 @@ class DetectorReference:
         cfg.defrost()
         sact, units = cfg.MODEL.SACT, tuple(cfg.MODEL.SACT.REFERENCE_UNITS)
         sact.HALTING, sact.BOX_HEAD_HALTING, sact.TILE = "none", "", 1
-        sact.UNITS, sact.REJECTION = (*units, *sact.UNITS[len(units) :]), False
+        sact.UNITS = (*units, *sact.UNITS[len(units) :])
+        sact.REJECTION, sact.BOX_HEAD_MAP_PRODUCTS = False, False
         sact.RPN_POSITIONS = "all"
         sact.EXECUTION, cfg.MODEL.DEVICE = "dense", "cpu"
         with torch.random.fork_rng(devices=[]):

@@ -36,6 +36,7 @@ _CONFIG_KEYS = {
     "dilation": "MODEL.SACT.DILATION",
     "stem_pool": "MODEL.SACT.STEM_POOL",
     "box_head_max_pool": "MODEL.SACT.BOX_HEAD_MAX_POOL",
+    "box_head_map_products": "MODEL.SACT.BOX_HEAD_MAP_PRODUCTS",
 }
 
 

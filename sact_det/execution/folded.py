@@ -4,7 +4,7 @@ Shape shorthand in this module:
     C: channels of the input; w: bottleneck width; D: channels of the output.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import torch
@@ -122,6 +122,18 @@ def fold_unit(unit: BottleneckUnit) -> FoldedUnit:
         stride=unit.stride,
         dilation=unit.conv2.dilation[0],
     )
+
+
+@torch.no_grad()
+def fold_second_part(unit: BottleneckUnit) -> FoldedUnit:
+    """Folds the second part of a projecting unit (SplitUnit): one that reads w channels and adds to a given shortcut.
+
+    Scale and shift are norm1's; conv1 is [w, 0], and what it would be added to, bias1, is not read.
+    """
+    whole = fold_unit(unit)
+    scale, shift = (tensor.float().contiguous() for tensor in _affine(unit.norm1))
+    conv1, conv3 = whole.conv1[:, :0], whole.conv3[:, : len(whole.conv1)].contiguous()
+    return replace(whole, scale=scale, shift=shift, conv1=conv1, conv3=conv3, projects=False)
 
 
 @torch.no_grad()

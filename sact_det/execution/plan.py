@@ -69,11 +69,15 @@ class PerforatedPlan(PackingPlan):
         self.auto = auto
 
     @override
-    def start(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Run:
-        run = self._start_kernels(block, x, valid_in, valid)
-        return super().start(block, x, valid_in, valid) if run is None else run
+    def start(
+        self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
+    ) -> Run:
+        run = self._start_kernels(block, x, valid_in, valid, shortcut)
+        return super().start(block, x, valid_in, valid, shortcut) if run is None else run
 
-    def _start_kernels(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Optional[Run]:
+    def _start_kernels(
+        self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor]
+    ) -> Optional[Run]:
         """A run of kernels that evaluates the whole block, its first unit included; None if only PyTorch can."""
         height, width = strided_size((x.shape[2], x.shape[3]), block.units[0].stride)
         if self._stays_dense(block, x, len(x) * height * width):
@@ -81,7 +85,7 @@ class PerforatedPlan(PackingPlan):
         reason = why_not_triton(block, x) if x.is_cuda else why_not_rows(block, x)
         if reason is None:
             info_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
-            return (TritonRun if x.is_cuda else RowsRun)(block, self.packed, x, valid_in, valid)
+            return (TritonRun if x.is_cuda else RowsRun)(block, self.packed, x, valid_in, valid, shortcut)
         refuse_released(block, f"where the kernels for inference cannot serve ({reason})")
         if not x.is_cuda and torch.is_grad_enabled():
             reason = why_not_training(block, x)  # the one above was that it is no inference
@@ -145,8 +149,10 @@ class TritonPlan(PackingPlan):
     """Triton kernels and nothing else: for measurements and tests, where they must not be passed over."""
 
     @override
-    def start(self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask) -> Run:
-        return TritonRun(block, self.packed, x, valid_in, valid)
+    def start(
+        self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
+    ) -> Run:
+        return TritonRun(block, self.packed, x, valid_in, valid, shortcut)
 
 
 PLANS: dict[str, Callable[[], Plan]] = {

@@ -1,5 +1,6 @@
 """Inference without the parameters themselves: the kernels' packed weights are enough."""
 
+from functools import partial
 from typing import Any, Optional, Union
 
 import torch
@@ -23,8 +24,9 @@ def release_weights(model: nn.Module) -> None:
     """Packs the weights of a model's stem and blocks for the kernels of the CPU, and lets go of the weights themselves.
 
     The kernels need a copy of their own, so that this halves the memory for weights. What is left can be evaluated, and
-    nothing else: parameters and buffers of stem and units become meta tensors. Training, execution "dense", copying and
-    moving the model, reading its state dict and loading one raise RuntimeError.
+    nothing else: parameters and buffers of stem and units become meta tensors, but for what makes the products that a
+    block reads. Training, execution "dense", copying and moving the model, reading its state dict and loading one raise
+    RuntimeError.
 
     Args:
         model: in evaluation mode, on a CPU, with execution "perforated" or "auto" (set_execution); classifier,
@@ -46,15 +48,18 @@ def release_weights(model: nn.Module) -> None:
             part.plan.packed.keep(packed_stem, part.to("meta"), pack_stem, dtype)
         else:
             # Unit by unit: never much more than one copy of everything.
-            packed_block = pack_block(part, dtype, done_with=_release_unit)
+            packed_block = pack_block(part, dtype, done_with=partial(_release_unit, part))
             part.plan.packed.keep(packed_block, part, pack_block, dtype)
         part.register_state_dict_pre_hook(_refuse)
         part.register_load_state_dict_pre_hook(_refuse)
 
 
-def _release_unit(unit: BottleneckUnit) -> None:
+def _release_unit(block: PlannedBlock, unit: BottleneckUnit) -> None:
+    kept: list[Optional[nn.Module]] = []  # what PyTorch evaluates
+    if block.reads_products and unit is block.units[0]:
+        kept = [unit.preact, unit.conv1, unit.shortcut]
     for child in unit.children():
-        if not isinstance(child, ImageHalting):  # evaluated in PyTorch
+        if child not in kept and not isinstance(child, ImageHalting):
             child.to("meta")
 
 
@@ -65,7 +70,7 @@ def _why_not(part: Part) -> Optional[str]:
         return 'execution "dense" needs them'
     if part.training:
         return "the model is in training"
-    weight = part.conv.weight if isinstance(part, PlannedStem) else part.units[0].conv1.weight
+    weight = part.conv.weight if isinstance(part, PlannedStem) else part.reader.weight
     x = weight.new_empty(1, weight.shape[1], 1, 1)
     reason = why_not_here(part, x, weight) if isinstance(part, PlannedStem) else why_not_rows(part, x)
     return None if reason is None else f"the kernels for CPUs cannot serve ({reason})"

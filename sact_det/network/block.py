@@ -15,7 +15,7 @@ from sact_det.base.precision import score_type
 from sact_det.network.halting_rule import halting_rule
 from sact_det.network.plan import Plan, PlannedBlock
 from sact_det.network.run import Run
-from sact_det.network.unit import HaltingBranch, ResidualUnit
+from sact_det.network.unit import HaltingBranch, ResidualUnit, SplitUnit
 from sact_det.rule.halting import DEFAULT_EPS, share_in_tiles
 from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes, valid_mask
 from sact_det.rule.ponder import BlockPonder
@@ -26,6 +26,9 @@ class AdaptiveBlock(PlannedBlock):
 
     How it computes, its plan says (plan.py); parameters and results do not depend on it. Halting scores, and what is
     made of them, are float32 for features of 16 bits, and else of their type.
+
+    A block whose `reads_products` has been set evaluates its first unit from products that were made elsewhere
+    (SplitUnit in unit.py), and accounts for the rest alone.
 
     In evaluation a block stops as soon as every position has halted; in training all units run, so that their norms and
     every process see the same graph.
@@ -67,20 +70,27 @@ class AdaptiveBlock(PlannedBlock):
     def _branches(self) -> list[HaltingBranch]:
         return [unit.halting for unit in self.units if unit.halting is not None]
 
-    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, BlockPonder]:
+    def forward(
+        self, x: Tensor, sizes: Optional[Sizes] = None, shortcut: Optional[Tensor] = None
+    ) -> tuple[Tensor, BlockPonder]:
         """Evaluates the block.
 
         Args:
-            x: [N, C, H, W]; without images there is nothing to compute, and that is the result.
+            x: [N, C, H, W]; without images there is nothing to compute, and that is the result. If the block reads
+                products, conv1's.
             sizes: (height, width) of each image's own part of x, or None.
+            shortcut: if the block reads products, the projecting shortcut's, [N, D, h, w]; else None.
 
         Returns:
             The features and the BlockPonder.
 
         Raises:
-            ValueError: x is no batch, or `sizes` does not fit it.
+            ValueError: x is no batch, `sizes` does not fit it, or `shortcut` is missing or too much.
         """
         check_batch("x", x, sizes)
+        if self.reads_products != (shortcut is not None):
+            found = "missing" if shortcut is None else "given"
+            raise ValueError(f"`shortcut` is {found}, but `reads_products` is {self.reads_products}")
         sizes_in = own_sizes(sizes, (x.shape[2], x.shape[3]))
         valid_in = valid_mask(sizes_in, (x.shape[2], x.shape[3]), x.device)
         dense_in = positions(sizes_in, (x.shape[2], x.shape[3]), x.shape[0], x.device)
@@ -91,12 +101,20 @@ class AdaptiveBlock(PlannedBlock):
         dense_out = positions(sizes_out, map_size, x.shape[0], x.device)
 
         exists = torch.ones(x.shape[0], *map_size, dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]
-        total = self.units[0].flops(dense_in, dense_out)
+        total = self._first_flops(dense_in, dense_out)
         plan = self.present_plan
-        run = plan.start(self, x, valid_in, valid)
+        run = plan.start(self, x, valid_in, valid, shortcut)
         if not self.rule.adaptive:
             return self._run_plain(run, exists, sizes_out, dense_out, total, score_type(x.dtype))
         return self._run_adaptive(plan, run, exists, sizes_out, dense_out, total, score_type(x.dtype))
+
+    def _first_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
+        unit = self.units[0]
+        flops = unit.flops(dense_in, dense_out)
+        if not self.reads_products:
+            return flops
+        assert isinstance(unit, SplitUnit)
+        return flops - unit.product_flops(dense_in, dense_out)
 
     def _run_plain(
         self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor, dtype: torch.dtype

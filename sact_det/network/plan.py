@@ -12,8 +12,8 @@ from typing_extensions import override
 from sact_det.base.recording import is_recording
 from sact_det.network.halting_rule import HaltingRule
 from sact_det.network.run import DenseRun, Run
-from sact_det.network.unit import ResidualUnit
-from sact_det.rule.padding import Mask, Sizes
+from sact_det.network.unit import ResidualUnit, SplitUnit
+from sact_det.rule.padding import Mask, Sizes, strided_size
 
 
 class Plan(nn.Module, ABC):
@@ -30,13 +30,16 @@ class Plan(nn.Module, ABC):
     stops_early = True
 
     @abstractmethod
-    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Mask, valid: Mask) -> Run:
+    def start(
+        self, block: "PlannedBlock", x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
+    ) -> Run:
         """A run of the block that has evaluated the first unit.
 
         Args:
             block: the part.
             x: its input, [N, C, H, W].
             valid_in, valid: bool [N, 1, ., .] at input and output resolution, False at padding; None: no padding.
+            shortcut: for a block that reads products, and x, as of SplitUnit.behind_products (unit.py).
         """
 
     def proceed(self, block: "PlannedBlock", run: Run, index: int, active: Tensor) -> Run:
@@ -89,8 +92,10 @@ class DensePlan(Plan):
     """Every position of every unit, in PyTorch: the reference."""
 
     @override
-    def start(self, block: "PlannedBlock", x: Tensor, valid_in: Mask, valid: Mask) -> Run:
-        return DenseRun(block.units[0](x, None, valid_in, valid), valid)
+    def start(
+        self, block: "PlannedBlock", x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
+    ) -> Run:
+        return DenseRun(block.evaluate_first(x, valid_in, valid, shortcut), valid)
 
     @override
     def stem(self, stem: "PlannedStem", x: Tensor, sizes: Optional[Sizes]) -> Tensor:
@@ -126,10 +131,31 @@ class Planned(nn.Module, ABC):
 
 
 class PlannedBlock(Planned):
-    """What plans see of a block (block.py)."""
+    """What plans see of a block (block.py).
+
+    Attributes:
+        units: the first may be strided, or split.
+        rule: when positions halt.
+        reads_products: whether the first unit's products come from elsewhere, and only its second part is evaluated
+            (SplitUnit).
+    """
 
     units: Sequence[ResidualUnit]
     rule: HaltingRule
+    reads_products: bool = False
+
+    @property
+    def reader(self) -> nn.Conv2d:
+        """The convolution that is the first to read the block's input."""
+        return self.units[0].conv2 if self.reads_products else self.units[0].conv1
+
+    def evaluate_first(self, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor]) -> Tensor:
+        """The first unit in PyTorch; arguments as of Plan.start."""
+        unit = self.units[0]
+        if shortcut is None:
+            return unit(x, None, valid_in, valid)
+        assert isinstance(unit, SplitUnit)
+        return unit.behind_products(x, shortcut, valid_in, valid)
 
 
 class PlannedStem(Planned):
@@ -150,6 +176,8 @@ class PlannedPooler(Planned):
     Attributes:
         bins: (height, width) of a region.
         max_pool: whether 2x2 max pooling of stride 2 follows, without padding.
+        step: of the bins along either axis every step-th is pooled, the first one on: what a strided 1x1 convolution
+            reads; 1 with max pooling.
         spatial_scale: from the coordinates of boxes to positions.
         sampling_ratio: samples of a bin along either axis; 0 or less: as many as it spans positions, rounded up.
         aligned: whether the centre of a position lies half a position behind its index.
@@ -157,6 +185,7 @@ class PlannedPooler(Planned):
 
     bins: tuple[int, int]
     max_pool: bool
+    step: int
     spatial_scale: float
     sampling_ratio: int
     aligned: bool
@@ -165,7 +194,7 @@ class PlannedPooler(Planned):
     def output_size(self) -> tuple[int, int]:
         """(height, width) of what comes out."""
         height, width = self.bins
-        return (height // 2, width // 2) if self.max_pool else self.bins
+        return (height // 2, width // 2) if self.max_pool else strided_size(self.bins, self.step)
 
     @abstractmethod
     def compute(self, x: Tensor, boxes: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from sact_det.network.convolution import init_conv, pad_same
 from sact_det.network.norm import Norm
 from sact_det.network.plan import PlannedStem
 from sact_det.network.spec import NetworkSpec
-from sact_det.network.unit import HaltingBranch, ResidualUnit
+from sact_det.network.unit import HaltingBranch, SplitUnit
 from sact_det.rule.flops import conv_flops
 from sact_det.rule.padding import Mask, Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes
 
@@ -94,7 +94,7 @@ class Stem(PlannedStem):
         return conv_flops(self.conv) * positions(strided_sizes(sizes, 2), half, batch, device)
 
 
-class BottleneckUnit(ResidualUnit):
+class BottleneckUnit(SplitUnit):
     """F(x) = shortcut + f(x), where f is BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1.
 
     The shortcut is the raw input, or a 1x1 convolution of the pre-activation where the shape changes.
@@ -134,19 +134,40 @@ class BottleneckUnit(ResidualUnit):
     def forward(self, x: Tensor, active: Mask = None, valid_in: Mask = None, valid: Mask = None) -> Tensor:
         preact = F.relu(self.preact(x, valid_in), inplace=True)
         shortcut = x if self.shortcut is None else self.shortcut(preact)
-        y = F.relu(self.norm1(self.conv1(preact), valid_in), inplace=True)
+        residual = self._residual(self.conv1(preact), valid_in, valid)
+        return shortcut + (residual if active is None else residual * active)
+
+    def _residual(self, y: Tensor, valid_in: Mask, valid: Mask) -> Tensor:
+        """f(x), from conv1's product on."""
+        y = F.relu(self.norm1(y, valid_in), inplace=True)
         if valid_in is not None:
             y = y * valid_in  # conv2 must meet zeros beyond the image, as it does beyond the map
-        y = F.relu(self.norm2(self.conv2(y), valid), inplace=True)
-        residual = self.conv3(y)
-        return shortcut + (residual if active is None else residual * active)
+        return self.conv3(F.relu(self.norm2(self.conv2(y), valid), inplace=True))
+
+    @override
+    def products(self, x: Tensor, valid: Mask = None) -> tuple[Tensor, Tensor]:
+        assert self.shortcut is not None
+        preact = F.relu(self.preact(x, valid), inplace=True)
+        if valid is not None:
+            preact = preact * valid
+        return self.conv1(preact), F.conv2d(preact, self.shortcut.weight)
+
+    @override
+    def behind_products(self, x: Tensor, shortcut: Tensor, valid_in: Mask = None, valid: Mask = None) -> Tensor:
+        assert self.shortcut is not None and self.shortcut.bias is not None
+        bias = self.shortcut.bias.to(shortcut.dtype)[:, None, None]
+        return shortcut + bias + self._residual(x, valid_in, valid)
 
     @override
     def flops(
         self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
     ) -> Tensor:
-        flops = conv_flops(self.conv1) * (dense_in if dilated is None else dilated)
-        flops = flops + (conv_flops(self.conv2) + conv_flops(self.conv3)) * (dense_out if active is None else active)
+        products = self.product_flops(dense_in if dilated is None else dilated, dense_out)
+        return products + (conv_flops(self.conv2) + conv_flops(self.conv3)) * (dense_out if active is None else active)
+
+    @override
+    def product_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
+        flops = conv_flops(self.conv1) * dense_in
         return flops if self.shortcut is None else flops + conv_flops(self.shortcut) * dense_out
 
 

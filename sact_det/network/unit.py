@@ -58,6 +58,7 @@ class ResidualUnit(nn.Module, ABC):
 
     in_channels: int
     conv1: nn.Conv2d
+    conv2: nn.Conv2d
     stride: int
     halting: Optional[HaltingBranch]
 
@@ -81,3 +82,36 @@ class ResidualUnit(nn.Module, ABC):
             dense_in, dense_out: int64 [N], positions of each image at input and output resolution.
             active, dilated: int64 [N], active positions and their dilation; None for a unit computed everywhere.
         """
+
+
+class SplitUnit(ResidualUnit, ABC):
+    """A residual unit in two parts: 1x1 products of its normalised input, and the rest, which reads them.
+
+    Whatever is linear in the positions of a map, RoIAlign above all, may come between the parts.
+    """
+
+    @abstractmethod
+    def products(self, x: Tensor, valid: Mask = None) -> tuple[Tensor, Tensor]:
+        """The first part at all positions, without stride and biases.
+
+        Args:
+            x: [N, C, H, W].
+            valid: bool [N, 1, H, W], False at padding, where products are 0; None: no padding.
+
+        Returns:
+            conv1's product and that of the projecting shortcut, [N, ., H, W].
+        """
+
+    @abstractmethod
+    def behind_products(self, x: Tensor, shortcut: Tensor, valid_in: Mask = None, valid: Mask = None) -> Tensor:
+        """The second part.
+
+        Args:
+            x: conv1's product, at input resolution.
+            shortcut: the projecting shortcut's, without its bias, at output resolution.
+            valid_in, valid: as of `forward`.
+        """
+
+    @abstractmethod
+    def product_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
+        """FLOPs of the first part among those of `flops`, int64 [N]; arguments as there."""

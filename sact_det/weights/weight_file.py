@@ -5,6 +5,7 @@ The metadata under "sact" is plain JSON-like data:
     units, base_channels, halting, dilation, stem_pool: the network, as in ResNetV2Spec (sact_det/network/resnet_v2.py);
     num_classes: outputs of the logits, or None without them;
     box_head_max_pool: of a detector, whether max pooling halves its regions before block 4;
+    box_head_map_products: of a detector, whether block 4's first 1x1 products are computed on the map, before pooling;
     pixel_mean, pixel_std: per channel (RGB, 0-255), how images are normalised; 127.5 if absent: to [-1, 1];
     source: where the weights come from;
     missing: names of the modules that the source lacks and that therefore start fresh;
@@ -125,7 +126,9 @@ _METADATA: dict[str, Rule] = {
     **dict.fromkeys(("units", "dilation"), listing(whole(1), "positive integers")),
     "base_channels": whole(1),
     "num_classes": optional(whole(1)),
-    "box_head_max_pool": Rule(lambda value: isinstance(value, bool), "be true or false"),
+    **dict.fromkeys(
+        ("box_head_max_pool", "box_head_map_products"), Rule(lambda value: isinstance(value, bool), "be true or false")
+    ),
     **dict.fromkeys(("pixel_mean", "pixel_std"), listing(FINITE, "finite numbers")),
     **dict.fromkeys(("missing", "unused"), listing(TEXT, "names")),
 }

@@ -175,7 +175,7 @@ class Regions(ctypes.Structure):
 
     _fields_ = [
         *_integers("images", "height", "width", "channels"),
-        *_integers("count", "bins_y", "bins_x", "max_pool", "sampling_ratio", "aligned"),
+        *_integers("count", "bins_y", "bins_x", "max_pool", "step", "sampling_ratio", "aligned"),
         ("scale", ctypes.c_float),
         *_addresses("boxes", "scratch"),
     ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.memory import address, addresses
-from sact_det.execution.folded import fold_halting, fold_unit
+from sact_det.execution.folded import FoldedUnit, fold_halting, fold_second_part, fold_unit
 from sact_det.network.branch import SpatialHalting
 from sact_det.network.plan import PlannedBlock, PlannedStem
 from sact_det.network.resnet_v2 import BottleneckUnit, symmetric_max_pool
@@ -47,14 +47,14 @@ class Packed(Generic[Struct]):
     tensors: tuple[Tensor, ...]
 
 
-def _pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> Packed[calls.Unit]:
-    """Folds and packs a unit with factors of dtype, or float32 if an odd number of channels cannot be read in pairs."""
-    folded = fold_unit(unit)
-    width, in_channels = folded.conv1.shape
+def _pack_unit(folded: FoldedUnit, dtype: torch.dtype) -> Packed[calls.Unit]:
+    """Packs a unit with factors of dtype, or float32 if an odd number of channels cannot be read in pairs."""
+    width, in_channels = len(folded.conv1), len(folded.scale)
     if width % 2 or in_channels % 2:
         dtype = torch.float32
     vectors = {name: getattr(folded, name) for name in ("scale", "shift", "bias1", "bias2", "bias3")}
-    factors = {name: _packed(getattr(folded, name), dtype) for name in ("conv1", "conv2", "conv3")}
+    factors = {name: getattr(folded, name) for name in ("conv1", "conv2", "conv3")}
+    factors = {name: _packed(factor, dtype) for name, factor in factors.items() if factor.numel()}
     struct = calls.Unit(
         in_channels=in_channels,
         width=width,
@@ -90,7 +90,8 @@ def pack_block(
     packed = PackedBlock({}, {})
     for unit in block.units:
         assert isinstance(unit, BottleneckUnit)
-        packed.units[unit] = _pack_unit(unit, dtype)
+        reads_products = block.reads_products and unit is block.units[0]
+        packed.units[unit] = _pack_unit(fold_second_part(unit) if reads_products else fold_unit(unit), dtype)
         if isinstance(unit.halting, SpatialHalting):
             packed.branches[unit.halting] = _pack_halting(unit.halting)
         done_with(unit)

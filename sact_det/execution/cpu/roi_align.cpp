@@ -18,11 +18,15 @@ struct Regions {
     int64_t images, height, width, channels;  // of the features
     int64_t count, bins_y, bins_x;
     int64_t max_pool;        // whether 2x2 max pooling of stride 2 follows, without padding
+    int64_t step;            // along either axis every step-th bin is pooled, the first one on; 1 with max pooling
     int64_t sampling_ratio;  // samples of a bin along either axis; 0: as many as it spans pixels, rounded up
     int64_t aligned;         // whether the centre of a pixel lies half a pixel behind its index
     float scale;             // from the coordinates of boxes to pixels
     const float* boxes;      // [count, 5]: image, x0, y0, x1, y1
     float* scratch;          // [threads, roi_align_scratch_size]
+
+    int64_t rows() const { return (bins_y + step - 1) / step; }  // of bins that are pooled
+    int64_t columns() const { return (bins_x + step - 1) / step; }
 };
 
 }  // extern "C"
@@ -90,33 +94,34 @@ struct Axis {
 class Region {
 public:
     static int64_t table_size(const Regions& r) {
-        return std::max(r.height, r.width) + 2 * r.height + 2 * (r.bins_x + 1) * r.width + r.bins_x + 1;
+        return std::max(r.height, r.width) + 2 * r.height + 2 * (r.columns() + 1) * r.width + r.columns() + 1;
     }
 
     Region(const Regions& regions, int64_t index, float* memory)
         : image(static_cast<int64_t>(regions.boxes[5 * index])), regions(regions), box(regions.boxes + 5 * index + 1) {
         line = memory, row_weights = line + std::max(regions.height, regions.width);
         weights = row_weights + regions.height;
-        row_pixels = reinterpret_cast<int32_t*>(weights + (regions.bins_x + 1) * regions.width);
-        pixels = row_pixels + regions.height, ends = pixels + (regions.bins_x + 1) * regions.width;
+        const int64_t columns = regions.columns();
+        row_pixels = reinterpret_cast<int32_t*>(weights + (columns + 1) * regions.width);
+        pixels = row_pixels + regions.height, ends = pixels + (columns + 1) * regions.width;
         std::fill_n(line, std::max(regions.height, regions.width), 0.0f);
         const Axis axis(regions, box[0], box[2], regions.bins_x, regions.width);
         ends[0] = 0, first = regions.width, last = -1;
-        for (int64_t column = 0; column < regions.bins_x; column++) {
+        for (int64_t column = 0; column < columns; column++) {
             const int32_t begin = ends[column];
-            const Taps taps = axis.taps_of(column, pixels + begin, weights + begin, line);
+            const Taps taps = axis.taps_of(column * regions.step, pixels + begin, weights + begin, line);
             ends[column + 1] = begin + static_cast<int32_t>(taps.count);
             if (!taps.count) continue;
             first = std::min<int64_t>(first, taps.pixels[0]);
             last = std::max<int64_t>(last, taps.pixels[taps.count - 1]);
         }
-        for (int32_t tap = 0; tap < ends[regions.bins_x]; tap++) pixels[tap] -= static_cast<int32_t>(first);
+        for (int32_t tap = 0; tap < ends[columns]; tap++) pixels[tap] -= static_cast<int32_t>(first);
     }
 
     // Taps among the rows of pixels; valid until the next call.
     Taps of_row(int64_t row) const {
         return Axis(regions, box[1], box[3], regions.bins_y, regions.height)
-            .taps_of(row, row_pixels, row_weights, line);
+            .taps_of(row * regions.step, row_pixels, row_weights, line);
     }
 
     // Taps among the columns of pixels from `first` to `last`, counted from `first`.
@@ -211,7 +216,8 @@ inline void pool_rows(const Regions& regions, const Region& region, int64_t row,
 
 template <class Element>
 void pool(const Regions& regions, const Element* features, Element* pooled, int threads) {
-    const int64_t halved = regions.max_pool ? 2 : 1, height = regions.bins_y / halved, width = regions.bins_x / halved;
+    const int64_t height = regions.max_pool ? regions.bins_y / 2 : regions.rows();
+    const int64_t width = regions.max_pool ? regions.bins_x / 2 : regions.columns();
 #pragma omp parallel num_threads(threads)
     {
         const Memory memory(regions, omp_get_thread_num());
@@ -252,13 +258,13 @@ void pool_backward(const Regions& regions, const float* grad_pooled, float* grad
         for (int64_t index = 0; index < regions.count; index++) {
             if (static_cast<int64_t>(regions.boxes[5 * index]) != number) continue;
             const Region region(regions, index, memory.table);
-            for (int64_t row = 0; row < regions.bins_y; row++) {
+            for (int64_t row = 0; row < regions.rows(); row++) {
                 const Taps above = region.of_row(row);
                 const float* from =
-                    grad_pooled + (index * regions.bins_y + row) * regions.bins_x * regions.channels + c;
+                    grad_pooled + (index * regions.rows() + row) * regions.columns() * regions.channels + c;
                 if (region.last < region.first || !above.count) continue;
                 std::fill_n(memory.sums, (region.last - region.first + 1) * size, 0.0f);
-                for (int64_t column = 0; column < regions.bins_x; column++)
+                for (int64_t column = 0; column < regions.columns(); column++)
                     spread(region.of_column(column), from + column * regions.channels, memory.sums, size, channels);
                 for (int64_t x = region.first; x <= region.last; x++)
                     spread(above, memory.sums + (x - region.first) * size, image + x * regions.channels,
@@ -274,8 +280,8 @@ extern "C" {
 
 int64_t roi_align_scratch_size(const Regions* regions) { return Memory::size(*regions); }
 
-// features: [images, height, width, channels]; pooled: [count, bins_y, bins_x, channels], both halved by max pooling if
-// there is any; both of one type.
+// features: [images, height, width, channels]; pooled: [count, rows, columns, channels] or, behind max pooling,
+// [count, bins_y / 2, bins_x / 2, channels]; both of one type.
 void roi_align(const Regions* regions, const void* features, void* pooled, int64_t bfloat16, int threads) {
 #if HAS_BFLOAT16
     if (bfloat16)

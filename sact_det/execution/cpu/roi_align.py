@@ -40,7 +40,7 @@ def pool_regions(pooler: PlannedPooler, x: Tensor, boxes: Tensor) -> Tensor:
 def _pool(pooler: PlannedPooler, x: Tensor, boxes: Tensor, max_pool: bool) -> Tensor:
     """The regions, halved or not; x is float32 or, where the processor multiplies it, bfloat16."""
     rows = plain(x.permute(0, 2, 3, 1))
-    size = pooler.output_size if max_pool else pooler.bins
+    size = pooler.output_size if max_pool or not pooler.max_pool else pooler.bins
     pooled = lend_rows(len(boxes), *size, x.shape[1], dtype=x.dtype)
     with Buffers() as buffers:
         kernels().roi_align(
@@ -84,7 +84,7 @@ def _regions(
     images, channels, height, width = shape
     regions = Regions(
         *(images, height, width, channels),
-        *(len(boxes), *pooler.bins, max_pool),
+        *(len(boxes), *pooler.bins, max_pool, pooler.step),
         *(max(pooler.sampling_ratio, 0), pooler.aligned, pooler.spatial_scale),
         address(boxes),
     )

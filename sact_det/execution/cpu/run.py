@@ -44,7 +44,7 @@ from sact_det.rule.process import HaltingProcess
 
 def why_not_rows(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a RowsRun cannot evaluate the block at x, or None if it can."""
-    return why_not_inference(block) or why_not_here(block, x, block.units[0].conv1.weight)
+    return why_not_inference(block) or why_not_here(block, x, block.reader.weight)
 
 
 class RowsRun(Run):
@@ -53,12 +53,20 @@ class RowsRun(Run):
     Args:
         block: for which why_not_rows(block, x) is None.
         packed: keeps what is packed from its weights.
-        x, valid_in, valid: as of Plan.start.
+        x, valid_in, valid, shortcut: as of Plan.start.
     """
 
     bounded = False
 
-    def __init__(self, block: PlannedBlock, packed: WeightCache, x: Tensor, valid_in: Mask, valid: Mask):
+    def __init__(
+        self,
+        block: PlannedBlock,
+        packed: WeightCache,
+        x: Tensor,
+        valid_in: Mask,
+        valid: Mask,
+        shortcut: Optional[Tensor] = None,
+    ):
         self._kernels = calls.kernels()
         self._threads = torch.get_num_threads()
         self._dtype = compute_type(x)
@@ -86,10 +94,10 @@ class RowsRun(Run):
         # Active positions, and what a 3x3 convolution reads.
         self._lists = empty(positions, dtype=torch.int64), empty(positions, dtype=torch.int64)
 
-        rows = x.permute(0, 2, 3, 1)
-        as_it_is = x.dtype == torch.bfloat16 and unit.struct.bfloat16 and unit.struct.projects
-        floats = x.dtype == torch.float32
-        rows = plain(rows) if floats or as_it_is else self._take("input", *rows.shape).copy_(rows)
+        adds_x = shortcut is None and not unit.struct.projects
+        as_it_is = x.dtype == torch.bfloat16 and unit.struct.bfloat16 and not adds_x
+        rows = self._rows_of("input", x, as_it_is)
+        added = rows if adds_x else None if shortcut is None else self._rows_of("shortcut", shortcut)
         self._evaluation = calls.Evaluation(
             images=number,
             out_height=self._shape[1],
@@ -107,7 +115,7 @@ class RowsRun(Run):
             self._evaluation.reads = address(reads[0], torch.int64)
             self._evaluation.num_reads = list_positions(exists, exists, *reads)[0]
         self._evaluation.x, self._evaluation.x_bfloat16 = address(rows, rows.dtype), as_it_is
-        self._evaluation.shortcut = None if unit.struct.projects else address(rows)
+        self._evaluation.shortcut = address(added)
         self._evaluate(first)
         if len(block.units) > 1:
             self._read_at(self._shape[1:], self._packed.units[block.units[1]].struct)
@@ -119,6 +127,11 @@ class RowsRun(Run):
             return self._take("output", positions, channels)
         rows = lend_rows(*self._shape, channels).permute(0, 2, 3, 1).view(positions, channels)
         return rows.zero_() if self._padded else rows
+
+    def _rows_of(self, name: str, x: Tensor, as_it_is: bool = False) -> Tensor:
+        """x [N, C, H, W] as rows [N, H, W, C], of float32 unless it is to stay as it is; `name`: of a buffer."""
+        rows = x.permute(0, 2, 3, 1)
+        return plain(rows) if as_it_is or x.dtype == torch.float32 else self._take(name, *rows.shape).copy_(rows)
 
     def _take(self, name: str, *shape: int) -> Tensor:
         """A buffer for features, [*shape]."""

@@ -38,6 +38,8 @@ def why_not_training(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a TrainingRun cannot evaluate the block at x, or None if it can."""
     if type(block.rule) is not SACT:
         return "those for training are for SACT"
+    if block.reads_products:
+        return "those for training make the products of a block's first unit themselves"
     for index, unit in enumerate(block.units):
         refused = why_not_foldable(unit)
         if refused is not None:

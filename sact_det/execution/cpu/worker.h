@@ -14,7 +14,7 @@ struct Unit {
     int64_t in_channels, width, out_channels, stride, dilation;
     const float *scale, *shift;  // [in_channels], the pre-activation
     const float *bias1, *bias2, *bias3;
-    const void* conv1;  // depth in_channels
+    const void* conv1;  // depth in_channels; null: x is its product, and the pre-activation is what follows it
     const void* conv2;  // depth TAPS * width
     const void* conv3;  // depth width, or width + in_channels with the shortcut's convolution below
     int64_t projects;   // whether there is such a shortcut
@@ -25,7 +25,7 @@ struct Unit {
 struct Evaluation {
     int64_t images, in_height, in_width, out_height, out_width;
     const void* x;           // rows at input resolution, [., in_channels], of floats but for this:
-    int64_t x_bfloat16;      // whether it is of bfloat16: only for first units that project, with such factors
+    int64_t x_bfloat16;      // whether it is of bfloat16: only for first units whose shortcut is not x, with such factors
     void* inner;             // rows behind conv1, [., whole_vectors(width)]; zero wherever there is no position
     const int64_t* reads;    // input positions at which conv1 is needed
     int64_t num_reads;
@@ -161,8 +161,15 @@ public:
     // This thread's room for the output of conv2 at a block of writes.
     Element* middle() const { return middles; }
 
-    // conv1 at some of the reads, a share of the columns.
+    // conv1 and what follows it at some of the reads, a share of the columns; or what follows alone, of the rows.
     void read(int64_t first, int rows, Share share) {
+        if (!unit.conv1) {
+            for (int r = share.part; r < rows; r += share.parts) {
+                const int64_t position = call.reads[first + r];
+                normalize_row(source(position), unit.scale, unit.shift, unit.width, inner + position * inner_size);
+            }
+            return;
+        }
         left.set_segments(1, unit.in_channels);
         for (int r = 0; r < rows; r++) {
             const int64_t position = call.reads[first + r];

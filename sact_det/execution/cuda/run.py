@@ -80,16 +80,24 @@ class TritonRun(TensorRun):
     Args:
         block: for which why_not_triton(block, x) is None.
         packed: keeps what is packed from its weights.
-        x, valid_in, valid: as of Plan.start.
+        x, valid_in, valid, shortcut: as of Plan.start.
     """
 
     bounded = True
 
-    def __init__(self, block: PlannedBlock, packed: WeightCache, x: Tensor, valid_in: Mask, valid: Mask):
+    def __init__(
+        self,
+        block: PlannedBlock,
+        packed: WeightCache,
+        x: Tensor,
+        valid_in: Mask,
+        valid: Mask,
+        shortcut: Optional[Tensor] = None,
+    ):
         from sact_det.execution.cuda import kernels, score_kernels  # late: Triton may be missing
 
         self._kernels, self._score_kernels = kernels, score_kernels
-        x = block.units[0](x.contiguous(memory_format=torch.channels_last), None, valid_in, valid)
+        x = block.evaluate_first(x.contiguous(memory_format=torch.channels_last), valid_in, valid, shortcut)
         number, channels, height, width = x.shape
         self._shape = (number, height, width)
         self._exists = None if valid is None else valid[:, 0].contiguous()

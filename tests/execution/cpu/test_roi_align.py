@@ -52,8 +52,9 @@ def pooler(
     ratio: int = 0,
     aligned: bool = True,
     max_pool: bool = False,
+    step: int = 1,
 ) -> RegionPooler:
-    return RegionPooler(ROIAlign(bins, scale, ratio, aligned), max_pool)
+    return RegionPooler(ROIAlign(bins, scale, ratio, aligned), max_pool, step)
 
 
 def check(pooler: RegionPooler, x: Tensor, boxes: Tensor, exact: torch.dtype = torch.float64) -> None:
@@ -91,6 +92,23 @@ def test_regions_halved_by_max_pooling(bins: tuple[int, int], channels: int):
     assert pooled.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(halves.compute(x, boxes), expected)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+@pytest.mark.parametrize("bins", [(14, 14), (7, 5), (1, 2)])
+def test_every_other_bin_alone(bins: tuple[int, int], step: int):
+    """What a strided 1x1 convolution reads of regions, with its gradient."""
+    some, x, boxes = pooler(bins, step=step), features_at_random(2, 300), boxes_at_random(20, 2)
+    check(some, x, boxes)
+    expected = roi_align(x, boxes, bins, SCALE, 0, True)[..., ::step, ::step]
+    with torch.no_grad():
+        pooled = pool_regions(some, x, boxes)
+        assert torch.equal(pooled[:3], pool_regions(some, x, boxes[:3]))
+    assert pooled.shape[2:] == expected.shape[2:] == some.output_size
+    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(some.compute(x, boxes), expected)
+    with pytest.raises(ValueError, match="`max_pool` needs at least 2x2 bins and `step` 1"):
+        pooler((4, 4), max_pool=True, step=step)
 
 
 @torch.no_grad()

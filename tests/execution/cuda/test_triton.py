@@ -38,9 +38,9 @@ def by_triton(monkeypatch):
     """Blocks that are not dense are evaluated by Triton's kernels."""
 
     class Checked(TritonPlan):
-        def start(self, block, x, valid_in, valid):
+        def start(self, block, x, valid_in, valid, shortcut=None):
             assert why_not_triton(block, x) is None
-            return super().start(block, x, valid_in, valid)
+            return super().start(block, x, valid_in, valid, shortcut)
 
     monkeypatch.setitem(PLANS, "perforated", Checked)
 
