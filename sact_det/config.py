@@ -34,6 +34,9 @@ def add_sact_config(cfg: CN) -> None:
     # In evaluation, the share of the plain network's FLOPs to be spent, in (0, 1], by the budget.json beside the
     # weights (tools/calibrate_budget.py). 0: as trained.
     cfg.MODEL.SACT.BUDGET = 0.0
+    # In evaluation no image takes more than this share, in (0, 1], of the FLOPs of the plain network of as many units
+    # (of a detector: its extractor); positions halt where they are spent. 0: there is no limit.
+    cfg.MODEL.SACT.FLOPS_LIMIT = 0.0
     # How blocks compute; results agree to rounding: "dense" (the reference), "perforated" (active positions only; where
     # norms learn from the batch it falls back to dense) or "auto" (perforated where that is faster: on CPUs wherever
     # kernels can run, on GPUs where `make gpu` has measured it).

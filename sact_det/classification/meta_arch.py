@@ -41,6 +41,7 @@ class SACTClassifier(Classifier):
         execution: how blocks compute.
         vis_period: every so many steps, the ponder map of an image goes to the log; 0: never.
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
+        flops_limit: as of ClassifierNetwork.
     """
 
     pixel_mean: Tensor
@@ -62,9 +63,11 @@ class SACTClassifier(Classifier):
         execution: str = "auto",
         vis_period: int = 0,
         budget: Optional[float] = None,
+        flops_limit: Optional[float] = None,
     ):
         super().__init__(spec, num_classes, head_norm or None)
         self.asked_budget = budget
+        self.flops_limit = flops_limit
         self.tau = tau
         self.label_smoothing = label_smoothing
         self.reference = reference
@@ -91,6 +94,7 @@ class SACTClassifier(Classifier):
             "execution": cfg.MODEL.SACT.EXECUTION,
             "vis_period": cfg.VIS_PERIOD,
             "budget": cfg.MODEL.SACT.BUDGET or None,
+            "flops_limit": cfg.MODEL.SACT.FLOPS_LIMIT or None,
         }
 
     @property

@@ -14,6 +14,7 @@ from sact_det.base.checks import check_choice
 from sact_det.base.recording import is_recording
 from sact_det.engine.spec import spec_from_config
 from sact_det.execution import Executable
+from sact_det.network.allowance import blocks_within
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.freeze import freeze
 from sact_det.network.norm import frozen_norm
@@ -53,6 +54,8 @@ class SACTBackbone(Executable, Backbone):
         execution: how stem and blocks compute.
         out_features: those that are read. The last block's norm is there in any case, as files have it, and rests if
             nothing reads it.
+        flops_limit: in evaluation no image takes more than this share of the plain extractor's FLOPs
+            (sact_det/network/allowance.py); None: there is no limit.
 
     Raises:
         ValueError: there is no such execution or feature, no feature is named, or freeze_at is negative.
@@ -65,8 +68,10 @@ class SACTBackbone(Executable, Backbone):
         freeze_at: int = 0,
         execution: str = "auto",
         out_features: Sequence[str] = FEATURES,
+        flops_limit: Optional[float] = None,
     ):
         super().__init__()
+        self.flops_limit = flops_limit
         levels = [f"res{index + 1}" for index in range(1, len(spec.units) + 1)]
         for name in out_features or [""]:
             check_choice("out_features", name, [level + end for level in levels for end in ("", RECTIFIED)])
@@ -93,6 +98,7 @@ class SACTBackbone(Executable, Backbone):
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "execution": cfg.MODEL.SACT.EXECUTION,
             "out_features": [name for name in FEATURES if is_read(cfg, name)],
+            "flops_limit": cfg.MODEL.SACT.FLOPS_LIMIT or None,
         }
 
     @property
@@ -142,9 +148,11 @@ class SACTBackbone(Executable, Backbone):
         sizes, image_size = ledger.sizes_of(images), (images.shape[2], images.shape[3])
         root_flops = self.stem.flops(sizes, image_size, images.shape[0], images.device)
         x, sizes = self.stem(images, sizes), strided_sizes(sizes, self.stem.stride)
+        share = None if self.training else self.flops_limit
+        run = blocks_within(share, list(self.blocks.values()), root_flops, (x.shape[2], x.shape[3]), sizes)
         record, features = PonderRecord({}, root_flops), {}
         for level, (name, block) in zip(self._levels, self.blocks.items()):
-            x, record.blocks[name] = block(x, sizes)
+            x, record.blocks[name] = run(block, x, sizes)
             sizes = strided_sizes(sizes, block.units[0].stride)
             features.update(self._read(level, x, sizes))
         ledger.enter("backbone", record)

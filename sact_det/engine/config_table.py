@@ -58,6 +58,7 @@ COMMON: Mapping[str, Rule] = {
     "MODEL.SACT.DILATION": listing(whole(1, 64), "integers from 1 to 64"),
     "MODEL.SACT.TAU": NOT_NEGATIVE,
     "MODEL.SACT.BUDGET": within(0, 1),
+    "MODEL.SACT.FLOPS_LIMIT": within(0, 1),
     "MODEL.SACT.EXECUTION": one_of(*EXECUTIONS),
     "MODEL.SACT.BOX_HEAD_NORM": one_of("", *NORMS),
     "MODEL.SACT.BOX_HEAD_HALTING_NORM": one_of("", *NORMS),

@@ -5,6 +5,7 @@ Shape shorthand in this module:
 """
 
 import math
+from functools import partial
 from itertools import groupby
 from typing import Optional, Sequence
 
@@ -17,6 +18,7 @@ from sact_det.network.plan import Plan, PlannedBlock
 from sact_det.network.run import Run
 from sact_det.network.unit import HaltingBranch, ResidualUnit, SplitUnit
 from sact_det.rule.halting import DEFAULT_EPS, share_in_tiles
+from sact_det.rule.limit import FlopsLimit
 from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes, valid_mask
 from sact_det.rule.ponder import BlockPonder
 
@@ -70,8 +72,37 @@ class AdaptiveBlock(PlannedBlock):
     def _branches(self) -> list[HaltingBranch]:
         return [unit.halting for unit in self.units if unit.halting is not None]
 
+    def flops_bounds(
+        self, size: tuple[int, int], sizes: Optional[Sizes], number: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """FLOPs at least, where everything halts behind the first unit, and those of the plain block: int64 [N] both.
+
+        Args:
+            size: (height, width) of the input.
+            sizes: of each image's own part of it, or None.
+            number: N.
+            device: of the result.
+        """
+        stride = self.units[0].stride
+        dense_in = positions(own_sizes(sizes, size), size, number, device)
+        dense = positions(strided_sizes(own_sizes(sizes, size), stride), strided_size(size, stride), number, device)
+        least = plain = self._first_flops(dense_in, dense)
+        none = torch.zeros_like(dense)
+        for index, unit in enumerate(self.units):
+            if index > 0:
+                least = least + unit.flops(dense, dense, none, none)
+                plain = plain + unit.flops(dense, dense)
+            if unit.halting is not None:
+                evaluated = none if index > 0 else dense
+                least = least + unit.halting.flops(evaluated, evaluated > 0)
+        return (least if self.rule.adaptive else plain), plain
+
     def forward(
-        self, x: Tensor, sizes: Optional[Sizes] = None, shortcut: Optional[Tensor] = None
+        self,
+        x: Tensor,
+        sizes: Optional[Sizes] = None,
+        shortcut: Optional[Tensor] = None,
+        allowance: Optional[Tensor] = None,
     ) -> tuple[Tensor, BlockPonder]:
         """Evaluates the block.
 
@@ -80,6 +111,8 @@ class AdaptiveBlock(PlannedBlock):
                 products, conv1's.
             sizes: (height, width) of each image's own part of x, or None.
             shortcut: if the block reads products, the projecting shortcut's, [N, D, h, w]; else None.
+            allowance: int64 [N], the FLOPs that each image may take here, not below the first of `flops_bounds`; where
+                they are spent, positions halt (sact_det/rule/limit.py). None: any number.
 
         Returns:
             The features and the BlockPonder.
@@ -106,7 +139,11 @@ class AdaptiveBlock(PlannedBlock):
         run = plan.start(self, x, valid_in, valid, shortcut)
         if not self.rule.adaptive:
             return self._run_plain(run, exists, sizes_out, dense_out, total, score_type(x.dtype))
-        return self._run_adaptive(plan, run, exists, sizes_out, dense_out, total, score_type(x.dtype))
+        limit = None
+        if allowance is not None:
+            least, _ = self.flops_bounds((x.shape[2], x.shape[3]), sizes, x.shape[0], x.device)
+            limit = FlopsLimit(allowance - least, exists, self.eps)
+        return self._run_adaptive(plan, run, exists, sizes_out, dense_out, total, score_type(x.dtype), limit)
 
     def _first_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
         unit = self.units[0]
@@ -145,6 +182,7 @@ class AdaptiveBlock(PlannedBlock):
         dense: Tensor,
         total: Tensor,
         dtype: torch.dtype,
+        limit: Optional[FlopsLimit],
     ) -> tuple[Tensor, BlockPonder]:
         """Algorithm 2 (1 for ACT) from the first unit's output on."""
         per_image = self.rule.per_image
@@ -159,6 +197,8 @@ class AdaptiveBlock(PlannedBlock):
             h = None
             if unit.halting is not None:
                 h = share_in_tiles(run.scores(unit.halting), self.tile, None if sizes is None else exists)
+                if limit is not None:
+                    h = limit(h, process.active, partial(_flops_beyond_none, self.units[index + 1], dense))
             p = process.step(h)
             run.add(p * exists if per_image else p)
         outcome = process.outcome()
@@ -181,6 +221,15 @@ class AdaptiveBlock(PlannedBlock):
             sizes=None if per_image else sizes,
         )
         return run.result(), ponder
+
+
+def _flops_beyond_none(unit: ResidualUnit, dense: Tensor, evaluated: Tensor, dilated: Tensor) -> Tensor:
+    """FLOPs of a unit behind the first and of its halting branch, beyond what they count where it is not evaluated."""
+    none = torch.zeros_like(dense)
+    flops = unit.flops(dense, dense, evaluated, dilated) - unit.flops(dense, dense, none, none)
+    if unit.halting is not None:
+        flops = flops + unit.halting.flops(evaluated, evaluated > 0) - unit.halting.flops(none, none > 0)
+    return flops
 
 
 def _spans_of_alike_units(units: Sequence[ResidualUnit]) -> list[tuple[int, int]]:

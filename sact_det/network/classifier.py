@@ -1,12 +1,13 @@
 """The classifier: stem, blocks, mean, logits; of any family."""
 
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from sact_det.base.precision import widened
+from sact_det.network.allowance import blocks_within
 from sact_det.network.convolution import init_conv
 from sact_det.network.resnet_cifar import ResNetCifarSpec
 from sact_det.network.resnet_v2 import ResNetV2Spec
@@ -39,7 +40,13 @@ class ClassifierNetwork(nn.Module):
         spec: of the network.
         num_classes: outputs of the logits.
         head_norm: norm of the last block and of postnorm; default: as `spec` says.
+
+    Attributes:
+        flops_limit: in evaluation no image takes more than this share of the plain network's FLOPs (allowance.py);
+            None: there is no limit.
     """
+
+    flops_limit: Optional[float] = None
 
     def __init__(self, spec: NetworkSpec, num_classes: int, head_norm: Optional[str] = None):
         super().__init__()
@@ -66,13 +73,18 @@ class ClassifierNetwork(nn.Module):
             _check_images(images)
         x = self.stem(images)
         size = (images.shape[2], images.shape[3])
-        root_flops = self.stem.flops(None, size, images.shape[0], images.device)  # type: ignore[operator]
+        dense_flops = conv_flops(self.logits) + self.stem.flops(  # type: ignore[operator]
+            None, size, images.shape[0], images.device
+        )
+        parts: dict[str, Any] = {name: self.get_submodule(name) for name in self.block_names}
+        share = None if self.training else self.flops_limit
+        run = blocks_within(share, list(parts.values()), dense_flops, (x.shape[2], x.shape[3]))
         blocks = {}
-        for name in self.block_names:
-            x, blocks[name] = self.get_submodule(name)(x)
+        for name, block in parts.items():
+            x, blocks[name] = run(block, x, None)
         logits = self.logits(self.spec.pool(x, self.postnorm)).flatten(1)
         logits = widened(logits)
-        return ClassifierOutput(logits, PonderRecord(blocks, root_flops + conv_flops(self.logits)))
+        return ClassifierOutput(logits, PonderRecord(blocks, dense_flops))
 
 
 def _check_images(images: Tensor) -> None:

@@ -184,6 +184,23 @@ def test_a_detectors_extractor_alone_and_all_of_it(detector):
     assert predictor("0.4").model.roi_heads.res5.block4.shift == 4.0
 
 
+def test_a_config_sets_a_limit_that_no_image_exceeds(detector, classifier, capsys):
+    image = np.random.default_rng(0).integers(0, 255, (100, 120, 3), dtype=np.uint8)
+    limited = Predictor(load_config(str(CONFIGS / "tiny.yaml"), [*detector, "MODEL.SACT.FLOPS_LIMIT", "0.97"]))
+    free = Predictor(load_config(str(CONFIGS / "tiny.yaml"), detector))
+    assert limited(image).numbers["flops_percent"] <= 97 < free(image).numbers["flops_percent"]
+    numbers = ClassPredictor(configured(classifier, "MODEL.SACT.FLOPS_LIMIT", "0.99"))(torch.zeros(3, 60, 70)).numbers
+    assert 96 < numbers["flops_percent"] <= 99
+    config = ["--config-file", str(CONFIGS / "tiny_classifier.yaml"), "--eval-only", *classifier]
+    train = load_tool("train_net").invoke_main
+    said = error_line(capsys, train, [*config, "MODEL.SACT.FLOPS_LIMIT", "0.9", "MODEL.SACT.HALTING", "none"])
+    assert said == "MODEL.SACT.FLOPS_LIMIT 0.9 needs a network that halts; HALTING is 'none'"
+    with pytest.raises(
+        InputError, match=r"MODEL\.SACT\.FLOPS_LIMIT 0\.01 cannot be kept: the first units of all blocks"
+    ):
+        ClassPredictor(configured(classifier, "MODEL.SACT.FLOPS_LIMIT", "0.01"))(torch.zeros(3, 60, 70))
+
+
 def test_command_lines_take_a_budget_and_refuse_what_is_none(classifier, tmp_path, capsys):
     train, visualize, export = map(load_tool, ("train_net", "visualize", "export_ponder"))
     config = ["--config-file", str(CONFIGS / "tiny_classifier.yaml")]

@@ -30,6 +30,7 @@ COMMON = {
     "MODEL.SACT.HALTING": ("foo", "SACT", ""),
     "MODEL.SACT.EXECUTION": ("lazy",),
     "MODEL.SACT.BUDGET": ("-0.5", "1.5", "1e999"),
+    "MODEL.SACT.FLOPS_LIMIT": ("-0.5", "1.5", "1e999"),
     "MODEL.SACT.NORM": ("foo", "GN", ""),
     "MODEL.SACT.HALTING_NORM": ("LN",),
     "MODEL.SACT.BOX_HEAD_NORM": ("LN",),
