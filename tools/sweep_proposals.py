@@ -5,8 +5,10 @@
         --masses 0.95 0.9 0.8 0.7 --output output/proposals MODEL.WEIGHTS output/bccd/model_final.pth
 
 Each of --proposals is a MODEL.RPN.POST_NMS_TOPK_TEST, the first so many of every image; each of --masses a
-MODEL.SACT.PROPOSAL_MASS, of the largest of --proposals. One pass over the data set serves all of them. OUTPUT receives
-table.md, results.json, proposals.png, and a folder with the detections of every setting.
+MODEL.SACT.PROPOSAL_MASS, of the largest of --proposals. One pass over the data set serves all of them. Each of
+--positions, MODEL.SACT.RPN_POSITIONS, is tried with all of them. OUTPUT receives table.md, results.json, proposals.png,
+and a folder with the detections of every setting. What is measured of an image is kept there, too: an interrupted sweep
+goes on where it was, and more settings can be added; it is used again if weights, config and threads are the same.
 """
 
 import argparse
@@ -25,9 +27,9 @@ from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
-from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.loader import build_test_loader
-from sact_det.engine.failures import build_model, sizes_fit
+from sact_det.detection.predictor import load_detector
+from sact_det.engine.failures import sizes_fit
 from sact_det.experiments.proposal_plot import draw_proposals
 from sact_det.experiments.proposal_sweep import ProposalSweep, Setting, sweep_table
 from sact_det.pictures.figures import save_png
@@ -57,6 +59,13 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         default=[0.95, 0.9, 0.8, 0.7, 0.6],
         help="shares of the summed objectness, in (0, 1]",
     )
+    parser.add_argument(
+        "--positions",
+        nargs="+",
+        choices=["all", "active"],
+        default=[""],
+        help="where the RPN has anchors, each with every number and share (default: as the config has it)",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; made if missing")
     return parse_with_overrides(parser, argv)
 
@@ -71,6 +80,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, [*args.opts, *most])
     if cfg.MODEL.META_ARCHITECTURE != "SACTGeneralizedRCNN":
         raise InputError(f"MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}")
+    for positions in filter(None, args.positions):
+        load_config(args.config_file, [*args.opts, "MODEL.SACT.RPN_POSITIONS", positions])
     if cfg.MODEL.SACT.PROPOSAL_MASS != 1:
         raise InputError(
             f"MODEL.SACT.PROPOSAL_MASS must be 1 here, --masses are tried; got {cfg.MODEL.SACT.PROPOSAL_MASS}"
@@ -85,11 +96,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     cfg = read_config(args)
     (name,), output = cfg.DATASETS.TEST, Path(args.output)
-    settings = [Setting(most=most) for most in args.proposals] + [Setting(mass=mass) for mass in args.masses]
-    loader, model = build_test_loader(cfg, name), build_model(cfg)
-    DetectorCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
+    numbers = [Setting(most=most) for most in args.proposals] + [Setting(mass=mass) for mass in args.masses]
+    settings = [number._replace(positions=positions) for positions in args.positions for number in numbers]
+    loader, model = build_test_loader(cfg, name), load_detector(cfg)
     writable_folder(output)
-    found = ProposalSweep(cfg, model.eval(), name, list(dict.fromkeys(settings)), output)
+    found = ProposalSweep(cfg, model, name, list(dict.fromkeys(settings)), output)
     # A bar, silent where stderr is no terminal.
     with sizes_fit(cfg, "an image", SIZES), tqdm(loader, unit="image", disable=None) as batches:
         for (item,) in batches:

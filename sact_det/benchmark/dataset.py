@@ -15,7 +15,7 @@ from sact_det.benchmark.quality import evaluate, evaluation_key, register_few, t
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.static_rivals import PlainDetector, Programs
 from sact_det.benchmark.timing import Candidate
-from sact_det.benchmark.trained import load_detector
+from sact_det.detection.predictor import load_detector
 from sact_det.execution import set_execution
 
 
@@ -64,7 +64,7 @@ def measure_dataset(
         plain: dict[str, PlainDetector] = {}
         runners = [_runner(contestant, plain, setting) for contestant in contestants]
         for contestant in contestants:
-            table.keys[contestant.name] = key = evaluation_key(contestant.cfg, few, setting)
+            table.keys[contestant.name] = key = evaluation_key(contestant.cfg, few, setting.precision)
             if key in known:  # at once, so that it stays known if this run ends early, too
                 table.quality[contestant.name] = known[key]
         for number, runner in enumerate(runners, 1):

@@ -101,7 +101,8 @@ def _dataset(args: argparse.Namespace, setting: Setting) -> Tables:
 def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
     cfg = _config(args)
     from sact_det.benchmark.detector import measure_detector
-    from sact_det.benchmark.trained import load_detector, photographs
+    from sact_det.benchmark.trained import photographs
+    from sact_det.detection.predictor import load_detector
 
     if args.images is not None and not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
@@ -113,7 +114,7 @@ def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
             images, ratios = photographs(args.images, size, cfg.INPUT.FORMAT, args.max_images), [None]
         title = f"Detector of {args.config_file}, {len(images)} images, {size[0]}x{size[1]}, {args.precision}"
         regions = DEFAULT_REGIONS if args.regions is None and args.images is None else args.regions
-        yield measure_detector(title, load_detector(cfg), images, ratios, setting, regions)
+        yield measure_detector(title, load_detector(cfg, fresh=True), images, ratios, setting, regions)
 
 
 def _regions(args: argparse.Namespace, setting: Setting) -> Tables:

@@ -66,12 +66,12 @@ def timed_images(cfg: CfgNode, dataset: str, most: int) -> list[tuple[Any, Tenso
     return [(item["image_id"], item["image"]) for item in chosen]
 
 
-def evaluation_key(cfg: CfgNode, dataset: str, setting: Setting) -> str:
+def evaluation_key(cfg: CfgNode, dataset: str, precision: str = "fp32") -> str:
     """Tells evaluations apart that may give other results: by weights, config, annotations and precision."""
     json_file = MetadataCatalog.get(dataset).get("json_file")
     data = None if json_file is None else file_sha256(PathManager.get_local_path(json_file))
     weights = file_sha256(local_weights(cfg.MODEL.WEIGHTS))
-    return fingerprint(cfg, f"{weights} {data} {dataset} {setting.precision}")
+    return fingerprint(cfg, f"{weights} {data} {dataset} {precision}")
 
 
 def evaluate(cfg: CfgNode, model: nn.Module, dataset: str, setting: Setting) -> dict[str, Any]:

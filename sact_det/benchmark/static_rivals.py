@@ -14,7 +14,7 @@ from sact_det.benchmark.fastest import FastestProgram, power_of_two
 from sact_det.benchmark.networks import DensePart
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
-from sact_det.benchmark.trained import load_detector
+from sact_det.detection.predictor import load_detector
 from sact_det.execution import set_execution
 
 OWN = "auto"  # the execution in which this package computes a plain network fastest

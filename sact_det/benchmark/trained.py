@@ -12,30 +12,11 @@ from sact_det.benchmark.networks import AdaptivePart
 from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.data.subsets import evenly
-from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
-from sact_det.engine.failures import build_model
+from sact_det.detection.predictor import load_detector
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.resnet_v2 import Stem
 from sact_det.network.spec import NetworkSpec
-
-
-def load_detector(cfg: CfgNode) -> SACTGeneralizedRCNN:
-    """The detector of a config in evaluation mode; with fresh weights if MODEL.WEIGHTS is empty.
-
-    Raises:
-        InputError: the config is of something else, or its weights cannot be used.
-    """
-    if cfg.MODEL.META_ARCHITECTURE != "SACTGeneralizedRCNN":
-        raise InputError(f"MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(max(cfg.SEED, 0))
-        model = build_model(cfg)
-    if cfg.MODEL.SACT.BUDGET and not cfg.MODEL.WEIGHTS:
-        raise InputError(f"MODEL.SACT.BUDGET {cfg.MODEL.SACT.BUDGET:g} needs MODEL.WEIGHTS that it is calibrated for")
-    if cfg.MODEL.WEIGHTS:
-        DetectorCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
-    return model.eval()
 
 
 def detector_part(detector: SACTGeneralizedRCNN) -> AdaptivePart:

@@ -64,7 +64,15 @@ class BoxEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Takes the "instances" of each output."""
         for item, output in zip(inputs, outputs):
-            self._detections.append(instances_to_coco_json(output["instances"].to("cpu"), item["image_id"]))
+            self.take(self.row(item, output))
+
+    def row(self, item: dict[str, Any], output: dict[str, Any]) -> list[dict[str, Any]]:
+        """What is kept of an image, from a model's input and output: its boxes as plain values."""
+        return instances_to_coco_json(output["instances"].to("cpu"), item["image_id"])
+
+    def take(self, row: list[dict[str, Any]]) -> None:
+        """Takes the `row` of an image, of this run or an earlier one."""
+        self._detections.append(row)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{"bbox": {...}} on the main process, nothing on the others.

@@ -52,14 +52,7 @@ class Predictor:
         check_ranges(cfg, {"INPUT.FORMAT": DETECTION["INPUT.FORMAT"]})
         self.input_format: str = cfg.INPUT.FORMAT
         self._resize = T.AugmentationList(build_augmentation(cfg, is_train=False))
-        self.model = build_model(cfg)
-        if not isinstance(self.model, SACTGeneralizedRCNN):
-            raise InputError(
-                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; "
-                "only SACTGeneralizedRCNN keeps a ponder record"
-            )
-        DetectorCheckpointer(self.model, evaluate=True).load(cfg.MODEL.WEIGHTS)
-        self.model.eval()
+        self.model = load_detector(cfg)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Prediction:
@@ -78,9 +71,32 @@ class Predictor:
         self._resize(augmented)
         tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         output = self.model([{"image": tensor, "height": image.shape[0], "width": image.shape[1]}])[0]
+        assert self.model.reference is not None  # a model of a config has one
         row = ponder_row(output["ponder"], (tensor.shape[1], tensor.shape[2]), self.model.reference)
         return Prediction(
             instances=output["instances"].to("cpu"),
             ponder=output["ponder"],
             numbers={**row, "box_head_flops": output["box_head_flops"]},
         )
+
+
+def load_detector(cfg: CfgNode, fresh: bool = False) -> SACTGeneralizedRCNN:
+    """The trained detector of a config, in evaluation mode; MODEL.WEIGHTS names a file with all of it.
+
+    Args:
+        cfg: its config.
+        fresh: where MODEL.WEIGHTS is empty, weights are random, by SEED.
+
+    Raises:
+        InputError: the model is another one, or its weights are missing, broken or do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(max(cfg.SEED, 0))
+        model = build_model(cfg)
+    if not isinstance(model, SACTGeneralizedRCNN):
+        raise InputError(f"MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}")
+    if cfg.MODEL.WEIGHTS or not fresh:
+        DetectorCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
+    elif cfg.MODEL.SACT.BUDGET:
+        raise InputError(f"MODEL.SACT.BUDGET {cfg.MODEL.SACT.BUDGET:g} needs MODEL.WEIGHTS that it is calibrated for")
+    return model.eval()

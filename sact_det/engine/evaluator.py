@@ -52,7 +52,12 @@ class RowEvaluator(DatasetEvaluator):
 
     @override
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        self._rows += map(self.row, inputs, outputs)
+        for item, output in zip(inputs, outputs):
+            self.take(self.row(item, output))
+
+    def take(self, row: dict[str, Any]) -> None:
+        """Takes the `row` of an image, of this run or an earlier one."""
+        self._rows.append(row)
 
     @override
     def evaluate(self) -> Optional[dict[str, dict[str, float]]]:

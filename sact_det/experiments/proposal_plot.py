@@ -1,5 +1,6 @@
 """What numbers of proposals are worth: AP and recall against the regions of an image."""
 
+import itertools
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -12,18 +13,20 @@ _PANELS = {"AP": "AP", "recall": "recall of the proposals at IoU 0.5 (%)"}
 
 @literal_text()
 def draw_proposals(content: dict[str, Any]) -> Figure:
-    """The results of tools/sweep_proposals.py: a curve for the numbers k, one for the shares.
+    """The results of tools/sweep_proposals.py: a curve for the numbers k, one for the shares; more for more positions.
 
     A share that is worth its computation lies above the other curve: at as many regions it finds more.
     """
     figure = new_figure(10, 4.5, dpi=150)
+    where = list(dict.fromkeys(setting["positions"] for setting in content["settings"]))
     figure.suptitle(wrapped(f"{content['dataset']}, {content['images']} images", 90))
     for number, (key, title) in enumerate(_PANELS.items(), 1):
         axes = figure.add_subplot(1, 2, number, xlabel="regions per image (mean)", ylabel=title)
-        for kind, label in _CURVES.items():
-            own = [setting for setting in content["settings"] if setting[kind] is not None]
+        for (kind, label), positions in itertools.product(_CURVES.items(), where):
+            own = [s for s in content["settings"] if s[kind] is not None and s["positions"] == positions]
             own.sort(key=lambda setting: setting["regions"])
             x, y = [setting["regions"] for setting in own], [setting[key] for setting in own]
+            label = f"{label}, {positions} positions" if positions else label
             (line,) = axes.plot(x, y, marker="o", markersize=4, label=label)
             for setting in own:
                 axes.annotate(

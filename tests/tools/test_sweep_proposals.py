@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from coco_folder import write_coco_folder
-from command_lines import load_tool
+from command_lines import error_line, load_tool
 from random_detector import write_random_detector
 
 from sact_det.detection.loader import build_test_loader
+from sact_det.detection.predictor import load_detector
 from sact_det.detection.trainer import DetectionTrainer
-from sact_det.experiments.proposal_sweep import sweep_table
+from sact_det.experiments.proposal_sweep import ProposalSweep, sweep_table
 from sact_det.rule import ledger
 from sact_det.tasks import load_config
 
@@ -130,3 +131,111 @@ def test_the_table_and_the_figure_show_the_results(swept):
     assert sweep_table(content).splitlines()[2:] == lines
     nothing = {**content["settings"][0], "AP": math.nan, "recall": math.nan}
     assert sweep_table({"settings": [nothing]}).splitlines()[-1].startswith("| first 40 | - | ")
+
+
+def command(overrides, output, *numbers):
+    return ["--config-file", TINY, *numbers, "--output", str(output), *overrides]
+
+
+class Killed(BaseException):
+    """As a signal would end the process: nothing behind it runs."""
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """(image, names of settings) of everything that is measured; behind `most` of them the run is killed."""
+    calls, measure = [], ProposalSweep._measure
+
+    def recorded(self, item, positions, settings):
+        if len(calls) == recorded.most:
+            raise Killed
+        calls.append((item["image_id"], [setting.name for setting in settings]))
+        return measure(self, item, positions, settings)
+
+    recorded.most = None
+    monkeypatch.setattr(ProposalSweep, "_measure", recorded)
+    return calls, recorded
+
+
+def without_seconds(path):
+    """results.json but for what a clock says."""
+    content = read_json(path)
+    for own in content["settings"]:
+        del own["seconds"], own["box_head_seconds"]
+    for row in content["rows"]:
+        del row["seconds"]
+        for numbers in row.values():
+            if isinstance(numbers, dict):
+                del numbers["seconds"]
+    return content
+
+
+def test_a_killed_sweep_goes_on_where_it_was_and_settings_can_be_added(swept, overrides, tmp_path, measured):
+    calls, recorded = measured
+    numbers = ("--proposals", "300", "--masses", "0.3")
+    recorded.most = 2
+    with pytest.raises(Killed):
+        tool.main(command(overrides, tmp_path, *numbers))
+    lines = (tmp_path / "progress.jsonl").read_text()
+    (tmp_path / "progress.jsonl").write_text(lines + lines[-60:-30])  # a third one was being written
+    recorded.most = None
+    calls.clear()
+    tool.main(command(overrides, tmp_path, *numbers))
+    assert [names for _, names in calls] == [["k_300", "mass_0.3"]]
+    calls.clear()
+    tool.main(command(overrides, tmp_path, "--proposals", "40", "300", "--masses", "1", "0.3"))
+    assert [names for _, names in calls] == 3 * [["k_40", "mass_1"]]
+    assert without_seconds(tmp_path / "results.json") == without_seconds(swept / "results.json")
+    for name in SETTINGS:
+        for file in ("coco_instances_results.json", "ponder.json"):
+            assert read_json(tmp_path / name / file) == read_json(swept / name / file)
+    calls.clear()
+    before = read_json(tmp_path / "results.json")
+    tool.main(command(overrides, tmp_path, "--proposals", "40", "300", "--masses", "1", "0.3"))
+    assert not calls and read_json(tmp_path / "results.json") == before  # seconds, too
+
+
+@pytest.mark.parametrize("change", [("MODEL.ROI_HEADS.NMS_THRESH_TEST", "0.2"), ("MODEL.SACT.EXECUTION", "dense")])
+def test_what_may_be_another_measurement_is_made_again(overrides, tmp_path, measured, change):
+    calls, _ = measured
+    numbers = ("--proposals", "20", "--masses")
+    for own, expected in ((), 3), ((), 3), (change, 6), ((), 9):
+        tool.main(command([*overrides, *own], tmp_path, *numbers))
+        assert len(calls) == expected
+    (tmp_path / "progress.jsonl").write_bytes(b"\0\xff no text")
+    tool.main(command(overrides, tmp_path, *numbers))
+    assert len(calls) == 12
+
+
+def test_positions_are_compared_in_one_table(overrides, evaluated, tmp_path):
+    output = tmp_path / "swept"
+    tool.main(command(overrides, output, "--proposals", "100", "--masses", "0.5", "--positions", "all", "active"))
+    content = read_json(output / "results.json")
+    names = ["all_k_100", "all_mass_0.5", "active_k_100", "active_mass_0.5"]
+    assert [own["name"] for own in content["settings"]] == names and content["images"] == 3
+    own = dict(zip(names, content["settings"]))
+    assert own["active_k_100"]["gflops"] < own["all_k_100"]["gflops"]
+    for positions in ("all", "active"):
+        cfg = load_config(TINY, [*overrides, "MODEL.RPN.POST_NMS_TOPK_TEST", "100"])
+        cfg.defrost()
+        cfg.MODEL.SACT.RPN_POSITIONS, cfg.OUTPUT_DIR = positions, str(tmp_path / positions)
+        results = DetectionTrainer.test(cfg, load_detector(cfg))
+        found = own[f"{positions}_k_100"]
+        assert (found["AP"], found["AP50"]) == (results["bbox"]["AP"], results["bbox"]["AP50"])
+        assert found["gflops"] == results["ponder"]["detector_gflops"]
+        assert found["regions"] == results["ponder"]["regions"]
+        file = "coco_instances_results.json"
+        assert read_json(output / f"{positions}_k_100" / file) == read_json(
+            tmp_path / positions / "inference/toy" / file
+        )
+    lines = (output / "table.md").read_text().splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        *("| first 100, all positions", "| mass 0.5, all positions"),
+        *("| first 100, active positions", "| mass 0.5, active positions"),
+    ]
+
+
+def test_a_plain_detector_has_no_active_positions(overrides, tmp_path, capsys):
+    plain = [*overrides, "MODEL.SACT.HALTING", "none"]
+    line = error_line(capsys, tool.main, command(plain, tmp_path, "--positions", "all", "active"))
+    assert line.startswith("MODEL.SACT.RPN_POSITIONS active needs MODEL.SACT.HALTING sact")
