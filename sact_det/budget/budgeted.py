@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Optional, Union
 
+import torch
 from torch import nn
 
 from sact_det.base.errors import InputError
@@ -23,12 +24,14 @@ class Budgeted:
     Attributes:
         budget: the present one; None: as trained.
         asked_budget: that a config wants (MODEL.SACT.BUDGET), for whoever loads weights; None: as trained.
+        shift_range: from where `draw_shift` draws, lowest and highest; None: nothing is drawn.
         budget_file: where `set_budget` looks for the table of the present weights. A checkpointer that loads a file
             says so; None: nowhere.
     """
 
     budget: Optional[float] = None
     asked_budget: Optional[float] = None
+    shift_range: Optional[tuple[float, float]] = None
     budget_file: Optional[Path] = None
     _table: Optional[BudgetTable] = None
 
@@ -77,6 +80,28 @@ class Budgeted:
             )
         self._table = found
         return found
+
+    def draw_shift(self) -> Optional[float]:
+        """For a step of a training that is to make a network good at every budget: draws the shift of all its blocks.
+
+        It is even over `shift_range`, by PyTorch's generator of the CPU, and lasts until the next one is drawn or the
+        model is evaluated, which has the shifts of its budget. Returns it; None if nothing is drawn.
+        """
+        if self.shift_range is None:
+            return None
+        assert isinstance(self, nn.Module)
+        low, high = self.shift_range
+        shift = low + (high - low) * float(torch.rand(()))
+        for block in halting_blocks(self).values():
+            block.shift = shift
+        return shift
+
+    def train(self, mode: bool = True) -> Any:
+        """nn.Module's; an evaluation has no shift that was drawn."""
+        module = super().train(mode)  # type: ignore[misc]
+        if not mode and self.shift_range is not None:
+            self.set_budget(self.budget)
+        return module
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """nn.Module's; the budget of the weights before goes with them, and so does its table."""

@@ -42,6 +42,7 @@ class SACTClassifier(Classifier):
         vis_period: every so many steps, the ponder map of an image goes to the log; 0: never.
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
         flops_limit: as of ClassifierNetwork.
+        shift_range: in training every step draws a shift of the halting scores (Budgeted.draw_shift); None: none does.
     """
 
     pixel_mean: Tensor
@@ -64,9 +65,11 @@ class SACTClassifier(Classifier):
         vis_period: int = 0,
         budget: Optional[float] = None,
         flops_limit: Optional[float] = None,
+        shift_range: Optional[tuple[float, float]] = None,
     ):
         super().__init__(spec, num_classes, head_norm or None)
         self.asked_budget = budget
+        self.shift_range = shift_range
         self.flops_limit = flops_limit
         self.tau = tau
         self.label_smoothing = label_smoothing
@@ -95,6 +98,7 @@ class SACTClassifier(Classifier):
             "vis_period": cfg.VIS_PERIOD,
             "budget": cfg.MODEL.SACT.BUDGET or None,
             "flops_limit": cfg.MODEL.SACT.FLOPS_LIMIT or None,
+            "shift_range": tuple(cfg.MODEL.SACT.BUDGET_TRAINING) or None,
         }
 
     @property
@@ -104,6 +108,9 @@ class SACTClassifier(Classifier):
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:  # type: ignore[override]
         """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation."""
+        shift = self.draw_shift() if self.training else None
+        if shift is not None:
+            get_event_storage().put_scalar("sact/shift", shift)
         output = self.classify(self.preprocess(batched_inputs))
         return self._losses(batched_inputs, output) if self.training else _outputs(output)
 

@@ -35,6 +35,10 @@ def _is_expectation(row: Any) -> bool:
     return isinstance(task, str) and isinstance(metric, str) and len(numbers) == 2 and all(map(FINITE.allows, numbers))
 
 
+def _is_range(value: Any) -> bool:
+    return value == () or value == [] or (len(value) == 2 and all(map(FINITE.allows, value)) and value[0] < value[1])
+
+
 def _is_device(name: str) -> bool:
     try:
         device = torch.device(name)
@@ -59,6 +63,7 @@ COMMON: Mapping[str, Rule] = {
     "MODEL.SACT.TAU": NOT_NEGATIVE,
     "MODEL.SACT.BUDGET": within(0, 1),
     "MODEL.SACT.FLOPS_LIMIT": within(0, 1),
+    "MODEL.SACT.BUDGET_TRAINING": Rule(_is_range, "list nothing, or two finite numbers, the lower one first"),
     "MODEL.SACT.EXECUTION": one_of(*EXECUTIONS),
     "MODEL.SACT.BOX_HEAD_NORM": one_of("", *NORMS),
     "MODEL.SACT.BOX_HEAD_HALTING_NORM": one_of("", *NORMS),

@@ -42,6 +42,7 @@ class Priced(Budgeted, Executable):
         prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
         reference: whose FLOPs are 100% of the backbone's in the training log; None: no percentage is logged.
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
+        shift_range: in training every step draws a shift of the halting scores (Budgeted.draw_shift); None: none does.
         **kwargs: of the meta-architecture.
 
     Raises:
@@ -58,10 +59,12 @@ class Priced(Budgeted, Executable):
         prices: Mapping[str, float],
         reference: Optional[Reference] = None,
         budget: Optional[float] = None,
+        shift_range: Optional[tuple[float, float]] = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.asked_budget = budget
+        self.shift_range = shift_range
         for part, price in prices.items():
             if not 0 <= price < math.inf:
                 key = _PRICES.get(part, "a price")
@@ -97,6 +100,7 @@ class Priced(Budgeted, Executable):
             "prices": prices,
             "reference": Reference.from_config(cfg),
             "budget": sact.BUDGET or None,
+            "shift_range": tuple(sact.BUDGET_TRAINING) or None,
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -109,12 +113,15 @@ class Priced(Budgeted, Executable):
         """
         if self.training and not batched_inputs:
             raise ValueError("`batched_inputs`: there is nothing to learn from no images")
+        shift = self.draw_shift() if self.training else None
         outputs, spent = self._accounted(super().forward, batched_inputs)  # type: ignore[misc]
         if not self.training:
             return outputs
         losses = dict(outputs)
         for part, price in self.prices.items():
             losses["loss_ponder" if part == "backbone" else f"loss_ponder_{part}"] = price * spent.cost(part)
+        if shift is not None:
+            get_event_storage().put_scalar("sact/shift", shift)
         self._log(batched_inputs, losses, spent)
         return losses
 
