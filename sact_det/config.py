@@ -41,8 +41,9 @@ def add_sact_config(cfg: CN) -> None:
     # (of a detector: its extractor); positions halt where they are spent. 0: there is no limit.
     cfg.MODEL.SACT.FLOPS_LIMIT = 0.0
     # How blocks compute; results agree to rounding: "dense" (the reference), "perforated" (active positions only; where
-    # norms learn from the batch it falls back to dense) or "auto" (perforated where that is faster: on CPUs wherever
-    # kernels can run, on GPUs where `make gpu` has measured it).
+    # norms learn from the batch it falls back to dense), "auto" (perforated where that is faster: on CPUs wherever
+    # kernels can run, on GPUs where `make gpu` has measured it) or "graphs" (perforated, and inference on an NVIDIA GPU
+    # launches a block as one CUDA graph).
     cfg.MODEL.SACT.EXECUTION = "auto"
 
     # Parameter `L` of every block: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101; (5, 5, 5) is CIFAR's ResNet-32.

@@ -18,11 +18,12 @@ from typing_extensions import override
 from sact_det.base.errors import InputError
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.halting_rule import HaltingRule
-from sact_det.network.plan import Plan, PlannedBlock, PlannedStem
+from sact_det.network.plan import BlockInputs, Plan, PlannedBlock, PlannedStem
 from sact_det.network.run import Run
 from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.flops import active_positions
 from sact_det.rule.padding import Mask, Sizes
+from sact_det.rule.ponder import BlockPonder
 from sact_det.rule.process import HaltingProcess
 
 KNOT_DISTANCE = 100  # pixels of the image between the knots of a smooth field: about the size of things in photographs
@@ -94,6 +95,11 @@ class PrescribedPlan(Plan):
         return PrescribedRun(self.plan.start(block, x, valid_in, valid, shortcut), self._scores)
 
     @override
+    def block(self, block: PlannedBlock, inputs: BlockInputs) -> tuple[Tensor, BlockPonder]:
+        # An input like the others: what is recorded of a block holds for other scores.
+        return self.plan.block(block, (*inputs, self._scores.transpose(0, 1)))
+
+    @override
     def proceed(self, block: PlannedBlock, run: Run, index: int, active: Tensor) -> Run:
         assert isinstance(run, PrescribedRun)
         run.run = self.plan.proceed(block, run.run, index, active)
@@ -134,6 +140,14 @@ class PrescribedBlock(AdaptiveBlock):
     def present_plan(self) -> Plan:
         plan = super().present_plan
         return plan if self._scores is None else PrescribedPlan(plan, self._scores)
+
+    @override
+    def compute(self, *inputs: Optional[Tensor]) -> tuple[Tensor, BlockPonder]:
+        if self._scores is None:
+            return super().compute(*inputs)
+        scores = inputs[-1]
+        assert scores is not None
+        return self._run(PrescribedPlan(super().present_plan, scores.transpose(0, 1)), inputs[:-1])
 
 
 def prescribed_scores(depths: Tensor, num_units: int, eps: float) -> Tensor:

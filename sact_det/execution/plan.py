@@ -1,7 +1,7 @@
 """The plans by their names, and how a model is given one."""
 
 from functools import partial
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,20 +9,32 @@ from typing_extensions import override
 
 from sact_det.base.checks import check_choice
 from sact_det.base.log import info_once
-from sact_det.base.precision import compute_type
+from sact_det.base.precision import compute_type, convolution_precision
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.convolution import convolve, why_not_convolved
 from sact_det.execution.cpu.roi_align import pool_regions, why_not_pooled
 from sact_det.execution.cpu.run import RowsRun, why_not_rows
 from sact_det.execution.cpu.stem import evaluate_stem
 from sact_det.execution.cpu.training import TrainingRun, why_not_training
+from sact_det.execution.cuda.graphs import Capture, Graphs, capture_graph, padded_number
 from sact_det.execution.cuda.measured import is_faster
+from sact_det.execution.cuda.packed import pack_block
 from sact_det.execution.cuda.run import TritonRun, why_not_triton
 from sact_det.execution.packing import WeightCache, refuse_released
 from sact_det.execution.positions.plan import PositionsPlan
-from sact_det.network.plan import DensePlan, ExportPlan, Plan, PlannedBlock, PlannedPooler, PlannedStem, planned_parts
+from sact_det.network.plan import (
+    BlockInputs,
+    DensePlan,
+    ExportPlan,
+    Plan,
+    PlannedBlock,
+    PlannedPooler,
+    PlannedStem,
+    planned_parts,
+)
 from sact_det.network.run import Run
 from sact_det.rule.padding import Mask, Sizes, strided_size
+from sact_det.rule.ponder import BlockPonder
 
 # In PyTorch, "auto" perforates a unit where it would evaluate at most this share of the positions. Measured on a CPU in
 # training: with all positions active, perforated takes about as long as dense.
@@ -145,6 +157,59 @@ class PerforatedPlan(PackingPlan):
         return True
 
 
+class GraphsPlan(PerforatedPlan):
+    """Execution "graphs": as "perforated", and what a block launches on an NVIDIA GPU is one CUDA graph (graphs.py)."""
+
+    def __init__(self, capture: Capture = capture_graph) -> None:
+        super().__init__()
+        self.graphs = Graphs(capture)
+
+    @override
+    def train(self, mode: bool = True) -> "GraphsPlan":
+        """Forgets the graphs, too."""
+        self.graphs.clear()
+        super().train(mode)
+        return self
+
+    def why_not_recorded(self, block: PlannedBlock, x: Tensor) -> Optional[str]:
+        """Why a block is evaluated at x without a graph, or None."""
+        if not x.is_cuda:
+            return f"they are for NVIDIA GPUs, not for {x.device.type}"
+        if torch.cuda.is_current_stream_capturing():
+            return "one is being captured"
+        return why_not_triton(block, x)
+
+    @override
+    def block(self, block: PlannedBlock, inputs: BlockInputs) -> tuple[Tensor, BlockPonder]:
+        x, valid_in, valid, dense_in, dense_out, *others = inputs
+        assert x is not None
+        reason = self.why_not_recorded(block, x)
+        if reason is not None:
+            info_once(f"Blocks run without CUDA graphs: {reason}")
+            return super().block(block, inputs)
+        if valid is None and padded_number(len(x)) > len(x):
+            size = (x.shape[2], x.shape[3])
+            valid_in, valid = (
+                torch.ones(len(x), 1, *shape, dtype=torch.bool, device=x.device)
+                for shape in (size, strided_size(size, block.units[0].stride))
+            )
+
+        def compute(*inputs: Optional[Tensor]) -> Sequence[Tensor]:
+            features, ponder = block.compute(*inputs)
+            return [features, *ponder.tensors()]
+
+        weights = self.packed.get(block, pack_block, compute_type(x))
+        settings = (block.settings, compute_type(x), convolution_precision(), _stream(x.device))
+        inputs = (x, valid_in, valid, dense_in, dense_out, *others)
+        features, cost, units, flops, distribution = self.graphs(compute, inputs, settings, weights)
+        return features, BlockPonder(cost, units, flops, distribution)
+
+
+def _stream(device: torch.device) -> int:
+    """The present stream of a device; 0 on a CPU."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
 class TritonPlan(PackingPlan):
     """Triton kernels and nothing else: for measurements and tests, where they must not be passed over."""
 
@@ -159,6 +224,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "dense": DensePlan,
     "perforated": PerforatedPlan,
     "auto": partial(PerforatedPlan, auto=True),
+    "graphs": GraphsPlan,
     "export": ExportPlan,
 }
 EXECUTIONS = tuple(PLANS)
@@ -175,8 +241,9 @@ def set_execution(model: nn.Module, execution: str) -> None:
             what they saw in the original program. "perforated" computes the active positions only, where no norm
             depends on the batch: in evaluation, and in training with frozen norms. "auto" perforates where that is
             faster. In float32 on a CPU, inference and training with frozen norms run in kernels of our own under both;
-            inference of plain blocks too. "export" is dense and runs all units, so that nothing depends on the values
-            of a tensor.
+            inference of plain blocks too. "graphs" is "perforated", but inference on an NVIDIA GPU launches a block as
+            one CUDA graph: for images of a few sizes that come again and again. "export" is dense and runs all units,
+            so that nothing depends on the values of a tensor.
 
     Raises:
         ValueError: there is no such execution.
@@ -198,6 +265,6 @@ class Executable:
     """A mixin: a module whose execution can be chosen."""
 
     def set_execution(self, execution: str) -> None:
-        """Says how stems and blocks compute: "dense", "perforated", "auto" or "export" (sact_det.execution)."""
+        """Says how stems and blocks compute: by one of sact_det.execution.EXECUTIONS."""
         assert isinstance(self, nn.Module)
         set_execution(self, execution)

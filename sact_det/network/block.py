@@ -5,16 +5,17 @@ Shape shorthand in this module:
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import Optional, Sequence
+from typing import Hashable, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sact_det.base.precision import score_type
 from sact_det.network.halting_rule import halting_rule
-from sact_det.network.plan import Plan, PlannedBlock
+from sact_det.network.plan import BlockInputs, Plan, PlannedBlock
 from sact_det.network.run import Run
 from sact_det.network.unit import HaltingBranch, ResidualUnit, SplitUnit
 from sact_det.rule.halting import DEFAULT_EPS, share_in_tiles
@@ -97,6 +98,11 @@ class AdaptiveBlock(PlannedBlock):
                 least = least + unit.halting.flops(evaluated, evaluated > 0)
         return (least if self.rule.adaptive else plain), plain
 
+    @property
+    def settings(self) -> Hashable:
+        """The threshold, the tile, what it reads and the shifts; see PlannedBlock."""
+        return self.eps, self.tile, self.reads_products, tuple(branch.shift for branch in self._branches)
+
     def forward(
         self,
         x: Tensor,
@@ -133,17 +139,28 @@ class AdaptiveBlock(PlannedBlock):
         valid = valid_mask(sizes_out, map_size, x.device)
         dense_out = positions(sizes_out, map_size, x.shape[0], x.device)
 
+        spare = None
+        if allowance is not None:
+            spare = allowance - self.flops_bounds((x.shape[2], x.shape[3]), sizes, x.shape[0], x.device)[0]
+        inputs = (x, valid_in, valid, dense_in, dense_out, shortcut, spare)
+        features, ponder = self.present_plan.block(self, inputs)
+        return features, replace(ponder, sizes=None if self.rule.per_image else sizes_out)
+
+    def compute(self, *inputs: Optional[Tensor]) -> tuple[Tensor, BlockPonder]:
+        """Evaluates the block by its present plan; arguments and result as of PlannedBlock.compute."""
+        return self._run(self.present_plan, inputs)
+
+    def _run(self, plan: Plan, inputs: BlockInputs) -> tuple[Tensor, BlockPonder]:
+        x, valid_in, valid, dense_in, dense_out, shortcut, spare = inputs
+        assert x is not None and dense_in is not None and dense_out is not None
+        map_size = strided_size((x.shape[2], x.shape[3]), self.units[0].stride)
         exists = torch.ones(x.shape[0], *map_size, dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]
         total = self._first_flops(dense_in, dense_out)
-        plan = self.present_plan
         run = plan.start(self, x, valid_in, valid, shortcut)
         if not self.rule.adaptive:
-            return self._run_plain(run, exists, sizes_out, dense_out, total, score_type(x.dtype))
-        limit = None
-        if allowance is not None:
-            least, _ = self.flops_bounds((x.shape[2], x.shape[3]), sizes, x.shape[0], x.device)
-            limit = FlopsLimit(allowance - least, exists, self.eps)
-        return self._run_adaptive(plan, run, exists, sizes_out, dense_out, total, score_type(x.dtype), limit)
+            return self._run_plain(run, exists, dense_out, total, score_type(x.dtype))
+        limit = None if spare is None else FlopsLimit(spare, exists, self.eps)
+        return self._run_adaptive(plan, run, exists, valid is not None, dense_out, total, score_type(x.dtype), limit)
 
     def _first_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
         unit = self.units[0]
@@ -154,7 +171,7 @@ class AdaptiveBlock(PlannedBlock):
         return flops - unit.product_flops(dense_in, dense_out)
 
     def _run_plain(
-        self, run: Run, exists: Tensor, sizes: Optional[Sizes], dense: Tensor, total: Tensor, dtype: torch.dtype
+        self, run: Run, exists: Tensor, dense: Tensor, total: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, BlockPonder]:
         for unit in self.units[1:]:
             run.evaluate(unit, None)
@@ -169,7 +186,6 @@ class AdaptiveBlock(PlannedBlock):
             num_units=len(self.units) * exists.long(),
             flops=total,
             halting_distribution=distribution,
-            sizes=sizes,
         )
         return run.result(), ponder
 
@@ -178,7 +194,7 @@ class AdaptiveBlock(PlannedBlock):
         plan: Plan,
         run: Run,
         exists: Tensor,
-        sizes: Optional[Sizes],
+        padded: bool,
         dense: Tensor,
         total: Tensor,
         dtype: torch.dtype,
@@ -196,7 +212,7 @@ class AdaptiveBlock(PlannedBlock):
                 run.evaluate(unit, process.active)
             h = None
             if unit.halting is not None:
-                h = share_in_tiles(run.scores(unit.halting), self.tile, None if sizes is None else exists)
+                h = share_in_tiles(run.scores(unit.halting), self.tile, exists if padded else None)
                 if limit is not None:
                     h = limit(h, process.active, partial(_flops_beyond_none, self.units[index + 1], dense))
             p = process.step(h)
@@ -218,7 +234,6 @@ class AdaptiveBlock(PlannedBlock):
             num_units=outcome.num_units,
             flops=total,
             halting_distribution=outcome.distribution,
-            sizes=None if per_image else sizes,
         )
         return run.result(), ponder
 

@@ -4,7 +4,7 @@ The network knows the dense plans. Others live above it (sact_det/execution) and
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Hashable, Optional, Sequence
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -14,6 +14,13 @@ from sact_det.network.halting_rule import HaltingRule
 from sact_det.network.run import DenseRun, Run
 from sact_det.network.unit import ResidualUnit, SplitUnit
 from sact_det.rule.padding import Mask, Sizes, strided_size
+from sact_det.rule.ponder import BlockPonder
+
+# What a block is evaluated at, all on one device, each beginning with N: x, [N, C, H, W]; valid_in and valid, bool
+# [N, 1, ., .] at input and output resolution, False at padding, or None; dense_in and dense_out, int64 [N], how many
+# positions every image has there; the shortcut of a block that reads products, or None; int64 [N], the FLOPs that every
+# image may spend beyond the least, or None.
+BlockInputs = Sequence[Optional[Tensor]]
 
 
 class Plan(nn.Module, ABC):
@@ -28,6 +35,10 @@ class Plan(nn.Module, ABC):
     """
 
     stops_early = True
+
+    def block(self, block: "PlannedBlock", inputs: BlockInputs) -> tuple[Tensor, BlockPonder]:
+        """A block's output; arguments and result as of PlannedBlock.compute."""
+        return block.compute(*inputs)
 
     @abstractmethod
     def start(
@@ -156,6 +167,22 @@ class PlannedBlock(Planned):
             return unit(x, None, valid_in, valid)
         assert isinstance(unit, SplitUnit)
         return unit.behind_products(x, shortcut, valid_in, valid)
+
+    @property
+    @abstractmethod
+    def settings(self) -> Hashable:
+        """The numbers that its output depends on beside inputs and weights: what is recorded of it holds for these."""
+
+    @abstractmethod
+    def compute(self, *inputs: Optional[Tensor]) -> tuple[Tensor, BlockPonder]:
+        """The output in runs of the plan, a function of tensors alone.
+
+        Args:
+            inputs: BlockInputs.
+
+        Returns:
+            The features and the BlockPonder, without sizes.
+        """
 
 
 class PlannedStem(Planned):

@@ -119,7 +119,7 @@ class TritonRun(TensorRun):
         if self._exists is None:
             self._counts = self._output.new_full((number,), height * width)
         else:
-            self._counts = self._exists.flatten(1).sum(1).float()
+            self._counts = self._exists.flatten(1).sum(1).clamp(min=1).float()  # a batch may be filled up
 
     def _new_lists(self) -> "PositionLists":
         from sact_det.execution.cuda.position_lists import PositionLists  # late: Triton may be missing
