@@ -15,6 +15,11 @@ Those in a file of tools/export_ponder.py, likewise; no model is needed:
 
     python tools/visualize.py --from-hdf5 ponder.h5 --output pictures
 
+What other budgets make of an image, side by side (tools/calibrate_budget.py):
+
+    python tools/visualize.py --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml --input photos/ \
+        --output pictures --budgets 0.3 0.5 0.7 0.9 MODEL.WEIGHTS weights/sact.pth
+
 OUTPUT receives, for every image, <mean ponder cost>_<name>.png (so that names sort by cost), all of them on sheet.png
 under one colour scale (sheet_1.png, ... if there are many), and the numbers in ponder.json. Pictures that a ponder.json
 in OUTPUT lists already, of an earlier run, give way to the new ones.
@@ -25,8 +30,9 @@ program's rule: in the picture of a detector at the size of the image itself, el
 
 import argparse
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
@@ -39,7 +45,10 @@ from tqdm import tqdm
 from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
 from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
-from sact_det.classification.pictures import ClassifiedImages
+from sact_det.budget.table import check_budget
+from sact_det.classification.pictures import ClassifiedImages, pixels_of
+from sact_det.classification.predictor import ClassPredictor
+from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
 from sact_det.detection.drawing import class_names, draw_detections
 from sact_det.detection.predictor import Prediction, Predictor
@@ -53,8 +62,9 @@ from sact_det.pictures.image_sets import (
     titled,
     without_photograph,
 )
-from sact_det.pictures.panels import display_scale, draw_panel
+from sact_det.pictures.panels import display_scale, draw_maps, draw_panel
 from sact_det.pictures.ponder_file import PonderFile
+from sact_det.rule.ponder import PonderRecord
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.pictures.panels")
@@ -83,6 +93,13 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help=f"least score of a detector's box (default: {DEFAULT_CONFIDENCE})",
     )
     add_budget(parser)
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        type=float,
+        metavar="SHARE",
+        help="one picture with the map at each of these budgets, under one colour scale",
+    )
     parser.add_argument("--no-sheet", action="store_true", help="leaves out the contact sheet")
     parser.add_argument(
         "--no-photographs", action="store_true", help="shows white instead of the images, for publication: boxes stay"
@@ -149,10 +166,23 @@ def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[A
 
 def draw_file(args: argparse.Namespace) -> int:
     refuse(args, "--from-hdf5", "--config-file", "--input", "--image-size", "--confidence-threshold", "--budget")
+    refuse(args, "--from-hdf5", "--budgets")
     if args.opts:
         raise InputError(f"config overrides do not go with --from-hdf5; got {' '.join(args.opts)}")
     with PonderFile(args.from_hdf5) as file:
         return draw_set(args, StoredImages(file), file.names)
+
+
+def check_budgets(args: argparse.Namespace) -> None:
+    """Raises InputError if --budgets are out of range, or go with what they do not."""
+    if args.budgets is None:
+        return
+    refuse(args, "--budgets", "--budget")
+    for option, given in (("--per-block", args.per_block), ("--overlay", args.overlay)):
+        if given:
+            raise InputError(f"{option} does not go with --budgets")
+    for budget in args.budgets:
+        check_budget("--budgets", budget)
 
 
 def draw_with_model(args: argparse.Namespace) -> int:
@@ -162,18 +192,88 @@ def draw_with_model(args: argparse.Namespace) -> int:
     if not 0 <= confidence <= 1:
         raise InputError(f"--confidence-threshold must be from 0 to 1; got {confidence}")
     check_positive(args, "--image-size")
+    check_budgets(args)
     cfg = load_config(args.config_file, [*with_budget(args), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)])
     if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
         refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
+        if args.budgets:
+            return draw_budgets(args, cfg, find_images(args.input))
         return draw_detections_of(args, cfg, find_images(args.input))
     refuse(args, "a classifier", "--confidence-threshold")
     paths = find_images(args.input)
+    if args.budgets:
+        return draw_budgets(args, cfg, paths)
     reference = {
         "family": cfg.MODEL.CLASSIFIER.FAMILY,
         "units": list(cfg.MODEL.SACT.REFERENCE_UNITS),
         "base_channels": cfg.MODEL.SACT.BASE_CHANNELS,
     }
     return draw_set(args, ClassifiedImages(cfg, paths, args.image_size), paths, reference=reference)
+
+
+@dataclass(frozen=True)
+class AtBudget:
+    """What a model makes of an image at a budget: the image with what was found in it, or its class; the map."""
+
+    image: np.ndarray
+    title: str
+    ponder_map: np.ndarray
+    numbers: dict[str, Any]
+
+
+def detector_at_budgets(cfg: CfgNode) -> tuple[Any, Callable[[Path], AtBudget]]:
+    """A detector, and what it makes of a file."""
+    predictor, names = Predictor(cfg), class_names(cfg)
+
+    def look(path: Path) -> AtBudget:
+        image = read_checked(path, "RGB")
+        check_drawable(path, image.shape[:2])
+        prediction, scale = predictor(image[:, :, ::-1]), display_scale(*image.shape[:2])
+        shown = draw_detections(image, prediction.instances, names, scale)
+        return AtBudget(shown, "detections", _map_on(shown, prediction.ponder), prediction.numbers)
+
+    return predictor.model, look
+
+
+def classifier_at_budgets(cfg: CfgNode, longer_edge: Optional[int]) -> tuple[Any, Callable[[Path], AtBudget]]:
+    """A classifier, and what it makes of a file."""
+    predictor = ClassPredictor(cfg)
+
+    def look(path: Path) -> AtBudget:
+        image = whole_image(read_checked(path, "RGB"), longer_edge)
+        check_drawable(path, (image.shape[1], image.shape[2]))
+        prediction, shown = predictor(image), pixels_of(image)
+        return AtBudget(shown, "image", _map_on(shown, prediction.ponder), prediction.numbers)
+
+    return predictor.model, look
+
+
+def _map_on(image: np.ndarray, record: PonderRecord) -> np.ndarray:
+    return record.map((image.shape[0], image.shape[1]))[0].numpy()
+
+
+def draw_budgets(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
+    """A picture for every file: the image at the last of the budgets, and the maps at all of them."""
+    if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
+        model, look = classifier_at_budgets(cfg, args.image_size)
+    else:
+        model, look = detector_at_budgets(cfg)
+    model.set_budget(args.budgets[0])  # says before any picture if there is no table
+    folder = PictureFolder(args.output, sheet=not args.no_sheet)
+    rows: list[dict[str, Any]] = []
+    for path, stem in zip(tqdm(paths, unit="image", disable=None), distinct_stems(paths)):
+        maps, numbers = {}, []
+        for budget in args.budgets:
+            model.set_budget(budget)
+            seen = look(path)
+            numbers.append({"budget": budget, **seen.numbers})
+            maps[f"budget {budget:g}, mean {seen.numbers['mean_ponder_cost']:.2f}"] = seen.ponder_map
+        image = without_photograph(seen.image) if args.no_photographs else seen.image
+        picture = draw_maps(image, maps, image_title=seen.title)
+        file = folder.save(stem, numbers[-1]["mean_ponder_cost"], picture, path.name, image, seen.ponder_map)
+        rows.append({"file": str(path), "picture": file, "budgets": numbers})
+    folder.save_numbers(images=rows)
+    return len(rows)
 
 
 @command_line()

@@ -42,7 +42,7 @@ class ClassifiedImages(PonderedImages):
             check_drawable(path, (image.shape[1], image.shape[2]))
             if index not in self._seen:
                 self._seen[index] = self._classify(image)
-            yield PonderedImage(name=str(path), image=_pixels(image), **self._seen[index])
+            yield PonderedImage(name=str(path), image=pixels_of(image), **self._seen[index])
 
     def _classify(self, image: torch.Tensor) -> dict[str, Any]:
         prediction = self._predictor(image)
@@ -56,6 +56,6 @@ class ClassifiedImages(PonderedImages):
         }
 
 
-def _pixels(image: torch.Tensor) -> np.ndarray:
+def pixels_of(image: torch.Tensor) -> np.ndarray:
     """[3, H, W] in [0, 255] -> uint8 RGB [H, W, 3]."""
     return image.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()

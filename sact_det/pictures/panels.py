@@ -69,6 +69,30 @@ def draw_panel(
     return _draw_rows(rows)
 
 
+def draw_maps(image: np.ndarray, ponder_maps: Mapping[str, np.ndarray], *, image_title: str = "image") -> np.ndarray:
+    """An image at the left, several ponder maps of it beside each other under one colour scale, pixel for pixel.
+
+    Args:
+        image: as of draw_panel.
+        ponder_maps: title -> float [H, W], at least one.
+        image_title: above the image.
+
+    Returns:
+        uint8 RGB.
+
+    Raises:
+        ValueError: a map is not of the image's size.
+    """
+    for ponder_map in ponder_maps.values():
+        check_image("image", image, ponder_map)
+    limits = map_limits(np.stack(list(ponder_maps.values())))
+    *others, (last, ponder_map) = ponder_maps.items()
+    row = [_Tile(image, printable(image_title))]
+    row += [_Tile(colorize(own, limits), title) for title, own in others]
+    row.append(_Tile(colorize(ponder_map, limits), last, limits, UNITS_LABEL))
+    return _draw_rows([_readable(row)])
+
+
 @dataclass(frozen=True)
 class _Tile:
     """A picture with what surrounds it: a title above, and a colour bar at its right if it has limits."""
