@@ -31,7 +31,7 @@ class FlopsLimit:
 
     def __init__(self, left: Tensor, exists: Tensor, eps: float):
         self._left, self._exists, self._threshold = left, exists, 1.0 - eps
-        self._cumulative: Tensor = torch.zeros(())
+        self._cumulative: Tensor = torch.zeros((), device=exists.device)
 
     def __call__(self, h: Tensor, active: Tensor, cost: Cost) -> Tensor:
         """h^l, and 1 at the positions that must not evaluate the next unit.
