@@ -81,7 +81,8 @@ def add_sact_config(cfg: CN) -> None:
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
 
     # FLOPs are reported in percent of a plain network (BASE_CHANNELS wide) with these units: of the whole network for a
-    # classifier, of the extractor (blocks 1-3) for a detector. The default is ResNet-101's extractor.
+    # classifier, of the extractor for a detector: blocks 1-3 under C4 (the default is those of ResNet-101), as many as
+    # MODEL.FPN.IN_FEATURES reads under a pyramid.
     cfg.MODEL.SACT.REFERENCE_UNITS = (3, 4, 23)
 
     cfg.MODEL.CLASSIFIER = node()

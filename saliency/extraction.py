@@ -38,7 +38,7 @@ from saliency.cache import MapCache
 from saliency.dataset import FixationDataset, FixationImage
 
 # Longer edge that a model sees an image at, in pixels: of CAT2000's 1920x1080 it makes the paper's 320x180 and 640x360.
-LONGER_EDGE = {"SACTClassifier": 320, "SACTGeneralizedRCNN": 640}
+LONGER_EDGE = {"SACTClassifier": 320, "SACTGeneralizedRCNN": 640, "SACTRetinaNet": 640}
 
 _RULE = 2  # raised with every change that alters the maps
 

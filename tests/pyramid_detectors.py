@@ -4,18 +4,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, GeneralizedRCNN, PanopticFPN, RetinaNet
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 
 from sact_det import add_sact_config
-from sact_det.detection.backbone import SACTBackbone
+from sact_det.detection.meta_arch import SACTRetinaNet
 from sact_det.engine.priced import Priced
-from sact_det.engine.spec import spec_from_config
 from sact_det.network.branch import SpatialHalting
-
-
-class SACTRetinaNet(Priced, RetinaNet): ...
 
 
 class SACTMaskRCNN(Priced, GeneralizedRCNN): ...
@@ -27,30 +21,19 @@ class SACTPanopticFPN(Priced, PanopticFPN): ...
 DETECTORS = [SACTRetinaNet, SACTMaskRCNN, SACTPanopticFPN]
 
 
-@BACKBONE_REGISTRY.register()
-def build_tiny_sact_fpn(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Detectron2's FPN; with P6 and P7 of the last block where RetinaNet reads them."""
-    levels = [f"{level}_relu" for level in cfg.MODEL.FPN.IN_FEATURES]
-    bottom_up = SACTBackbone(spec=spec_from_config(cfg), out_features=levels)
-    channels = cfg.MODEL.FPN.OUT_CHANNELS
-    if "p7" in cfg.MODEL.RETINANET.IN_FEATURES:
-        top = LastLevelP6P7(bottom_up.output_shape()["res5_relu"].channels, channels, "res5_relu")
-    else:
-        top = LastLevelMaxPool()
-    return FPN(bottom_up, levels, channels, top_block=top)
-
-
 def config(detector: type, halting: str = "sact") -> CfgNode:
     """Of a detector small enough for tests."""
     cfg = get_cfg()
     add_sact_config(cfg)
     model, is_retinanet = cfg.MODEL, detector is SACTRetinaNet
     model.DEVICE = "cpu"
-    model.BACKBONE.NAME = "build_tiny_sact_fpn"
+    model.META_ARCHITECTURE = detector.__name__
+    model.BACKBONE.NAME = f"build_sact_{'retinanet_' if is_retinanet else ''}resnet_fpn_backbone"
     model.SACT.HALTING, model.SACT.TAU = halting, 0.1
     model.SACT.UNITS = model.SACT.REFERENCE_UNITS = (2, 1, 3, 2)
     model.SACT.BASE_CHANNELS = 4
-    model.FPN.IN_FEATURES = ["res3", "res4", "res5"] if is_retinanet else ["res2", "res3", "res4", "res5"]
+    model.BACKBONE.FREEZE_AT = 0
+    model.FPN.IN_FEATURES = [f"res{level}_relu" for level in ((3, 4, 5) if is_retinanet else (2, 3, 4, 5))]
     model.FPN.OUT_CHANNELS = 8
     model.ANCHOR_GENERATOR.SIZES = [[8], [16], [32], [64], [128]]
     model.RETINANET.IN_FEATURES = [f"p{level}" for level in range(3, 8)] if is_retinanet else []

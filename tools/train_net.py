@@ -105,11 +105,16 @@ def main_in_processes(args: argparse.Namespace) -> None:
         sys.exit(error.exit_code if error.signal_name is None else f"error: {error}")
 
 
-def invoke_main(argv: Optional[Sequence[str]] = None) -> None:
-    """The command line: main, in this process or in several."""
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """The arguments of `main`."""
     parser = default_argument_parser(__doc__)
     add_budget(parser)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def invoke_main(argv: Optional[Sequence[str]] = None) -> None:
+    """The command line: main, in this process or in several."""
+    args = parse_args(argv)
     with command_line(args.num_machines):
         check_launch(args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, torch.cuda.device_count())
         if args.num_gpus * args.num_machines > 1:

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from sact_det.base.errors import InputError, naming
+from sact_det.detection.config_kinds import check_c4
 from sact_det.network.halting_rule import halting_rule
 from sact_det.tasks import load_config
 
@@ -82,10 +83,7 @@ def _config(args: argparse.Namespace, option: str, path: str, overrides: Sequenc
     data = ["DATASETS.TEST", repr((args.dataset,)), "MODEL.DEVICE", args.device]
     with naming(option, InputError):
         cfg = load_config(path, [*overrides, *data])
-    if cfg.MODEL.META_ARCHITECTURE != "SACTGeneralizedRCNN":
-        raise InputError(
-            f"{option} {path}: MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}"
-        )
+    check_c4(cfg, f"{option} {path}: ")
     return cfg
 
 

@@ -76,7 +76,7 @@ def _trained_extractor(args: argparse.Namespace, setting: Setting) -> Tables:
     cfg = _config(args)
     from sact_det.benchmark.trained import normalised, photographs, trained_extractor
 
-    channels = cfg.INPUT.FORMAT if cfg.MODEL.META_ARCHITECTURE == "SACTGeneralizedRCNN" else "RGB"
+    channels = cfg.INPUT.FORMAT if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier" else "RGB"
     for size in args.sizes:
         images = photographs(args.images, size, channels, args.max_images)
         inputs = [normalised(image, cfg, setting.device) for image in images]
@@ -102,8 +102,10 @@ def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
     cfg = _config(args)
     from sact_det.benchmark.detector import measure_detector
     from sact_det.benchmark.trained import photographs
+    from sact_det.detection.config_kinds import check_c4
     from sact_det.detection.predictor import load_detector
 
+    check_c4(cfg)
     if args.images is not None and not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
     for size in args.sizes:

@@ -12,6 +12,7 @@ from sact_det.benchmark.networks import AdaptivePart
 from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.data.subsets import evenly
+from sact_det.detection.config_kinds import check_c4
 from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.detection.predictor import load_detector
 from sact_det.network.block import AdaptiveBlock
@@ -40,7 +41,8 @@ def trained_extractor(cfg: CfgNode) -> AdaptivePart:
     """
     if not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
-    if cfg.MODEL.META_ARCHITECTURE == "SACTGeneralizedRCNN":
+    if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
+        check_c4(cfg)
         return detector_part(load_detector(cfg))
     model = load_classifier(cfg)
     if not isinstance(model.stem, Stem):

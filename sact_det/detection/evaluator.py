@@ -93,9 +93,9 @@ class PonderEvaluator(RowEvaluator):
 
         Keys: flops_percent, flops_percent_std; gflops, gflops_std; box_head_gflops; blockN_cost, blockN_units;
         of the whole detector, where it was accounted for, detector_flops_percent and detector_gflops with their _std,
-        proposal_gflops (RPN), regions, rejected_regions, units_per_region (mean over all regions of the data set that
-        evaluated any); cost_inside, cost_outside (means over the images that have pixels both inside and outside of
-        boxes); images.
+        proposal_gflops (RPN), neck_gflops (FPN), head_gflops (RetinaNet's), regions, rejected_regions, units_per_region
+        (mean over all regions of the data set that evaluated any); cost_inside, cost_outside (means over the images
+        that have pixels both inside and outside of boxes); images.
         """
         summary = {
             **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
@@ -107,7 +107,9 @@ class PonderEvaluator(RowEvaluator):
             parts = [row["detector_flops"] for row in rows]
             summary |= mean_and_std("detector_flops_percent", [row["detector_flops_percent"] for row in rows])
             summary |= mean_and_std("detector_gflops", [flops["total"] / GIGA for flops in parts])
-            summary["proposal_gflops"] = float(np.mean([flops["proposal_generator"] for flops in parts])) / GIGA
+            for key, part in (("proposal", "proposal_generator"), ("neck", "neck"), ("head", "head")):
+                if parts[0].get(part):
+                    summary[f"{key}_gflops"] = float(np.mean([flops[part] for flops in parts])) / GIGA
             for key in ("regions", "rejected_regions"):
                 summary[key] = float(np.mean([row[key] for row in rows]))
             units, regions = zip(*((row["units_per_region"] or 0.0, row["regions"]) for row in rows))

@@ -12,11 +12,11 @@ from detectron2.structures import Instances
 from sact_det.base.errors import InputError
 from sact_det.detection.augmentation import build_augmentation
 from sact_det.detection.checkpoint import DetectorCheckpointer
-from sact_det.detection.meta_arch import SACTGeneralizedRCNN
 from sact_det.engine.config_checks import check_ranges
 from sact_det.engine.config_table import DETECTION
 from sact_det.engine.evaluator import ponder_row
 from sact_det.engine.failures import build_model
+from sact_det.engine.priced import Priced
 from sact_det.rule.ponder import PonderRecord
 
 
@@ -44,7 +44,7 @@ class Predictor:
         cfg: MODEL.WEIGHTS names a file with the whole detector.
 
     Raises:
-        InputError: the model is not a SACTGeneralizedRCNN or sees neither RGB nor BGR, or its weights are missing,
+        InputError: the model is no detector of this package or sees neither RGB nor BGR, or its weights are missing,
             broken or do not fit.
     """
 
@@ -80,7 +80,7 @@ class Predictor:
         )
 
 
-def load_detector(cfg: CfgNode, fresh: bool = False) -> SACTGeneralizedRCNN:
+def load_detector(cfg: CfgNode, fresh: bool = False) -> Any:
     """The trained detector of a config, in evaluation mode; MODEL.WEIGHTS names a file with all of it.
 
     Args:
@@ -93,8 +93,8 @@ def load_detector(cfg: CfgNode, fresh: bool = False) -> SACTGeneralizedRCNN:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(max(cfg.SEED, 0))
         model = build_model(cfg)
-    if not isinstance(model, SACTGeneralizedRCNN):
-        raise InputError(f"MODEL.META_ARCHITECTURE must be SACTGeneralizedRCNN; got {cfg.MODEL.META_ARCHITECTURE}")
+    if not isinstance(model, Priced):
+        raise InputError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} keeps no account of its computation")
     if cfg.MODEL.WEIGHTS or not fresh:
         DetectorCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
     elif cfg.MODEL.SACT.BUDGET:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.execution import set_execution
+from sact_det.rule import ledger
 
 LEAST_PROPOSALS = 10  # an image keeps so many, if it has them, however sure the RPN is of the first
 _ROUNDING = 1e-9  # relative, of a sum of objectness in float64
@@ -64,6 +65,7 @@ class SACTRPN(RPN):
     def predict_proposals(self, *args: Any) -> list[Instances]:
         """Detectron2's, pruned in evaluation; sorted by their score."""
         proposals = super().predict_proposals(*args)
-        if self.training or self.mass == 1:
-            return proposals
-        return [own[carry_mass(own.objectness_logits, self.mass)] for own in proposals]
+        if not self.training and self.mass != 1:
+            proposals = [own[carry_mass(own.objectness_logits, self.mass)] for own in proposals]
+        ledger.enter_proposals([len(own) for own in proposals])
+        return proposals

@@ -3,7 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -39,8 +39,9 @@ class DetectorReference:
         """That of the plain detector with a model's own units.
 
         Args:
-            model: on any device, adaptive or plain: Detectron2's GeneralizedRCNN with StandardROIHeads or
-                Res5ROIHeads, PanopticFPN or RetinaNet, over a SACTBackbone or a pyramid of its features.
+            model: on any device, adaptive or plain: Detectron2's GeneralizedRCNN with StandardROIHeads,
+                CascadeROIHeads or Res5ROIHeads, PanopticFPN or RetinaNet, over a SACTBackbone or a pyramid of its
+                features.
         """
         model = copy.deepcopy(model).eval()
         set_execution(model, "dense")
@@ -122,15 +123,20 @@ def _by_region(model: Any) -> dict[str, int]:
     def crop(pooler: Any) -> Tensor:
         return torch.empty(1, channels, *pooler.output_size, device="meta")
 
-    body = heads.res5 if is_c4 else heads.box_head
-    x = crop(heads.pooler if is_c4 else heads.box_pooler)
-    flops, y = _counted(body, body, x)
-    predictor = heads.box_predictor
-    found = {"box_head": flops, "box_predictor": _counted(predictor, predictor, y.mean((2, 3)) if is_c4 else y)[0]}
+    x, found = crop(heads.pooler if is_c4 else heads.box_pooler), {"box_head": 0, "box_predictor": 0}
+    for body, predictor in zip(*map(_stages, (heads.res5 if is_c4 else heads.box_head, heads.box_predictor))):
+        flops, y = _counted(body, body, x)
+        found["box_head"] += flops
+        found["box_predictor"] += _counted(predictor, predictor, y.mean((2, 3)) if is_c4 else y)[0]
     if heads.mask_on:
         mask_head = heads.mask_head
         found["mask_head"] = _counted(mask_head, mask_head.layers, y if is_c4 else crop(heads.mask_pooler))[0]
     return found
+
+
+def _stages(head: nn.Module) -> Sequence[nn.Module]:
+    """Those of a cascade, each of which looks at every region; any other head is one."""
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
 def _counted(part: nn.Module, run: Callable[[Tensor], Any], x: Tensor) -> tuple[int, Any]:

@@ -8,46 +8,50 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from sact_det.base.errors import InputError
 from sact_det.base.value_rules import whole, within
 from sact_det.data.coco import register_coco_datasets
+from sact_det.detection.config_kinds import check_freeze_at, classes_key, is_retinanet, unused_keys
 from sact_det.detection.parts import check_parts
-from sact_det.engine.config_checks import check_no_effect, check_ranges
-from sact_det.engine.config_table import DETECTION, UNUSED_BY_DETECTORS
+from sact_det.detection.pyramid import extractor_blocks
+from sact_det.engine.config_checks import check_no_effect, check_ranges, value_of
+from sact_det.engine.config_table import DETECTION
 from sact_det.engine.setup import check_sact
-from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS, ResNetV2Spec
+from sact_det.network.resnet_v2 import ResNetV2Spec
 
 
 def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     """Checks the config and registers its data sets.
 
     Args:
-        cfg: the config; MODEL.ROI_HEADS.NUM_CLASSES becomes that of its data.
+        cfg: the config; its NUM_CLASSES becomes that of its data.
         overrides: KEY VALUE pairs that `cfg` has from a command line.
 
     Raises:
         InputError: a value cannot be used.
     """
-    check_sact(cfg, ResNetV2Spec, len(EXTRACTOR_BLOCKS))
     check_parts(cfg)
+    check_sact(cfg, ResNetV2Spec, extractor_blocks(cfg))
     check_ranges(cfg, DETECTION)
-    check_no_effect(cfg, UNUSED_BY_DETECTORS, "a detector")
+    check_freeze_at(cfg)
+    check_no_effect(cfg, unused_keys(cfg), "a detector")
     _check_anchors_and_labels(cfg)
     _check_sizes(cfg)
-    stated = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    stated = value_of(cfg, classes_key(cfg))
     register_coco_datasets(cfg)
     _take_classes(cfg, stated, overrides[::2])
     _check_federated(cfg)
 
 
 def _check_anchors_and_labels(cfg: CfgNode) -> None:
-    features = len(cfg.MODEL.RPN.IN_FEATURES)
+    head, labelled = ("RETINANET", ("RETINANET",)) if is_retinanet(cfg) else ("RPN", ("RPN", "ROI_HEADS"))
+    features = len(cfg.MODEL[head].IN_FEATURES)
     for key in ("SIZES", "ASPECT_RATIOS"):
         anchors = cfg.MODEL.ANCHOR_GENERATOR[key]
         lists = [isinstance(entry, (list, tuple)) for entry in anchors]
         if any(lists) and not (all(lists) and len(lists) in (1, features)):
             raise InputError(
                 f"MODEL.ANCHOR_GENERATOR.{key} must list numbers, or one list of them, or one for each of "
-                f"MODEL.RPN.IN_FEATURES, {features}; got {anchors}"
+                f"MODEL.{head}.IN_FEATURES, {features}; got {anchors}"
             )
-    for section in ("RPN", "ROI_HEADS"):
+    for section in labelled:
         thresholds, labels = cfg.MODEL[section].IOU_THRESHOLDS, cfg.MODEL[section].IOU_LABELS
         if sorted(thresholds) != list(thresholds):
             raise InputError(f"MODEL.{section}.IOU_THRESHOLDS must not fall; got {thresholds}")
@@ -82,11 +86,11 @@ def _check_sizes(cfg: CfgNode) -> None:
 
 
 def _take_classes(cfg: CfgNode, stated: int, overridden: Sequence[str]) -> None:
-    """MODEL.ROI_HEADS.NUM_CLASSES becomes that of the data, unless another one was asked for: that is refused.
+    """NUM_CLASSES of the detector's head becomes that of the data, unless another was asked for: that is refused.
 
     Detectron2's default asks for nothing, nor does a file whose data sets the command line has exchanged.
     """
-    key = "MODEL.ROI_HEADS.NUM_CLASSES"
+    key = classes_key(cfg)
     counts = {
         name: len(classes)
         for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
@@ -95,7 +99,7 @@ def _take_classes(cfg: CfgNode, stated: int, overridden: Sequence[str]) -> None:
     if not counts:
         return
     own_data = not any(name.startswith("DATASETS.") for name in overridden)
-    asked = key in overridden or (own_data and stated != get_cfg().MODEL.ROI_HEADS.NUM_CLASSES)
+    asked = key in overridden or (own_data and stated != value_of(get_cfg(), key))
     first = next(iter(counts))
     for name, count in counts.items():
         if asked and count != stated:
@@ -105,6 +109,8 @@ def _take_classes(cfg: CfgNode, stated: int, overridden: Sequence[str]) -> None:
         if count != counts[first]:
             raise InputError(f"data set {name!r} has {count} classes, {first!r} has {counts[first]}")
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = counts[first]
+    if is_retinanet(cfg):
+        cfg.MODEL.RETINANET.NUM_CLASSES = counts[first]
 
 
 def _check_federated(cfg: CfgNode) -> None:

@@ -10,14 +10,14 @@ from sact_det.detection import loader
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
+from sact_det.detection.pyramid import extractor_blocks
 from sact_det.detection.reference import DetectorReference
 from sact_det.engine.reference import Reference
 from sact_det.engine.trainer import Trainer, network_title
-from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS
 
 
 class DetectionTrainer(Trainer):
-    """Trainer of SACTGeneralizedRCNN."""
+    """Trainer of SACTGeneralizedRCNN and SACTRetinaNet."""
 
     checkpointer_class = DetectorCheckpointer
     training_sizes = ("SOLVER.IMS_PER_BATCH", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN")
@@ -40,4 +40,4 @@ class DetectionTrainer(Trainer):
     @classmethod
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
         """The paper's Table 1 for one model."""
-        return table_1_row(network_title(cfg, len(EXTRACTOR_BLOCKS)), results)
+        return table_1_row(network_title(cfg, extractor_blocks(cfg)), results)

@@ -34,9 +34,10 @@ class Priced(Budgeted, Executable):
         "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU;
         "flops": dict of int, FLOPs of this image by part, and their sum, "total";
         "box_head_flops": int, those of the part "box_head"; 0 if there is none;
-        "regions": int, how many regions of this image evaluated a unit of the part "box_head"; 0 if there is none;
+        "regions": int, how many regions of this image evaluated a unit of the part "box_head"; if there is none, how
+            many proposals a `SACTRPN` made, else 0;
         "rejected_regions": int, how many more were rejected before its first unit;
-        "units_per_region": float, units that one of "regions" evaluated on average; None without regions.
+        "units_per_region": float, units that one of "regions" evaluated on average; None without regions or blocks.
 
     Args:
         prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
@@ -164,8 +165,9 @@ def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
 def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
     """Adds to each image's output what it took; a GPU is waited for once."""
     record, nothing = spent["backbone"][-1], torch.zeros(len(outputs), dtype=torch.int64)
-    regions = (spent.regions("box_head") if "box_head" in spent else None) or nothing.tolist()
-    rejected, units = (spent.rejected("box_head"), spent.units("box_head")) if any(regions) else (nothing, nothing)
+    met = spent.regions("box_head") if "box_head" in spent else None
+    rejected, units = (spent.rejected("box_head"), spent.units("box_head")) if met and any(met) else (nothing, nothing)
+    regions = met or spent.proposals or nothing.tolist()
     flops = [spent.flops(part) for part in spent]
     rejected, units, *copies = to_host([rejected, units, *flops, *record.tensors()])
     flops, record = copies[: len(spent)], record.with_tensors(copies[len(spent) :])
@@ -176,4 +178,4 @@ def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
         output["box_head_flops"] = by_part.get("box_head", 0)
         output["rejected_regions"] = int(rejected[index])
         output["regions"] = regions[index] - output["rejected_regions"]
-        output["units_per_region"] = float(units[index]) / output["regions"] if output["regions"] else None
+        output["units_per_region"] = float(units[index]) / output["regions"] if met and output["regions"] else None

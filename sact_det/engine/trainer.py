@@ -117,11 +117,13 @@ class Trainer(DefaultTrainer):
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
         """Detectron2's SGD; halting branches and the rest of a backbone have learning rates of their own."""
         solver, branches = cfg.SOLVER, halting_branches(model)
+        pyramid = hasattr(getattr(model, "backbone", None), "bottom_up")
+        extractor = "backbone.bottom_up." if pyramid else "backbone."
 
         def lr_factor(parameter: str) -> float:
             if parameter.startswith(branches):
                 return solver.HALTING_LR_FACTOR
-            return solver.BACKBONE_LR_FACTOR if parameter.startswith("backbone.") else 1.0
+            return solver.BACKBONE_LR_FACTOR if parameter.startswith(extractor) else 1.0
 
         parameters = get_default_optimizer_params(
             model,

@@ -39,11 +39,15 @@ class Ledger(Mapping[str, list[PonderRecord]]):
 
     Args:
         sizes: (height, width) of each image of the batch, or None: the images fill it.
+
+    Attributes:
+        proposals: how many each image has; None: nobody has said so (`enter_proposals`).
     """
 
     def __init__(self, sizes: Optional[Sizes] = None):
         self.sizes = None if sizes is None else Geometry.of(sizes)
         self.backward_pass = torch._C._current_graph_task_id()
+        self.proposals: Optional[Sequence[int]] = None
         self._calls: dict[str, list[_Call]] = {}
 
     def __getitem__(self, part: str) -> list[PonderRecord]:
@@ -154,6 +158,13 @@ def latest(part: str) -> Optional[PonderRecord]:
     """
     ledger = _current()
     return ledger[part][-1] if ledger is not None and part in ledger else None
+
+
+def enter_proposals(counts: Sequence[int]) -> None:
+    """Says how many proposals each image of the open ledger has, if there is one: what a box head looks at."""
+    ledger = _current()
+    if ledger is not None:
+        ledger.proposals = list(counts)
 
 
 def is_read() -> bool:

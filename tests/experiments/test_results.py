@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from command_lines import ROOT, load_tool
-from detectron2.engine import default_argument_parser
 from labelled_folders import write_class_folders
 
 from sact_det.base.files import file_sha256
@@ -31,7 +30,8 @@ def train(data, output, seed, halting):
         *("DATASETS.CLASSIFICATION", str([("toy", data)]), "DATASETS.TRAIN", "('toy',)", "DATASETS.TEST", "('toy',)"),
         *("MODEL.SACT.HALTING", halting, "SOLVER.MAX_ITER", "21", "SEED", str(seed), "OUTPUT_DIR", str(output)),
     ]
-    load_tool("train_net").main(default_argument_parser().parse_args(arguments))
+    tool = load_tool("train_net")
+    tool.main(tool.parse_args(arguments))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import pytest
 import torch
 from coco_folder import write_coco_folder
 from command_lines import error_line, load_tool
-from detectron2.engine import default_argument_parser
 
 from sact_det.base.errors import InputError
 
@@ -39,7 +38,7 @@ def command(files, output, *more):
 
 
 def run(arguments):
-    tool.main(default_argument_parser().parse_args(arguments))
+    tool.main(tool.parse_args(arguments))
 
 
 def contents(folder, pattern="*"):
@@ -122,7 +121,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_destroys_nothing(trained
         (["MODEL.SACT.TAU", "much"], "MODEL.SACT.TAU much: Type mismatch"),
         (["SEED"], "overrides come as KEY VALUE pairs"),
         (["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']"], "MODEL.META_ARCHI"),
-        (["MODEL.META_ARCHITECTURE", "foo"], "MODEL.META_ARCHITECTURE must be one of SACTGeneralizedRCNN, SACTClassif"),
+        (["MODEL.META_ARCHITECTURE", "foo"], "MODEL.META_ARCHITECTURE must be one of SACTGeneralizedRCNN, SACTRetina"),
         (["MODEL.ROI_HEADS.NAME", "foo"], "MODEL.ROI_HEADS.NAME must be one of "),
         (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only"),
         (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),

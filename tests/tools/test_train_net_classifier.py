@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from command_lines import load_tool
-from detectron2.engine import default_argument_parser
 from labelled_folders import write_class_folders
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +22,8 @@ def run(data, output, *more):
         *("SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(output)),
         *(part for part in more if part not in flags),
     ]
-    load_tool("train_net").main(default_argument_parser().parse_args(arguments))
+    tool = load_tool("train_net")
+    tool.main(tool.parse_args(arguments))
 
 
 def read_json(path):

@@ -1,0 +1,168 @@
+"""What a detector's config may say beyond config_table.py, which depends on its kind: C4, a pyramid's, RetinaNet.
+
+A C4 detector has block 4 in its box head; one on a pyramid (FPN) has Detectron2's box heads; RetinaNet has none.
+"""
+
+from typing import Mapping, Sequence
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
+
+from sact_det.base.errors import InputError
+from sact_det.base.value_rules import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    listing,
+    one_of,
+    whole,
+    within,
+)
+from sact_det.detection.backbone import build_sact_resnet_backbone
+from sact_det.detection.pyramid import extractor_blocks, features_of, has_pyramid
+from sact_det.engine.config_checks import check_no_effect, check_ranges
+from sact_det.engine.config_table import MOST_CHANNELS, UNUSED_BY_DETECTORS
+from sact_det.engine.setup import check_registered
+
+RETINANET = "SACTRetinaNet"
+
+_SHARE = within(0, 1)
+_CHANNELS = whole(1, MOST_CHANNELS)
+_MOST_LAYERS = 64
+_NORM = one_of("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
+
+_PYRAMID: Mapping[str, Rule] = {
+    "MODEL.FPN.OUT_CHANNELS": _CHANNELS,
+    "MODEL.FPN.NORM": _NORM,
+    "MODEL.FPN.FUSE_TYPE": one_of("sum", "avg"),
+}
+_BOX_HEAD: Mapping[str, Rule] = {
+    "MODEL.ROI_BOX_HEAD.NUM_FC": whole(0, _MOST_LAYERS),
+    "MODEL.ROI_BOX_HEAD.FC_DIM": _CHANNELS,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": whole(0, _MOST_LAYERS),
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": _CHANNELS,
+    "MODEL.ROI_BOX_HEAD.NORM": _NORM,
+}
+_CASCADE: Mapping[str, Rule] = {
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": listing(within(0, 1, "(]"), "thresholds in (0, 1]", least=1),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": listing(
+        listing(POSITIVE, "", 4), "lists of 4 finite positive numbers", least=1
+    ),
+}
+_RETINANET: Mapping[str, Rule] = {
+    "MODEL.RETINANET.NUM_CLASSES": whole(1),
+    "MODEL.RETINANET.NUM_CONVS": whole(1, _MOST_LAYERS),
+    "MODEL.RETINANET.IOU_THRESHOLDS": listing(within(0, 1, "(]"), "thresholds in (0, 1]", least=1),
+    "MODEL.RETINANET.IOU_LABELS": listing(one_of(-1, 0, 1), "labels, each -1, 0 or 1"),
+    "MODEL.RETINANET.PRIOR_PROB": within(0, 1, "()"),
+    "MODEL.RETINANET.SCORE_THRESH_TEST": _SHARE,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": whole(1),
+    "MODEL.RETINANET.NMS_THRESH_TEST": _SHARE,
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS": listing(POSITIVE, "finite positive numbers", 4),
+    "MODEL.RETINANET.FOCAL_LOSS_GAMMA": NOT_NEGATIVE,
+    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": Rule(lambda alpha: alpha <= 1, "be at most 1, or negative for no weights"),
+    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": NOT_NEGATIVE,
+    "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": one_of("smooth_l1", "giou", "diou", "ciou"),
+    "MODEL.RETINANET.NORM": _NORM,
+}
+
+_OF_BLOCK_4 = tuple(
+    f"MODEL.SACT.{key}"
+    for key in (
+        "BOX_HEAD_HALTING",
+        "BOX_HEAD_HALTING_NORM",
+        "BOX_HEAD_MAP_PRODUCTS",
+        "BOX_HEAD_MAX_POOL",
+        "BOX_HEAD_NORM",
+        "REJECTION",
+        "TAU_BOX_HEAD",
+    )
+)
+_OF_PROPOSALS = (
+    "MODEL.SACT.PROPOSAL_MASS",
+    "MODEL.SACT.RPN_POSITIONS",
+    "MODEL.PROPOSAL_GENERATOR",
+    "MODEL.RPN",
+    "MODEL.ROI_BOX_HEAD",
+    # NUM_CLASSES is always that of the data.
+    *(f"MODEL.ROI_HEADS.{key}" for key in get_cfg().MODEL.ROI_HEADS if key != "NUM_CLASSES"),
+)
+
+
+def is_retinanet(cfg: CfgNode) -> bool:
+    """Whether a detector has no proposals."""
+    return cfg.MODEL.META_ARCHITECTURE == RETINANET
+
+
+def has_block_4_in_its_box_head(cfg: CfgNode) -> bool:
+    """Whether it is a C4 detector, or one of parts that this package does not know."""
+    return not has_pyramid(cfg) and not is_retinanet(cfg)
+
+
+def classes_key(cfg: CfgNode) -> str:
+    """The key that says how many classes a detector finds."""
+    return "MODEL.RETINANET.NUM_CLASSES" if is_retinanet(cfg) else "MODEL.ROI_HEADS.NUM_CLASSES"
+
+
+def unused_keys(cfg: CfgNode) -> Sequence[str]:
+    """The keys, or sections of them, that have no effect on a detector of this kind."""
+    if has_block_4_in_its_box_head(cfg):
+        return UNUSED_BY_DETECTORS
+    read, unread = {"MODEL.FPN"}, [*_OF_BLOCK_4]
+    if is_retinanet(cfg):
+        read.add("MODEL.RETINANET")
+        unread += _OF_PROPOSALS
+    else:
+        read.update(key for key in UNUSED_BY_DETECTORS if key.startswith("MODEL.ROI_BOX_HEAD."))
+        if cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
+            read.add("MODEL.ROI_BOX_CASCADE_HEAD")
+    return (*(key for key in UNUSED_BY_DETECTORS if key not in read), *unread)
+
+
+def check_kind(cfg: CfgNode) -> None:
+    """Raises InputError, naming the key, if a value cannot be one of a detector of this kind."""
+    _check_features(cfg)
+    if has_pyramid(cfg):
+        check_ranges(cfg, _PYRAMID)
+    if is_retinanet(cfg):
+        check_ranges(cfg, _RETINANET)
+    elif has_pyramid(cfg):
+        check_registered("MODEL.ROI_BOX_HEAD.NAME", cfg.MODEL.ROI_BOX_HEAD.NAME, ROI_BOX_HEAD_REGISTRY)
+        check_ranges(cfg, {**_BOX_HEAD, **(_CASCADE if cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads" else {})})
+    if not has_block_4_in_its_box_head(cfg):
+        check_no_effect(cfg, _OF_BLOCK_4, "a detector on a pyramid")
+
+
+def check_freeze_at(cfg: CfgNode) -> None:
+    """Raises InputError if MODEL.BACKBONE.FREEZE_AT counts more than the stem and the extractor's blocks."""
+    check_ranges(cfg, {"MODEL.BACKBONE.FREEZE_AT": whole(0, 1 + extractor_blocks(cfg))})
+
+
+def _check_features(cfg: CfgNode) -> None:
+    """That IN_FEATURES of the heads are features of the backbone."""
+    features = features_of(cfg)
+    if features is None:
+        return
+    names = " or ".join(map(repr, features)) if len(features) < 3 else f"'{features[0]}' to '{features[-1]}'"
+    feature = one_of(*features)
+    if is_retinanet(cfg):
+        check_ranges(cfg, {"MODEL.RETINANET.IN_FEATURES": listing(feature, f"features, {names}", least=1)})
+        return
+    one = None if has_pyramid(cfg) else 1
+    check_ranges(
+        cfg,
+        {
+            "MODEL.RPN.IN_FEATURES": listing(feature, f"features, {names}", least=1),
+            "MODEL.ROI_HEADS.IN_FEATURES": listing(feature, f"feature{'' if one else 's'}, {names}", one, least=1),
+        },
+    )
+
+
+def check_c4(cfg: CfgNode, where: str = "") -> None:
+    """Raises InputError, beginning with `where`, unless a config's detector has block 4 in its box head."""
+    for key, name, wanted in (
+        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, "SACTGeneralizedRCNN"),
+        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, build_sact_resnet_backbone.__name__),
+    ):
+        if name != wanted:
+            raise InputError(f"{where}{key} must be {wanted}; got {name}")
