@@ -20,7 +20,7 @@ from sact_det.benchmark.gpu.stage import Machine, Report
 from sact_det.benchmark.networks import AdaptivePart, PartSettings
 from sact_det.benchmark.random_networks import noise, randomize
 from sact_det.benchmark.setting import Setting, relative_difference
-from sact_det.execution.plan import TritonPlan
+from sact_det.execution.plan import GraphsPlan, TritonPlan
 from sact_det.execution.positions.plan import PositionsPlan
 from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.plan import DensePlan, Plan, planned_parts
@@ -30,7 +30,13 @@ from sact_det.rule.padding import Sizes
 PARITY = Path(__file__).parents[3] / "tests" / "parity"
 EXACT = 1e-5
 PRECISIONS = ("tf32", "fp16", "bf16")
-RUNS: dict[str, Callable[[], Plan]] = {"dense": DensePlan, "positions": PositionsPlan, "triton": TritonPlan}
+RUNS: dict[str, Callable[[], Plan]] = {
+    "dense": DensePlan,
+    "positions": PositionsPlan,
+    "triton": TritonPlan,
+    "graphs": GraphsPlan,
+}
+CALLS = {"graphs": 3}  # the first runs without a graph, the second makes it, the third uses it again
 
 
 class Example(NamedTuple):
@@ -109,7 +115,8 @@ def _compare_exactly(example: Example, machine: Machine, report: Report) -> None
     for kind in RUNS:
         evaluate_by(moved, kind)
         with setting.activated():
-            own = outcome(moved, x.to(machine.device), sizes, setting)
+            for _ in range(CALLS.get(kind, 1)):
+                own = outcome(moved, x.to(machine.device), sizes, setting)
         _judge(f"{name}, {kind}", own, expected, EXACT, report)
 
 
@@ -156,7 +163,8 @@ def _compare_masks(example: Example, machine: Machine, report: Report) -> None:
                 for kind in RUNS:
                     evaluate_by(moved, kind)
                     with setting.activated():
-                        own = outcome(moved, x.to(machine.device), None, setting)
+                        for _ in range(CALLS.get(kind, 1)):
+                            own = outcome(moved, x.to(machine.device), None, setting)
                     _judge(f"{name}, {pattern}, {precision}, {kind}", own, expected, tolerance, report)
     finally:
         part.prescribe(None)  # the next examples have the same network

@@ -71,7 +71,7 @@ def _setting(machine: Machine, precision: str) -> Setting:
         rounds=1 if machine.tiny else 15,
         warmup=1 if machine.tiny else 3,
         rivals=RIVALS[:1] if machine.tiny else RIVALS,
-        executions=("dense", "perforated"),
+        executions=("dense", "perforated", "graphs"),
     )
 
 

@@ -1,0 +1,213 @@
+"""What the kernels should take on a GPU that need not be there: FLOPs, bytes, launches, and what these imply.
+
+    python -m sact_det.benchmark.gpu.model --output docs/performance/gpu_model.md
+
+A prediction, so that the first measurement has something to be compared with.
+
+Shape shorthand in this module:
+    N: images; C: channels of a block; w: bottleneck width; P: positions of a map, over the batch.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Optional, Sequence
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from sact_det.base.files import write_text
+from sact_det.benchmark.networks import AdaptivePart, PartSettings
+from sact_det.network.resnet_v2 import BottleneckUnit, ResNetV2Spec
+from sact_det.rule.flops import MULTIPLY_ADD, active_positions
+
+SIZE = (600, 800)
+BATCHES = (1, 8)
+RATIOS = (0.3, 0.5, 0.8, 1.0)
+HALF, FLOAT = 2, 4  # bytes
+TILE = 64  # rows and columns of the smallest tile of a product
+# float32 and int64 numbers that scores, halting and lists read and write per position, in bytes.
+HALTING_BYTES = 9 * FLOAT + 2 * FLOAT + 4 * 2 * FLOAT + 2 * 8 + 2 * FLOAT + 4
+LAUNCHES = 7  # tests/execution/test_waits.py counts them
+DENSE_LAUNCHES = 4  # a norm with ReLU, and three convolutions that take what follows them along
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU, by its data sheet, and what is assumed of programs on it.
+
+    Attributes:
+        flops, bytes: per second, of 16-bit products and of memory.
+        multiprocessors: how many tiles run at once.
+        reached_flops, reached_bytes: the share of both that a good kernel reaches.
+        launch, graph_launch: seconds from one small kernel to the next, and within a CUDA graph.
+    """
+
+    name: str = "H100 SXM"
+    flops: float = 989e12
+    bytes: float = 3.35e12
+    multiprocessors: int = 132
+    reached_flops: float = 0.6
+    reached_bytes: float = 0.8
+    launch: float = 6e-6
+    graph_launch: float = 2e-6
+
+
+class Work(NamedTuple):
+    """Of one kernel. `tiles`: its programs, which can be too few for the card."""
+
+    flops: float
+    bytes: float
+    tiles: float = math.inf
+
+    def seconds(self, card: Card) -> float:
+        """Whichever takes longer; a card that is not full computes in proportion."""
+        full = min(1.0, self.tiles / card.multiprocessors)
+        computing = self.flops / (card.flops * card.reached_flops * full) if self.flops else 0.0
+        return max(computing, self.bytes / (card.bytes * card.reached_bytes))
+
+
+def product(rows: int, depth: int, columns: int, bytes_: float) -> Work:
+    """A matrix product whose weights are read once; `bytes_`: of everything else."""
+    tiles = -(-rows // TILE) * -(-columns // TILE)
+    return Work(MULTIPLY_ADD * rows * depth * columns, bytes_ + HALF * depth * columns * (rows > 0), max(tiles, 1))
+
+
+def unit_work(unit: BottleneckUnit, positions: int, evaluated: int, dilated: int, scored: bool) -> list[Work]:
+    """The kernels of a unit behind the first in 16 bits; positions: P; scored: whether a halting branch follows."""
+    channels, width = unit.conv1.in_channels, unit.conv1.out_channels
+    works = [
+        product(dilated, channels, width, HALF * dilated * (channels + width)),
+        product(evaluated, 9 * width, width, HALF * width * (dilated + evaluated)),
+        # The state is read and written, and so is the output, in float32.
+        product(evaluated, width, channels, evaluated * (HALF * width + 2 * channels * (HALF + FLOAT))),
+    ]
+    if scored:
+        works.append(Work(MULTIPLY_ADD * dilated * channels * 9, HALF * dilated * channels, -(-dilated // TILE)))
+        works.append(Work(0, positions * HALTING_BYTES))
+    return works
+
+
+def dense_work(unit: BottleneckUnit, positions_in: int, positions: int) -> list[Work]:
+    """A unit computed everywhere: convolutions whose norms are folded, and the first norm by itself."""
+    channels, width, out = unit.conv1.in_channels, unit.conv1.out_channels, unit.conv3.out_channels
+    works = [
+        Work(0, 2 * HALF * positions_in * channels),
+        product(positions_in, channels, width, HALF * positions_in * (channels + width)),
+        product(positions, 9 * width, width, HALF * width * (positions_in + positions)),
+        product(positions, width, out, HALF * positions * (width + 2 * out)),
+    ]
+    if unit.shortcut is not None:
+        works.append(product(positions, channels, out, HALF * (positions_in * channels + positions * out)))
+    return works
+
+
+class Prediction(NamedTuple):
+    """Seconds of an extractor."""
+
+    dense: float
+    kernels: float
+    graphs: float
+
+
+def predict(part: AdaptivePart, batch: int, depths: Sequence[Tensor], card: Card) -> Prediction:
+    """What an extractor takes with prescribed depths, per block int64 [N, h, w], and what it takes dense."""
+    shape = (batch, 3, *SIZE)
+    sizes = part.map_sizes(SIZE)
+    half = batch * math.prod(side // 2 for side in SIZE)
+    stem = [Work(part.stem_flops(shape), HALF * (batch * 3 * math.prod(SIZE) + 64 * half)), Work(0, HALF * 80 * half)]
+    common, launches = sum(work.seconds(card) for work in stem), len(stem)
+    dense = sparse = 0.0
+    dense_launches = sparse_launches = 0
+    for block, own, size_in, size in zip(part.blocks, depths, sizes, sizes[1:]):
+        positions_in, positions = (batch * math.prod(size) for size in (size_in, size))
+        exists = torch.ones_like(own, dtype=torch.bool)
+        for index, unit in enumerate(block.units):
+            assert isinstance(unit, BottleneckUnit)
+            everywhere = sum(work.seconds(card) for work in dense_work(unit, positions_in, positions))
+            if index == 0:
+                common, launches, positions_in = common + everywhere, launches + DENSE_LAUNCHES + 1, positions
+                continue
+            dense, dense_launches = dense + everywhere, dense_launches + DENSE_LAUNCHES
+            evaluated, dilated = (int(count.sum()) for count in active_positions(own > index, exists))
+            works = unit_work(unit, positions, evaluated, dilated, unit.halting is not None)
+            sparse, sparse_launches = sparse + sum(work.seconds(card) for work in works), sparse_launches + LAUNCHES
+    return Prediction(
+        dense=common + dense + card.graph_launch * (launches + dense_launches),
+        kernels=common + sparse + card.launch * (launches + sparse_launches),
+        graphs=common + sparse + card.graph_launch * (launches + sparse_launches),
+    )
+
+
+def tables(card: Card) -> tuple[str, str]:
+    """A unit of each block with every position active; milliseconds of the extractor of ResNet-101."""
+    part = PartSettings(ResNetV2Spec(halting="sact")).build()
+    sizes, rows, predicted = part.map_sizes(SIZE)[1:], [], []
+    for batch in BATCHES:
+        for index, (block, size) in enumerate(zip(part.blocks, sizes)):
+            unit, positions = block.units[1], batch * math.prod(size)
+            assert isinstance(unit, BottleneckUnit)
+            works = unit_work(unit, positions, positions, positions, True)
+            flops, moved = sum(work.flops for work in works) / 1e9, sum(work.bytes for work in works) / 1e6
+            tiles = "/".join(str(int(work.tiles)) for work in works[:3])
+            seconds = sum(work.seconds(card) for work in works)
+            rows.append([batch, index + 1, positions, flops, moved, tiles, LAUNCHES, 1e6 * seconds])
+        for ratio in RATIOS:
+            depths, reached = part.depths_for_ratio((batch, 3, *SIZE), ratio, 0)
+            one = predict(part, batch, depths, card)
+            predicted.append([batch, reached, *(1e3 * seconds for seconds in one), one.graphs / one.dense])
+    headers = ["batch", "block", "positions", "GFLOP", "MB", "64x64 tiles of the products", "launches", "microseconds"]
+    names = ["batch", "FLOP ratio", "dense, graph, ms", "perforated, ms", "graphs, ms", "graphs : dense"]
+    return (
+        tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f"),
+        tabulate(predicted, names, tablefmt="pipe", floatfmt=".2f"),
+    )
+
+
+def page(card: Card) -> str:
+    """The model in markdown."""
+    units, extractor = tables(card)
+    teraflops, terabytes = card.flops / 1e12, card.bytes / 1e12
+    launch, in_graph = 1e6 * card.launch, 1e6 * card.graph_launch
+    return f"""# What to expect of a GPU
+
+Predicted, not measured; a measurement belongs into [docs/results/gpu.md](../results/gpu.md). By
+
+    python -m sact_det.benchmark.gpu.model --output docs/performance/gpu_model.md
+
+for the extractor of ResNet-101 at {SIZE[0]}x{SIZE[1]} in 16 bits on one {card.name}:
+
+- {teraflops:.0f} TFLOP/s, {terabytes:.2f} TB/s, {card.multiprocessors} multiprocessors, by its data sheet;
+- assumed: kernels reach {card.reached_flops:.0%} of the one or {card.reached_bytes:.0%} of the other, the slower one;
+- assumed: a product with fewer 64x64 tiles than multiprocessors computes in proportion;
+- assumed: a small kernel follows the other in {launch:.0f} microseconds, in {in_graph:.0f} in a CUDA graph;
+- weights and features are read once; caches are not modelled.
+
+## A unit behind a block's first, all positions active
+
+{units}
+
+## The extractor
+
+Masks as of the benchmarks at a FLOP ratio. "dense": convolutions with folded norms under a CUDA graph, {DENSE_LAUNCHES}
+launches a unit.
+
+{extractor}
+"""
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Prints the page, or writes it to a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", help="a markdown file; without it the page is printed")
+    args = parser.parse_args(argv)
+    text = page(Card())
+    if args.output is None:
+        print(text)
+    else:
+        write_text(args.output, text)
+
+
+if __name__ == "__main__":
+    main()
