@@ -148,7 +148,7 @@ def tiles_of(name: str, precision: str, columns: int, capability: int, all_tiles
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Prints what every kernel takes, a JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capability", type=float, nargs="+", default=[8.0, 9.0])
+    parser.add_argument("--capability", type=float, nargs="+", default=[8.0, 8.9, 9.0])
     parser.add_argument("--all-tiles", action="store_true", help="all that the autotuner would measure")
     parser.add_argument("--quick", action="store_true", help="two small kernels only")
     args = parser.parse_args(argv)

@@ -13,7 +13,7 @@ from sact_det.benchmark.gpu.stage import Machine, Report, output_of
 from sact_det.benchmark.machine import describe_machine
 
 QUERY = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
-WITHOUT_A_CARD = (8.0, 9.0)  # capabilities to compile for
+WITHOUT_A_CARD = (8.0, 8.9, 9.0)  # capabilities to compile for
 COLUMNS = ("kernel", "precision", "tile", "capability", "registers", "spilled", "shared", "tensor_cores", "seconds")
 UNITS_KERNELS = ("conv1_kernel", "conv2_kernel", "conv3_kernel")
 
@@ -29,7 +29,7 @@ def run(machine: Machine, report: Report) -> None:
         facts["cudnn"] = torch.backends.cudnn.version()
         facts["nvidia_smi"] = _nvidia_smi()
     report.note("facts", facts)
-    capabilities = WITHOUT_A_CARD[-1:] if machine.tiny else (float(facts["capability"]),)
+    capabilities = WITHOUT_A_CARD if machine.tiny else (float(facts["capability"]),)
     with report.part("compilation"):
         mode = "--quick" if machine.tiny else "--all-tiles"
         report.note("kernels", compiled(capabilities, mode, report.left))

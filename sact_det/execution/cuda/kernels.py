@@ -4,7 +4,7 @@ A feature map is stored in rows, [P, C], position = (n * H + y) * W + x, channel
 device: grids are as large as the whole map needs, and programs beyond the end of their list return at once. Left
 factors are read in place, right factors are [columns, depth]. Sums over positions have a fixed order.
 
-Tile sizes are chosen by measurement, once per shape and GPU; Triton keeps the choice in its cache ($TRITON_CACHE_DIR).
+Tile sizes are chosen by measurement, once per shape and card; Triton keeps the choice in its cache ($TRITON_CACHE_DIR).
 With TRITON_INTERPRET=1, set before Triton is first imported, the kernels run on the CPU: slow, for tests.
 
 Shape shorthand in this module:
@@ -24,6 +24,7 @@ _INTERPRETED = tl.constexpr(INTERPRETED)
 Tile = tuple[int, int, int, int, int]
 _INTERPRETED_TILES: tuple[Tile, ...] = ((32, 16, 1, 1, 0),)
 CONV1_TILES: tuple[Tile, ...] = (
+    (64, 32, 4, 4, 80),  # for a batch of one: small tiles keep more multiprocessors busy
     (64, 64, 4, 4, 80),
     (128, 64, 4, 4, 80),
     (64, 128, 8, 4, 80),
@@ -32,6 +33,7 @@ CONV1_TILES: tuple[Tile, ...] = (
     (128, 256, 8, 3, 90),
 )
 CONV2_TILES: tuple[Tile, ...] = (
+    (64, 32, 4, 4, 80),
     (64, 64, 4, 4, 80),
     (128, 64, 4, 4, 80),
     (64, 128, 4, 4, 80),
@@ -129,7 +131,7 @@ def conv1_kernel(
     inner,  # [P, COLUMNS]
     positions,  # int32 list
     count,  # int32 [1], its length
-    bucket,  # of the map's size
+    bucket,  # of the card and the map's size
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -177,7 +179,7 @@ def conv2_kernel(
     middle,  # [P, COLUMNS], a row per entry of the list
     positions,  # int32 list
     count,  # int32 [1], its length
-    bucket,  # of the map's size
+    bucket,  # of the card and the map's size
     height,
     width,
     DEPTH: tl.constexpr,
@@ -272,7 +274,7 @@ def conv3_kernel(
     tile_rows,  # int32 [1]
     positions,  # int32 list
     count,  # int32 [1], its length
-    bucket,  # of the map's size
+    bucket,  # of the card and the map's size
     image_size,  # H * W
     ADAPTIVE: tl.constexpr,  # else: the state alone; the arguments between it and `positions` are not used
     DEPTH: tl.constexpr,

@@ -9,6 +9,7 @@ Shape shorthand in this module:
 """
 
 import os
+import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Optional
 
@@ -162,8 +163,8 @@ class TritonRun(TensorRun):
         _TUNED.add(kind)
 
     def _bucket(self) -> int:
-        """A number that maps of about one size have in common: they share their tiles."""
-        return len(self._state).bit_length()
+        """A number that maps of about one size have in common on cards of one name: they share their tiles."""
+        return len(self._state).bit_length() + 64 * _card_number(self._state.device)
 
     def _launch(self, packed: FoldedUnit, lists: "PositionLists", state: Tensor, output: Optional[Tensor]) -> None:
         """Evaluates a unit at the listed positions."""
@@ -271,6 +272,12 @@ class TritonRun(TensorRun):
     def result(self) -> Tensor:
         rows = self._state if self._output is None else self._output.to(self._state.dtype)
         return rows.view(*self._shape, -1).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=None)
+def _card_number(device: torch.device) -> int:
+    """Of the card's name, 20 bits; 0 for a CPU. Triton tells cards apart by their compute capability only."""
+    return zlib.crc32(torch.cuda.get_device_name(device).encode()) >> 12 if device.type == "cuda" else 0
 
 
 _TUNED: set[tuple] = set()  # kinds of units whose tiles have been chosen
