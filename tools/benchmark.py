@@ -76,6 +76,11 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help="of detector and regions: the same N boxes for every candidate; default: 300, but with --images each "
         "one's own proposals",
     )
+    parser.add_argument(
+        "--map-products",
+        action="store_true",
+        help="of regions: block 4's first products made on the map, too (MODEL.SACT.BOX_HEAD_MAP_PRODUCTS)",
+    )
     parser.add_argument("--max-images", type=int, default=8, metavar="N", help="of the photographs; default: 8")
     add_dataset_options(parser)
     add_budget(parser)
@@ -137,6 +142,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.regions is not None and (least is None or args.regions < least):
         known = f"{args.regions} for {args.measure}"
         raise InputError(f"--regions is for detector, 0 or more boxes, and regions, 1 or more; got {known}")
+    if args.map_products and args.measure != "regions":
+        raise InputError(f"--map-products is for regions, not for {args.measure}")
     if args.measure == "detector" and args.config_file is None:
         raise InputError("detector needs --config-file")
     if args.measure in ("detector", "extractor"):

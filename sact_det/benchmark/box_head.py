@@ -3,12 +3,13 @@
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Callable, Sequence
+from itertools import product
+from typing import Any, Callable, Optional, Sequence
 
 import torch
 from detectron2.layers import ROIAlign
 from detectron2.structures import Boxes
-from torch import Tensor
+from torch import Tensor, nn
 
 from sact_det.benchmark.dense_head import HEADS
 from sact_det.benchmark.networks import AdaptivePart, PartSettings, dense_part
@@ -20,9 +21,11 @@ from sact_det.benchmark.setting import Setting, relative_difference
 from sact_det.benchmark.timing import Candidate, synchronize
 from sact_det.detection.pooler import RegionPooler
 from sact_det.execution import set_execution
+from sact_det.network.unit import SplitUnit
+from sact_det.rule.ponder import BlockPonder
 
 BINS = 14  # of a region, along either axis
-PARTS = ("RoIAlign", "block 4")
+ON_MAP = "products on the map"  # BOX_HEAD_MAP_PRODUCTS
 
 
 class BoxHead:
@@ -33,30 +36,47 @@ class BoxHead:
         boxes: in pixels.
         stride: of the map.
         device: waited for at the end of every part.
+        unit: whose products are made on the map, and pooled in its place; None: the map itself is pooled.
     """
 
-    def __init__(self, x: Tensor, boxes: Boxes, stride: int, device: torch.device):
-        self.pooler = RegionPooler(ROIAlign((BINS, BINS), 1 / stride, 0, True))
-        self._x, self._boxes, self._device = x, boxes, device
+    def __init__(self, x: Tensor, boxes: Boxes, stride: int, device: torch.device, unit: Optional[SplitUnit] = None):
+        steps = (1,) if unit is None else (1, unit.stride)
+        self.poolers = nn.ModuleList([RegionPooler(ROIAlign((BINS, BINS), 1 / stride, 0, True), step=n) for n in steps])
+        self._x, self._boxes, self._device, self._unit = x, boxes, device, unit
 
-    def regions(self) -> Tensor:
-        """What the network reads, [R, C, BINS, BINS]."""
-        return self.pooler([self._x], [self._boxes])
+    def pooled(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The regions of each map: [R, C, BINS, BINS], or those that a block reads and adds to its first unit."""
+        return [pooler([x], [self._boxes]) for pooler, x in zip(self.poolers, maps)]
 
-    def run(self, network: Callable[[Tensor], Tensor], laps: list[dict[str, float]]) -> Tensor:
-        """The network's output; appends the seconds of each of PARTS."""
-        start = time.perf_counter()
-        regions = self.regions()
-        synchronize(self._device)
-        between = time.perf_counter()
-        y = network(regions)
-        synchronize(self._device)
-        laps.append(dict(zip(PARTS, (between - start, time.perf_counter() - between))))
+    def regions(self) -> list[Tensor]:
+        """What the network reads."""
+        return self.pooled([self._x] if self._unit is None else self._unit.products(self._x))
+
+    def run(self, network: Callable[..., Tensor], laps: list[dict[str, float]]) -> Tensor:
+        """The network's output of the regions; appends the seconds of the products, RoIAlign and block 4."""
+        seconds: dict[str, float] = {}
+
+        def timed(name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+            start = time.perf_counter()
+            found = stage(*inputs)
+            synchronize(self._device)
+            seconds[name] = time.perf_counter() - start
+            return found
+
+        maps = [self._x] if self._unit is None else timed(ON_MAP, self._unit.products, self._x)
+        y = timed("block 4", network, *timed("RoIAlign", self.pooled, maps))
+        laps.append(seconds)
         return y
 
 
 def measure_box_head(
-    title: str, settings: PartSettings, size: tuple[int, int], number: int, ratios: Sequence[float], setting: Setting
+    title: str,
+    settings: PartSettings,
+    size: tuple[int, int],
+    number: int,
+    ratios: Sequence[float],
+    setting: Setting,
+    map_products: bool = False,
 ) -> Table:
     """RoIAlign and block 4 under its executions beside torchvision's RoIAlign and dense rivals.
 
@@ -67,6 +87,8 @@ def measure_box_head(
         number: of regions, drawn at random.
         ratios: FLOP ratios to prescribe masks for.
         setting: device, precision, rounds and who takes part.
+        map_products: whether block 4 with its first products made on the map takes part, too, with the same masks; its
+            FLOP ratio has them.
 
     Raises:
         InputError: a FLOP ratio is out of reach.
@@ -85,23 +107,30 @@ def measure_box_head(
         candidates.append(Candidate(entry.name, lambda _: run(laps[entry.name]), prepare))
 
     with torch.no_grad(), setting.activated():
-        regions = dense.regions()
+        (regions,) = dense.regions()
         names = [name for name in HEADS if name.partition(",")[0] in setting.rivals]
         rivals, differences, absent = build_rivals(dense_part(part), regions, setting, names, HEADS)
         for rival in rivals:
             entry = Entry(rival.name, True, difference=differences[rival.name])
             take_part(entry, partial(dense.run, partial(_of_rival, rival)))
         part.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dense_flops = part.dense_flops(regions.shape)
-        for ratio, depths in part.masks(regions.shape, ratios, setting.seed).items():
+        dense_flops, masks = part.dense_flops(regions.shape), part.masks(regions.shape, ratios, setting.seed)
+        adaptive = [("", part, dense, own, 0)]
+        if map_products:
+            part, unit, on_map = _reading_products(settings, maps[0])
+            part.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            dense, own = (BoxHead(x, boxes, settings.stride, setting.device, unit) for x in maps)
+            adaptive.append((f", {ON_MAP}", part, dense, own, on_map))
+        for (ratio, depths), (suffix, part, dense, own, on_map) in product(masks.items(), adaptive):
             part.set_up("dense", depths)
-            expected = part(regions)[0]
+            expected = _features(part, *dense.regions())[0]
             for execution in setting.executions:
                 prepare = partial(_set_up, own, part, execution, depths)
                 prepare()
                 with setting.autocast():
-                    y, (ponder,) = part(own.regions())
-                entry = Entry(own_name(ratio, execution), False, int(ponder.flops.sum()) / dense_flops)
+                    y, ponder = _features(part, *own.regions())
+                name = own_name(ratio, execution) + suffix
+                entry = Entry(name, False, (int(ponder.flops.sum()) + on_map) / dense_flops)
                 difference = relative_difference(y, expected)
                 check_features(entry.name, difference, setting)
                 run = partial(own.run, partial(_of_part, part, setting))
@@ -112,7 +141,7 @@ def measure_box_head(
 
 
 def _set_up(head: BoxHead, part: AdaptivePart, execution: str, depths: Sequence[Tensor]) -> None:
-    set_execution(head.pooler, execution)
+    set_execution(head.poolers, execution)
     part.set_up(execution, depths)
 
 
@@ -120,6 +149,19 @@ def _of_rival(rival: Rival, regions: Tensor) -> Tensor:
     return rival.forward(rival.convert(regions))
 
 
-def _of_part(part: AdaptivePart, setting: Setting, regions: Tensor) -> Tensor:
+def _of_part(part: AdaptivePart, setting: Setting, regions: Tensor, shortcut: Optional[Tensor] = None) -> Tensor:
     with setting.autocast():
-        return part(regions)[0]
+        return _features(part, regions, shortcut)[0]
+
+
+def _features(part: AdaptivePart, regions: Tensor, shortcut: Optional[Tensor] = None) -> tuple[Tensor, BlockPonder]:
+    return part.blocks[0](regions, shortcut=shortcut)
+
+
+def _reading_products(settings: PartSettings, x: Tensor) -> tuple[AdaptivePart, SplitUnit, int]:
+    """Block 4 with the same weights that reads products, its first unit, and what the products take on the map x."""
+    part = settings.build()
+    part.blocks[0].reads_products = True
+    unit, number = part.blocks[0].units[0], torch.tensor(x.shape[2] * x.shape[3])
+    assert isinstance(unit, SplitUnit)
+    return part, unit, int(unit.product_flops(number, number))

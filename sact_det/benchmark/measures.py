@@ -126,7 +126,8 @@ def _regions(args: argparse.Namespace, setting: Setting) -> Tables:
     for size in args.sizes:
         what = f"RoIAlign of {number} regions and block {BOX_HEAD_BLOCK}"
         ratios = MEASURES["regions"].ratios if args.ratios is None else args.ratios
-        yield measure_box_head(_title(args, what, size, 1), settings, size, number, ratios, setting)
+        title = _title(args, what, size, 1)
+        yield measure_box_head(title, settings, size, number, ratios, setting, args.map_products)
 
 
 def _rpn(args: argparse.Namespace, setting: Setting) -> Tables:

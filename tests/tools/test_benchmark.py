@@ -125,6 +125,20 @@ def test_a_box_head_is_timed_in_two_parts(tool, tmp_path):
         assert set(row["parts_ms"]) == {"RoIAlign", "block 4"} and len(row["times_ms"]) == 2
 
 
+def test_a_box_head_with_products_on_the_map_is_timed_in_three_parts(tool, tmp_path):
+    pytest.importorskip("detectron2")
+    out = tmp_path / "regions.json"
+    given = ("--units", "1", "1", "1", "3", "--base-channels", "8", "--sizes", "96x128", "--rivals", "none")
+    asked = ("--regions", "9", "--rounds", "1", "--ratios", "1", "--map-products", "--json", str(out))
+    tool.main(["regions", *given, *asked])
+    (table,) = json.loads(out.read_text())["tables"]
+    usual, on_map = table["rows"]
+    assert on_map["name"] == "SACT 1, auto, products on the map" and on_map["difference"] < 1e-4
+    assert set(on_map["parts_ms"]) == {"products on the map", "RoIAlign", "block 4"}
+    saved = 2 * 128 * (9 * (64 * 14 * 14 + 256 * 7 * 7) - 320 * 6 * 8)
+    assert usual["flop_ratio"] - on_map["flop_ratio"] == pytest.approx(saved / table["dense_gflop"] / 1e9)
+
+
 def test_the_convolution_of_the_rpn_is_timed_at_either_width(tool, tmp_path):
     pytest.importorskip("detectron2")
     out = tmp_path / "rpn.json"
@@ -155,6 +169,7 @@ def test_the_convolution_of_the_rpn_is_timed_at_either_width(tool, tmp_path):
             ["extractor", "--regions", "9"],
             "--regions is for detector, 0 or more boxes, and regions, 1 or more; got 9 for extractor",
         ),
+        (["rpn", "--map-products"], "--map-products is for regions, not for rpn"),
         (["regions", "--regions", "0"], "--regions is for detector, 0 or more boxes, and regions, 1 or more; got 0"),
         (["sweep", "--config-file", "c.yaml"], "--config-file and --images are for detector and extractor, not for"),
         (["unit", "--units", "1", "2", "2", "1"], "unit needs a block of at least 3 units; block 3 has fewer"),
