@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
@@ -29,7 +29,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from sact_det.base.command_line import add_budget, with_budget
+from sact_det.base.command_line import add_budget, add_deadline, deadline_of, with_budget
 from sact_det.base.errors import InputError, errors_to_exit_code
 from sact_det.base.processes import command_line
 from sact_det.data.stream import check_batch_size
@@ -42,6 +42,8 @@ from sact_det.tasks import load_config, task_of
 def read_config(args: argparse.Namespace) -> CfgNode:
     if args.budget is not None and not args.eval_only:
         raise InputError("--budget is for --eval-only")
+    if deadline_of(args) is not None and not args.eval_only:
+        raise InputError("--deadline-ms is for --eval-only")
     cfg = load_config(args.config_file, with_budget(args))
     occupied = (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()
     if occupied and not args.resume and not args.eval_only:
@@ -73,9 +75,10 @@ def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
     trainer_class = task_of(cfg).trainer
     if args.eval_only:
-        model = trainer_class.build_model(cfg)
+        model: Any = trainer_class.build_model(cfg)
         checkpointer = trainer_class.checkpointer_class(model, cfg.OUTPUT_DIR, evaluate=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        model.deadline = deadline_of(args)
         results = trainer_class.test(cfg, model)
         if comm.is_main_process():
             check_expected_results(cfg, results)
@@ -109,6 +112,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """The arguments of `main`."""
     parser = default_argument_parser(__doc__)
     add_budget(parser)
+    add_deadline(parser)
     return parser.parse_args(argv)
 
 

@@ -42,7 +42,14 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
+from sact_det.base.command_line import (
+    add_budget,
+    add_deadline,
+    check_positive,
+    deadline_of,
+    parse_with_overrides,
+    with_budget,
+)
 from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
 from sact_det.budget.table import check_budget
@@ -93,6 +100,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help=f"least score of a detector's box (default: {DEFAULT_CONFIDENCE})",
     )
     add_budget(parser)
+    add_deadline(parser)
     parser.add_argument(
         "--budgets",
         nargs="+",
@@ -114,9 +122,10 @@ def refuse(args: argparse.Namespace, where: str, *options: str) -> None:
             raise InputError(f"{option} does not go with {where}")
 
 
-def detected(cfg: CfgNode, paths: Sequence[Path]) -> Iterator[tuple[np.ndarray, Prediction]]:
+def detected(cfg: CfgNode, paths: Sequence[Path], deadline: Optional[float]) -> Iterator[tuple[np.ndarray, Prediction]]:
     """The RGB image and the prediction of each file."""
     predictor = Predictor(cfg)
+    predictor.model.deadline = deadline
     with tqdm(paths, unit="image", disable=None) as progress:  # silent where stderr is no terminal
         for path in progress:
             image = read_checked(path, "RGB")
@@ -142,7 +151,7 @@ def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[P
     """Every map between its own minimum and maximum; returns the number of pictures."""
     folder, names = PictureFolder(args.output, sheet=not args.no_sheet), class_names(cfg)
     rows: list[dict[str, Any]] = []
-    for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), detected(cfg, paths)):
+    for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), detected(cfg, paths, deadline_of(args))):
         if args.no_photographs:
             image = without_photograph(image)
         pixels = draw_detector_picture(image, prediction, names, per_block=args.per_block, overlay=args.overlay)
@@ -166,7 +175,7 @@ def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[A
 
 def draw_file(args: argparse.Namespace) -> int:
     refuse(args, "--from-hdf5", "--config-file", "--input", "--image-size", "--confidence-threshold", "--budget")
-    refuse(args, "--from-hdf5", "--budgets")
+    refuse(args, "--from-hdf5", "--budgets", "--deadline-ms")
     if args.opts:
         raise InputError(f"config overrides do not go with --from-hdf5; got {' '.join(args.opts)}")
     with PonderFile(args.from_hdf5) as file:
@@ -177,7 +186,7 @@ def check_budgets(args: argparse.Namespace) -> None:
     """Raises InputError if --budgets are out of range, or go with what they do not."""
     if args.budgets is None:
         return
-    refuse(args, "--budgets", "--budget")
+    refuse(args, "--budgets", "--budget", "--deadline-ms")
     for option, given in (("--per-block", args.per_block), ("--overlay", args.overlay)):
         if given:
             raise InputError(f"{option} does not go with --budgets")
@@ -193,6 +202,7 @@ def draw_with_model(args: argparse.Namespace) -> int:
         raise InputError(f"--confidence-threshold must be from 0 to 1; got {confidence}")
     check_positive(args, "--image-size")
     check_budgets(args)
+    deadline_of(args)
     cfg = load_config(args.config_file, [*with_budget(args), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)])
     if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
         refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
@@ -208,7 +218,9 @@ def draw_with_model(args: argparse.Namespace) -> int:
         "units": list(cfg.MODEL.SACT.REFERENCE_UNITS),
         "base_channels": cfg.MODEL.SACT.BASE_CHANNELS,
     }
-    return draw_set(args, ClassifiedImages(cfg, paths, args.image_size), paths, reference=reference)
+    images = ClassifiedImages(cfg, paths, args.image_size)
+    images.model.deadline = deadline_of(args)
+    return draw_set(args, images, paths, reference=reference)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import math
 import re
 import sys
 from pathlib import Path
@@ -60,6 +61,27 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of the plain network's FLOPs, in (0, 1], by the budget.json beside the weights; default: as trained",
     )
+
+
+def add_deadline(parser: argparse.ArgumentParser) -> None:
+    """Adds --deadline-ms, for `deadline_of`."""
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        metavar="MS",
+        help="takes the largest calibrated budget at which an image of its size takes no longer on this machine",
+    )
+
+
+def deadline_of(args: argparse.Namespace) -> Optional[float]:
+    """The deadline in seconds. Raises InputError if it is not positive, or a budget is given, too."""
+    if args.deadline_ms is None:
+        return None
+    if not 0 < args.deadline_ms < math.inf:
+        raise InputError(f"--deadline-ms must be a positive number; got {args.deadline_ms:g}")
+    if args.budget is not None or "MODEL.SACT.BUDGET" in args.opts:
+        raise InputError("--deadline-ms chooses the budget: do not give one")
+    return args.deadline_ms / 1000
 
 
 def with_budget(args: argparse.Namespace) -> list[str]:

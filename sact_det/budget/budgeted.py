@@ -1,7 +1,11 @@
 """A model that is told at run time which share of the plain network's FLOPs it may take."""
 
+import bisect
+import logging
+import statistics
+import time
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Sequence, Union
 
 import torch
 from torch import nn
@@ -9,6 +13,10 @@ from torch import nn
 from sact_det.base.errors import InputError
 from sact_det.budget.table import FILE_NAME, BudgetTable, check_budget, weights_digest
 from sact_det.network.block import AdaptiveBlock
+
+_RUNS = 3
+
+logger = logging.getLogger(__name__)
 
 
 def halting_blocks(model: nn.Module) -> dict[str, AdaptiveBlock]:
@@ -18,12 +26,25 @@ def halting_blocks(model: nn.Module) -> dict[str, AdaptiveBlock]:
     return {name: block for name, block in blocks.items() if block.rule.adaptive and len(block.units) > 1}
 
 
+def seconds_of(model: Any, image: Any) -> float:
+    """The seconds that a model takes for an image: the median of a few runs, behind one that is not timed."""
+    times = []
+    for _ in range(1 + _RUNS):
+        start = time.perf_counter()
+        model([image])
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
 class Budgeted:
     """A mixin before nn.Module: a network of AdaptiveBlocks, anywhere inside it, whose budget can be chosen.
 
     Attributes:
         budget: the present one; None: as trained.
         asked_budget: that a config wants (MODEL.SACT.BUDGET), for whoever loads weights; None: as trained.
+        deadline: seconds that an image may take in evaluation; None: any number. `meet_deadline` sees to it.
         shift_range: from where `draw_shift` draws, lowest and highest; None: nothing is drawn.
         budget_file: where `set_budget` looks for the table of the present weights. A checkpointer that loads a file
             says so; None: nowhere.
@@ -31,9 +52,11 @@ class Budgeted:
 
     budget: Optional[float] = None
     asked_budget: Optional[float] = None
+    deadline: Optional[float] = None
     shift_range: Optional[tuple[float, float]] = None
     budget_file: Optional[Path] = None
     _table: Optional[BudgetTable] = None
+    _fitting: Optional[dict[tuple[int, ...], float]] = None  # (height, width) -> the budget that meets the deadline
 
     def set_budget(self, budget: Optional[float], table: Union[BudgetTable, str, Path, None] = None) -> None:
         """Spends this share of the plain network's FLOPs from now on: sets the shifts of the blocks' halting scores.
@@ -81,6 +104,51 @@ class Budgeted:
         self._table = found
         return found
 
+    def meet_deadline(self, inputs: Sequence[Any]) -> None:
+        """Takes the largest calibrated budget that meets `deadline` at the size of these images, on this machine.
+
+        It is measured where a size is met for the first time, one image at a time, and logged. Where no budget meets
+        the deadline, the least is taken, with a warning.
+
+        Args:
+            inputs: of the model, Detectron2's list of dicts; the first one counts.
+
+        Raises:
+            InputError: as of `set_budget`.
+        """
+        deadline = self.deadline
+        if deadline is None or not inputs:
+            return
+        size = tuple(inputs[0]["image"].shape[-2:])
+        self._fitting = {} if self._fitting is None else self._fitting
+        if size not in self._fitting:
+            self.deadline = None  # what is measured has none
+            try:
+                self._fitting[size] = self._largest_within(deadline, inputs[0], size)
+            finally:
+                self.deadline = deadline
+        self.set_budget(self._fitting[size])
+
+    def _largest_within(self, deadline: float, image: Any, size: tuple[int, ...]) -> float:
+        budgets = [point.budget for point in self._table_of_weights(None).points]
+        seconds: dict[float, float] = {}
+
+        def is_late(budget: float) -> bool:
+            self.set_budget(budget)
+            seconds[budget] = seconds_of(self, image)
+            return seconds[budget] > deadline
+
+        fitting = bisect.bisect_left(budgets, True, key=is_late)
+        budget = budgets[max(fitting - 1, 0)]
+        said = f"{1000 * seconds[budget]:.0f} ms at {size[0]}x{size[1]} pixels"
+        if fitting == 0:
+            logger.warning(
+                "No budget meets the deadline of %g ms: the least, %g, takes %s", 1000 * deadline, budget, said
+            )
+        else:
+            logger.info("Budget %g meets the deadline of %g ms: it takes %s", budget, 1000 * deadline, said)
+        return budget
+
     def draw_shift(self) -> Optional[float]:
         """For a step of a training that is to make a network good at every budget: draws the shift of all its blocks.
 
@@ -107,5 +175,5 @@ class Budgeted:
         """nn.Module's; the budget of the weights before goes with them, and so does its table."""
         loaded = super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
         self.set_budget(None)
-        self._table = self.budget_file = None
+        self._table = self.budget_file = self._fitting = None
         return loaded

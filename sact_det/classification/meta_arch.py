@@ -108,6 +108,8 @@ class SACTClassifier(Classifier):
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:  # type: ignore[override]
         """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation."""
+        if not self.training:
+            self.meet_deadline(batched_inputs)
         shift = self.draw_shift() if self.training else None
         if shift is not None:
             get_event_storage().put_scalar("sact/shift", shift)

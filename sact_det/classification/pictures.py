@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
+from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.predictor import ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
@@ -32,6 +33,11 @@ class ClassifiedImages(PonderedImages):
         self._names = class_names(cfg)
         self._paths, self._longer_edge = paths, longer_edge
         self._seen: dict[int, dict[str, Any]] = {}
+
+    @property
+    def model(self) -> SACTClassifier:
+        """The classifier."""
+        return self._predictor.model
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -114,6 +114,8 @@ class Priced(Budgeted, Executable):
         """
         if self.training and not batched_inputs:
             raise ValueError("`batched_inputs`: there is nothing to learn from no images")
+        if not self.training:
+            self.meet_deadline(batched_inputs)
         shift = self.draw_shift() if self.training else None
         outputs, spent = self._accounted(super().forward, batched_inputs)  # type: ignore[misc]
         if not self.training:
