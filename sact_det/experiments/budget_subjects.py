@@ -28,9 +28,9 @@ from sact_det.detection import loader as detector_loader
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.evaluator import PonderEvaluator
 from sact_det.detection.predictor import Predictor
+from sact_det.detection.pyramid import extractor_of
 from sact_det.detection.reference import DetectorReference
 from sact_det.engine.reference import Reference
-from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS
 
 _TIMED_IMAGES, _ROUNDS = 4, 3
 
@@ -143,15 +143,16 @@ class DetectorSubject(Subject):
         self.model, self.of, self._folder = Predictor(cfg).model, of, folder
         self._name = name if most is None else register_few(name, most, folder, "--max-images")
         self.loader = detector_loader.build_test_loader(cfg, self._name)
-        spec = self.model.backbone.spec
-        self._reference = Reference.of(spec, spec.units[: len(EXTRACTOR_BLOCKS)])
+        extractor = extractor_of(self.model.backbone)
+        self._extractor = extractor.blocks  # by name
+        self._reference = Reference.of(extractor.spec, extractor.spec.units[: len(extractor.blocks)])
         self._detector = DetectorReference.of(self.model)
 
     @property
     def blocks(self) -> list[str]:
         """As of Subject."""
         own = super().blocks
-        return own if self.of == "detector" else [name for name in own if name in self.model.backbone.blocks]
+        return own if self.of == "detector" else [name for name in own if name in self._extractor]
 
     def evaluators(self) -> list[Any]:
         """As of Subject."""
