@@ -119,43 +119,44 @@ def unused_keys(cfg: CfgNode) -> Sequence[str]:
     return (*(key for key in UNUSED_BY_DETECTORS if key not in read), *unread)
 
 
+def kind_ranges(cfg: CfgNode) -> Mapping[str, Rule]:
+    """What a detector of this kind asks of its keys, beyond what all detectors do (config_table.py: DETECTION).
+
+    Raises:
+        InputError: MODEL.FPN.IN_FEATURES cannot be read.
+    """
+    rules = {**_features(cfg), "MODEL.BACKBONE.FREEZE_AT": whole(0, 1 + extractor_blocks(cfg))}  # the stem, too
+    if has_pyramid(cfg):
+        rules.update(_PYRAMID)
+    if is_retinanet(cfg):
+        return {**rules, **_RETINANET}
+    if has_pyramid(cfg):
+        rules.update(_BOX_HEAD)
+        if cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
+            rules.update(_CASCADE)
+    return rules
+
+
 def check_kind(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, if a value cannot be one of a detector of this kind."""
-    _check_features(cfg)
-    if has_pyramid(cfg):
-        check_ranges(cfg, _PYRAMID)
-    if is_retinanet(cfg):
-        check_ranges(cfg, _RETINANET)
-    elif has_pyramid(cfg):
+    check_ranges(cfg, kind_ranges(cfg))
+    if has_pyramid(cfg) and not is_retinanet(cfg):
         check_registered("MODEL.ROI_BOX_HEAD.NAME", cfg.MODEL.ROI_BOX_HEAD.NAME, ROI_BOX_HEAD_REGISTRY)
-        check_ranges(cfg, {**_BOX_HEAD, **(_CASCADE if cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads" else {})})
     if not has_block_4_in_its_box_head(cfg):
         check_no_effect(cfg, _OF_BLOCK_4, "a detector on a pyramid")
 
 
-def check_freeze_at(cfg: CfgNode) -> None:
-    """Raises InputError if MODEL.BACKBONE.FREEZE_AT counts more than the stem and the extractor's blocks."""
-    check_ranges(cfg, {"MODEL.BACKBONE.FREEZE_AT": whole(0, 1 + extractor_blocks(cfg))})
-
-
-def _check_features(cfg: CfgNode) -> None:
-    """That IN_FEATURES of the heads are features of the backbone."""
+def _features(cfg: CfgNode) -> Mapping[str, Rule]:
+    """That IN_FEATURES of the heads are features of the backbone, where that is one of this package's."""
     features = features_of(cfg)
     if features is None:
-        return
+        return {}
     names = " or ".join(map(repr, features)) if len(features) < 3 else f"'{features[0]}' to '{features[-1]}'"
-    feature = one_of(*features)
+    several = listing(one_of(*features), f"features, {names}", least=1)
     if is_retinanet(cfg):
-        check_ranges(cfg, {"MODEL.RETINANET.IN_FEATURES": listing(feature, f"features, {names}", least=1)})
-        return
-    one = None if has_pyramid(cfg) else 1
-    check_ranges(
-        cfg,
-        {
-            "MODEL.RPN.IN_FEATURES": listing(feature, f"features, {names}", least=1),
-            "MODEL.ROI_HEADS.IN_FEATURES": listing(feature, f"feature{'' if one else 's'}, {names}", one, least=1),
-        },
-    )
+        return {"MODEL.RETINANET.IN_FEATURES": several}
+    one = listing(one_of(*features), f"feature, {names}", 1)
+    return {"MODEL.RPN.IN_FEATURES": several, "MODEL.ROI_HEADS.IN_FEATURES": several if has_pyramid(cfg) else one}
 
 
 def check_c4(cfg: CfgNode, where: str = "") -> None:

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from sact_det.base.errors import InputError
 from sact_det.base.value_rules import whole, within
 from sact_det.data.coco import register_coco_datasets
-from sact_det.detection.config_kinds import check_freeze_at, classes_key, is_retinanet, unused_keys
+from sact_det.detection.config_kinds import classes_key, is_retinanet, unused_keys
 from sact_det.detection.parts import check_parts
 from sact_det.detection.pyramid import extractor_blocks
 from sact_det.engine.config_checks import check_no_effect, check_ranges, value_of
@@ -30,7 +30,6 @@ def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     check_parts(cfg)
     check_sact(cfg, ResNetV2Spec, extractor_blocks(cfg))
     check_ranges(cfg, DETECTION)
-    check_freeze_at(cfg)
     check_no_effect(cfg, unused_keys(cfg), "a detector")
     _check_anchors_and_labels(cfg)
     _check_sizes(cfg)

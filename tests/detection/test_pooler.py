@@ -21,7 +21,7 @@ from sact_det.network.norm import TF_EPSILON
 from sact_det.tasks import load_config
 
 CONFIG = Path(__file__).parents[2] / "configs/tests/tiny.yaml"
-BY_ROWS = ("perforated", "auto") if library.why_unavailable() is None else ()
+BY_ROWS = ("perforated", "auto", "graphs") if library.why_unavailable() is None else ()
 
 
 def model_with(*overrides: str) -> torch.nn.Module:

@@ -15,7 +15,7 @@ from sact_det.execution.cpu import library
 from sact_det.tasks import load_config
 
 TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
-BY_ROWS = ("perforated", "auto") if library.why_unavailable() is None else ()
+BY_ROWS = ("perforated", "auto", "graphs") if library.why_unavailable() is None else ()
 
 
 def head(*overrides: str) -> torch.nn.Module:

@@ -6,23 +6,28 @@ import pytest
 
 from sact_det.base.errors import InputError
 from sact_det.base.value_rules import FINITE, each_as_list, listing, one_of, optional, rising, whole, within
+from sact_det.detection.config_kinds import kind_ranges, unused_keys
 from sact_det.engine.config_checks import check_no_effect, check_ranges, defaults, leaves, value_of
 from sact_det.engine.config_table import (
     CLASSIFICATION,
     COMMON,
     DETECTION,
     UNUSED_BY_CLASSIFIERS,
-    UNUSED_BY_DETECTORS,
 )
 from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RANGES = {"detector": {**COMMON, **DETECTION}, "classifier": {**COMMON, **CLASSIFICATION}}
-BASES = {"detector": "tests/tiny.yaml", "classifier": "tests/tiny_classifier.yaml"}
-UNUSED = {"detector": UNUSED_BY_DETECTORS, "classifier": UNUSED_BY_CLASSIFIERS}
+DETECTORS = {"detector": "tests/tiny.yaml", "FPN": "tests/tiny_fpn.yaml", "RetinaNet": "tests/tiny_retinanet.yaml"}
+CONFIGS_OF_KINDS = {kind: load_config(str(CONFIGS / name)) for kind, name in DETECTORS.items()}
+RANGES = {
+    **{kind: {**COMMON, **DETECTION, **kind_ranges(cfg)} for kind, cfg in CONFIGS_OF_KINDS.items()},
+    "classifier": {**COMMON, **CLASSIFICATION},
+}
+BASES = {**DETECTORS, "classifier": "tests/tiny_classifier.yaml"}
+UNUSED = {**{kind: unused_keys(cfg) for kind, cfg in CONFIGS_OF_KINDS.items()}, "classifier": UNUSED_BY_CLASSIFIERS}
 # Sections of the other task, and switches of which every value is one.
 OTHER = {
-    "detector": ("MODEL.CLASSIFIER", "INPUT.CLASSIFICATION", "DATASETS.CLASSIFICATION"),
+    **dict.fromkeys(DETECTORS, ("MODEL.CLASSIFIER", "INPUT.CLASSIFICATION", "DATASETS.CLASSIFICATION")),
     "classifier": (
         *("MODEL.BACKBONE.NAME", "MODEL.PROPOSAL_GENERATOR", "MODEL.ANCHOR_GENERATOR", "MODEL.RPN"),
         *("MODEL.ROI_HEADS", "MODEL.ROI_BOX_HEAD", "DATASETS.COCO_FORMAT"),
@@ -89,9 +94,12 @@ def test_every_key_of_detectron2_and_ours_has_a_range_or_is_refused_or_takes_any
 
 # Checked beside the table: names in a registry, choices that the code itself lists, data sets.
 NAMES = {
-    "detector": (
-        *("MODEL.PROPOSAL_GENERATOR.NAME", "MODEL.ANCHOR_GENERATOR.NAME", "MODEL.RPN.HEAD_NAME"),
-        *("MODEL.ROI_HEADS.NAME", "DATASETS.COCO_FORMAT"),
+    **dict.fromkeys(
+        DETECTORS,
+        (
+            *("MODEL.PROPOSAL_GENERATOR.NAME", "MODEL.ANCHOR_GENERATOR.NAME", "MODEL.RPN.HEAD_NAME"),
+            *("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME", "DATASETS.COCO_FORMAT", "MODEL.FPN.IN_FEATURES"),
+        ),
     ),
     "classifier": (
         *("MODEL.CLASSIFIER.FAMILY", "INPUT.CLASSIFICATION.AUGMENTATION", "INPUT.FORMAT"),

@@ -19,6 +19,7 @@ from sweep.harness import (
 TOOLS = (
     "benchmark",
     "benchmark_saliency",
+    "calibrate_budget",
     "coco_supercategories",
     "collect_results",
     "convert_weights",
@@ -46,6 +47,16 @@ CASES = [
     Case("benchmark_saliency", r"invalid choice", "blur"),
     Case("benchmark_saliency", r"--repeats must be positive; got 0", "auc", "--repeats", "0"),
     Case("benchmark_saliency", r"size", "auc", "--size", "0", "10"),
+    *(
+        Case("calibrate_budget", says, "--config-file", good("classifier_config"), *words)
+        for says, words in (
+            (r"--budgets", ("--budgets", "0")),
+            (r"--budgets", ("--budgets", "1.5")),
+            (r"--budgets", ("--budgets", "nan")),
+            (r"DATASETS\.TRAIN names 0 data sets: choose one with --dataset", ("--budgets", "0.5")),
+            (r"MODEL\.WEIGHTS is empty: name trained weights", ("--budgets", "0.5", "--dataset", "nowhere")),
+        )
+    ),
     Case("coco_supercategories", r"output", COCO_JSON),
     Case("coco_supercategories", r"would replace the annotations", COCO_JSON, COCO_JSON),
     Case("coco_supercategories", r"nowhere\.json: no such", "nowhere.json", output),
