@@ -9,6 +9,7 @@ import short_trainings
 import torch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from filled_modules import filled
 from labelled_folders import write_class_folders
 from short_trainings import IN_KERNELS, NEEDS_KERNELS, count_runs_in_kernels, final_weights, fresh_parts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -163,16 +164,6 @@ def test_only_the_weights_of_convolutions_decay():
     decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         assert decay[name] == (0.25 if parameter.ndim == 4 else 0), name
-
-
-def filled(module, seed=1):
-    """The module with different values everywhere, norms included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in module.state_dict().values():
-            if value.is_floating_point():
-                value.uniform_(0.1, 1, generator=generator)
-    return module
 
 
 def weights_of(halting="sact", num_classes=3, family="imagenet"):

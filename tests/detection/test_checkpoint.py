@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
+from filled_modules import filled
 from short_trainings import fresh_parts
 from torch import nn
 
@@ -22,16 +23,6 @@ TINY = str(Path(__file__).parents[2] / "configs/tests/tiny.yaml")
 METADATA = {"units": [1, 2, 3, 2], "base_channels": 8, "dilation": [1, 1, 1, 1]}
 PLAIN = ("MODEL.SACT.HALTING", "none")
 FIVE_CLASSES = ("MODEL.ROI_HEADS.NUM_CLASSES", "5")
-
-
-def filled(module, seed=1):
-    """The module with different values everywhere, norms included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in module.state_dict().values():
-            if value.is_floating_point():
-                value.uniform_(0.1, 1, generator=generator)
-    return module
 
 
 def detector(*overrides, seed=0):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from coco_folder import write_coco_folder
 from detectron2.modeling import build_model
+from filled_modules import filled
 from short_trainings import final_weights, fresh_parts, train
 from torch import nn
 
@@ -31,16 +32,6 @@ IDS = ["FPN", "cascade", "RetinaNet"]
 PUBLISHED = sorted(path.name for path in (ROOT / "configs/COCO").glob("*x.yaml"))
 
 each_kind = pytest.mark.parametrize(("file", "kind"), KINDS, ids=IDS)
-
-
-def filled(module, seed=1):
-    """The module with different values everywhere, norms included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in module.state_dict().values():
-            if value.is_floating_point():
-                value.uniform_(0.1, 1, generator=generator)
-    return module
 
 
 def classifier(halting="none"):
