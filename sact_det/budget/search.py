@@ -1,16 +1,16 @@
 """Which shifts reach a budget, and which of those that do are the best."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
+from scipy.optimize import brentq
 
 from sact_det.base.errors import InputError
 
 NEVER, AT_ONCE = -1000.0, 1000.0  # shifts at which nothing halts early, and everything behind the first unit
 _FAR = 100.0  # a shift from which on scores are 0 or 1 to rounding, whatever a branch says
-_STEP = 4.0  # of the first attempt to bracket a budget; each of the next is twice as long
+_CLOSE = 1e-3  # shifts nearer than that are not told apart
 _MOST_STEPS = 16
 _SPREADS = (2.0, 4.0, 8.0)  # of what candidates add to the shift of a block, standard deviations in turn
 
@@ -74,41 +74,31 @@ class BudgetSearch:
         return {block: round(common + own, 3) for block, own in zip(self.blocks, offsets)}
 
     def reach(self, budget: float, offsets: Sequence[float], guess: float = 0.0) -> Reached:
-        """Regula falsi on the common shift: steps away from the guess until the budget is bracketed, then secants.
+        """Brent's method on the common shift, between the nearest shifts whose shares are known.
 
         Args:
             budget: for which `check` has no objection.
             offsets: what each block adds to the common shift.
-            guess: where to begin.
+            guess: what is tried first.
         """
         own = tuple(offsets)
-        known = self._known.setdefault(own, {})
-        ends, step = {-_FAR - max(own): self.most, _FAR - min(own): self.least}, _STEP
-        for _ in range(_MOST_STEPS):
-            if any(abs(found.flops - budget) <= self.tolerance for found in known.values()):
-                break
-            points = sorted({**known, **ends}.items())
-            low, high = self._bracket(points, budget)
-            if not low[0] < guess < high[0]:
-                guess = _between(low, high, budget)
-                if low[0] in ends or high[0] in ends:
-                    away = low[0] + step if high[0] in ends else high[0] - step
-                    guess, step = away if low[0] < away < high[0] else (low[0] + high[0]) / 2, 2 * step
-            guess = round(guess, 3)
-            if guess in known or guess in ends:  # the share jumps here
-                break
-            known[guess] = self.measure(self._shifts(guess, own))
-            guess = math.nan
+        ends = {-_FAR - max(own): self.most, _FAR - min(own): self.least}
+        known = self._known.setdefault(own, ends)
+
+        def excess(shift: float) -> float:
+            """Of the share over the budget; 0, which ends the search, where that is tolerable."""
+            shift = round(shift, 3)
+            if shift not in known:
+                known[shift] = self.measure(self._shifts(shift, own))
+            gap = known[shift].flops - budget
+            return 0.0 if abs(gap) <= self.tolerance else gap
+
+        if all(map(excess, list(known))) and excess(guess):
+            above, below = ([shift for shift in known if sign * excess(shift) > 0] for sign in (1, -1))
+            if above and below:  # a detector that rejects takes less than the plain one even where nothing halts
+                brentq(excess, max(above), min(below), xtol=_CLOSE, maxiter=_MOST_STEPS, disp=False)
         common = min(known, key=lambda shift: (abs(known[shift].flops - budget), shift))
         return Reached(common, own, known[common])
-
-    @staticmethod
-    def _bracket(
-        points: list[tuple[float, Measured]], budget: float
-    ) -> tuple[tuple[float, Measured], tuple[float, Measured]]:
-        """Neighbours with a share above the budget, at least, and one below."""
-        index = next((i for i, (_, found) in enumerate(points) if found.flops < budget), len(points) - 1)
-        return points[max(index - 1, 0)], points[max(index, 1)]
 
     def best(
         self,
@@ -141,11 +131,3 @@ class BudgetSearch:
                 best = found
             progress()
         return best
-
-
-def _between(low: tuple[float, Measured], high: tuple[float, Measured], budget: float) -> float:
-    (left, above), (right, below) = low, high
-    if above.flops <= below.flops:
-        return (left + right) / 2
-    share = (above.flops - budget) / (above.flops - below.flops)
-    return left + min(max(share, 0.1), 0.9) * (right - left)

@@ -58,6 +58,12 @@ def test_where_the_share_jumps_over_a_budget_the_nearest_is_taken():
     assert len(network.asked) < 20
 
 
+def test_where_never_to_halt_is_less_than_all_of_it_that_is_the_nearest():
+    search = BudgetSearch(BLOCKS, lambda shifts: Known()(shifts)._replace(flops=0.9 * Known()(shifts).flops))
+    search.check(1.0)
+    assert search.reach(1.0, (0.0,) * 3).measured == search.most
+
+
 @pytest.mark.parametrize(
     ("budget", "said"), [(0.2, r"first units of all blocks.* take 0\.3000"), (1.1, "cannot be spent")]
 )
