@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""The whole of it in minutes: makes a data set, trains a plain and a SACT detector, evaluates both, draws pictures, and
-scores ponder maps against made-up fixations.
+"""The whole of it in minutes: makes a data set, trains a plain and a SACT detector, evaluates and times both, draws
+pictures, and scores ponder maps against made-up fixations.
 
     python tools/demo.py        (or: make demo)
 
@@ -30,6 +30,9 @@ OUTPUT = Path("output/demo")  # as in configs/demo
 IMAGE_SIZE = (144, 176)
 MODELS = ("plain", "sact")
 PICTURES = 24
+FEWER_PROPOSALS = 25  # half of the config's: the plain detector's cheapest way to be fast
+RIVALS = ("channels-last", "folded")  # what PyTorch alone can be
+SECONDS = OUTPUT / "seconds.json"
 FIXATIONS = OUTPUT / "synthetic_fixations"
 SALIENCY = {"centre baseline": "stretched", "ponder map": "ponder map", "blurred and with centre": "with centre"}
 SYNTHETIC = "SYNTHETIC fixations (nobody looked)"
@@ -39,6 +42,8 @@ COLUMNS = {
     "AP50": "{AP50:.1f}",
     "FLOPs (%)": "{flops_percent:.1f} ± {flops_percent_std:.1f}",
     "of the whole detector": "{detector_flops_percent:.1f} ± {detector_flops_percent_std:.1f}",
+    "ms an image, whole detector": "{ms:.1f}",
+    "of the plain one's time (%)": "{time_percent:.1f}",
     "units in block 1, 2, 3": "{block1_units:.2f}, {block2_units:.2f}, {block3_units:.2f}",
     "ponder cost inside boxes": "{cost_inside:.2f}",
     "outside": "{cost_outside:.2f}",
@@ -53,12 +58,21 @@ def commands() -> list[tuple[str, list[str]]]:
         return ["tools/train_net.py", "--config-file", f"configs/demo/{name}.yaml", "--resume"]
 
     images = [str(OUTPUT / f"data/images/val/{number:05d}.png") for number in range(PICTURES)]
-    weights = str(OUTPUT / "sact/model_final.pth")
+    plain, weights = (str(OUTPUT / name / "model_final.pth") for name in MODELS)
     draw = ["tools/visualize.py", "--config-file", "configs/demo/sact.yaml", "--per-block"]
     return [
         ("a plain network learns to detect", train("start")),
         ("the plain network goes on", train("plain")),
         ("from the same start, SACT learns where to stop", train("sact")),
+        (
+            "whole detectors take turns, image by image",
+            [
+                *("tools/benchmark.py", "--config-file", "configs/demo/sact.yaml", "--dataset", "demo_val"),
+                *("--plain", "configs/demo/plain.yaml", plain, "plain", "--scales", "1"),
+                *("--proposals", str(FEWER_PROPOSALS), "--rivals", *RIVALS, "--rounds", "5"),
+                *("--json", str(SECONDS), "--quiet", "detector", "MODEL.WEIGHTS", weights),
+            ],
+        ),
         (
             "detections beside ponder maps",
             [*draw, "--input", *images, "--output", str(OUTPUT / "pictures"), "MODEL.WEIGHTS", weights],
@@ -105,8 +119,28 @@ def run(arguments: Sequence[str]) -> None:
 
 def read_results(model: str) -> dict[str, Any]:
     results = read_json(OUTPUT / model / "inference/results.json")["demo_val"]
-    numbers = {**results["bbox"], **results["ponder"]}
+    numbers = {**results["bbox"], **results["ponder"], **seconds(timed()[model])}
     return {**numbers, "inside_ratio": numbers["cost_inside"] / numbers["cost_outside"]}
+
+
+def timed() -> dict[str, dict[str, Any]]:
+    """The benchmark's rows: "plain", plain with "fewer" proposals, and "sact"."""
+    (table,) = read_json(SECONDS)["tables"]
+    return dict(zip(("plain", "fewer", "sact"), table["rows"]))
+
+
+def seconds(row: dict[str, Any]) -> dict[str, float]:
+    return {"ms": 1e3 * row["s"]["median"], "time_percent": 100 * row["time_ratio"]["median"]}
+
+
+def rival_line() -> str:
+    """The plain detector with fewer proposals, in one line."""
+    row = timed()["fewer"]
+    numbers = {**row, **seconds(row)}
+    return (
+        "The plain detector with {proposals} proposals: AP {AP:.1f}, {flops_percent:.1f}% of the whole's FLOPs, "
+        "{ms:.1f} ms an image, {time_percent:.1f}% of its time."
+    ).format(**numbers)
 
 
 def saliency_line() -> str:
@@ -137,6 +171,7 @@ def demo() -> None:
     results = {model: read_results(model) for model in MODELS}
     write_json(OUTPUT / "table.json", results)
     print(f"\n{table(results)}\n\n{results['plain']['images']} validation images; 100% is the plain network.")
+    print(rival_line())
     print(saliency_line())
     print(f"Pictures, table.json and commands.sh (the same by hand) are in {OUTPUT}.")
 

@@ -7,6 +7,7 @@ import pytest
 from command_lines import load_tool
 
 import sact_det.detection  # noqa: F401
+from sact_det.benchmark.contestants import contestants
 from sact_det.data.demo import make_demo_dataset
 from sact_det.tasks import load_config
 
@@ -18,7 +19,35 @@ def demo():
     return load_tool("demo")
 
 
-def test_the_table_shows_what_the_evaluation_wrote(demo, tmp_path, monkeypatch):
+@pytest.fixture
+def seconds(demo, tmp_path, monkeypatch):
+    """Times as the benchmark writes them: of the plain detector, of it with fewer proposals, of SACT's."""
+    row = {"AP": 61.04, "flops_percent": 62.0, "proposals": 25}
+    times = [(0.02, 1.0), (0.0131, 0.655), (0.0144, 0.72)]
+    rows = [{**row, "s": {"median": s}, "time_ratio": {"median": ratio}} for s, ratio in times]
+    monkeypatch.setattr(demo, "SECONDS", tmp_path / "seconds.json")
+    demo.SECONDS.write_text(json.dumps({"tables": [{"rows": rows}]}))
+
+
+def test_the_line_on_fewer_proposals_says_what_the_benchmark_wrote(demo, seconds):
+    line = demo.rival_line()
+    assert "25 proposals: AP 61.0, 62.0% of the whole's FLOPs, 13.1 ms an image, 65.5% of its time." in line
+
+
+def test_the_benchmark_of_the_demo_has_a_row_for_each_of_the_three_and_the_plain_one_first(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_demo_dataset(demo.OUTPUT / "data", num_train=1, num_val=1, image_size=demo.IMAGE_SIZE)
+    (arguments,) = (arguments for _, arguments in demo.commands() if "benchmark" in arguments[0])
+    paths = [str(REPOSITORY / word) if word.endswith(".yaml") else word for word in arguments[1:]]
+    benchmark = load_tool("benchmark")
+    args = benchmark.parse_arguments(paths)
+    benchmark.check_arguments(args)
+    benchmark.fill_in(args)
+    rows = contestants(args)
+    assert [(row.static, row.proposals) for row in rows] == [(True, 50), (True, demo.FEWER_PROPOSALS), (False, 50)]
+
+
+def test_the_table_shows_what_the_evaluation_wrote(demo, seconds, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "OUTPUT", tmp_path)
     ponder = {
         "flops_percent": 81.82,
@@ -36,6 +65,7 @@ def test_the_table_shows_what_the_evaluation_wrote(demo, tmp_path, monkeypatch):
     lines = demo.table({"sact": demo.read_results("sact")}).splitlines()
     cells = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[1].strip() for line in lines[1:]}
     assert cells["AP"] == "64.5" and cells["FLOPs (%)"] == "81.8 ± 5.6" and cells["inside / outside"] == "1.500"
+    assert cells["ms an image, whole detector"] == "14.4" and cells["of the plain one's time (%)"] == "72.0"
     assert cells["of the whole detector"] == "95.3 ± 1.4"
     assert cells["units in block 1, 2, 3"] == "1.61, 1.85, 2.93"
 
