@@ -6,8 +6,11 @@ TF-Slim's resnet_v2:          python tools/convert_weights.py tf-slim CHECKPOINT
   the same, frozen (npz):     python tools/convert_weights.py tf-slim SRC.npz OUT.pth
 timm's resnetv2:              python tools/convert_weights.py timm SRC.safetensors OUT.pth
 What a file holds:            python tools/convert_weights.py inspect FILE
+Published weights by name:    python tools/convert_weights.py names
 
-CHECKPOINT is a folder with a file `checkpoint`, a prefix, an .index file, or the one file of an old checkpoint.
+CHECKPOINT is a folder with a file `checkpoint`, a prefix, an .index file, or the one file of an old checkpoint. What
+is read may also be a tar of it, an address of either (https://..., file://...), or sact://NAME: it is fetched once and
+kept in the cache folder. MODEL.WEIGHTS takes sact://NAME as it is, without a conversion.
 All print the config keys (KEY VALUE, for a yaml or the command line) that the weights need.
 """
 
@@ -23,6 +26,8 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import file_sha256, writable_file
 from sact_det.base.processes import command_line
 from sact_det.weights.conversion import CONVERSIONS, Converted, from_timm, recognise
+from sact_det.weights.named import local_source
+from sact_det.weights.published import PUBLISHED, SCHEME, TIMM_NETWORKS
 from sact_det.weights.timm import IMAGE_MEAN
 from sact_det.weights.weight_file import load_weights, save_weights
 
@@ -58,7 +63,12 @@ def is_detector(state_dict: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("roi_heads.") for name in state_dict)
 
 
-def inspect(path: Path) -> None:
+def inspect(source: str) -> None:
+    with local_source(source) as path:
+        inspect_file(path, source)
+
+
+def inspect_file(path: Path, source: str) -> None:
     command = recognise(path)
     if command is None:
         print(f"{path}: sha256 {file_sha256(path)}")
@@ -67,7 +77,7 @@ def inspect(path: Path) -> None:
     converted = CONVERSIONS[command](path)
     for file in converted.files:
         print(f"{file}: sha256 {file_sha256(file)}")
-    print(f"to be converted: python tools/convert_weights.py {command} {shlex.quote(str(path))} OUT.pth")
+    print(f"to be converted: python tools/convert_weights.py {command} {shlex.quote(source)} OUT.pth")
     if converted.choice:
         print(converted.choice)
     describe(Path("OUT.pth"), converted.state_dict, converted.metadata)
@@ -93,21 +103,27 @@ def describe(path: Path, state_dict: Mapping[str, Tensor], metadata: dict[str, A
     print("config:", *config_lines(path, metadata, detector), sep="\n  ")
 
 
-def read_source(args: argparse.Namespace) -> Converted:
-    """What the command makes of its source. Raises InputError, which names the source."""
+def read_source(args: argparse.Namespace, path: Path) -> Converted:
+    """What the command makes of its source, which lies at `path`. Raises InputError, which names the source."""
     try:
         if args.command == "timm":
-            return from_timm(args.source, args.mean, args.std, args.ema)
-        return CONVERSIONS[args.command](args.source)
+            return from_timm(path, args.mean, args.std, args.ema)
+        return CONVERSIONS[args.command](path)
     except InputError as error:
-        if str(args.source) in str(error):
+        if args.source in str(error):
             raise
         raise InputError(f"{error} (in {args.source})") from error
 
 
 def convert(args: argparse.Namespace) -> None:
     writable_file(args.output)
-    state_dict, metadata, files, choice = read_source(args)
+    with local_source(args.source) as path:
+        write(args, *read_source(args, path))
+
+
+def write(
+    args: argparse.Namespace, state_dict: dict[str, Tensor], metadata: dict[str, Any], files: list[Path], choice: Any
+) -> None:
     if args.output.exists() and any(os.path.samefile(args.output, file) for file in files):
         raise InputError(f"{args.output}: would replace what it is made from; choose another name")
     metadata["source"] += ", from " + ", ".join(f"{file.name}, sha256 {file_sha256(file)}" for file in files)
@@ -126,7 +142,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     }
     for name, (what, source) in sources.items():
         command = commands.add_parser(name, help=what)
-        command.add_argument("source", metavar="SRC", type=Path, help=source)
+        command.add_argument("source", metavar="SRC", help=source)
         command.add_argument("output", metavar="OUT", type=Path, help="weight file to write (.pth)")
         if name == "timm":
             for statistic in ("mean", "std"):
@@ -145,7 +161,8 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                 "has them, as timm's own loader)",
             )
     inspected = commands.add_parser("inspect", help="what a weight file, or a file that can be converted, holds")
-    inspected.add_argument("file", metavar="FILE", type=Path)
+    inspected.add_argument("file", metavar="FILE")
+    commands.add_parser("names", help="published weights that MODEL.WEIGHTS takes by name")
     return parser.parse_args(argv)
 
 
@@ -154,9 +171,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     if args.command == "inspect":
         inspect(args.file)
+    elif args.command == "names":
+        print(*(f"{SCHEME}{own.name}: {own.what}; {own.url}" for own in PUBLISHED.values()), sep="\n")
+        print(f"{SCHEME}timm/NAME: timm's {', '.join(TIMM_NETWORKS)}, NAME as on the hub: resnetv2_50.a1h_in1k, say")
     else:
         convert(args)
-        inspect(args.output)  # what was converted is no longer in memory
+        inspect(str(args.output))  # what was converted is no longer in memory
 
 
 if __name__ == "__main__":

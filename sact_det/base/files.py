@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -92,6 +93,14 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         if error.errno is None or PREFIX not in str(error.filename or PREFIX):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def locked(path: Union[str, Path]) -> Iterator[None]:
+    """One process at a time; the others wait. The file `path` is made if missing, and stays. Raises OSError."""
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def writable_folder(path: Union[str, Path]) -> Path:

@@ -18,6 +18,7 @@ from sact_det.base.errors import InputError, one_line
 from sact_det.base.files import check_input, write_text, write_torch
 from sact_det.base.text_files import read_text
 from sact_det.budget import FILE_NAME, Budgeted
+from sact_det.engine import weight_names  # noqa: F401  (sact://)
 from sact_det.engine.divergence import check_weights
 from sact_det.network.freeze import halting_branches
 from sact_det.network.norm import FrozenBatchNorm2d
@@ -53,6 +54,8 @@ def local_weights(path: str) -> str:
         try:
             with shown:
                 local = PathManager.get_local_path(path)
+        except InputError:
+            raise
         except Exception as error:  # whatever the handler of the scheme raises
             raise InputError(f"{path}: cannot be fetched ({one_line(error)})") from error
     check_input(local, "weight file")
