@@ -46,6 +46,11 @@ def add_sact_config(cfg: CN) -> None:
     # launches a block as one CUDA graph).
     cfg.MODEL.SACT.EXECUTION = "auto"
 
+    # What the network is (UNITS, BASE_CHANNELS, DILATION, STEM_POOL, HALTING; a classifier's FAMILY, NUM_CLASSES) and
+    # how pixels are normalised comes from MODEL.WEIGHTS, which describe it, where no config file and no command line
+    # says otherwise; what they say against the weights is refused.
+    cfg.MODEL.SACT.FROM_WEIGHTS = False
+
     # Parameter `L` of every block: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101; (5, 5, 5) is CIFAR's ResNet-32.
     cfg.MODEL.SACT.UNITS = (3, 4, 23, 3)
     # Width of block 1 (in the bottleneck, except in the CIFAR family); it doubles from block to block.

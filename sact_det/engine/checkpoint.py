@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -22,6 +22,7 @@ from sact_det.engine import weight_names  # noqa: F401  (sact://)
 from sact_det.engine.divergence import check_weights
 from sact_det.network.freeze import halting_branches
 from sact_det.network.norm import FrozenBatchNorm2d
+from sact_det.weights.conversion import how_to_convert
 from sact_det.weights.values import COUNTER, describe, is_of_kind, kind
 from sact_det.weights.weight_file import load_torch, unwrap
 
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 StateDict = dict[str, Tensor]
 
 _LAST = "last_checkpoint"  # names it
-_CONFIG_KEYS = {
+CONFIG_KEYS = {
     "family": "MODEL.CLASSIFIER.FAMILY",
     "units": "MODEL.SACT.UNITS",
     "base_channels": "MODEL.SACT.BASE_CHANNELS",
@@ -60,6 +61,18 @@ def local_weights(path: str) -> str:
             raise InputError(f"{path}: cannot be fetched ({one_line(error)})") from error
     check_input(local, "weight file")
     return local
+
+
+@contextlib.contextmanager
+def telling_how_to_convert(path: str) -> Iterator[None]:
+    """Adds to an InputError the command that makes a weight file of `path`, if that is a file of another program."""
+    try:
+        yield
+    except InputError as error:
+        command = how_to_convert(Path(path)) if path and "://" not in path else None
+        if command is None:
+            raise
+        raise InputError(f"{error}. It is a file of another program: {command} makes weights of it") from error
 
 
 class SACTCheckpointer(DetectionCheckpointer):
@@ -109,15 +122,16 @@ class SACTCheckpointer(DetectionCheckpointer):
             checkpointables: names of the states that must be in the file beside the weights, to be loaded too; None:
                 all that this checkpointer saves.
         """
-        if path:
-            self._path, path = path, local_weights(path)
-        elif self._evaluate:
+        if not path and self._evaluate:
             raise InputError("MODEL.WEIGHTS is empty: evaluation needs trained weights")
-        else:
+        if not path:
             self._check_frozen_norms("MODEL.WEIGHTS is empty", set(self.model.state_dict()))
         self._states = list(self.checkpointables) if checkpointables is None else checkpointables
-        # Past DetectionCheckpointer.load: it cuts local names at a "?", and waits for processes without the file.
-        rest = super(DetectionCheckpointer, self).load(path, self._states)
+        with telling_how_to_convert(path):
+            if path:
+                self._path, path = path, local_weights(path)
+            # Past DetectionCheckpointer.load: it cuts local names at a "?", and waits for processes without the file.
+            rest = super(DetectionCheckpointer, self).load(path, self._states)
         if path and isinstance(self.model, Budgeted):
             self.model.budget_file = Path(path).parent / FILE_NAME
             self.model.set_budget(self.model.asked_budget)
@@ -197,7 +211,7 @@ class SACTCheckpointer(DetectionCheckpointer):
     def _check_architecture(self, metadata: dict[str, Any]) -> None:
         """The file's own description against the model's, where shapes could not tell the difference."""
         own = self.description()
-        for key, config_key in _CONFIG_KEYS.items():
+        for key, config_key in CONFIG_KEYS.items():
             wanted, found = own.get(key), metadata.get(key)
             found = tuple(found) if isinstance(found, list) else found  # json has no tuples
             if None not in (found, wanted) and found != wanted:

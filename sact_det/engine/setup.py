@@ -15,6 +15,7 @@ from sact_det.base.checks import are_positive_integers
 from sact_det.base.errors import InputError, one_line, shown
 from sact_det.engine.config_checks import check_common, defaults, leaves
 from sact_det.engine.config_file import read_config_files
+from sact_det.engine.from_weights import take_description
 from sact_det.engine.spec import spec_from_config
 from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.spec import NetworkSpec
@@ -27,23 +28,27 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # on Linux, where the drive
 def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     """Detectron2's defaults, ours, the file's, then KEY VALUE overrides; not frozen.
 
-    A whole number does for a key that takes any. Where there is no GPU, MODEL.DEVICE falls back to the CPU, unless it
+    A whole number does for a key that takes any. Under MODEL.SACT.FROM_WEIGHTS the weights say what the network is
+    (from_weights.py). Where there is no GPU, MODEL.DEVICE falls back to the CPU, unless it
     is overridden.
 
     Raises:
         InputError: the file, or one that it builds on, is missing or not yaml, a key does not exist, or a value has the
-            wrong type; or a GPU is asked for by name where there is none.
+            wrong type; or a GPU is asked for by name where there is none; or the weights need another config.
     """
-    cfg = defaults()
+    cfg, given = defaults(), set(overrides[::2])
     for name, tree in read_config_files(config_file) if config_file else ():
         if tree.get("VERSION", cfg.VERSION) != cfg.VERSION:  # what it says has another meaning
             raise InputError(f"{name}: VERSION must be {cfg.VERSION}; got {tree['VERSION']!r}")
         for key, value in _keys_of(tree, cfg):
             _set(cfg, key, value, f"{name}: ")
+            given.add(key)
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; got {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):
         _set(cfg, key, value, f"{key} {shown(str(value))}: ")
+    if cfg.MODEL.SACT.FROM_WEIGHTS:
+        take_description(cfg, given, overrides[::2])
     if re.fullmatch(r"cuda(:\d+)?", cfg.MODEL.DEVICE) and not torch.cuda.is_available():
         _fall_back_to_the_cpu(cfg, asked="MODEL.DEVICE" in overrides[::2])
     return cfg

@@ -1,10 +1,14 @@
 """Files of other programs as weights for Classifier: which conversion reads which file, and what comes out."""
 
+import contextlib
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
+from sact_det.base.archives import is_tar
+from sact_det.base.errors import InputError
 from sact_det.weights.sact_tf import convert_sact_tf
 from sact_det.weights.tf_checkpoint import is_checkpoint, open_checkpoint
 from sact_det.weights.tf_slim import convert_tf_slim, read_npz
@@ -71,3 +75,11 @@ def recognise(path: Path) -> Optional[str]:
     if is_checkpoint(path):
         return "tf-slim" if is_tf_slim(open_checkpoint(path)) else "sact-tf"
     return "timm" if is_timm(read_timm_file(path).state_dict) else None
+
+
+def how_to_convert(path: Path) -> Optional[str]:
+    """The command that makes a weight file of a file of another program; None if it is none that can be converted."""
+    command = "sact-tf, or tf-slim," if path.is_file() and is_tar(path) else None
+    with contextlib.suppress(InputError):
+        command = command or recognise(path)
+    return command and f"python tools/convert_weights.py {command} {shlex.quote(str(path))} OUT.pth"
