@@ -85,6 +85,10 @@ def add_sact_config(cfg: CN) -> None:
     # The extractor of a detector, but for its halting branches, learns at so many times the learning rate of the rest.
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
 
+    # How often every image is seen: MAX_ITER follows it and the number of images; STEPS, WARMUP_ITERS and all periods
+    # stay in proportion to that (sact_det/engine/schedule.py). 0: lengths are those that are given.
+    cfg.SOLVER.EPOCHS = 0.0
+
     # FLOPs are reported in percent of a plain network (BASE_CHANNELS wide) with these units: of the whole network for a
     # classifier, of the extractor for a detector: blocks 1-3 under C4 (the default is those of ResNet-101), as many as
     # MODEL.FPN.IN_FEATURES reads under a pyramid.

@@ -24,6 +24,7 @@ from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
 from sact_det.engine.failures import build_model, built, sizes_fit
+from sact_det.engine.schedule import follow_epochs
 from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.network.freeze import halting_branches
 from sact_det.network.halting_rule import halting_rule
@@ -80,6 +81,7 @@ class Trainer(DefaultTrainer):
             optimizer = self.build_optimizer(cfg, model)
         with built("the loader of DATASETS.TRAIN"):
             loader = self.build_train_loader(cfg)
+        cfg = follow_epochs(cfg, len(loader.dataset))
         if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
             model = DistributedDataParallel(model, broadcast_buffers=False)
         else:
