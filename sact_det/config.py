@@ -117,6 +117,8 @@ def add_sact_config(cfg: CN) -> None:
 
     # COCO-format data sets to register: (name, annotation json, image folder) each. Classes come from the json.
     cfg.DATASETS.COCO_FORMAT = []
+    # Those of COCO's panoptic format: (name, panoptic json, folder of its PNGs, image folder) each.
+    cfg.DATASETS.PANOPTIC_FORMAT = []
     # Labelled images to register: (name, path) each, or (name, path, split) with split "train" or "val" where the path
     # holds both. What the path may be is said in sact_det/data/image_sources.py.
     cfg.DATASETS.CLASSIFICATION = []

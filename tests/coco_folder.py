@@ -13,8 +13,20 @@ TINY = str(Path(__file__).parents[1] / "configs/tests/tiny.yaml")
 SIZES = ((96, 128), (128, 96), (97, 131), (100, 100))  # (height, width)
 
 
-def write_coco_folder(root: Path, num_images: int = 8, category_ids: tuple[int, ...] = (1, 4, 9)) -> tuple[str, str]:
-    """Writes images and instances.json below root; returns (json, image folder). Two boxes per image."""
+KEYPOINTS = ["left_corner", "right_corner", "middle"]
+
+
+def write_coco_folder(
+    root: Path,
+    num_images: int = 8,
+    category_ids: tuple[int, ...] = (1, 4, 9),
+    masks: bool = False,
+    keypoints: bool = False,
+) -> tuple[str, str]:
+    """Writes images and instances.json below root; returns (json, image folder). Two boxes per image.
+
+    Objects have, if asked for, a mask without two of the box's corners, and three keypoints, the last one hidden.
+    """
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for number in range(num_images):
@@ -35,9 +47,16 @@ def write_coco_folder(root: Path, num_images: int = 8, category_ids: tuple[int, 
                     "iscrowd": 0,
                 }
             )
+            if masks:
+                corners = [x, y, x + 25, y, x + 40, y + 15, x + 40, y + 40, x + 15, y + 40, x, y + 25]
+                annotations[-1].update(segmentation=[corners], area=1600 - 225)
+            if keypoints:
+                points = [x + 1, y + 2, 2, x + 38, y + 2, 2, x + 20, y + 20, 1]
+                annotations[-1].update(keypoints=points, num_keypoints=3)
         cv2.imwrite(str(root / f"{number + 1}.png"), pixels)
         images.append({"id": number + 1, "file_name": f"{number + 1}.png", "height": height, "width": width})
-    categories = [{"id": i, "name": f"class {i}"} for i in category_ids]
+    named = {"keypoints": KEYPOINTS, "skeleton": [[1, 3], [3, 2]]} if keypoints else {}
+    categories = [{"id": i, "name": f"class {i}", **named} for i in category_ids]
     path = root / "instances.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return str(path), str(root)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draws ponder maps beside images: where in an image a trained network spends its computation.
 
-A detector's, with what it detects:
+A detector's, with what it detects: boxes, masks and keypoints, or panoptic segments:
 
     python tools/visualize.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --input photos/ "more/*.jpg" \
         --output pictures MODEL.WEIGHTS output/model_final.pth
@@ -57,7 +57,7 @@ from sact_det.classification.pictures import ClassifiedImages, pixels_of
 from sact_det.classification.predictor import ClassPredictor
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import distinct_stems, find_images, read_checked
-from sact_det.detection.drawing import class_names, draw_detections
+from sact_det.detection.drawing import draw_found
 from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.pictures.folder import PictureFolder
 from sact_det.pictures.image_sets import (
@@ -134,12 +134,12 @@ def detected(cfg: CfgNode, paths: Sequence[Path], deadline: Optional[float]) -> 
 
 
 def draw_detector_picture(
-    image: np.ndarray, prediction: Prediction, names: Optional[Sequence[str]], *, per_block: bool, overlay: bool
+    image: np.ndarray, prediction: Prediction, cfg: CfgNode, *, per_block: bool, overlay: bool
 ) -> np.ndarray:
     """The picture of an RGB image's detections and ponder map, at its own size or, where that is small, a multiple."""
     scale = display_scale(*image.shape[:2])
     return draw_panel(
-        draw_detections(image, prediction.instances, names, scale),
+        draw_found(image, prediction, cfg, scale),
         prediction.ponder.map((scale * image.shape[0], scale * image.shape[1]))[0].numpy(),
         mean_cost=float(prediction.ponder.mean_cost()),
         block_maps=titled(block_costs(prediction.ponder)) if per_block else None,
@@ -149,12 +149,12 @@ def draw_detector_picture(
 
 def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
     """Every map between its own minimum and maximum; returns the number of pictures."""
-    folder, names = PictureFolder(args.output, sheet=not args.no_sheet), class_names(cfg)
+    folder = PictureFolder(args.output, sheet=not args.no_sheet)
     rows: list[dict[str, Any]] = []
     for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), detected(cfg, paths, deadline_of(args))):
         if args.no_photographs:
             image = without_photograph(image)
-        pixels = draw_detector_picture(image, prediction, names, per_block=args.per_block, overlay=args.overlay)
+        pixels = draw_detector_picture(image, prediction, cfg, per_block=args.per_block, overlay=args.overlay)
         ponder_map = prediction.ponder.map(image.shape[:2])[0].numpy()
         file = folder.save(stem, prediction.numbers["mean_ponder_cost"], pixels, path.name, image, ponder_map)
         rows.append({"file": str(path), "picture": file, **prediction.numbers})
@@ -235,13 +235,13 @@ class AtBudget:
 
 def detector_at_budgets(cfg: CfgNode) -> tuple[Any, Callable[[Path], AtBudget]]:
     """A detector, and what it makes of a file."""
-    predictor, names = Predictor(cfg), class_names(cfg)
+    predictor = Predictor(cfg)
 
     def look(path: Path) -> AtBudget:
         image = read_checked(path, "RGB")
         check_drawable(path, image.shape[:2])
         prediction, scale = predictor(image[:, :, ::-1]), display_scale(*image.shape[:2])
-        shown = draw_detections(image, prediction.instances, names, scale)
+        shown = draw_found(image, prediction, cfg, scale)
         return AtBudget(shown, "detections", _map_on(shown, prediction.ponder), prediction.numbers)
 
     return predictor.model, look

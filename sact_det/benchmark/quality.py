@@ -51,7 +51,8 @@ def register_few(name: str, most: int, folder: str, option: str = "--ap-images")
     few = f"{name}_{len(images)}_of_{len(all_images)}"
     path = Path(folder) / f"{few}.json"
     path.write_text(json.dumps({**content, "images": images, "annotations": annotations}), encoding="utf-8")
-    register_coco_file(few, str(path), metadata["image_root"])
+    shapes = (metadata.get("masks", False), metadata.get("keypoints", False))
+    register_coco_file(few, str(path), metadata["image_root"], *shapes)
     return few
 
 

@@ -12,6 +12,10 @@ from detectron2.utils.logger import log_first_n
 from sact_det.base.errors import InputError
 from sact_det.data.coco_boxes import coco_boxes
 from sact_det.data.coco_json import read_categories, read_coco
+from sact_det.data.coco_shapes import has_segmentations, read_keypoints, read_segmentation, read_skeleton
+
+_BONE_COLOR = (102, 204, 255)
+_MIDDLE = 0.5  # of a pixel
 
 
 def register_coco_datasets(cfg: CfgNode) -> None:
@@ -31,7 +35,8 @@ def register_coco_datasets(cfg: CfgNode) -> None:
             )
         if files.setdefault(entry[0], tuple(entry[1:])) != tuple(entry[1:]):
             raise InputError(f"DATASETS.COCO_FORMAT: two entries have the name {entry[0]!r}")
-        register_coco_file(*entry)
+        name, json_file, image_root = entry
+        register_coco_file(name, json_file, image_root, masks=cfg.MODEL.MASK_ON, keypoints=cfg.MODEL.KEYPOINT_ON)
 
     used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in files]
     for name in used:
@@ -45,31 +50,55 @@ def register_coco_datasets(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(MetadataCatalog.get(used[0]).thing_classes)
 
 
-def register_coco_file(name: str, json_file: str, image_root: str) -> None:
-    """Registers one file. Raises InputError if it cannot be read."""
-    categories = read_categories(json_file, read_coco(json_file))
+def register_coco_file(
+    name: str, json_file: str, image_root: str, masks: bool = False, keypoints: bool = False
+) -> None:
+    """Registers one file, with the masks or keypoints of its objects if they are asked for.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    content = read_coco(json_file)
+    categories, skeleton = read_categories(json_file, content), read_skeleton(json_file, content) if keypoints else None
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)  # labelled images have none
-    DatasetCatalog.register(name, lambda: load_checked(name, json_file, image_root))
-    MetadataCatalog.get(name).set(
+    DatasetCatalog.register(name, lambda: load_checked(name, json_file, image_root, masks, keypoints))
+    metadata = MetadataCatalog.get(name).set(
         json_file=json_file,
         image_root=image_root,
         evaluator_type="coco",
         thing_classes=list(categories.values()),
         thing_dataset_id_to_contiguous_id={category_id: i for i, category_id in enumerate(categories)},
+        masks=masks,
+        keypoints=keypoints,
     )
+    if skeleton is not None:
+        metadata.set(
+            keypoint_names=skeleton.names,
+            keypoint_flip_map=skeleton.flips,
+            keypoint_connection_rules=[(*bone, _BONE_COLOR) for bone in skeleton.bones],
+        )
 
 
-def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, Any]]:
+def load_checked(
+    name: str, json_file: str, image_root: str, masks: bool = False, keypoints: bool = False
+) -> list[dict[str, Any]]:
     """Detectron2's dataset dicts of the boxes that `coco_boxes` finds; its remarks become one warning, said once.
 
-    Annotations keep their id (None if they have none); segmentations and keypoints are not read.
+    Annotations keep their id (None if they have none). They have a "segmentation" and "keypoints" if these are asked
+    for; where the file has no mask of an object (of a crowd, mostly) there is no "segmentation".
 
     Raises:
-        InputError: the file or one of its entries cannot be used, or an image file is missing.
+        InputError: the file or one of its entries cannot be used, it has no masks or keypoints at all where they are
+            asked for, or an image file is missing.
     """
-    coco = coco_boxes(json_file, read_coco(json_file))
+    content = read_coco(json_file)
+    coco, skeleton = coco_boxes(json_file, content), read_skeleton(json_file, content) if keypoints else None
+    if masks and not has_segmentations(content):
+        raise InputError(f"{json_file}: has boxes only, no segmentation of any object; MODEL.MASK_ON needs them")
+    if keypoints and skeleton is None:
+        raise InputError(f"{json_file}: no category names keypoints; MODEL.KEYPOINT_ON needs them")
     if coco.remarks:
         log_first_n(logging.WARNING, f"{json_file}: {'; '.join(coco.remarks)}", key="message")
     dicts: dict[Any, dict[str, Any]] = {}
@@ -80,13 +109,19 @@ def load_checked(name: str, json_file: str, image_root: str) -> list[dict[str, A
         size = {"height": image.height, "width": image.width}
         dicts[image.id] = {"file_name": path, **size, "image_id": image.id, "annotations": []}
     for box in coco.boxes:
-        dicts[box.image_id]["annotations"].append(
-            {
-                "id": box.id,
-                "bbox": list(box.bbox),
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": box.category,
-                "iscrowd": int(box.iscrowd),
-            }
-        )
+        entry: dict[str, Any] = {
+            "id": box.id,
+            "bbox": list(box.bbox),
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": box.category,
+            "iscrowd": int(box.iscrowd),
+        }
+        segmentation = read_segmentation(json_file, box.annotation) if masks else None
+        if segmentation is not None:
+            entry["segmentation"] = segmentation
+        if skeleton is not None:
+            points = read_keypoints(json_file, box.annotation, len(skeleton.names))
+            # As Detectron2 has them: the file's numbers are those of pixels, whose middles these are.
+            entry["keypoints"] = [value if i % 3 == 2 else value + _MIDDLE for i, value in enumerate(points)]
+        dicts[box.image_id]["annotations"].append(entry)
     return list(dicts.values())

@@ -26,6 +26,7 @@ class Box(NamedTuple):
         bbox: x, y, width, height in pixels, clipped to the image.
         area: square pixels: the file's, of a mask perhaps, where that is usable, else the box's.
         iscrowd: whether it is around a crowd, which training passes over and evaluation ignores.
+        annotation: the entry that it is of.
     """
 
     id: Union[int, float, str, None]
@@ -34,6 +35,7 @@ class Box(NamedTuple):
     bbox: tuple[float, float, float, float]
     area: float
     iscrowd: bool
+    annotation: Annotation
 
 
 class CocoBoxes(NamedTuple):
@@ -79,7 +81,7 @@ def coco_boxes(json_file: Union[str, Path], content: dict[str, Any]) -> CocoBoxe
 def _inside(annotation: Annotation, category: int) -> Optional[Box]:
     """The box clipped to its image; None if nothing remains."""
     image, (x, y, width, height) = annotation.image, annotation.bbox
-    bbox, area = annotation.bbox, annotation.area if _is_area(annotation) else None
+    bbox, area = annotation.bbox, annotation.area if has_area(annotation) else None
     if _overhang(annotation) > 0:
         left, top = max(x, 0.0), max(y, 0.0)
         width, height = min(x + width, image.width) - left, min(y + height, image.height) - top
@@ -88,7 +90,7 @@ def _inside(annotation: Annotation, category: int) -> Optional[Box]:
     if min(width, height) < _MIN_SIDE:
         return None
     own = width * height if area is None else area
-    return Box(annotation.id, image.id, category, bbox, own, annotation.iscrowd)
+    return Box(annotation.id, image.id, category, bbox, own, annotation.iscrowd, annotation)
 
 
 def _overhang(annotation: Annotation) -> float:
@@ -97,7 +99,7 @@ def _overhang(annotation: Annotation) -> float:
     return max(-x, -y, x + width - image.width, y + height - image.height)
 
 
-def _is_area(annotation: Annotation) -> bool:
+def has_area(annotation: Annotation) -> bool:
     """Whether the file's area can be one: a positive number that the image has room for."""
     return is_number(annotation.area) and 0 < annotation.area <= annotation.image.width * annotation.image.height
 
@@ -109,7 +111,7 @@ def _about_names(content: dict[str, Any]) -> list[str]:
 
 
 def _about_areas(annotations: Sequence[Annotation]) -> list[str]:
-    wrong = [one for one in annotations if one.area is not None and not _is_area(one)]
+    wrong = [one for one in annotations if one.area is not None and not has_area(one)]
     if not wrong:
         return []
     example = f"{wrong[0].where}: {shown(wrong[0].area)}"

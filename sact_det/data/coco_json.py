@@ -1,6 +1,7 @@
 """Files in COCO format as a box detector reads them: every value that it needs is checked, or refused by name.
 
-What it does not need (segmentations, keypoints, licences, ids of annotations) may be anything.
+What it does not need (licences, ids of annotations) may be anything. Segmentations and keypoints are checked by those
+who need them (coco_shapes.py).
 """
 
 import json
@@ -46,6 +47,7 @@ class Annotation(NamedTuple):
         bbox: x, y, width, height in pixels, finite; otherwise as the file has them.
         area: of the object in square pixels, as the file has it, of any type; None if it is missing.
         iscrowd: whether the box is around a crowd.
+        segmentation, keypoints: as the file has them, of any type; None if they are missing.
     """
 
     where: str
@@ -55,6 +57,8 @@ class Annotation(NamedTuple):
     bbox: tuple[float, float, float, float]
     area: Any
     iscrowd: bool
+    segmentation: Any = None
+    keypoints: Any = None
 
 
 class _Kind(NamedTuple):
@@ -206,7 +210,8 @@ def read_annotations(
             raise entry.error(f"category_id {category_id} is not in 'categories'")
         entry.get("ignore", _UNSET)
         bbox, iscrowd = entry.get("bbox", _BOX), entry.get("iscrowd", _FLAG)
-        yield Annotation(entry.where, entry.id, images[image_id], category_id, bbox, entry.fields.get("area"), iscrowd)
+        area, *shapes = (entry.fields.get(name) for name in ("area", "segmentation", "keypoints"))
+        yield Annotation(entry.where, entry.id, images[image_id], category_id, bbox, area, iscrowd, *shapes)
 
 
 def _entries(json_file: Union[str, Path], content: dict[str, Any], key: str) -> Iterator[_Entry]:

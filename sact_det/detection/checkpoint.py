@@ -75,7 +75,8 @@ def to_detector(state_dict: StateDict, table: _Table = _CLASSIFIER_TO_C4) -> Sta
 class DetectorCheckpointer(SACTCheckpointer):
     """SACTCheckpointer of a detector, which may start from a classifier's weights.
 
-    What a classifier cannot provide (RPN, box predictor; on a pyramid its convolutions and all heads) starts fresh. So
+    What a classifier cannot provide (RPN, box predictor, further heads; on a pyramid its convolutions and all
+    heads) starts fresh. A detector of boxes starts one with further heads likewise. So
     does what predicts other classes. In training, a box head leaves out what another rule's halting branches of block 4
     have learned; its own start fresh. A detector on a pyramid may also start from a C4 detector, whose extractor and
     block 4 it takes.
@@ -84,9 +85,13 @@ class DetectorCheckpointer(SACTCheckpointer):
     source_lacks = (
         "proposal_generator.",
         "roi_heads.box_predictor.",
+        *("roi_heads.mask_head.", "roi_heads.keypoint_head.", "sem_seg_head."),
         *("roi_heads.box_head.", "backbone.fpn_", "backbone.top_block.", "head.", "loss_normalizer"),  # on a pyramid
     )
-    per_class = ("roi_heads.box_predictor.", "head.cls_score.")
+    per_class = (
+        *("roi_heads.box_predictor.", "roi_heads.mask_head.predictor.", "sem_seg_head.predictor."),
+        "head.cls_score.",
+    )
 
     def description(self) -> dict[str, Any]:
         """The network of backbone and box head; `num_classes` counts those of the boxes."""

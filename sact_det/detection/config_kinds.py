@@ -1,12 +1,14 @@
 """What a detector's config may say beyond config_table.py, which depends on its kind: C4, a pyramid's, RetinaNet.
 
-A C4 detector has block 4 in its box head; one on a pyramid (FPN) has Detectron2's box heads; RetinaNet has none.
+A C4 detector has block 4 in its box head; one on a pyramid (FPN) has Detectron2's box heads; RetinaNet has none. The
+first two may have a mask head, those on a pyramid a keypoint head.
 """
 
 from typing import Mapping, Sequence
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, ROI_KEYPOINT_HEAD_REGISTRY, ROI_MASK_HEAD_REGISTRY
 
 from sact_det.base.errors import InputError
 from sact_det.base.value_rules import (
@@ -21,10 +23,10 @@ from sact_det.base.value_rules import (
 from sact_det.detection.backbone import build_sact_resnet_backbone
 from sact_det.detection.pyramid import extractor_blocks, features_of, has_pyramid
 from sact_det.engine.config_checks import check_no_effect, check_ranges
-from sact_det.engine.config_table import MOST_CHANNELS, UNUSED_BY_DETECTORS
+from sact_det.engine.config_table import MOST_CHANNELS, MOST_CLASSES, UNUSED_BY_DETECTORS
 from sact_det.engine.setup import check_registered
 
-RETINANET = "SACTRetinaNet"
+RETINANET, PANOPTIC = "SACTRetinaNet", "SACTPanopticFPN"
 
 _SHARE = within(0, 1)
 _CHANNELS = whole(1, MOST_CHANNELS)
@@ -48,6 +50,35 @@ _CASCADE: Mapping[str, Rule] = {
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": listing(
         listing(POSITIVE, "", 4), "lists of 4 finite positive numbers", least=1
     ),
+}
+_POOLER: Mapping[str, Rule] = {
+    "POOLER_RESOLUTION": whole(1, 256),
+    "POOLER_SAMPLING_RATIO": whole(0, 64),
+    "POOLER_TYPE": one_of("ROIAlignV2", "ROIAlign", "ROIPool"),
+}
+_MASK_HEAD: Mapping[str, Rule] = {
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": whole(0, _MOST_LAYERS),
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": _CHANNELS,
+    "MODEL.ROI_MASK_HEAD.NORM": _NORM,
+    "INPUT.MASK_FORMAT": one_of("polygon", "bitmask"),
+}
+_KEYPOINT_HEAD: Mapping[str, Rule] = {
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": listing(_CHANNELS, f"widths, each from 1 to {MOST_CHANNELS}"),
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": whole(1, MOST_CHANNELS),
+    "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": whole(0),
+    "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT": NOT_NEGATIVE,
+    "TEST.KEYPOINT_OKS_SIGMAS": listing(POSITIVE, "finite positive numbers, one for each keypoint"),
+}
+_PANOPTIC: Mapping[str, Rule] = {
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": whole(0),
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": whole(2, MOST_CLASSES),
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": _CHANNELS,
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": one_of(4, 8, 16, 32),
+    "MODEL.SEM_SEG_HEAD.NORM": _NORM,
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": NOT_NEGATIVE,
+    "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH": _SHARE,
+    "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": whole(0),
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH": _SHARE,
 }
 _RETINANET: Mapping[str, Rule] = {
     "MODEL.RETINANET.NUM_CLASSES": whole(1),
@@ -94,6 +125,11 @@ def is_retinanet(cfg: CfgNode) -> bool:
     return cfg.MODEL.META_ARCHITECTURE == RETINANET
 
 
+def is_panoptic(cfg: CfgNode) -> bool:
+    """Whether a detector segments stuff, too."""
+    return cfg.MODEL.META_ARCHITECTURE == PANOPTIC
+
+
 def has_block_4_in_its_box_head(cfg: CfgNode) -> bool:
     """Whether it is a C4 detector, or one of parts that this package does not know."""
     return not has_pyramid(cfg) and not is_retinanet(cfg)
@@ -106,9 +142,20 @@ def classes_key(cfg: CfgNode) -> str:
 
 def unused_keys(cfg: CfgNode) -> Sequence[str]:
     """The keys, or sections of them, that have no effect on a detector of this kind."""
+    read, unread = set(), []
+    if cfg.MODEL.MASK_ON:
+        read |= {"MODEL.ROI_MASK_HEAD", "INPUT.MASK_FORMAT"}
+    if cfg.MODEL.KEYPOINT_ON:
+        read |= {"MODEL.ROI_KEYPOINT_HEAD", "TEST.KEYPOINT_OKS_SIGMAS"}
+    if is_panoptic(cfg):
+        read |= {"MODEL.SEM_SEG_HEAD", "MODEL.PANOPTIC_FPN", "DATASETS.PANOPTIC_FORMAT"}
+        # Detectron2 has left these behind.
+        unread += ["MODEL.PANOPTIC_FPN.COMBINE.ENABLED", "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT"]
     if has_block_4_in_its_box_head(cfg):
-        return UNUSED_BY_DETECTORS
-    read, unread = {"MODEL.FPN"}, [*_OF_BLOCK_4]
+        unread += [f"MODEL.ROI_MASK_HEAD.{key}" for key in _POOLER]  # the box head's is its
+        return (*(key for key in UNUSED_BY_DETECTORS if key not in read), *unread)
+    read.add("MODEL.FPN")
+    unread += _OF_BLOCK_4
     if is_retinanet(cfg):
         read.add("MODEL.RETINANET")
         unread += _OF_PROPOSALS
@@ -130,10 +177,19 @@ def kind_ranges(cfg: CfgNode) -> Mapping[str, Rule]:
         rules.update(_PYRAMID)
     if is_retinanet(cfg):
         return {**rules, **_RETINANET}
+    if cfg.MODEL.MASK_ON:
+        rules.update(_MASK_HEAD)
     if has_pyramid(cfg):
         rules.update(_BOX_HEAD)
         if cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
             rules.update(_CASCADE)
+        heads = ("MASK", cfg.MODEL.MASK_ON), ("KEYPOINT", cfg.MODEL.KEYPOINT_ON)
+        for head in (name for name, there in heads if there):
+            rules.update({f"MODEL.ROI_{head}_HEAD.{key}": rule for key, rule in _POOLER.items()})
+        if cfg.MODEL.KEYPOINT_ON:
+            rules.update(_KEYPOINT_HEAD)
+    if is_panoptic(cfg):
+        rules.update(_PANOPTIC)
     return rules
 
 
@@ -142,6 +198,14 @@ def check_kind(cfg: CfgNode) -> None:
     check_ranges(cfg, kind_ranges(cfg))
     if has_pyramid(cfg) and not is_retinanet(cfg):
         check_registered("MODEL.ROI_BOX_HEAD.NAME", cfg.MODEL.ROI_BOX_HEAD.NAME, ROI_BOX_HEAD_REGISTRY)
+    if cfg.MODEL.MASK_ON:
+        check_registered("MODEL.ROI_MASK_HEAD.NAME", cfg.MODEL.ROI_MASK_HEAD.NAME, ROI_MASK_HEAD_REGISTRY)
+    if cfg.MODEL.KEYPOINT_ON:
+        check_registered("MODEL.ROI_KEYPOINT_HEAD.NAME", cfg.MODEL.ROI_KEYPOINT_HEAD.NAME, ROI_KEYPOINT_HEAD_REGISTRY)
+    if is_panoptic(cfg):
+        check_registered("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY)
+        if not cfg.MODEL.MASK_ON:
+            raise InputError(f"MODEL.META_ARCHITECTURE {PANOPTIC} needs MODEL.MASK_ON True; got False")
     if not has_block_4_in_its_box_head(cfg):
         check_no_effect(cfg, _OF_BLOCK_4, "a detector on a pyramid")
 
@@ -156,7 +220,8 @@ def _features(cfg: CfgNode) -> Mapping[str, Rule]:
     if is_retinanet(cfg):
         return {"MODEL.RETINANET.IN_FEATURES": several}
     one = listing(one_of(*features), f"feature, {names}", 1)
-    return {"MODEL.RPN.IN_FEATURES": several, "MODEL.ROI_HEADS.IN_FEATURES": several if has_pyramid(cfg) else one}
+    rules = {"MODEL.RPN.IN_FEATURES": several, "MODEL.ROI_HEADS.IN_FEATURES": several if has_pyramid(cfg) else one}
+    return {**rules, "MODEL.SEM_SEG_HEAD.IN_FEATURES": several} if is_panoptic(cfg) else rules
 
 
 def check_c4(cfg: CfgNode, where: str = "") -> None:

@@ -1,6 +1,6 @@
-"""Boxes on images, drawn by Detectron2's Visualizer."""
+"""Boxes, masks, keypoints and panoptic segments on images, drawn by Detectron2's Visualizer."""
 
-from typing import Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -8,6 +8,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import Visualizer
+from torch import Tensor
+
+from sact_det.detection.predictor import Prediction
 
 
 def class_names(cfg: CfgNode) -> Optional[list[str]]:
@@ -18,17 +21,67 @@ def class_names(cfg: CfgNode) -> Optional[list[str]]:
     return list(names) if names is not None and len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else None
 
 
+class SegmentNames(NamedTuple):
+    """Names of the classes of things and of stuff, those of stuff as PanopticFPN numbers them: all things are 0."""
+
+    things: list[str]
+    stuff: list[str]
+
+
+def segment_names(cfg: CfgNode) -> Optional[SegmentNames]:
+    """Those of DATASETS.TEST[0], or None if they are unknown or not as many as the model's classes."""
+    things = class_names(cfg)
+    stuff = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("stuff_classes") if cfg.DATASETS.TEST else None
+    if things is None or stuff is None or len(stuff) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        return None
+    return SegmentNames(things, list(stuff))
+
+
+def draw_segments(
+    image: np.ndarray,
+    ids: Tensor,
+    segments: Sequence[dict[str, Any]],
+    names: Optional[SegmentNames] = None,
+    scale: int = 1,
+) -> np.ndarray:
+    """The image under its panoptic segments, each with its class; a thing's score stands behind it.
+
+    A class always has the same colour.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        ids: int [H, W], the number of every pixel's segment.
+        segments: as Detectron2 has them, with "id", "category_id", "isthing" and, of things, "score".
+        names: of the classes; their numbers are written if None.
+        scale: enlarges the image under the segments.
+
+    Returns:
+        uint8 RGB [scale * H, scale * W, 3].
+    """
+    palette, visualizer = colormap(rgb=True, maximum=1), Visualizer(image, scale=scale)
+    for one in segments:
+        isthing, number = one["isthing"], one["category_id"]
+        kind = "class" if isthing else "stuff"
+        text = f"{kind} {number}" if names is None else (names.things if isthing else names.stuff)[number]
+        if isthing:
+            text += f" {one['score']:.0%}"
+        color = palette[(number if isthing else -1 - number) % len(palette)]
+        visualizer.draw_binary_mask((ids == one["id"]).numpy(), color=color, text=text, alpha=0.5)
+    return np.asarray(visualizer.get_output().get_image())
+
+
 def draw_detections(
     image: np.ndarray, instances: Instances, names: Optional[Sequence[str]] = None, scale: int = 1
 ) -> np.ndarray:
-    """The image with a box, a class and a score for every instance.
+    """The image with a box, a class and a score for every instance; with its mask and keypoints where it has them.
 
     A class always has the same colour. Unlike Visualizer.draw_instance_predictions, which draws colours at random, the
     same input gives the same picture.
 
     Args:
         image: uint8 RGB [H, W, 3].
-        instances: with pred_boxes in pixels of the image, scores and pred_classes.
+        instances: with pred_boxes in pixels of the image, scores and pred_classes, and pred_masks and pred_keypoints if
+            there are such.
         names: of the classes; their numbers are written if None.
         scale: enlarges the image under the boxes, whose lines and labels stay as they are.
 
@@ -42,6 +95,17 @@ def draw_detections(
         for index, score in zip(classes, instances.scores.tolist())
     ]
     picture = Visualizer(image, scale=scale).overlay_instances(
-        boxes=instances.pred_boxes, labels=labels, assigned_colors=[palette[index % len(palette)] for index in classes]
+        boxes=instances.pred_boxes,
+        labels=labels,
+        masks=list(instances.pred_masks.numpy()) if instances.has("pred_masks") else None,
+        keypoints=instances.pred_keypoints if instances.has("pred_keypoints") else None,
+        assigned_colors=[palette[index % len(palette)] for index in classes],
     )
     return np.asarray(picture.get_image())
+
+
+def draw_found(image: np.ndarray, prediction: Prediction, cfg: CfgNode, scale: int) -> np.ndarray:
+    """What a detector found in an RGB image: its segments if it is a panoptic one, else its detections."""
+    if prediction.segments is not None:
+        return draw_segments(image, *prediction.segments, segment_names(cfg), scale)
+    return draw_detections(image, prediction.instances, class_names(cfg), scale)

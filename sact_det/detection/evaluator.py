@@ -15,6 +15,18 @@ from sact_det.engine.reference import Reference
 from sact_det.rule.ponder import PonderRecord
 
 GIGA = 1e9
+_PARTS = (
+    ("proposal", "proposal_generator"),
+    ("neck", "neck"),
+    ("head", "head"),
+    ("sem_seg", "sem_seg_head"),
+)
+# Column of the table, task, metric.
+_FURTHER = (
+    ("mask AP (%)", "segm", "AP"),
+    ("keypoint AP (%)", "keypoints", "AP"),
+    ("PQ (%)", "panoptic_seg", "PQ"),
+)
 
 
 class PonderEvaluator(RowEvaluator):
@@ -62,11 +74,12 @@ class PonderEvaluator(RowEvaluator):
     def _whole_detector(self, output: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         if self.detector is None:
             return {}
-        regions, rejected = output["regions"], output["rejected_regions"]
-        flops = self.detector.flops_with(output["flops"], size, regions)
-        percent = 100 * flops["total"] / self.detector.flops(size, regions + rejected)["total"]
+        regions, rejected, detections = (output[key] for key in ("regions", "rejected_regions", "detections"))
+        flops = self.detector.flops_with(output["flops"], size, regions, detections)
+        percent = 100 * flops["total"] / self.detector.flops(size, regions + rejected, detections)["total"]
         return {
             "regions": regions,
+            "detections": detections,
             "rejected_regions": rejected,
             "units_per_region": output["units_per_region"],
             "detector_flops": flops,
@@ -93,9 +106,9 @@ class PonderEvaluator(RowEvaluator):
 
         Keys: flops_percent, flops_percent_std; gflops, gflops_std; box_head_gflops; blockN_cost, blockN_units;
         of the whole detector, where it was accounted for, detector_flops_percent and detector_gflops with their _std,
-        proposal_gflops (RPN), neck_gflops (FPN), head_gflops (RetinaNet's), regions, rejected_regions, units_per_region
-        (mean over all regions of the data set that evaluated any); cost_inside, cost_outside (means over the images
-        that have pixels both inside and outside of boxes); images.
+        proposal_gflops (RPN), neck_gflops (FPN), head_gflops (RetinaNet's), sem_seg_gflops, regions, rejected_regions,
+        units_per_region (mean over all regions of the data set that evaluated any); cost_inside, cost_outside (means
+        over the images that have pixels both inside and outside of boxes); images.
         """
         summary = {
             **mean_and_std("flops_percent", [row["flops_percent"] for row in rows]),
@@ -107,7 +120,7 @@ class PonderEvaluator(RowEvaluator):
             parts = [row["detector_flops"] for row in rows]
             summary |= mean_and_std("detector_flops_percent", [row["detector_flops_percent"] for row in rows])
             summary |= mean_and_std("detector_gflops", [flops["total"] / GIGA for flops in parts])
-            for key, part in (("proposal", "proposal_generator"), ("neck", "neck"), ("head", "head")):
+            for key, part in _PARTS:
                 if parts[0].get(part):
                     summary[f"{key}_gflops"] = float(np.mean([flops[part] for flops in parts])) / GIGA
             for key in ("regions", "rejected_regions"):
@@ -135,6 +148,7 @@ def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:
         "FLOPs (%)": _percent(ponder, "flops_percent"),
         "mAP @ [.5, .95] (%)": ap,
         "AP50 (%)": ap50,
+        **{title: f"{results[task][key]:.2f}" for title, task, key in _FURTHER if task in results},
         "images": f"{ponder['images']:.0f}",
     }
     if "regions" in ponder:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN, RetinaNet
 
 from sact_det.detection.parts import check_parts
 from sact_det.engine.priced import Priced
@@ -42,6 +42,17 @@ class SACTRetinaNet(Priced, RetinaNet):
         """Detectron2's. TorchScript would compute a process's first steps otherwise than those it has optimised."""
         with torch.jit.optimized_execution(False):
             return super().losses(*args)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of the constructor. Raises InputError if it takes no such parts."""
+        check_parts(cfg)
+        return super().from_config(cfg)
+
+
+@META_ARCH_REGISTRY.register()
+class SACTPanopticFPN(Priced, PanopticFPN):
+    """Detectron2's PanopticFPN on a pyramid above a `SACTBackbone`; what it adds is said in `Priced`."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

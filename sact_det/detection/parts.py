@@ -8,7 +8,7 @@ from detectron2.modeling.roi_heads import Res5ROIHeads, RROIHeads
 
 from sact_det.base.errors import InputError
 from sact_det.detection.backbone import build_sact_resnet_backbone
-from sact_det.detection.config_kinds import check_kind, is_retinanet
+from sact_det.detection.config_kinds import check_kind, is_panoptic, is_retinanet
 from sact_det.detection.pooler import check_pooler
 from sact_det.detection.proposals import SACTRPN
 from sact_det.detection.pyramid import (
@@ -50,10 +50,12 @@ def check_parts(cfg: CfgNode) -> None:
 def _check_backbone(cfg: CfgNode) -> None:
     """Detectron2's own backbones keep no account of their computation; RetinaNet reads a pyramid."""
     model, pyramid = cfg.MODEL, build_sact_retinanet_resnet_fpn_backbone.__name__
-    ours = (build_sact_resnet_backbone.__name__, build_sact_resnet_fpn_backbone.__name__)
-    name, wanted = model.BACKBONE.NAME, pyramid if is_retinanet(cfg) else " or ".join(ours)
-    unfit = ours[0] if is_retinanet(cfg) else pyramid
-    if BACKBONE_REGISTRY.get(name).__module__.startswith("detectron2.") or name == unfit:
+    ours = {build_sact_resnet_backbone.__name__, build_sact_resnet_fpn_backbone.__name__, pyramid}
+    fit = {pyramid} if is_retinanet(cfg) else ours - {pyramid}
+    if is_panoptic(cfg):
+        fit = {build_sact_resnet_fpn_backbone.__name__}
+    name, wanted = model.BACKBONE.NAME, " or ".join(sorted(fit))
+    if BACKBONE_REGISTRY.get(name).__module__.startswith("detectron2.") or name in ours - fit:
         raise InputError(
             f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE} needs MODEL.BACKBONE.NAME {wanted}; got {name!r}"
         )
@@ -77,12 +79,15 @@ def _check_heads(cfg: CfgNode) -> None:
 
 
 def _check_boxes(cfg: CfgNode) -> None:
-    """Upright boxes alone, of proposals that the model makes itself."""
+    """Upright boxes of proposals that the model makes itself, and what its heads make of them."""
     model = cfg.MODEL
     who = model.META_ARCHITECTURE if is_retinanet(cfg) else model.ROI_HEADS.NAME
-    for key in ("MASK_ON", "KEYPOINT_ON"):
-        if model[key]:
-            raise InputError(f"MODEL.{key}: {who} detects boxes only")
+    if is_retinanet(cfg):
+        for key in ("MASK_ON", "KEYPOINT_ON"):
+            if model[key]:
+                raise InputError(f"MODEL.{key}: {who} detects boxes only")
+    elif model.KEYPOINT_ON and not has_pyramid(cfg):
+        raise InputError(f"MODEL.KEYPOINT_ON: {who} has no keypoint head; expected a detector on a pyramid")
     for section, name in (("PROPOSAL_GENERATOR", "RRPN"), ("ANCHOR_GENERATOR", "RotatedAnchorGenerator")):
         if name == model[section].NAME:
             raise InputError(f"MODEL.{section}.NAME {name}: {who} takes no rotated boxes")

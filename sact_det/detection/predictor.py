@@ -1,13 +1,14 @@
 """One image in, detections and an account of the computation out."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
+from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.detection.augmentation import build_augmentation
@@ -25,14 +26,18 @@ class Prediction:
     """What the network found in an image and what that took.
 
     Attributes:
-        instances: pred_boxes (in pixels of the given image), scores and pred_classes, on the CPU.
+        instances: pred_boxes (in pixels of the given image), scores and pred_classes, on the CPU; with the heads for
+            them pred_masks, bool [R, H, W] of the given image, and pred_keypoints, [R, K, 3] (x, y, score).
         ponder: of the extractor, N = 1, on the CPU.
+        segments: of a panoptic detector, as Detectron2 has them: ids, int32 [H, W] of the given image (0: none), on the
+            CPU, and what is known of each; None: the detector is none.
         numbers: as PonderEvaluator's per-image rows (sact_det/detection/evaluator.py), with box_head_flops.
     """
 
     instances: Instances
     ponder: PonderRecord
     numbers: dict[str, Any]
+    segments: Optional[tuple[Tensor, list[dict[str, Any]]]] = None
 
 
 class Predictor:
@@ -77,7 +82,12 @@ class Predictor:
             instances=output["instances"].to("cpu"),
             ponder=output["ponder"],
             numbers={**row, "box_head_flops": output["box_head_flops"]},
+            segments=_on_cpu(output["panoptic_seg"]) if "panoptic_seg" in output else None,
         )
+
+
+def _on_cpu(segments: tuple[Tensor, list[dict[str, Any]]]) -> tuple[Tensor, list[dict[str, Any]]]:
+    return segments[0].cpu(), segments[1]
 
 
 def load_detector(cfg: CfgNode, fresh: bool = False) -> Any:

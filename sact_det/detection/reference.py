@@ -28,11 +28,14 @@ class DetectorReference:
     Attributes:
         by_stride: of what runs on images, part -> stride -> FLOPs at one position of the maps of that stride; parts are
             "backbone" (stem and blocks), "neck" and, if there are such, "proposal_generator", "head", "sem_seg_head".
-        by_region: part -> FLOPs of one region: "box_head", "box_predictor" and "mask_head" where there are such.
+        by_region: part -> FLOPs of one region: "box_head", "box_predictor", "mask_head" and "keypoint_head" where there
+            are such.
+        shares_block_4: whether masks are made of what block 4 leaves, which then runs on detections, too.
     """
 
     by_stride: Mapping[str, Mapping[int, int]]
     by_region: Mapping[str, int]
+    shares_block_4: bool = False
 
     @classmethod
     def of(cls, model: Any) -> "DetectorReference":
@@ -63,7 +66,10 @@ class DetectorReference:
                 _IMAGE_HEADS[name](model, features)
 
         by_stride = {name: count_by_stride(layers, run) for name, layers in parts.items()}
-        return cls(by_stride, _by_region(model) if hasattr(model, "roi_heads") else {})
+        if not hasattr(model, "roi_heads"):
+            return cls(by_stride, {})
+        shares = hasattr(model.roi_heads, "res5") and model.roi_heads.mask_on
+        return cls(by_stride, _by_region(model), shares)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "DetectorReference":
@@ -79,29 +85,31 @@ class DetectorReference:
         with torch.random.fork_rng(devices=[]):
             return cls.of(build_model(cfg))
 
-    def flops(self, size: tuple[int, int], regions: int = 0, masks: int = 0) -> dict[str, int]:
+    def flops(self, size: tuple[int, int], regions: int = 0, detections: int = 0) -> dict[str, int]:
         """FLOPs of one image by part, and their sum, "total".
 
         Args:
             size: (height, width) of the image in pixels; maps count where they show it, not in their padding.
-            regions: proposals that the box head looks at.
-            masks: detections that the mask head looks at.
+            regions: that the box head looks at: proposals and, where it `shares_block_4`, detections.
+            detections: that mask and keypoint heads look at.
         """
         flops = {part: flops_at(size, by_stride) for part, by_stride in self.by_stride.items()}
+        numbers = {"mask_head": detections, "keypoint_head": detections}
+        numbers["box_predictor"] = regions - (detections if self.shares_block_4 else 0)
         for part, of_one in self.by_region.items():
-            flops[part] = of_one * (masks if part == "mask_head" else regions)
+            flops[part] = of_one * numbers.get(part, regions)
         return {**flops, "total": sum(flops.values())}
 
     def flops_with(
-        self, spent: Mapping[str, int], size: tuple[int, int], regions: int = 0, masks: int = 0
+        self, spent: Mapping[str, int], size: tuple[int, int], regions: int = 0, detections: int = 0
     ) -> dict[str, int]:
         """FLOPs of a detector some of whose parts are adaptive, by part, and their sum, "total".
 
         Args:
             spent: part -> what the adaptive parts took; a "total" among them, as in an output's "flops", is left out.
-            size, regions, masks: as of `flops`.
+            size, regions, detections: as of `flops`.
         """
-        flops = {**self.flops(size, regions, masks), **spent}
+        flops = {**self.flops(size, regions, detections), **spent}
         del flops["total"]
         return {**flops, "total": sum(flops.values())}
 
@@ -128,9 +136,10 @@ def _by_region(model: Any) -> dict[str, int]:
         flops, y = _counted(body, body, x)
         found["box_head"] += flops
         found["box_predictor"] += _counted(predictor, predictor, y.mean((2, 3)) if is_c4 else y)[0]
-    if heads.mask_on:
-        mask_head = heads.mask_head
-        found["mask_head"] = _counted(mask_head, mask_head.layers, y if is_c4 else crop(heads.mask_pooler))[0]
+    for name in ("mask", "keypoint"):
+        if getattr(heads, f"{name}_on", False):
+            head, x = getattr(heads, f"{name}_head"), y if is_c4 else crop(getattr(heads, f"{name}_pooler"))
+            found[f"{name}_head"] = _counted(head, head.layers, x)[0]
     return found
 
 

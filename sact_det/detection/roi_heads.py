@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ROIAlign, ShapeSpec
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads, select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from sact_det.base.errors import InputError
 from sact_det.detection.pooler import RegionPooler, check_pooler
 from sact_det.detection.rejection import RegionRejection, Verdict, with_objectness
 from sact_det.engine.logged import log_after_backward
@@ -88,6 +87,13 @@ class Block4Head(nn.Module):
 class SACTRes5ROIHeads(Res5ROIHeads):
     """Detectron2's C4 box head with the pre-activation block 4 in place of its post-activation res5.
 
+    With masks (MODEL.MASK_ON) the mask head reads what the box predictor reads the mean of: block 4's output,
+    normalised and rectified. In training those of the foreground regions, which ran anyway. In evaluation, as in
+    Detectron2, block 4 runs once more, on the boxes of the detections; their FLOPs join the part "box_head". It halts
+    there by the same
+    rule: a halted position keeps the mean of its units' outputs, weighted by the halting distribution, as everywhere.
+    What is rejected before pooling becomes no detection, and so has no mask; detections are not judged again.
+
     Args:
         rejection: judges regions before they are pooled (MODEL.SACT.REJECTION); None: all run through block 4.
         shortcut_pooler: crops regions of the shortcut's product, and the pooler those of conv1's
@@ -144,9 +150,7 @@ class SACTRes5ROIHeads(Res5ROIHeads):
             proposals = self.label_and_sample_proposals(*marked)
         maps = [features[name] for name in self.in_features]
         verdict = None if self.rejection is None else self.rejection(maps[0], proposals)
-        if self.shortcut_pooler is not None:
-            stride = round(1 / self.shortcut_pooler.spatial_scale)
-            maps = self.res5.products(maps[0], strided_sizes([own.image_size for own in proposals], stride))
+        maps = self._pooled_maps(maps, proposals)
         if verdict is not None:
             proposals = verdict.running(proposals)
         x = self._shared_roi_transform(maps, [own.proposal_boxes for own in proposals], verdict)
@@ -154,11 +158,32 @@ class SACTRes5ROIHeads(Res5ROIHeads):
         predictions = scores if verdict is None else verdict.mixture(scores), deltas
         if not self.training:
             found, _ = self.box_predictor.inference(predictions, proposals)
-            return self.forward_with_given_boxes(features, found), {}
+            return self._with_masks(maps, found), {}
         losses = self.box_predictor.losses(predictions, proposals)
+        if self.mask_on:
+            foreground, chosen = select_foreground_proposals(proposals, self.num_classes)
+            losses.update(self.mask_head(x[torch.cat(chosen)], foreground))
         if verdict is not None and len(verdict.rejected):
             log_after_backward({"sact/box_head_rejected": verdict.rejected.double().mean()}, losses["loss_cls"])
         return [], losses
+
+    def forward_with_given_boxes(self, features: dict[str, Tensor], instances: list[Instances]) -> list[Instances]:
+        """Detectron2's interface: adds "pred_masks" to instances with "pred_boxes" and "pred_classes"."""
+        if not self.mask_on:
+            return instances
+        return self._with_masks(self._pooled_maps([features[name] for name in self.in_features], instances), instances)
+
+    def _with_masks(self, maps: list[Tensor], instances: list[Instances]) -> list[Instances]:
+        if not self.mask_on:
+            return instances
+        return self.mask_head(self._shared_roi_transform(maps, [own.pred_boxes for own in instances]), instances)
+
+    def _pooled_maps(self, maps: list[Tensor], instances: list[Instances]) -> list[Tensor]:
+        """The maps that regions are pooled from: the features, or block 4's products of them."""
+        if self.shortcut_pooler is None:
+            return maps
+        stride = round(1 / self.shortcut_pooler.spatial_scale)
+        return self.res5.products(maps[0], strided_sizes([own.image_size for own in instances], stride))
 
     def _shared_roi_transform(
         self, features: list[Tensor], boxes: list[Boxes], verdict: Optional[Verdict] = None
@@ -171,8 +196,6 @@ class SACTRes5ROIHeads(Res5ROIHeads):
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[Block4Head, int]:
-        if cfg.MODEL.MASK_ON:
-            raise InputError("MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only")
         spec = box_head_spec(cfg)
         head = Block4Head(spec, cfg.MODEL.SACT.EXECUTION, cfg.MODEL.SACT.BOX_HEAD_MAP_PRODUCTS)
         return head, spec.out_channels(4)

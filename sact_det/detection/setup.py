@@ -1,5 +1,6 @@
 """What a detector's config must fulfil, before any work is done."""
 
+from importlib.util import find_spec
 from typing import Sequence
 
 from detectron2.config import CfgNode, get_cfg
@@ -8,7 +9,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from sact_det.base.errors import InputError
 from sact_det.base.value_rules import whole, within
 from sact_det.data.coco import register_coco_datasets
-from sact_det.detection.config_kinds import classes_key, is_retinanet, unused_keys
+from sact_det.data.coco_panoptic import register_panoptic_datasets
+from sact_det.detection.box_evaluator import COCO_SIGMAS
+from sact_det.detection.config_kinds import PANOPTIC, classes_key, is_panoptic, is_retinanet, unused_keys
 from sact_det.detection.parts import check_parts
 from sact_det.detection.pyramid import extractor_blocks
 from sact_det.engine.config_checks import check_no_effect, check_ranges, value_of
@@ -35,7 +38,11 @@ def prepare(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     _check_sizes(cfg)
     stated = value_of(cfg, classes_key(cfg))
     register_coco_datasets(cfg)
+    if is_panoptic(cfg):
+        register_panoptic_datasets(cfg)
+        _take_stuff(cfg)
     _take_classes(cfg, stated, overrides[::2])
+    _check_keypoints(cfg)
     _check_federated(cfg)
 
 
@@ -77,6 +84,8 @@ def _check_sizes(cfg: CfgNode) -> None:
             )
     relative = sizes.CROP.TYPE.startswith("relative")
     rule = within(0, 1, "(]") if relative else whole(1)
+    if sizes.CROP.ENABLED and cfg.MODEL.MASK_ON and find_spec("shapely") is None:
+        raise InputError("INPUT.CROP.ENABLED cuts the polygons of masks, which needs shapely: pip install shapely")
     if not all(map(rule.allows, sizes.CROP.SIZE)):
         raise InputError(
             f"INPUT.CROP.SIZE: each of both must {rule.expected} for INPUT.CROP.TYPE {sizes.CROP.TYPE!r}; "
@@ -110,6 +119,41 @@ def _take_classes(cfg: CfgNode, stated: int, overridden: Sequence[str]) -> None:
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = counts[first]
     if is_retinanet(cfg):
         cfg.MODEL.RETINANET.NUM_CLASSES = counts[first]
+
+
+def _take_stuff(cfg: CfgNode) -> None:
+    """SEM_SEG_HEAD.NUM_CLASSES becomes that of the data, "things" included; Detectron2's default asks for nothing."""
+    key = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+    stated, default = value_of(cfg, key), value_of(get_cfg(), key)
+    for name in (name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in DatasetCatalog):
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("panoptic_json") is None:
+            raise InputError(
+                f"data set {name!r} has no panoptic segments, which {PANOPTIC} needs; DATASETS.PANOPTIC_FORMAT lists "
+                "those that have"
+            )
+        count = len(metadata.stuff_classes)
+        if stated not in (count, default):
+            raise InputError(f"{key} is {stated}, but data set {name!r} has {count} classes, all things being one")
+        stated = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = count
+
+
+def _check_keypoints(cfg: CfgNode) -> None:
+    """NUM_KEYPOINTS are those of the data, and each has a sigma: COCO's own program has those of its 17 alone."""
+    if not cfg.MODEL.KEYPOINT_ON:
+        return
+    number, sigmas = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, cfg.TEST.KEYPOINT_OKS_SIGMAS
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        names = MetadataCatalog.get(name).get("keypoint_names") if name in DatasetCatalog else None
+        if names is not None and len(names) != number:
+            raise InputError(
+                f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {number}, but data set {name!r} has {len(names)} keypoints"
+            )
+    if len(sigmas or COCO_SIGMAS) != number:
+        raise InputError(
+            f"TEST.KEYPOINT_OKS_SIGMAS must list a number for each of MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, {number}; "
+            f"got {list(sigmas)}"
+        )
 
 
 def _check_federated(cfg: CfgNode) -> None:

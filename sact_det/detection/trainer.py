@@ -7,9 +7,11 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluators
 
 from sact_det.detection import loader
-from sact_det.detection.box_evaluator import BoxEvaluator
+from sact_det.detection.box_evaluator import COCO_SIGMAS, BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
+from sact_det.detection.config_kinds import is_panoptic
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
+from sact_det.detection.panoptic_evaluator import PanopticEvaluator
 from sact_det.detection.pyramid import extractor_blocks
 from sact_det.detection.reference import DetectorReference
 from sact_det.engine.reference import Reference
@@ -17,7 +19,7 @@ from sact_det.engine.trainer import Trainer, network_title
 
 
 class DetectionTrainer(Trainer):
-    """Trainer of SACTGeneralizedRCNN and SACTRetinaNet."""
+    """Trainer of SACTGeneralizedRCNN, SACTRetinaNet and SACTPanopticFPN."""
 
     checkpointer_class = DetectorCheckpointer
     training_sizes = ("SOLVER.IMS_PER_BATCH", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN")
@@ -27,12 +29,15 @@ class DetectionTrainer(Trainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        """mAP and FLOPs; files go to OUTPUT_DIR/inference/<data set>."""
+        """mAP of boxes and of what else the heads find, and FLOPs; files go to OUTPUT_DIR/inference/<data set>."""
         folder = str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
         detector = DetectorReference.from_config(cfg)
+        sigmas = (cfg.TEST.KEYPOINT_OKS_SIGMAS or COCO_SIGMAS) if cfg.MODEL.KEYPOINT_ON else None
+        panoptic = [PanopticEvaluator(dataset_name, folder)] if is_panoptic(cfg) else []
         return DatasetEvaluators(
             [
-                BoxEvaluator(dataset_name, output_dir=folder),
+                *panoptic,
+                BoxEvaluator(dataset_name, folder, masks=cfg.MODEL.MASK_ON, sigmas=sigmas),
                 PonderEvaluator(dataset_name, Reference.from_config(cfg), output_dir=folder, detector=detector),
             ]
         )

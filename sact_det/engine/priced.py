@@ -36,6 +36,7 @@ class Priced(Budgeted, Executable):
         "box_head_flops": int, those of the part "box_head"; 0 if there is none;
         "regions": int, how many regions of this image evaluated a unit of the part "box_head"; if there is none, how
             many proposals a `SACTRPN` made, else 0;
+        "detections": int, how many regions of this image the mask and keypoint heads looked at; 0 if there are none;
         "rejected_regions": int, how many more were rejected before its first unit;
         "units_per_region": float, units that one of "regions" evaluated on average; None without regions or blocks.
 
@@ -72,6 +73,10 @@ class Priced(Budgeted, Executable):
                 raise InputError(f"the price of {part!r} ({key}) must be finite and not negative; got {price}")
         self.prices = dict(prices)
         self.reference = reference
+        for name in ("mask_head", "keypoint_head"):
+            head = getattr(getattr(self, "roi_heads", None), name, None)
+            if head is not None:
+                head.register_forward_pre_hook(_enter_detections)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -160,6 +165,11 @@ class Priced(Budgeted, Executable):
             put_ponder_map(spent["backbone"][-1], image)
 
 
+def _enter_detections(head: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Detectron2's heads take features and instances: postprocessing, which comes later, may drop some of these."""
+    ledger.enter_detections([len(own) for own in inputs[1]])
+
+
 def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(item["image"].shape[-2], item["image"].shape[-1]) for item in batched_inputs]
 
@@ -170,6 +180,7 @@ def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
     met = spent.regions("box_head") if "box_head" in spent else None
     rejected, units = (spent.rejected("box_head"), spent.units("box_head")) if met and any(met) else (nothing, nothing)
     regions = met or spent.proposals or nothing.tolist()
+    detections = spent.detections or nothing.tolist()
     flops = [spent.flops(part) for part in spent]
     rejected, units, *copies = to_host([rejected, units, *flops, *record.tensors()])
     flops, record = copies[: len(spent)], record.with_tensors(copies[len(spent) :])
@@ -180,4 +191,5 @@ def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
         output["box_head_flops"] = by_part.get("box_head", 0)
         output["rejected_regions"] = int(rejected[index])
         output["regions"] = regions[index] - output["rejected_regions"]
+        output["detections"] = detections[index]
         output["units_per_region"] = float(units[index]) / output["regions"] if met and output["regions"] else None

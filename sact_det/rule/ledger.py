@@ -42,12 +42,14 @@ class Ledger(Mapping[str, list[PonderRecord]]):
 
     Attributes:
         proposals: how many each image has; None: nobody has said so (`enter_proposals`).
+        detections: how many of each image mask and keypoint heads looked at, likewise (`enter_detections`).
     """
 
     def __init__(self, sizes: Optional[Sizes] = None):
         self.sizes = None if sizes is None else Geometry.of(sizes)
         self.backward_pass = torch._C._current_graph_task_id()
         self.proposals: Optional[Sequence[int]] = None
+        self.detections: Optional[Sequence[int]] = None
         self._calls: dict[str, list[_Call]] = {}
 
     def __getitem__(self, part: str) -> list[PonderRecord]:
@@ -165,6 +167,13 @@ def enter_proposals(counts: Sequence[int]) -> None:
     ledger = _current()
     if ledger is not None:
         ledger.proposals = list(counts)
+
+
+def enter_detections(counts: Sequence[int]) -> None:
+    """Says how many detections of each image of the open ledger a mask or keypoint head looks at, if there is one."""
+    ledger = _current()
+    if ledger is not None:
+        ledger.detections = list(counts)
 
 
 def is_read() -> bool:

@@ -198,7 +198,7 @@ def test_the_whole_detector_s_flops_are_those_of_its_layers_as_they_run(tmp_path
         (RETINANET, ("MODEL.SACT.PROPOSAL_MASS", "0.5"), "MODEL.SACT.PROPOSAL_MASS has no effect on a detector"),
         (RETINANET, ("MODEL.RETINANET.PRIOR_PROB", "0.0"), "MODEL.RETINANET.PRIOR_PROB must lie in"),
         (RETINANET, ("MODEL.RETINANET.IOU_LABELS", "[0, 1]"), "MODEL.RETINANET.IOU_LABELS must list 3, one more than"),
-        (FPN, ("MODEL.MASK_ON", "True"), "MODEL.MASK_ON: StandardROIHeads detects boxes only"),
+        (RETINANET, ("MODEL.MASK_ON", "True"), "MODEL.MASK_ON: SACTRetinaNet detects boxes only"),
         (RETINANET, ("MODEL.KEYPOINT_ON", "True"), "MODEL.KEYPOINT_ON: SACTRetinaNet detects boxes only"),
         (FPN, ("MODEL.SACT.REFERENCE_UNITS", "(3, 4, 6)"), "MODEL.SACT.REFERENCE_UNITS must list 4 positive integers"),
         (FPN, ("MODEL.BACKBONE.FREEZE_AT", "6"), "MODEL.BACKBONE.FREEZE_AT must be an integer from 0 to 5"),

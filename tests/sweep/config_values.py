@@ -202,8 +202,10 @@ CASES = [
         r"^MODEL\.SACT\.BOX_HEAD_MAX_POOL True needs MODEL\.ROI_BOX_HEAD\.POOLER_TYPE ROIAlign",
         *(*DETECTOR, "MODEL.SACT.BOX_HEAD_MAX_POOL", "True", "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool"),
     ),
-    Case("train_net", r"^MODEL\.MASK_ON: \w+ detects boxes only", *DETECTOR, "MODEL.MASK_ON", "True"),
-    Case("train_net", r"^MODEL\.KEYPOINT_ON: \w+ detects boxes only", *DETECTOR, "MODEL.KEYPOINT_ON", "True"),
+    Case(
+        "train_net", r"has boxes only, no segmentation of any object; MODEL\.MASK", *DETECTOR, "MODEL.MASK_ON", "True"
+    ),
+    Case("train_net", r"^MODEL\.KEYPOINT_ON: \w+ has no keypoint head", *DETECTOR, "MODEL.KEYPOINT_ON", "True"),
     Case(
         "train_net",
         r"needs MODEL\.BACKBONE\.NAME build_sact",
