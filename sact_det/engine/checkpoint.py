@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
+_NAMED = 3  # norms, in a warning
 _LAST = "last_checkpoint"  # names it
 CONFIG_KEYS = {
     "family": "MODEL.CLASSIFIER.FAMILY",
@@ -198,15 +199,29 @@ class SACTCheckpointer(DetectionCheckpointer):
         self.model.load_state_dict(state_dict, strict=False)
 
     def _check_frozen_norms(self, why: str, fresh: set[str]) -> None:
-        """A norm of a halting branch that has no statistics must be able to learn them."""
+        """A norm of a halting branch that has no statistics must be able to learn them; of others it is warned."""
         branches = halting_branches(self.model)
-        for name, part in self.model.named_modules():
-            if isinstance(part, FrozenBatchNorm2d) and name.startswith(branches) and f"{name}.running_mean" in fresh:
+        frozen = [
+            name
+            for name, part in self.model.named_modules()
+            if isinstance(part, FrozenBatchNorm2d) and f"{name}.running_mean" in fresh
+        ]
+        for name in frozen:
+            if name.startswith(branches):
                 key = "HALTING_NORM" if name.startswith(("backbone.", "block")) else "BOX_HEAD_HALTING_NORM"
                 raise InputError(
                     f"MODEL.SACT.{key} FrozenBN: {name} starts fresh ({why}), and a norm without statistics must not "
                     "be frozen; expected MovingBN or BN"
                 )
+        if frozen:
+            logger.warning(
+                "%d norms start fresh (%s) and are frozen, so that they never normalise anything: %s%s. Start from "
+                'weights that have them, or let them learn (MODEL.SACT.NORM, BOX_HEAD_NORM: "BN")',
+                len(frozen),
+                why,
+                ", ".join(frozen[:_NAMED]),
+                ", ..." if len(frozen) > _NAMED else "",
+            )
 
     def _check_architecture(self, metadata: dict[str, Any]) -> None:
         """The file's own description against the model's, where shapes could not tell the difference."""
