@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from coco_folder import write_coco_folder
+from detectron2 import model_zoo
 from detectron2.modeling import build_model
 from filled_modules import filled
 from short_trainings import final_weights, fresh_parts, train
@@ -21,6 +22,7 @@ from sact_det.detection.loader import build_test_loader
 from sact_det.detection.predictor import Predictor
 from sact_det.detection.pyramid import extractor_of
 from sact_det.detection.trainer import DetectionTrainer
+from sact_det.engine.config_checks import leaves
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.weight_file import save_weights
 
@@ -56,7 +58,35 @@ def test_a_published_recipe_is_one_of_four_blocks_under_a_price(name):
 
 
 def test_the_published_recipes_are_all_there():
-    assert len(PUBLISHED) == 2 * 3 * 2 * 2  # depths, kinds of detector, rules, schedules
+    assert len(PUBLISHED) == 2 * (3 + 4) * 2 * 2  # depths, kinds of boxes and of more than boxes, rules, schedules
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"),
+    [
+        ("Mask_FPN", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"),
+        ("Mask_C4", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"),
+        ("Keypoint_FPN", "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"),
+        ("Panoptic_FPN", "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"),
+    ],
+)
+def test_heads_and_schedules_are_those_of_detectron2s_recipe(kind, theirs):
+    ours, other = load_config(str(ROOT / f"configs/COCO/plain_R_50_{kind}_1x.yaml")), model_zoo.get_config(theirs)
+    sections = ["MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD", "MODEL.PANOPTIC_FPN", "DATASETS", "DATALOADER"]
+    sections += ["MODEL.ROI_BOX_HEAD", "MODEL.ANCHOR_GENERATOR"]
+    if ours.MODEL.MASK_ON:
+        sections.append("MODEL.ROI_MASK_HEAD")
+    # What may differ is what the configs' comments say.
+    own = {
+        *("MODEL.RPN.HEAD_NAME", "MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"),
+        *("SOLVER.WEIGHT_DECAY_BIAS", "SOLVER.REFERENCE_WORLD_SIZE", "SOLVER.CHECKPOINT_PERIOD"),
+        *(("MODEL.RPN.IN_FEATURES",) if kind == "Mask_C4" else ()),
+    }
+    expected = dict(leaves(other))
+    for key, value in leaves(ours):
+        followed = key.startswith((*sections, "MODEL.RPN.", "MODEL.ROI_HEADS.", "SOLVER.", "INPUT.M"))
+        if followed and key in expected and key not in own and not key.startswith("SOLVER.CLIP_GRADIENTS."):
+            assert value == expected[key], key
 
 
 @each_kind
