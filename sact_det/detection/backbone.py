@@ -161,15 +161,15 @@ class SACTBackbone(Executable, Backbone):
     def _read(self, level: str, x: Tensor, sizes: Optional[Sizes]) -> dict[str, Tensor]:
         """The features of a block's output that are read; no other is made or kept.
 
-        The raw one is as the block leaves it, which is how poolers of regions and blocks like to read it.
+        In memory they are as the block leaves them, in rows where kernels do: so convolutions and poolers read them.
         """
         read = {level, level + RECTIFIED}.intersection(self._out_features)
         features = {level: x}
         if level + RECTIFIED in read:
             valid = valid_mask(sizes, (x.shape[2], x.shape[3]), x.device)
-            if x.device.type == "cpu":  # convolutions are slower on rows, which is what kernels leave
+            if x.device.type == "cpu" and torch.is_grad_enabled():  # backward passes of convolutions like maps better
                 x = x.contiguous()
-            rectified = F.relu(self.get_submodule(f"{level}_norm")(x, valid))
+            rectified = F.relu(self.get_submodule(f"{level}_norm")(x, valid), inplace=True)
             features[level + RECTIFIED] = rectified if valid is None else rectified * valid
         return {name: features[name] for name in read}
 

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN, RetinaNet
+from torch import nn
 
+from sact_det.detection.layers import plan_layers
 from sact_det.detection.parts import check_parts
 from sact_det.engine.priced import Priced
 
@@ -22,7 +24,7 @@ class SACTGeneralizedRCNN(Priced, GeneralizedRCNN):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor. Raises InputError if it takes no such parts."""
         check_parts(cfg)
-        return super().from_config(cfg)
+        return _planned(cfg, super().from_config(cfg))
 
 
 @META_ARCH_REGISTRY.register()
@@ -47,7 +49,7 @@ class SACTRetinaNet(Priced, RetinaNet):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor. Raises InputError if it takes no such parts."""
         check_parts(cfg)
-        return super().from_config(cfg)
+        return _planned(cfg, super().from_config(cfg))
 
 
 @META_ARCH_REGISTRY.register()
@@ -58,4 +60,12 @@ class SACTPanopticFPN(Priced, PanopticFPN):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor. Raises InputError if it takes no such parts."""
         check_parts(cfg)
-        return super().from_config(cfg)
+        return _planned(cfg, super().from_config(cfg))
+
+
+def _planned(cfg: CfgNode, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a detector, the layers of its parts computing as MODEL.SACT.EXECUTION says."""
+    for part in arguments.values():
+        if isinstance(part, nn.Module):
+            plan_layers(part, cfg.MODEL.SACT.EXECUTION)
+    return arguments

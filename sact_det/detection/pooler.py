@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ROIAlign
-from detectron2.modeling.poolers import convert_boxes_to_pooler_format
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels, convert_boxes_to_pooler_format
 from detectron2.structures import Boxes
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 from typing_extensions import override
 
 from sact_det.base.errors import InputError
-from sact_det.network.plan import PlannedPooler
+from sact_det.network.plan import DensePlan, Planned, PlannedPooler
 
 
 def check_pooler(cfg: CfgNode) -> None:
@@ -71,3 +71,24 @@ class RegionPooler(PlannedPooler):
         align = (self.bins, self.spatial_scale, self.sampling_ratio, self.aligned)
         regions = roi_align(wide, boxes.to(wide.dtype), *align).to(x.dtype)
         return F.max_pool2d(regions, 2) if self.max_pool else regions[..., :: self.step, :: self.step]
+
+
+class PyramidPooler(Planned, ROIPooler):
+    """Detectron2's ROIPooler for RoIAlign on the levels of a pyramid, which computes by a plan; `of` makes one."""
+
+    @classmethod
+    def of(cls, pooler: ROIPooler) -> "PyramidPooler":
+        """Changes a pooler of Detectron2's, whose `level_poolers` are ROIAlign, in place."""
+        pooler.__class__ = cls
+        pooler.plan = DensePlan()
+        pooler.level_poolers = nn.ModuleList(map(RegionPooler, pooler.level_poolers))
+        return pooler
+
+    def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
+        """See ROIPooler.forward: x are maps [N, C, H, W]; the regions of all images, [R, C, *output_size], come out."""
+        if not box_lists:
+            return x[0].new_zeros(0, x[0].shape[1], *self.level_poolers[0].output_size)
+        boxes = convert_boxes_to_pooler_format(box_lists)
+        limits = self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
+        levels = assign_boxes_to_levels(box_lists, *limits)
+        return self.present_plan.pool_levels(list(self.level_poolers), x, boxes, levels)

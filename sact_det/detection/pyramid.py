@@ -9,6 +9,7 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P
 
 from sact_det.base.errors import InputError
 from sact_det.detection.backbone import FEATURES, RECTIFIED, SACTBackbone, build_sact_resnet_backbone
+from sact_det.detection.layers import plan_layers
 from sact_det.engine.spec import spec_from_config
 
 _LEVELS = ("res2", "res3", "res4", "res5")
@@ -43,7 +44,9 @@ def build_sact_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpe
 
 def _pyramid(cfg: CfgNode, bottom_up: SACTBackbone, top_block: Any) -> FPN:
     fpn = cfg.MODEL.FPN
-    return FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, top_block, fpn.FUSE_TYPE)
+    pyramid = FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, top_block, fpn.FUSE_TYPE)
+    plan_layers(pyramid, cfg.MODEL.SACT.EXECUTION)
+    return pyramid
 
 
 # Name of the backbone -> levels above the extractor's last.

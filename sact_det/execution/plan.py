@@ -12,7 +12,13 @@ from sact_det.base.log import info_once
 from sact_det.base.precision import compute_type, convolution_precision
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.convolution import convolve, why_not_convolved
-from sact_det.execution.cpu.roi_align import pool_regions, why_not_pooled
+from sact_det.execution.cpu.projection import project, why_not_projected
+from sact_det.execution.cpu.roi_align import (
+    pool_regions,
+    pool_regions_by_level,
+    why_not_pooled,
+    why_not_pooled_by_level,
+)
 from sact_det.execution.cpu.run import RowsRun, why_not_rows
 from sact_det.execution.cpu.stem import evaluate_stem
 from sact_det.execution.cpu.training import TrainingRun, why_not_training
@@ -29,6 +35,7 @@ from sact_det.network.plan import (
     Plan,
     PlannedBlock,
     PlannedPooler,
+    PlannedProjection,
     PlannedStem,
     planned_parts,
 )
@@ -120,6 +127,20 @@ class PerforatedPlan(PackingPlan):
         if why_not_pooled(x, boxes) is None:
             return pool_regions(pooler, x, boxes)
         return super().pool(pooler, x, boxes)
+
+    @override
+    def pool_levels(
+        self, poolers: Sequence[PlannedPooler], maps: Sequence[Tensor], boxes: Tensor, levels: Tensor
+    ) -> Tensor:
+        if why_not_pooled_by_level(maps, boxes) is None:
+            return pool_regions_by_level(poolers, maps, boxes, levels)
+        return super().pool_levels(poolers, maps, boxes, levels)
+
+    @override
+    def project(self, linear: PlannedProjection, x: Tensor) -> Tensor:
+        if why_not_projected(linear, x) is None:
+            return project(linear, self.packed, x)
+        return super().project(linear, x)
 
     @override
     def convolve(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
@@ -231,7 +252,7 @@ EXECUTIONS = tuple(PLANS)
 
 
 def set_execution(model: nn.Module, execution: str) -> None:
-    """Says how stems, blocks, poolers of regions and RPN heads compute, in place; parameters and results stay the same.
+    """Says how stems, blocks, pyramids, poolers and heads compute, in place; parameters and results stay the same.
 
     Units and FLOPs are equal integers under every execution; features and scores are equal to rounding.
 

@@ -72,15 +72,36 @@ class Plan(nn.Module, ABC):
         """Regions of a feature map; arguments and result as of PlannedPooler.compute."""
         return pooler.compute(x, boxes)
 
-    def convolve(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
-        """A 3x3 convolution of a head, [N, C, H, W] -> [N, D, H, W]; `conv` is Detectron2's, which rectifies, too.
+    def pool_levels(
+        self, poolers: Sequence["PlannedPooler"], maps: Sequence[Tensor], boxes: Tensor, levels: Tensor
+    ) -> Tensor:
+        """Regions of several feature maps, each of one of them, [R, C, *output_size].
 
         Args:
-            conv: its weights.
+            poolers: one for each map, of one output size.
+            maps: [N, C, H, W] each.
+            boxes: [R, 5], as of PlannedPooler.compute.
+            levels: int64 [R], the index of each region's map; a region of any other has zeros.
+        """
+        regions = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], *poolers[0].output_size)
+        for level, (pooler, x) in enumerate(zip(poolers, maps)):
+            own = (levels == level).nonzero()[:, 0]
+            regions.index_put_((own,), self.pool(pooler, x, boxes[own]))
+        return regions
+
+    def project(self, linear: "PlannedProjection", x: Tensor) -> Tensor:
+        """A linear layer of a head; arguments and result as of PlannedProjection.compute."""
+        return linear.compute(x)
+
+    def convolve(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
+        """A convolution of a head or a pyramid, [N, C, H, W] -> [N, D, H, W].
+
+        Args:
+            conv: its weights; Detectron2's class has a norm and an activation behind them, too.
             x: what it reads.
             active: bool [N, H, W], where the result is read; elsewhere it may be anything. None: everywhere.
         """
-        return conv(x)
+        return conv.compute(x) if isinstance(conv, PlannedConvolution) else conv(x)
 
     def predict(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor], elsewhere: float) -> Tensor:
         """A 1x1 convolution of a head, [N, C, H, W] -> [N, D, H, W].
@@ -91,7 +112,7 @@ class Plan(nn.Module, ABC):
             active: bool [N, H, W]; None: everywhere.
             elsewhere: the result where it is not active.
         """
-        y = conv(x)
+        y = self.convolve(conv, x)
         return y if active is None else y.masked_fill(~active[:, None], elsewhere)
 
     def recorded(self) -> "Plan":
@@ -236,6 +257,22 @@ class PlannedPooler(Planned):
         """
 
 
+class PlannedConvolution(Planned, nn.Conv2d):
+    """What plans see of a convolution of a pyramid or a head (sact_det/detection/layers.py)."""
+
+    @abstractmethod
+    def compute(self, x: Tensor) -> Tensor:
+        """Convolution, norm and activation in PyTorch, [N, C, H, W] -> [N, D, H, W]."""
+
+
+class PlannedProjection(Planned, nn.Linear):
+    """What plans see of a linear layer that reads regions (sact_det/detection/layers.py)."""
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The layer in PyTorch, [R, C, H, W] -> [R, D], whose weights are numbered as C, H and W are."""
+        return nn.Linear.forward(self, x.flatten(1))
+
+
 def planned_parts(model: nn.Module) -> list[Planned]:
-    """The stems, blocks, poolers and RPN heads of a model."""
+    """The parts of a model that compute by plans."""
     return [part for part in model.modules() if isinstance(part, Planned)]

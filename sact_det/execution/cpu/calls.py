@@ -177,14 +177,14 @@ class Regions(ctypes.Structure):
         *_integers("images", "height", "width", "channels"),
         *_integers("count", "bins_y", "bins_x", "max_pool", "step", "sampling_ratio", "aligned"),
         ("scale", ctypes.c_float),
-        *_addresses("boxes", "scratch"),
+        *_addresses("boxes", "targets", "scratch"),
     ]
 
 
 class Convolution(ctypes.Structure):
     """struct Convolution of convolution.cpp."""
 
-    _fields_ = [*_integers("in_channels", "out_channels"), *_addresses("weight", "bias")]
+    _fields_ = [*_integers("in_channels", "out_channels", "taps", "rectify"), *_addresses("weight", "bias")]
 
 
 class Maps(ctypes.Structure):

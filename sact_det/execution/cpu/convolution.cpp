@@ -1,4 +1,5 @@
-// A 3x3 convolution with its bias and ReLU at every position of a map, or at listed ones, in float32: that of a detector's RPN.
+// A 1x1 or 3x3 convolution with its bias and perhaps ReLU, in float32, at every position of a map or at listed ones: those of
+// a feature pyramid and of a detector's heads.
 
 #include <omp.h>
 
@@ -8,7 +9,9 @@ extern "C" {
 
 struct Convolution {
     int64_t in_channels, out_channels;
-    const float* weight;  // packed, depth 9 * in_channels: taps, channels
+    int64_t taps;         // 1 or 9
+    int64_t rectify;      // whether ReLU follows
+    const float* weight;  // packed, depth taps * in_channels: taps, channels
     const float* bias;
 };
 
@@ -25,17 +28,20 @@ struct Maps {
 
 namespace {
 
-// Epilogue: stores relu(product + bias) in the given rows, and nothing beyond their last column.
+// Epilogue: stores product + bias, rectified or not, in the given rows, and nothing beyond their last column.
 struct StoreRows {
     const float* bias;
     int64_t columns;
+    bool rectify;
     float* const* rows;
 
     void prepare(int, int, int64_t, int) const {}
     void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
         const Vector b = load_part(bias + column, columns - column);
-        for (int r = 0; r < count; r++)
-            store_part(rows[first + r] + column, relu(product[r * step] + b), columns - column);
+        for (int r = 0; r < count; r++) {
+            const Vector v = product[r * step] + b;
+            store_part(rows[first + r] + column, rectify ? relu(v) : v, columns - column);
+        }
     }
 };
 
@@ -48,20 +54,24 @@ extern "C" void convolve(const Convolution* at, const Maps* maps_at, int threads
 #pragma omp parallel num_threads(threads)
     {
         LeftFactor<float> left;
-        left.set_segments(TAPS, conv.in_channels);
+        left.set_segments(conv.taps, conv.in_channels);
         left.zeros = maps.zeros;
         blocks.take([&](int64_t first, int rows) {
             float* to[BLOCK_ROWS];
             for (int r = 0; r < rows; r++) {
                 const int64_t own = maps.list ? maps.list[first + r] : first + r;
                 to[r] = maps.y + own * conv.out_channels;
+                if (conv.taps == 1) {
+                    left.rows[0][r] = maps.x + own * conv.in_channels;
+                    continue;
+                }
                 const Place place = locate(own, maps.height, maps.width);
                 for (int tap = 0; tap < TAPS; tap++) {
                     const int64_t position = tap_position(place, tap, 1, 1, maps.height, maps.width);
                     left.rows[tap][r] = position < 0 ? maps.zeros : maps.x + position * conv.in_channels;
                 }
             }
-            const StoreRows store{conv.bias, conv.out_channels, to};
+            const StoreRows store{conv.bias, conv.out_channels, conv.rectify != 0, to};
             multiply(left, rows, conv.weight, conv.out_channels, store);
         });
     }

@@ -1,8 +1,9 @@
-"""3x3 convolutions of heads on a CPU in inference, from rows to rows (convolution.cpp)."""
+"""Convolutions of pyramids and heads on a CPU in inference, from rows to rows (convolution.cpp)."""
 
-from typing import Optional
+from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sact_det.base.precision import compute_type
@@ -12,20 +13,26 @@ from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.memory import address, plain, zeros
 from sact_det.execution.cpu.packed import Packed, pack_convolution
 from sact_det.execution.packing import WeightCache
-from sact_det.execution.positions.head import why_not_gathered
+
+_PADDING = {(1, 1): (0, 0), (3, 3): (1, 1)}
 
 
 def why_not_convolved(conv: nn.Conv2d, x: Tensor) -> Optional[str]:
     """Why the kernels cannot compute conv(x), or None if they can; arguments as of Plan.convolve."""
-    if conv.bias is None:
-        return "they convolve with a bias"
+    shape = (conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
+    if shape != ((1, 1), _PADDING.get(conv.kernel_size), (1, 1), 1, "zeros"):
+        return "they compute 1x1 convolutions and 3x3 convolutions padded by 1, of stride 1"
+    if getattr(conv, "norm", None) is not None:
+        return "they convolve without a norm"
+    if _activation(conv) is not None and not _rectifies(conv):
+        return "they rectify, or leave what they computed as it is"
     if compute_type(x) != torch.float32:
         return "they convolve in float32"
-    return why_not_gathered(conv) or why_not_here(conv, x, conv.weight)
+    return why_not_here(conv, x, conv.weight)
 
 
 def convolve(conv: nn.Conv2d, cache: WeightCache, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
-    """conv(x), which is rectified.
+    """conv(x), rectified if its activation says so.
 
     Args:
         conv: for which, with x, why_not_convolved is None.
@@ -36,7 +43,7 @@ def convolve(conv: nn.Conv2d, cache: WeightCache, x: Tensor, active: Optional[Te
     Returns:
         float32 [N, D, H, W], channels last; uninitialised where it is not evaluated.
     """
-    packed: Packed[calls.Convolution] = cache.get(conv, pack_convolution)
+    packed: Packed[calls.Convolution] = cache.get(conv, pack_convolution, _rectifies(conv))
     images, channels, height, width = x.shape
     rows, beyond = plain(x.float().permute(0, 2, 3, 1)), zeros(channels)
     listed = None if active is None else plain(active).flatten().nonzero()[:, 0]
@@ -48,3 +55,11 @@ def convolve(conv: nn.Conv2d, cache: WeightCache, x: Tensor, active: Optional[Te
     )
     calls.kernels().convolve(packed.struct, maps, torch.get_num_threads())
     return y
+
+
+def _activation(conv: nn.Conv2d) -> Any:
+    return getattr(conv, "activation", None)
+
+
+def _rectifies(conv: nn.Conv2d) -> bool:
+    return _activation(conv) is F.relu or type(_activation(conv)) is nn.ReLU

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sact_det.execution.cpu import calls
-from sact_det.execution.cpu.memory import address, addresses
+from sact_det.execution.cpu.memory import address, addresses, zeros
 from sact_det.execution.folded import FoldedUnit, fold_halting, fold_second_part, fold_unit
 from sact_det.network.branch import SpatialHalting
 from sact_det.network.plan import PlannedBlock, PlannedStem
@@ -111,10 +111,10 @@ def pack_stem(stem: PlannedStem, dtype: torch.dtype) -> Packed[calls.Stem]:
 
 
 @torch.no_grad()
-def pack_convolution(conv: nn.Conv2d) -> Packed[calls.Convolution]:
-    """Packs a 3x3 convolution with a bias."""
-    assert conv.bias is not None
+def pack_convolution(conv: nn.Conv2d, rectify: bool) -> Packed[calls.Convolution]:
+    """Packs a convolution, with or without a bias; `rectify`: whether ReLU follows."""
     weight = _packed(conv.weight.float().permute(0, 2, 3, 1).flatten(1), torch.float32)
-    bias = _whole_vectors(conv.bias.float())
-    struct = calls.Convolution(conv.in_channels, conv.out_channels, address(weight), address(bias))
+    bias = _whole_vectors(zeros(conv.out_channels) if conv.bias is None else conv.bias.float())
+    taps = conv.weight[0, 0].numel()
+    struct = calls.Convolution(conv.in_channels, conv.out_channels, taps, rectify, address(weight), address(bias))
     return Packed(struct, (weight, bias))

@@ -23,6 +23,7 @@ struct Regions {
     int64_t aligned;         // whether the centre of a pixel lies half a pixel behind its index
     float scale;             // from the coordinates of boxes to pixels
     const float* boxes;      // [count, 5]: image, x0, y0, x1, y1
+    const int64_t* targets;  // [count], where each goes among the pooled ones; null: they keep their order
     float* scratch;          // [threads, roi_align_scratch_size]
 
     int64_t rows() const { return (bins_y + step - 1) / step; }  // of bins that are pooled
@@ -226,9 +227,10 @@ void pool(const Regions& regions, const Element* features, Element* pooled, int 
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < regions.count * parts; item++) {
             const Region region(regions, item / parts, memory.table);
+            const int64_t target = regions.targets ? regions.targets[item / parts] : item / parts;
             const Element* image = features + region.image * regions.height * regions.width * regions.channels;
             for (int64_t row = item % parts * rows, end = row + rows; row < end; row++) {
-                Element* to = pooled + (item / parts * height + row) * width * regions.channels;
+                Element* to = pooled + (target * height + row) * width * regions.channels;
                 for (int64_t c = 0; c < regions.channels; c += SLICE) {
                     const int64_t channels = std::min(SLICE, regions.channels - c);
                     if (regions.max_pool) {
@@ -281,7 +283,7 @@ extern "C" {
 int64_t roi_align_scratch_size(const Regions* regions) { return Memory::size(*regions); }
 
 // features: [images, height, width, channels]; pooled: [count, rows, columns, channels] or, behind max pooling,
-// [count, bins_y / 2, bins_x / 2, channels]; both of one type.
+// [count, bins_y / 2, bins_x / 2, channels], or more of them where regions have targets; both of one type.
 void roi_align(const Regions* regions, const void* features, void* pooled, int64_t bfloat16, int threads) {
 #if HAS_BFLOAT16
     if (bfloat16)

@@ -1,6 +1,6 @@
 """RoIAlign on a CPU, from rows to rows, in inference and in training (roi_align.cpp)."""
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,20 +37,55 @@ def pool_regions(pooler: PlannedPooler, x: Tensor, boxes: Tensor) -> Tensor:
     return _pool(pooler, features, boxes, pooler.max_pool).to(x.dtype)
 
 
+def why_not_pooled_by_level(maps: Sequence[Tensor], boxes: Tensor) -> Optional[str]:
+    """Why the kernels cannot pool regions of several maps into one tensor, or None if they can."""
+    if any(x.dtype != torch.float32 or (x.requires_grad and torch.is_grad_enabled()) for x in maps):
+        return "they pool several maps in float32, without gradients"
+    return next(filter(None, (why_not_pooled(x, boxes) for x in maps)), None)
+
+
+def pool_regions_by_level(
+    poolers: Sequence[PlannedPooler], maps: Sequence[Tensor], boxes: Tensor, levels: Tensor
+) -> Tensor:
+    """The regions of Plan.pool_levels, channels last; for what why_not_pooled_by_level is None for."""
+    boxes = plain(boxes.float())
+    pooled = lend_rows(len(boxes), *poolers[0].output_size, maps[0].shape[1])
+    members = [(levels == level).nonzero()[:, 0] for level in range(len(maps))]
+    if sum(map(len, members)) < len(boxes):
+        pooled.zero_()
+    for pooler, x, own in zip(poolers, maps, members):
+        _pool_into(pooled, pooler, x, boxes[own], pooler.max_pool, own)
+    return pooled
+
+
 def _pool(pooler: PlannedPooler, x: Tensor, boxes: Tensor, max_pool: bool) -> Tensor:
     """The regions, halved or not; x is float32 or, where the processor multiplies it, bfloat16."""
-    rows = plain(x.permute(0, 2, 3, 1))
     size = pooler.output_size if max_pool or not pooler.max_pool else pooler.bins
     pooled = lend_rows(len(boxes), *size, x.shape[1], dtype=x.dtype)
+    _pool_into(pooled, pooler, x, boxes, max_pool)
+    return pooled
+
+
+def _pool_into(
+    pooled: Tensor,
+    pooler: PlannedPooler,
+    x: Tensor,
+    boxes: Tensor,
+    max_pool: bool,
+    targets: Optional[Tensor] = None,
+) -> None:
+    """Writes the regions, one behind the other or, int64 [R], at their targets."""
+    rows = plain(x.permute(0, 2, 3, 1))
     with Buffers() as buffers:
+        regions = _regions(pooler, x.shape, boxes, buffers, max_pool)
+        regions.targets = address(targets, torch.int64)
         kernels().roi_align(
-            _regions(pooler, x.shape, boxes, buffers, max_pool),
+            regions,
             address(rows, x.dtype),
             address(pooled, x.dtype, strided=True),
             x.dtype == torch.bfloat16,
             torch.get_num_threads(),
         )
-    return pooled
 
 
 class _Pool(torch.autograd.Function):

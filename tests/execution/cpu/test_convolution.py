@@ -1,9 +1,10 @@
-"""The 3x3 convolution of an RPN's head in C++, beside PyTorch's in float64."""
+"""Convolutions of pyramids and heads in C++, beside PyTorch's in float64."""
 
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
@@ -17,9 +18,9 @@ pytestmark = [
 ]
 
 
-def layer(channels: int, out: int, **kwargs: Any) -> Conv2d:
+def layer(channels: int, out: int, kernel: int = 3, **kwargs: Any) -> Conv2d:
     torch.manual_seed(0)
-    return Conv2d(channels, out, 3, **{"padding": 1, "activation": nn.ReLU(), **kwargs})
+    return Conv2d(channels, out, kernel, **{"padding": kernel // 2, "activation": nn.ReLU(), **kwargs})
 
 
 def features(*shape: int) -> Tensor:
@@ -38,6 +39,21 @@ def test_it_is_the_convolution_rectified(shape: tuple[int, ...], out: int, memor
     y = convolve(conv, WeightCache(), x)
     torch.testing.assert_close(y, conv.double()(x.double()).float(), rtol=1e-5, atol=1e-5)
     assert y.shape == (shape[0], out, *shape[2:]) and y.permute(0, 2, 3, 1).is_contiguous() and y.min() == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", [None, F.relu, nn.ReLU()])
+@pytest.mark.parametrize(("shape", "out"), [((1, 64, 11, 16), 70), ((2, 20, 5, 9), 3), ((3, 17, 1, 1), 33)])
+def test_it_has_a_bias_and_rectifies_where_the_layer_does(
+    shape: tuple[int, ...], out: int, activation: Any, bias: bool, kernel: int
+):
+    conv, x = layer(shape[1], out, kernel, bias=bias, activation=activation), features(*shape)
+    assert why_not_convolved(conv, x) is None
+    y = convolve(conv, WeightCache(), x)
+    torch.testing.assert_close(y, conv.double()(x.double()).float(), rtol=1e-5, atol=1e-5)
+    assert (y.min() < 0) == (activation is None)
 
 
 @torch.no_grad()
@@ -60,10 +76,12 @@ def test_weights_that_change_are_packed_anew():
     [
         ({"stride": 2}, "stride 1"),
         ({"padding": 0}, "padded by 1"),
-        ({"bias": False}, "with a bias"),
+        ({"kernel": 1, "padding": 1}, "padded by 1"),
+        ({"kernel": 5}, "1x1 convolutions and 3x3 convolutions"),
+        ({"dilation": 2}, "3x3 convolutions"),
         ({"groups": 2}, "3x3 convolutions"),
         ({"norm": nn.BatchNorm2d(8)}, "without a norm"),
-        ({"activation": None}, "they rectify"),
+        ({"activation": F.silu}, "they rectify"),
         ({"activation": nn.ReLU6()}, "they rectify"),
     ],
 )

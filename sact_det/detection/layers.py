@@ -1,0 +1,82 @@
+"""Detectron2's layers of pyramids and heads, which compute by plans."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, ROIAlign
+from detectron2.modeling.poolers import ROIPooler
+from torch import Tensor, nn
+
+from sact_det.detection.pooler import PyramidPooler
+from sact_det.execution import set_execution
+from sact_det.network.plan import DensePlan, Planned, PlannedConvolution, PlannedProjection
+
+
+def plan_layers(model: nn.Module, execution: str) -> None:
+    """Makes the layers of a pyramid or of heads compute by plans, in place.
+
+    These are convolutions with their ReLU, poolers by RoIAlign on a pyramid, and linear layers that read regions. They
+    stay the same objects under the same names, with the same parameters: only their class changes, to one derived from
+    it. Parts that have a plan already, such as stems and blocks, keep it.
+
+    Args:
+        model: a detector, or parts of one.
+        execution: as of set_execution.
+
+    Raises:
+        ValueError: there is no such execution.
+    """
+    _plan(model)
+    set_execution(model, execution)
+
+
+class Convolution(PlannedConvolution, Conv2d):
+    """Detectron2's Conv2d, which computes by a plan."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, D, H, W]; the execution chooses its memory format."""
+        return self.present_plan.convolve(self, x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """See PlannedConvolution.compute."""
+        return Conv2d.forward(self, x)
+
+
+class Projection(PlannedProjection):
+    """A linear layer that reads regions and computes by a plan."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R, C, H, W] -> [R, D]."""
+        return self.present_plan.project(self, x)
+
+
+def _plan(module: nn.Module) -> None:
+    for child in module.children():
+        if isinstance(child, Planned):
+            continue
+        if type(child) in (nn.Conv2d, Conv2d):
+            _become(
+                child, Convolution, norm=getattr(child, "norm", None), activation=getattr(child, "activation", None)
+            )
+        elif type(child) is ROIPooler and all(isinstance(level, ROIAlign) for level in child.level_poolers):
+            PyramidPooler.of(child)
+        else:
+            _plan(child)
+    if isinstance(module, nn.Sequential):
+        _join(module)
+
+
+def _become(layer: Any, planned: type[Planned], **attributes: Any) -> None:
+    layer.__class__, layer.plan = planned, DensePlan()
+    for name, value in attributes.items():
+        setattr(layer, name, value)
+
+
+def _join(layers: nn.Sequential) -> None:
+    """A ReLU behind a convolution becomes its own; a linear layer flattens what it reads itself."""
+    for index, (layer, following) in enumerate(zip(layers, [*layers][1:])):
+        if type(layer) is Convolution and layer.norm is layer.activation is None and type(following) is nn.ReLU:
+            layer.activation, layers[index + 1] = F.relu, nn.Identity()
+        elif type(layer) is nn.Flatten and type(following) is nn.Linear:
+            _become(following, Projection)
+            layers[index] = nn.Identity()
