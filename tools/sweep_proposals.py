@@ -27,7 +27,7 @@ from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
-from sact_det.detection.config_kinds import check_c4
+from sact_det.detection.config_kinds import check_detector
 from sact_det.detection.loader import build_test_loader
 from sact_det.detection.predictor import load_detector
 from sact_det.engine.failures import sizes_fit
@@ -79,7 +79,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
             raise InputError(f"--masses must lie in (0, 1]; got {mass:g}")
     most = ["MODEL.RPN.POST_NMS_TOPK_TEST", str(max(args.proposals))]
     cfg = load_config(args.config_file, [*args.opts, *most])
-    check_c4(cfg)
+    check_detector(cfg, with_proposals=True)
     for positions in filter(None, args.positions):
         load_config(args.config_file, [*args.opts, "MODEL.SACT.RPN_POSITIONS", positions])
     if cfg.MODEL.SACT.PROPOSAL_MASS != 1:

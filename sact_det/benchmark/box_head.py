@@ -145,7 +145,7 @@ def _set_up(head: BoxHead, part: AdaptivePart, execution: str, depths: Sequence[
     part.set_up(execution, depths)
 
 
-def _of_rival(rival: Rival, regions: Tensor) -> Tensor:
+def _of_rival(rival: Rival, regions: Tensor) -> Any:
     return rival.forward(rival.convert(regions))
 
 

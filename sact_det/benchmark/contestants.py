@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from sact_det.base.errors import InputError, naming
-from sact_det.detection.config_kinds import check_c4
+from sact_det.detection.config_kinds import check_detector, is_retinanet
 from sact_det.network.halting_rule import halting_rule
 from sact_det.tasks import load_config
 
@@ -42,8 +42,8 @@ class Contestant:
 
     @property
     def proposals(self) -> int:
-        """How many regions an image has at most."""
-        return self.cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+        """How many regions an image has at most; 0 without proposals."""
+        return 0 if is_retinanet(self.cfg) else self.cfg.MODEL.RPN.POST_NMS_TOPK_TEST
 
 
 def contestants(args: argparse.Namespace) -> list[Contestant]:
@@ -83,7 +83,7 @@ def _config(args: argparse.Namespace, option: str, path: str, overrides: Sequenc
     data = ["DATASETS.TEST", repr((args.dataset,)), "MODEL.DEVICE", args.device]
     with naming(option, InputError):
         cfg = load_config(path, [*overrides, *data])
-    check_c4(cfg, f"{option} {path}: ")
+    check_detector(cfg, f"{option} {path}: ")
     return cfg
 
 
@@ -123,6 +123,8 @@ def _static(label: str, cfg: CfgNode, proposals: Sequence[int], scales: Sequence
             )
     own = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     numbers = [own, *(number for number in sorted(set(proposals), reverse=True) if number != own)]
+    if is_retinanet(cfg):
+        numbers = numbers[:1]
     sizes = [1.0, *(scale for scale in sorted(set(scales), reverse=True) if scale != 1)]
     if len(sizes) > 1 and not cfg.INPUT.MIN_SIZE_TEST:
         raise InputError(f"--plain {label}: INPUT.MIN_SIZE_TEST is 0, so that images have no size to scale (--scales)")
@@ -134,7 +136,8 @@ def _static(label: str, cfg: CfgNode, proposals: Sequence[int], scales: Sequence
         for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST") if scale != 1 else ():
             changed.INPUT[key] = max(round(scale * cfg.INPUT[key]), 1)
         changed.freeze()
-        yield Contestant(f"{line}, {number} proposals", line, label, True, "auto", changed, scale)
+        name = line if is_retinanet(cfg) else f"{line}, {number} proposals"
+        yield Contestant(name, line, label, True, "auto", changed, scale)
 
 
 def _adaptive(label: str, cfg: CfgNode, executions: Sequence[str]) -> Iterator[Contestant]:

@@ -1,11 +1,10 @@
 """A plain part of a network in whatever runs it fastest, which is found out by its inputs."""
 
-from typing import Callable, Hashable, Mapping, Sequence
+from typing import Any, Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sact_det.benchmark.networks import DensePart
 from sact_det.benchmark.rivals import RIVALS, Maker, Rival, build_rivals
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
@@ -40,7 +39,7 @@ class FastestProgram(nn.Module):
     def __init__(
         self,
         what: str,
-        part: DensePart,
+        part: nn.Module,
         setting: Setting,
         names: Sequence[str],
         makers: Mapping[str, Maker] = RIVALS,
@@ -56,8 +55,8 @@ class FastestProgram(nn.Module):
         self.absent: dict[str, str] = {}
         self.ran = "nothing"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [N, C, H, W], N > 0 -> float32 features [N, D, h, w] on its device.
+    def forward(self, x: Tensor) -> Any:
+        """x: [N, C, H, W], N > 0 -> what the part gives, float32, on its device.
 
         Raises:
             RuntimeError: no rival can run.

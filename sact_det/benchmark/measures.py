@@ -102,10 +102,12 @@ def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
     cfg = _config(args)
     from sact_det.benchmark.detector import measure_detector
     from sact_det.benchmark.trained import photographs
-    from sact_det.detection.config_kinds import check_c4
+    from sact_det.detection.config_kinds import check_detector, is_retinanet
     from sact_det.detection.predictor import load_detector
 
-    check_c4(cfg)
+    check_detector(cfg)
+    if args.regions is not None and is_retinanet(cfg):
+        raise InputError(f"--regions {args.regions}: {args.config_file} has no box head")
     if args.images is not None and not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
     for size in args.sizes:

@@ -162,18 +162,17 @@ class _FoldedNorm(nn.Module):
         return x
 
 
-def folded(part: DensePart) -> DensePart:
+def folded(network: nn.Module) -> nn.Module:
     """A copy with norms folded into the convolutions before them: the second and the third norm of every unit.
 
     The first one stands before a ReLU and behind an addition; no convolution can take it.
     """
-    part = copy.deepcopy(part).eval()
-    for unit in part.units:
-        assert isinstance(unit, BottleneckUnit)
+    network = copy.deepcopy(network).eval()
+    for unit in [part for part in network.modules() if isinstance(part, BottleneckUnit)]:
         for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
             setattr(unit, conv, fuse_conv_bn_eval(getattr(unit, conv), getattr(unit, norm)))
             setattr(unit, norm, _FoldedNorm())
-    return part
+    return network
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sact_det.benchmark.networks import DensePart, folded
-from sact_det.benchmark.setting import Setting, relative_difference
+from sact_det.benchmark.networks import folded
+from sact_det.benchmark.setting import Outputs, Setting, relative_difference
 from sact_det.network.resnet_v2 import Stem, same_max_pool, same_max_pool_of
 from sact_det.rule.padding import strided_size
 
@@ -35,18 +35,29 @@ class Rival:
     Attributes:
         name: a key of RIVALS.
         convert: brings an input, [N, C, H, W], into the form that `forward` likes best.
-        forward: of converted inputs -> features [N, D, h, w].
+        forward: of converted inputs -> what the network gives: features [N, D, h, w], or several such tensors.
         any_shape: whether it serves inputs of other shapes than that which it was built for.
     """
 
     name: str
     convert: Callable[[Tensor], Any]
-    forward: Callable[[Any], Tensor]
+    forward: Callable[[Any], Outputs]
     any_shape: bool = False
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x: [N, C, H, W] -> features [N, D, h, w], float32, on the same device."""
-        return self.forward(self.convert(x)).to(x.device, torch.float32)
+    def __call__(self, x: Tensor) -> Any:
+        """x: [N, C, H, W] -> what `forward` gives, float32, on the same device."""
+        return to_each(self.forward(self.convert(x)), lambda y: y.to(x.device, torch.float32))
+
+
+def to_each(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Any:
+    """The outputs of a network, each changed."""
+    return change(outputs) if isinstance(outputs, Tensor) else tuple(map(change, outputs))
+
+
+def _from_numpy(arrays: Sequence[Any]) -> Outputs:
+    """What a runtime gives as what the network in PyTorch does: a tensor alone, or several."""
+    tensors = tuple(map(torch.from_numpy, arrays))
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 @dataclass(frozen=True)
@@ -67,12 +78,12 @@ class TorchRival:
     compilation: Optional[Mapping[str, Any]] = None
     check: Callable[[Setting], None] = lambda setting: None
 
-    def __call__(self, part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    def __call__(self, part: nn.Module, x: Tensor, setting: Setting) -> Rival:
         """Copies the network. Raises Unavailable."""
         self.check(setting)
         dtype = setting.half or torch.float32
         network = folded(part) if self.folds else copy.deepcopy(part)
-        forward: Callable[[Tensor], Tensor] = network.to(setting.device, dtype, memory_format=self.layout)  # type: ignore
+        forward: Callable[[Tensor], Outputs] = network.to(setting.device, dtype, memory_format=self.layout)  # type: ignore
         if self.compilation is not None:
             forward = torch.compile(forward, fullgraph=True, dynamic=False, **self.compilation)
 
@@ -94,7 +105,7 @@ class ExportedRival:
     check: Callable[[Setting], None]
     load: Callable[[Union[str, Path], Setting], Rival]
 
-    def __call__(self, part: DensePart, x: Tensor, setting: Setting) -> Rival:
+    def __call__(self, part: nn.Module, x: Tensor, setting: Setting) -> Rival:
         """Exports the network and loads it again. Raises Unavailable."""
         self.check(setting)
         with tempfile.TemporaryDirectory() as folder:
@@ -144,8 +155,8 @@ def _load_onnxruntime(path: Union[str, Path], setting: Setting) -> Rival:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def forward(x: Any) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: x})[0])
+    def forward(x: Any) -> Outputs:
+        return _from_numpy(session.run(None, {name: x}))
 
     return Rival("onnxruntime", lambda x: x.contiguous().numpy(), forward)
 
@@ -169,9 +180,9 @@ def _load_openvino(path: Union[str, Path], setting: Setting) -> Rival:
     }
     request = openvino.compile_model(str(path), "CPU", options).create_infer_request()
 
-    def forward(x: Any) -> Tensor:
+    def forward(x: Any) -> Outputs:
         # Inputs are read and outputs handed over in place.
-        return torch.from_numpy(request.infer([x], share_inputs=True, share_outputs=True)[0])
+        return _from_numpy(list(request.infer([x], share_inputs=True, share_outputs=True).values()))
 
     return Rival("openvino", lambda x: x.contiguous().numpy(), forward)
 
@@ -182,7 +193,7 @@ EXPORTED = {
 }
 FOR_CUDA = ("compile-graphs", "tensorrt")  # of RIVALS, those that nothing but a GPU can run
 
-Maker = Callable[[DensePart, Tensor, Setting], Rival]
+Maker = Callable[[nn.Module, Tensor, Setting], Rival]
 
 _IN_TORCH = (
     TorchRival("eager", torch.contiguous_format, folds=False),
@@ -195,19 +206,20 @@ _IN_TORCH = (
 RIVALS: dict[str, Maker] = {**{rival.name: rival for rival in _IN_TORCH}, **EXPORTED}
 
 
-def export_onnx(part: DensePart, x: Tensor, path: Union[str, Path]) -> None:
+def export_onnx(part: nn.Module, x: Tensor, path: Union[str, Path]) -> None:
     """Writes the folded network, for inputs of x's shape, as ONNX."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of this exporter, that there is another; of tracing, that shapes are fixed
         model = folded(part).cpu()
-        if isinstance(model.stem, Stem) and model.stem.pool is same_max_pool:  # it need not serve every size
-            model.stem.pool = same_max_pool_of(*strided_size((x.shape[2], x.shape[3]), 2))
+        for stem in model.modules():
+            if isinstance(stem, Stem) and stem.pool is same_max_pool:  # it need not serve every size
+                stem.pool = same_max_pool_of(*strided_size((x.shape[2], x.shape[3]), 2))
         inputs = (x.detach().cpu().contiguous(),)
         torch.onnx.export(model, inputs, str(path), dynamo=False, opset_version=ONNX_OPSET)
 
 
 def build_rivals(
-    part: DensePart, x: Tensor, setting: Setting, names: Sequence[str], makers: Mapping[str, Maker] = RIVALS
+    part: nn.Module, x: Tensor, setting: Setting, names: Sequence[str], makers: Mapping[str, Maker] = RIVALS
 ) -> tuple[list[Rival], dict[str, float], dict[str, str]]:
     """The rivals that can run and agree with PyTorch's own result at x.
 
@@ -228,7 +240,8 @@ def build_rivals(
             setting.note(f"Preparing {name}")
             try:
                 rival = makers[name](part, x, setting)
-                difference = relative_difference(rival.forward(rival.convert(x)).to(setting.device), reference)
+                outputs = to_each(rival.forward(rival.convert(x)), lambda y: y.to(setting.device))
+                difference = relative_difference(outputs, reference)
             except Unavailable as reason:
                 absent[name] = str(reason)
                 continue

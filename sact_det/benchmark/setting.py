@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from tqdm import tqdm
 from sact_det.base.errors import InputError
 from sact_det.base.precision import float32_switches, switched
 from sact_det.benchmark.timing import Candidate, interleaved_times
+
+Outputs = Union[Tensor, Sequence[Tensor]]  # of a network
 
 CPU = torch.device("cpu")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -109,7 +111,11 @@ def device_of(text: str) -> torch.device:
     return device
 
 
-def relative_difference(x: Tensor, reference: Tensor) -> float:
-    """The largest absolute difference, relative to the largest absolute value of the reference."""
+def relative_difference(x: Outputs, reference: Outputs) -> float:
+    """The largest absolute difference, relative to the largest absolute value of the reference; of pairs, the most."""
+    if not isinstance(x, Tensor):
+        assert not isinstance(reference, Tensor)
+        return max(relative_difference(*pair) for pair in zip(x, reference, strict=True))
+    assert isinstance(reference, Tensor)
     x, reference = x.detach().float(), reference.detach().float()
     return float((x - reference).abs().max() / reference.abs().max().clamp(min=torch.finfo(torch.float32).tiny))

@@ -2,16 +2,23 @@
 
 from functools import partial
 from itertools import product
-from typing import Iterator, NamedTuple
+from typing import Iterator, NamedTuple, Optional
 
 from detectron2.config import CfgNode
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from sact_det.benchmark.dense_head import DenseHead
-from sact_det.benchmark.detector import DenseBackbone, TimedDetector
+from sact_det.benchmark.detector import TimedDetector
 from sact_det.benchmark.fastest import FastestProgram, power_of_two
-from sact_det.benchmark.networks import DensePart
+from sact_det.benchmark.image_part import (
+    ImagePart,
+    ImageParts,
+    has_dense_head,
+    install_image_part,
+    is_c4,
+    own_image_part,
+    take_over,
+)
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
 from sact_det.detection.predictor import load_detector
@@ -24,15 +31,21 @@ _TRIALS = 3
 
 
 class Programs(NamedTuple):
-    """What computes the extractor, crops regions and evaluates block 4: OWN, PyTorch, or the fastest of the rivals."""
+    """What computes a plain detector's parts: OWN, PyTorch, or the fastest of the rivals.
 
-    extractor: str = OWN
-    pooler: str = OWN
+    Attributes:
+        image: what is computed on a whole image (image_part.py).
+        regions: RoIAlign and, on a pyramid, the box heads behind it.
+        head: block 4 of a C4 detector.
+    """
+
+    image: str = OWN
+    regions: str = OWN
     head: str = OWN
 
 
 class PlainDetector:
-    """A plain detector whose extractor and block 4 can be exchanged for the rivals of rivals.py and dense_head.py.
+    """A plain detector whose image part and block 4 can be exchanged for the rivals of rivals.py and dense_head.py.
 
     This package's own kernels compete with them: they are a dense program, too, and may be the fastest.
 
@@ -53,17 +66,16 @@ class PlainDetector:
         set_execution(self.model, OWN)
         self._setting = setting
         self._chosen: dict[int, Programs] = {}
-        backbone, head = self.model.backbone, self.model.roi_heads.res5
-        self._extractors: dict[str, Backbone] = {OWN: backbone}
-        self._heads: dict[str, nn.Module] = {OWN: head}
+        head = self.model.roi_heads.res5 if is_c4(self.model) else None
+        self._images: dict[str, ImageParts] = {OWN: own_image_part(self.model)}
+        self._heads: dict[str, Optional[nn.Module]] = {OWN: head}
         self._programs: dict[str, FastestProgram] = {}
         if setting.rivals:
-            units = [unit for block in backbone.blocks.values() for unit in block.units]
-            part = DensePart(units, backbone.stem)
-            program = FastestProgram("extractor", part, setting, setting.rivals, alike=lambda shape: None)
-            self._extractors[_RIVAL] = DenseBackbone(program, backbone.res4_norm)
-            self._programs = {"extractor": program}
-            if not head.block4.reads_products:  # rivals of block 4 make their own, from regions
+            what = "extractor" if is_c4(self.model) else "extractor and pyramid"
+            program = FastestProgram(what, ImagePart(self.model), setting, setting.rivals, alike=lambda shape: None)
+            self._images[_RIVAL] = take_over(self.model, program)
+            self._programs = {"image": program}
+            if head is not None and not head.block4.reads_products:  # rivals of block 4 make their own, from regions
                 self._heads[_RIVAL] = dense_head = DenseHead(head, setting, alike=power_of_two)
                 self._programs["head"] = dense_head.program
         self.timed = TimedDetector(self.model, setting.device)
@@ -80,9 +92,14 @@ class PlainDetector:
 
     def install(self, programs: Programs, proposals: int) -> None:
         """Says what computes the detector's parts, and how many regions an image has at most."""
-        self.model.backbone = self._extractors[programs.extractor]
-        self.model.roi_heads.res5 = self._heads[programs.head]
-        set_execution(self.model.roi_heads.pooler, programs.pooler)
+        install_image_part(self.model, *self._images[programs.image])
+        if has_dense_head(self.model):
+            return
+        if is_c4(self.model):
+            self.model.roi_heads.res5 = self._heads[programs.head]
+            set_execution(self.model.roi_heads.pooler, programs.regions)
+        else:
+            set_execution(self.model.roi_heads, programs.regions)
         self.model.proposal_generator.post_nms_topk[False] = proposals
 
     def fastest(self, image: Tensor, proposals: int) -> Programs:
@@ -101,19 +118,19 @@ class PlainDetector:
         return self._chosen[proposals]
 
     def _combinations(self) -> Iterator[Programs]:
-        """Rivals of block 4 get regions from our RoIAlign, which leaves rows, or from PyTorch's, which does not."""
-        for extractor, head in product(self._extractors, self._heads):
-            yield Programs(extractor, OWN, head)
-            if head != OWN:
-                yield Programs(extractor, _TORCH, head)
+        """Rivals' features and rivals of block 4 go with our RoIAlign, which leaves rows, and with PyTorch's."""
+        for image, head in product(self._images, self._heads):
+            yield Programs(image, OWN, head)
+            if head != OWN or (image != OWN and not is_c4(self.model) and not has_dense_head(self.model)):
+                yield Programs(image, _TORCH, head)
 
     def run(self, image: Tensor) -> dict[str, float]:
         """Detects in an image [3, H, W]. Returns the seconds of each part, as TimedDetector."""
         return self.timed.run([image], self._setting, postprocess=True)
 
     def names(self, programs: Programs) -> str:
-        """What has computed extractor and block 4 last, in these programs."""
-        parts = {"extractor": programs.extractor, "head": programs.head}
+        """What has computed the image part and, of a C4 detector, block 4 last, in these programs."""
+        parts = {"image": programs.image, **({"head": programs.head} if is_c4(self.model) else {})}
         return " + ".join(own if own == OWN else self._programs[part].ran for part, own in parts.items())
 
     def forget(self) -> None:

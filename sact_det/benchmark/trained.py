@@ -1,6 +1,6 @@
 """Networks of configs, with their weights, and photographs of one size for them."""
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,29 +12,30 @@ from sact_det.benchmark.networks import AdaptivePart
 from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.data.subsets import evenly
-from sact_det.detection.config_kinds import check_c4
-from sact_det.detection.meta_arch import SACTGeneralizedRCNN
+from sact_det.detection.config_kinds import check_detector
 from sact_det.detection.predictor import load_detector
+from sact_det.detection.pyramid import extractor_of
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.resnet_v2 import Stem
 from sact_det.network.spec import NetworkSpec
 
 
-def detector_part(detector: SACTGeneralizedRCNN) -> AdaptivePart:
+def detector_part(detector: Any) -> AdaptivePart:
     """The detector's extractor. From now on its execution and its masks are set through this part.
 
     Raises:
         InputError: its halting cannot be prescribed.
     """
-    backbone = detector.backbone
-    _check_halting(backbone.spec)
-    part = AdaptivePart(list(backbone.blocks.values()), backbone.stem).eval()
-    backbone.block1, backbone.block2, backbone.block3 = part.blocks
+    extractor = extractor_of(detector.backbone)
+    _check_halting(extractor.spec)
+    part = AdaptivePart(list(extractor.blocks.values()), extractor.stem).eval()
+    for name, block in zip(extractor.blocks, part.blocks, strict=True):
+        setattr(extractor, name, block)
     return part
 
 
 def trained_extractor(cfg: CfgNode) -> AdaptivePart:
-    """Stem and blocks 1-3 of a config's trained network, detector or classifier.
+    """The extractor of a config's trained detector, or stem and blocks 1-3 of a classifier.
 
     Raises:
         InputError: there are no weights, they cannot be used, or the network is not a SACT bottleneck ResNet.
@@ -42,7 +43,7 @@ def trained_extractor(cfg: CfgNode) -> AdaptivePart:
     if not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
     if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
-        check_c4(cfg)
+        check_detector(cfg)
         return detector_part(load_detector(cfg))
     model = load_classifier(cfg)
     if not isinstance(model.stem, Stem):

@@ -20,7 +20,6 @@ from sact_det.base.value_rules import (
     whole,
     within,
 )
-from sact_det.detection.backbone import build_sact_resnet_backbone
 from sact_det.detection.pyramid import extractor_blocks, features_of, has_pyramid
 from sact_det.engine.config_checks import check_no_effect, check_ranges
 from sact_det.engine.config_table import MOST_CHANNELS, MOST_CLASSES, UNUSED_BY_DETECTORS
@@ -224,11 +223,11 @@ def _features(cfg: CfgNode) -> Mapping[str, Rule]:
     return {**rules, "MODEL.SEM_SEG_HEAD.IN_FEATURES": several} if is_panoptic(cfg) else rules
 
 
-def check_c4(cfg: CfgNode, where: str = "") -> None:
-    """Raises InputError, beginning with `where`, unless a config's detector has block 4 in its box head."""
-    for key, name, wanted in (
-        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, "SACTGeneralizedRCNN"),
-        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, build_sact_resnet_backbone.__name__),
-    ):
-        if name != wanted:
-            raise InputError(f"{where}{key} must be {wanted}; got {name}")
+def check_detector(cfg: CfgNode, where: str = "", with_proposals: bool = False) -> None:
+    """Raises InputError, beginning with `where`, unless a config's detector is C4, on a pyramid, or RetinaNet.
+
+    `with_proposals`: RetinaNet is none.
+    """
+    name, wanted = cfg.MODEL.META_ARCHITECTURE, ["SACTGeneralizedRCNN", *([] if with_proposals else [RETINANET])]
+    if name not in wanted:
+        raise InputError(f"{where}MODEL.META_ARCHITECTURE must be {' or '.join(wanted)}; got {name}")

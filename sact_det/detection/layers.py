@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, ROIAlign
+from detectron2.layers import Conv2d
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
@@ -58,7 +58,7 @@ def _plan(module: nn.Module) -> None:
             _become(
                 child, Convolution, norm=getattr(child, "norm", None), activation=getattr(child, "activation", None)
             )
-        elif type(child) is ROIPooler and all(isinstance(level, ROIAlign) for level in child.level_poolers):
+        elif type(child) is ROIPooler and PyramidPooler.can_be(child):
             PyramidPooler.of(child)
         else:
             _plan(child)

@@ -1,5 +1,7 @@
 """RoIAlign whose execution can be chosen."""
 
+from typing import Any, Sequence
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -76,9 +78,16 @@ class RegionPooler(PlannedPooler):
 class PyramidPooler(Planned, ROIPooler):
     """Detectron2's ROIPooler for RoIAlign on the levels of a pyramid, which computes by a plan; `of` makes one."""
 
+    level_poolers: Sequence[RegionPooler]  # a ModuleList
+
+    @staticmethod
+    def can_be(pooler: Any) -> bool:
+        """Whether every level's pooler is ROIAlign."""
+        return all(isinstance(level, ROIAlign) for level in pooler.level_poolers)
+
     @classmethod
-    def of(cls, pooler: ROIPooler) -> "PyramidPooler":
-        """Changes a pooler of Detectron2's, whose `level_poolers` are ROIAlign, in place."""
+    def of(cls, pooler: Any) -> "PyramidPooler":
+        """Changes a pooler of Detectron2's, which `can_be` one of these, in place."""
         pooler.__class__ = cls
         pooler.plan = DensePlan()
         pooler.level_poolers = nn.ModuleList(map(RegionPooler, pooler.level_poolers))
@@ -91,4 +100,4 @@ class PyramidPooler(Planned, ROIPooler):
         boxes = convert_boxes_to_pooler_format(box_lists)
         limits = self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
         levels = assign_boxes_to_levels(box_lists, *limits)
-        return self.present_plan.pool_levels(list(self.level_poolers), x, boxes, levels)
+        return self.present_plan.pool_levels(self.level_poolers, x, boxes, levels)

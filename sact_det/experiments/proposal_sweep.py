@@ -132,6 +132,7 @@ class ProposalSweep:
             with ledger.open(images.image_sizes) as spent:
                 for part, (record,) in front.items():
                     ledger.enter(part, record)
+                ledger.enter_proposals([count])
                 seconds, outputs = _timed(device, self._detect, item, images, features, proposals[:count])
             report(outputs, spent)
             ran[count] = (seconds, outputs[0])

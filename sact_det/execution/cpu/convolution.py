@@ -14,7 +14,7 @@ from sact_det.execution.cpu.memory import address, plain, zeros
 from sact_det.execution.cpu.packed import Packed, pack_convolution
 from sact_det.execution.packing import WeightCache
 
-_PADDING = {(1, 1): (0, 0), (3, 3): (1, 1)}
+_PADDING: dict[tuple[int, ...], tuple[int, ...]] = {(1, 1): (0, 0), (3, 3): (1, 1)}
 
 
 def why_not_convolved(conv: nn.Conv2d, x: Tensor) -> Optional[str]:
