@@ -205,3 +205,55 @@ def test_options_of_data_sets_need_one(toy, option, capsys):
         error_line(capsys, load_tool("benchmark").main, ["extractor", "--dataset", "toy"])
         == "--dataset is for detector, not for extractor"
     )
+
+
+@pytest.mark.parametrize(
+    "kind, rows", [("fpn", ["plain, 20 proposals", "plain, 6 proposals"]), ("retinanet", ["plain"])]
+)
+def test_detectors_on_a_pyramid_take_part(tmp_path, kind, rows):
+    files, given = write_coco_folder(tmp_path, num_images=2), []
+    for name, halting in (("plain", "none"), ("sact", "sact")):
+        (tmp_path / f"{name}.yaml").write_text(
+            f'_BASE_: "{TINY.parent}/tiny_{kind}.yaml"\nMODEL: {{SACT: {{HALTING: "{halting}"}}}}\n'
+            f'DATASETS: {{COCO_FORMAT: [["toy", "{files[0]}", "{files[1]}"]], TEST: ["toy"]}}\n'
+        )
+        given.append(
+            (
+                str(tmp_path / f"{name}.yaml"),
+                write_random_detector(tmp_path / f"{name}.pth", str(tmp_path / f"{name}.yaml")),
+            )
+        )
+    (plain, plain_weights), (sact, weights) = given
+    out = tmp_path / "numbers.json"
+    few = (
+        "--proposals",
+        "6",
+        "--scales",
+        "1",
+        "--rivals",
+        "folded",
+        "--rounds",
+        "1",
+        "--warmup",
+        "0",
+        "--max-images",
+        "1",
+    )
+    main = (
+        "--config-file",
+        sact,
+        "MODEL.WEIGHTS",
+        weights,
+        "--dataset",
+        "toy",
+        "--plain",
+        plain,
+        plain_weights,
+        "plain",
+    )
+    load_tool("benchmark").main(["detector", *few, *main, "--threads", "1", "--quiet", "--json", str(out)])
+    (table,) = json.loads(out.read_text())["tables"]
+    assert [row["name"] for row in table["rows"]] == [*rows, "sact"] and table["finished"]
+    for row in table["rows"]:
+        assert row["programs"] in ("auto", "folded") and all(map(all, (lap.values() for lap in row["parts"][0])))
+    assert any("Rivals' extractor and pyramid at 1x3x" in line for line in table["remarks"])

@@ -110,6 +110,30 @@ def test_detectors_with_prescribed_masks_work_on_the_same_regions(tool, tmp_path
     )
 
 
+@pytest.mark.parametrize(
+    "file, parts",
+    [
+        ("tiny_fpn.yaml", ["extractor + FPN", "proposals", "box head"]),
+        ("tiny_retinanet.yaml", ["extractor + FPN + head", "boxes"]),
+    ],
+)
+def test_rivals_run_a_pyramid_and_a_dense_head_as_one_network(tool, tmp_path, file, parts):
+    pytest.importorskip("detectron2")
+    out, prescribed = tmp_path / "detector.json", ["MODEL.SACT.HALTING", "sact", "MODEL.SACT.UNITS", "(2, 1, 6, 2)"]
+    given = ("--config-file", f"configs/tests/{file}", *prescribed, "--sizes", "70x96", "--executions", "dense", "auto")
+    rivals = ("--rivals", "eager", "channels-last", "folded")
+    tool.main(["detector", *given, *rivals, "--ratios", "1", "--rounds", "1", "--warmup", "0", "--json", str(out)])
+    (table,) = json.loads(out.read_text())["tables"]
+    assert table["input_shape"] == [1, 3, 96, 96] and not table["remarks"] and not table["absent"]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert list(rows) == [*rivals[1:], "SACT 1, dense", "SACT 1, auto"]
+    for row in rows.values():
+        assert row["difference"] < 1e-4 and row["flop_ratio"] == row["detector_flop_ratio"] == 1
+        assert row["regions"] == (300 if "box head" in parts else 0) and list(row["parts_ms"]) == parts
+        taken = [own["median"] for own in row["parts_ms"].values()]
+        assert all(taken) and sum(taken) <= row["ms"]["median"]
+
+
 def test_a_box_head_is_timed_in_two_parts(tool, tmp_path):
     pytest.importorskip("detectron2")
     out = tmp_path / "regions.json"
