@@ -34,9 +34,15 @@ def add_sact_config(cfg: CN) -> None:
     # In evaluation, the share of the plain network's FLOPs to be spent, in (0, 1], by the budget.json beside the
     # weights (tools/calibrate_budget.py). 0: as trained.
     cfg.MODEL.SACT.BUDGET = 0.0
-    # Lowest and highest shift of the halting scores, between which each training step draws one for all blocks, so that
-    # one network is good at every budget; (): none is drawn. Evaluations have the shifts of BUDGET.
+    # Lowest and highest of what each training step draws for all blocks, so that one network is good at every budget;
+    # (): nothing is drawn. Evaluations have the shifts of BUDGET.
     cfg.MODEL.SACT.BUDGET_TRAINING = ()
+    # What is drawn: "shift", a number in every halting logit, evenly; or "tau", the price, log-uniformly. Halting
+    # branches then read its logarithm: they have a parameter more, so that evaluations need the same keys, and without
+    # a budget are at TAU. TAU_BOX_HEAD is scaled alike.
+    cfg.MODEL.SACT.BUDGET_TRAINING_DRAWS = "shift"
+    # One for all images of a "batch", or one for every "image".
+    cfg.MODEL.SACT.BUDGET_TRAINING_PER = "batch"
     # In evaluation no image takes more than this share, in (0, 1], of the FLOPs of the plain network of as many units
     # (of a detector: its extractor); positions halt where they are spent. 0: there is no limit.
     cfg.MODEL.SACT.FLOPS_LIMIT = 0.0

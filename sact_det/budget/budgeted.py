@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Optional, Sequence, Union
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
+from sact_det.budget.drawing import Drawing
 from sact_det.budget.table import FILE_NAME, BudgetTable, check_budget, weights_digest
 from sact_det.network.block import AdaptiveBlock
 
@@ -45,7 +46,7 @@ class Budgeted:
         budget: the present one; None: as trained.
         asked_budget: that a config wants (MODEL.SACT.BUDGET), for whoever loads weights; None: as trained.
         deadline: seconds that an image may take in evaluation; None: any number. `meet_deadline` sees to it.
-        shift_range: from where `draw_shift` draws, lowest and highest; None: nothing is drawn.
+        drawing: what `draw_shift` draws; None: nothing.
         budget_file: where `set_budget` looks for the table of the present weights. A checkpointer that loads a file
             says so; None: nowhere.
     """
@@ -53,7 +54,7 @@ class Budgeted:
     budget: Optional[float] = None
     asked_budget: Optional[float] = None
     deadline: Optional[float] = None
-    shift_range: Optional[tuple[float, float]] = None
+    drawing: Optional[Drawing] = None
     budget_file: Optional[Path] = None
     _table: Optional[BudgetTable] = None
     _fitting: Optional[dict[tuple[int, ...], float]] = None  # (height, width) -> the budget that meets the deadline
@@ -149,25 +150,33 @@ class Budgeted:
             logger.info("Budget %g meets the deadline of %g ms: it takes %s", budget, 1000 * deadline, said)
         return budget
 
-    def draw_shift(self) -> Optional[float]:
+    def draw_shift(self, images: int) -> Optional[Tensor]:
         """For a step of a training that is to make a network good at every budget: draws the shift of all its blocks.
 
-        It is even over `shift_range`, by PyTorch's generator of the CPU, and lasts until the next one is drawn or the
-        model is evaluated, which has the shifts of its budget. Returns it; None if nothing is drawn.
+        It is even over the range of `drawing`, by PyTorch's generator of the CPU, and lasts until the next one is drawn
+        or the model is evaluated, which has the shifts of its budget.
+
+        Args:
+            images: N, of the step.
+
+        Returns:
+            The shift of each image, float32 [N] on the CPU; None if nothing is drawn.
         """
-        if self.shift_range is None:
+        if self.drawing is None:
             return None
         assert isinstance(self, nn.Module)
-        low, high = self.shift_range
-        shift = low + (high - low) * float(torch.rand(()))
+        shifts = self.drawing.draw(images)
+        shift: Union[float, Tensor] = float(shifts[0])
+        if self.drawing.per_image:
+            shift = shifts.to(next(self.parameters()).device)
         for block in halting_blocks(self).values():
             block.shift = shift
-        return shift
+        return shifts
 
     def train(self, mode: bool = True) -> Any:
         """nn.Module's; an evaluation has no shift that was drawn."""
         module = super().train(mode)  # type: ignore[misc]
-        if not mode and self.shift_range is not None:
+        if not mode and self.drawing is not None:
             self.set_budget(self.budget)
         return module
 

@@ -10,10 +10,11 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from sact_det.base.transfer import to_device, to_host
+from sact_det.budget import Drawing
 from sact_det.classification.model import Classifier
 from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
-from sact_det.engine.spec import spec_from_config
+from sact_det.engine.spec import drawing_from_config, spec_from_config
 from sact_det.network.classifier import FAMILIES, ClassifierOutput
 from sact_det.network.freeze import freeze
 from sact_det.network.spec import NetworkSpec
@@ -42,7 +43,7 @@ class SACTClassifier(Classifier):
         vis_period: every so many steps, the ponder map of an image goes to the log; 0: never.
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
         flops_limit: as of ClassifierNetwork.
-        shift_range: in training every step draws a shift of the halting scores (Budgeted.draw_shift); None: none does.
+        drawing: what every training step draws (Budgeted.draw_shift); None: nothing.
     """
 
     pixel_mean: Tensor
@@ -65,11 +66,11 @@ class SACTClassifier(Classifier):
         vis_period: int = 0,
         budget: Optional[float] = None,
         flops_limit: Optional[float] = None,
-        shift_range: Optional[tuple[float, float]] = None,
+        drawing: Optional[Drawing] = None,
     ):
         super().__init__(spec, num_classes, head_norm or None)
         self.asked_budget = budget
-        self.shift_range = shift_range
+        self.drawing = drawing
         self.flops_limit = flops_limit
         self.tau = tau
         self.label_smoothing = label_smoothing
@@ -98,7 +99,7 @@ class SACTClassifier(Classifier):
             "vis_period": cfg.VIS_PERIOD,
             "budget": cfg.MODEL.SACT.BUDGET or None,
             "flops_limit": cfg.MODEL.SACT.FLOPS_LIMIT or None,
-            "shift_range": tuple(cfg.MODEL.SACT.BUDGET_TRAINING) or None,
+            "drawing": drawing_from_config(cfg),
         }
 
     @property
@@ -110,22 +111,27 @@ class SACTClassifier(Classifier):
         """Detectron2's interface: a dict of losses in training, a list of output dicts in evaluation."""
         if not self.training:
             self.meet_deadline(batched_inputs)
-        shift = self.draw_shift() if self.training else None
-        if shift is not None:
-            get_event_storage().put_scalar("sact/shift", shift)
-        output = self.classify(self.preprocess(batched_inputs))
-        return self._losses(batched_inputs, output) if self.training else _outputs(output)
+            return _outputs(self.classify(self.preprocess(batched_inputs)))
+        shifts = self.draw_shift(len(batched_inputs))
+        return self._losses(batched_inputs, self.classify(self.preprocess(batched_inputs)), shifts)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
         """The images as the network sees them, float32 [N, 3, H, W]."""
         images = torch.stack([item["image"] for item in batched_inputs]).to(self.device)
         return (images.float() - self.pixel_mean) / self.pixel_std
 
-    def _losses(self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput) -> dict[str, Tensor]:
+    def _losses(
+        self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput, shifts: Optional[Tensor]
+    ) -> dict[str, Tensor]:
         labels = to_device([item["label"] for item in batched_inputs], self.device)
         losses = {"loss_cls": F.cross_entropy(output.logits, labels, label_smoothing=self.label_smoothing)}
         if self.spec.rule.adaptive:
-            losses["loss_ponder"] = self.tau * output.ponder.mean_cost().mean()
+            cost = output.ponder.mean_cost()
+            if self.drawing is not None and shifts is not None:
+                get_event_storage().put_scalar("sact/shift", float(shifts.mean()))
+                ratios = self.drawing.price_ratios(shifts, cost.device)
+                cost = cost if ratios is None else ratios * cost
+            losses["loss_ponder"] = self.tau * cost.mean()
         self._log(batched_inputs, output, labels, losses["loss_cls"])
         return losses
 

@@ -57,9 +57,11 @@ class Block4Head(nn.Module):
             verdict: on these regions and on others, which do not run; `by_image` is then not read.
             shortcut: the same regions of the second map of `products`, [K, 2C, 7, 7].
         """
-        x, ponder = self.block4(regions, shortcut=shortcut)
         if verdict is not None:
-            ponder, by_image = verdict.account(ponder), verdict.by_image
+            by_image = verdict.by_image
+        x, ponder = self.block4(regions, shortcut=shortcut, regions=by_image)
+        if verdict is not None:
+            ponder = verdict.account(ponder)
         ledger.enter("box_head", PonderRecord({"block4": ponder}, torch.zeros_like(ponder.flops)), by_image)
         return F.relu(self.postnorm(x))
 

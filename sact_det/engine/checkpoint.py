@@ -40,6 +40,7 @@ CONFIG_KEYS = {
     "stem_pool": "MODEL.SACT.STEM_POOL",
     "box_head_max_pool": "MODEL.SACT.BOX_HEAD_MAX_POOL",
     "box_head_map_products": "MODEL.SACT.BOX_HEAD_MAP_PRODUCTS",
+    "price_range": "log(MODEL.SACT.BUDGET_TRAINING / TAU)",
 }
 
 

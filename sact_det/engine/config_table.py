@@ -17,6 +17,7 @@ from sact_det.base.value_rules import (
     whole,
     within,
 )
+from sact_det.budget import DRAWS, PER
 from sact_det.execution import EXECUTIONS
 from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.norm import NORMS
@@ -64,6 +65,8 @@ COMMON: Mapping[str, Rule] = {
     "MODEL.SACT.BUDGET": within(0, 1),
     "MODEL.SACT.FLOPS_LIMIT": within(0, 1),
     "MODEL.SACT.BUDGET_TRAINING": Rule(_is_range, "list nothing, or two finite numbers, the lower one first"),
+    "MODEL.SACT.BUDGET_TRAINING_DRAWS": one_of(*DRAWS),
+    "MODEL.SACT.BUDGET_TRAINING_PER": one_of(*PER),
     "MODEL.SACT.EXECUTION": one_of(*EXECUTIONS),
     "MODEL.SACT.BOX_HEAD_NORM": one_of("", *NORMS),
     "MODEL.SACT.BOX_HEAD_HALTING_NORM": one_of("", *NORMS),

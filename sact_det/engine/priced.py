@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.base.transfer import to_host
-from sact_det.budget import Budgeted
+from sact_det.budget import Budgeted, Drawing
 from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
-from sact_det.engine.spec import box_head_spec, spec_from_config
+from sact_det.engine.spec import box_head_spec, drawing_from_config, spec_from_config
 from sact_det.execution import Executable
 from sact_det.rule import ledger
 from sact_det.rule.ledger import Ledger
@@ -44,7 +44,7 @@ class Priced(Budgeted, Executable):
         prices: part -> the price of one unit of its ponder cost. A part without a price is never charged.
         reference: whose FLOPs are 100% of the backbone's in the training log; None: no percentage is logged.
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
-        shift_range: in training every step draws a shift of the halting scores (Budgeted.draw_shift); None: none does.
+        drawing: what every training step draws (Budgeted.draw_shift); None: nothing. Drawn prices are all scaled alike.
         **kwargs: of the meta-architecture.
 
     Raises:
@@ -61,12 +61,12 @@ class Priced(Budgeted, Executable):
         prices: Mapping[str, float],
         reference: Optional[Reference] = None,
         budget: Optional[float] = None,
-        shift_range: Optional[tuple[float, float]] = None,
+        drawing: Optional[Drawing] = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.asked_budget = budget
-        self.shift_range = shift_range
+        self.drawing = drawing
         for part, price in prices.items():
             if not 0 <= price < math.inf:
                 key = _PRICES.get(part, "a price")
@@ -106,7 +106,7 @@ class Priced(Budgeted, Executable):
             "prices": prices,
             "reference": Reference.from_config(cfg),
             "budget": sact.BUDGET or None,
-            "shift_range": tuple(sact.BUDGET_TRAINING) or None,
+            "drawing": drawing_from_config(cfg),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -121,15 +121,17 @@ class Priced(Budgeted, Executable):
             raise ValueError("`batched_inputs`: there is nothing to learn from no images")
         if not self.training:
             self.meet_deadline(batched_inputs)
-        shift = self.draw_shift() if self.training else None
+        shifts = self.draw_shift(len(batched_inputs)) if self.training else None
         outputs, spent = self._accounted(super().forward, batched_inputs)  # type: ignore[misc]
         if not self.training:
             return outputs
         losses = dict(outputs)
+        ratios = None
+        if self.drawing is not None and shifts is not None:
+            ratios = self.drawing.price_ratios(shifts, self.device)  # type: ignore[attr-defined]
+            get_event_storage().put_scalar("sact/shift", float(shifts.mean()))
         for part, price in self.prices.items():
-            losses["loss_ponder" if part == "backbone" else f"loss_ponder_{part}"] = price * spent.cost(part)
-        if shift is not None:
-            get_event_storage().put_scalar("sact/shift", shift)
+            losses["loss_ponder" if part == "backbone" else f"loss_ponder_{part}"] = price * spent.cost(part, ratios)
         self._log(batched_inputs, losses, spent)
         return losses
 

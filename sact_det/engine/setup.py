@@ -13,8 +13,9 @@ from fvcore.common.registry import Registry
 
 from sact_det.base.checks import are_positive_integers
 from sact_det.base.errors import InputError, one_line, shown
-from sact_det.engine.config_checks import check_common, defaults, leaves
+from sact_det.engine.config_checks import check_common, check_ranges, defaults, leaves
 from sact_det.engine.config_file import read_config_files
+from sact_det.engine.config_table import COMMON
 from sact_det.engine.from_weights import take_description
 from sact_det.engine.spec import spec_from_config
 from sact_det.network.halting_rule import HALTING_RULES
@@ -22,6 +23,7 @@ from sact_det.network.spec import NetworkSpec
 
 logger = logging.getLogger(__name__)
 
+_DRAWN = ("MODEL.SACT.TAU", *(f"MODEL.SACT.BUDGET_TRAINING{of}" for of in ("", "_DRAWS", "_PER")))
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # on Linux, where the driver is loaded
 
 
@@ -124,6 +126,7 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
     Raises:
         InputError: a value is out of range.
     """
+    _check_drawn_prices(cfg)
     units = cfg.MODEL.SACT.REFERENCE_UNITS
     with arguments_are_keys("MODEL.SACT"):
         spec_from_config(cfg, family)
@@ -138,6 +141,17 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
     if sact.FLOPS_LIMIT and not HALTING_RULES[sact.HALTING].adaptive:
         raise InputError(
             f"MODEL.SACT.FLOPS_LIMIT {sact.FLOPS_LIMIT:g} needs a network that halts; HALTING is {sact.HALTING!r}"
+        )
+
+
+def _check_drawn_prices(cfg: CfgNode) -> None:
+    """Before anything is made of their logarithms. Raises InputError."""
+    sact = cfg.MODEL.SACT
+    check_ranges(cfg, {key: rule for key, rule in COMMON.items() if key in _DRAWN})
+    if sact.BUDGET_TRAINING and sact.BUDGET_TRAINING_DRAWS == "tau" and min(sact.TAU, *sact.BUDGET_TRAINING) <= 0:
+        raise InputError(
+            "MODEL.SACT.BUDGET_TRAINING_DRAWS 'tau' reads logarithms: TAU and BUDGET_TRAINING must be above 0; "
+            f"got {sact.TAU:g} and {tuple(sact.BUDGET_TRAINING)}"
         )
 
 

@@ -1,10 +1,11 @@
 """The networks that a config describes."""
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Optional
 
 from yacs.config import CfgNode as CN
 
+from sact_det.budget import Drawing
 from sact_det.network.halting_rule import halting_rule
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.network.spec import NetworkSpec
@@ -19,7 +20,22 @@ def spec_from_config(cfg: CN, family: type[NetworkSpec] = ResNetV2Spec) -> Netwo
         )
     values: dict[str, Any] = {field.name: sact.get(field.name.upper(), field.default) for field in fields(family)}
     values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
+    drawing = drawing_from_config(cfg)
+    if drawing is not None and drawing.price:
+        values["price_range"] = drawing.low, drawing.high
     return family(**values)
+
+
+def drawing_from_config(cfg: CN) -> Optional[Drawing]:
+    """What MODEL.SACT.BUDGET_TRAINING asks for; None: nothing."""
+    sact = cfg.MODEL.SACT
+    if not sact.BUDGET_TRAINING:
+        return None
+    per_image = sact.BUDGET_TRAINING_PER == "image"
+    low, high = sact.BUDGET_TRAINING
+    if sact.BUDGET_TRAINING_DRAWS == "tau":
+        return Drawing.of_prices(sact.TAU, low, high, per_image)
+    return Drawing(low, high, per_image=per_image)
 
 
 def box_head_spec(cfg: CN) -> ResNetV2Spec:

@@ -52,13 +52,15 @@ class FoldedHalting:
     Attributes:
         taps, bias: [TAPS, C] and [TAPS], the local convolution, and what its norm adds at each tap.
         mean_weights, constant: [C] and []; SpatialHalting.offset is <mean_weights, mean of the image> + constant, and
-            the branch's shift, which may change while the weights stay.
+            what the branch's shift adds, which may change while the weights stay.
+        price_weight: for ScoringBranch.added.
     """
 
     taps: Tensor
     bias: Tensor
     mean_weights: Tensor
     constant: Tensor
+    price_weight: float
 
 
 def why_not_foldable(unit: ResidualUnit) -> Optional[str]:
@@ -144,5 +146,10 @@ def fold_halting(branch: SpatialHalting) -> FoldedHalting:
     taps = branch.local_conv.weight[0].flatten(1).T.double()
     weights = branch.global_conv.weight.flatten().double()
     constant = weights @ shift1 + branch.local_conv.bias.double()
-    tensors = taps * scale, taps @ shift, weights * scale1, constant
-    return FoldedHalting(*[tensor.float().contiguous() for tensor in tensors])
+    return FoldedHalting(
+        taps=(taps * scale).float().contiguous(),
+        bias=(taps @ shift).float().contiguous(),
+        mean_weights=(weights * scale1).float().contiguous(),
+        constant=constant.float(),
+        price_weight=0.0 if branch.price_weight is None else float(branch.price_weight),
+    )

@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import Hashable, Optional, Sequence
+from typing import Hashable, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -56,18 +56,32 @@ class AdaptiveBlock(PlannedBlock):
         self.eps = eps
         self.tile = tile
         self._alike = _spans_of_alike_units(units)
+        self._shift: Union[float, Tensor] = 0.0
 
     @property
-    def shift(self) -> float:
-        """The `shift` of every halting branch (unit.py): the higher, the earlier positions halt; 0 unless it is set."""
-        return self._branches[0].shift if self._branches else 0.0
+    def shift(self) -> Union[float, Tensor]:
+        """The `shift` of every halting branch (unit.py): the higher, the earlier positions halt; 0 unless it is set.
+
+        In training it may be one number for each image of the batch, float32 [N].
+        """
+        return self._shift if self._branches else 0.0
 
     @shift.setter
-    def shift(self, shift: float) -> None:
-        if math.isnan(shift):
-            raise ValueError("`shift` must be a number; got nan")
+    def shift(self, shift: Union[float, Tensor]) -> None:
+        if not isinstance(shift, Tensor):
+            if math.isnan(shift):
+                raise ValueError("`shift` must be a number; got nan")
+            shift = float(shift)
+        self._shift = shift
+        self._shift_rows(None)
+
+    def _shift_rows(self, regions: Optional[Sequence[int]]) -> None:
+        """Gives the branches the shift of every row of the batch; `regions`: how many each image has, None: one."""
+        shift = self._shift
+        if isinstance(shift, Tensor) and regions is not None:
+            shift = shift.repeat_interleave(torch.tensor(regions, device=shift.device))
         for branch in self._branches:
-            branch.shift = float(shift)
+            branch.shift = shift
 
     @property
     def _branches(self) -> list[HaltingBranch]:
@@ -109,6 +123,7 @@ class AdaptiveBlock(PlannedBlock):
         sizes: Optional[Sizes] = None,
         shortcut: Optional[Tensor] = None,
         allowance: Optional[Tensor] = None,
+        regions: Optional[Sequence[int]] = None,
     ) -> tuple[Tensor, BlockPonder]:
         """Evaluates the block.
 
@@ -119,6 +134,7 @@ class AdaptiveBlock(PlannedBlock):
             shortcut: if the block reads products, the projecting shortcut's, [N, D, h, w]; else None.
             allowance: int64 [N], the FLOPs that each image may take here, not below the first of `flops_bounds`; where
                 they are spent, positions halt (sact_det/rule/limit.py). None: any number.
+            regions: where x holds regions, how many each image has, in order: theirs is their image's shift.
 
         Returns:
             The features and the BlockPonder.
@@ -127,6 +143,8 @@ class AdaptiveBlock(PlannedBlock):
             ValueError: x is no batch, `sizes` does not fit it, or `shortcut` is missing or too much.
         """
         check_batch("x", x, sizes)
+        if isinstance(self._shift, Tensor):
+            self._shift_rows(regions)
         if self.reads_products != (shortcut is not None):
             found = "missing" if shortcut is None else "given"
             raise ValueError(f"`shortcut` is {found}, but `reads_products` is {self.reads_products}")

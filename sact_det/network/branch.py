@@ -37,8 +37,8 @@ def mean_of_images(x: Tensor, valid: Mask) -> Tensor:
 class SpatialHalting(HaltingBranch):
     """H^l of SACT: sigma(conv3x3(BN(x)) + conv1x1(BN(mean(x))) + b + shift) at every position (eq. 14).
 
-    Both norms are the original program's; the equation leaves them out, and `shift`, which is ScoringBranch's. Computed
-    in score_type.
+    Both norms are the original program's; the equation leaves them out, and `shift`, which is ScoringBranch's `added`.
+    Computed in score_type.
 
     Args:
         channels: C.
@@ -79,7 +79,7 @@ class SpatialHalting(HaltingBranch):
         return self.local_conv.bias + self._global_logits(pooled)
 
     def _global_logits(self, pooled: Tensor) -> Tensor:
-        return self.global_conv(self.activate(self.global_norm(pooled))).flatten() + self.shift
+        return self.global_conv(self.activate(self.global_norm(pooled))).flatten() + self.added()
 
     def observe(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
         """Teaches the local norm what a forward pass would: for runs that have sums in the place of a feature map.
@@ -115,7 +115,7 @@ class ImageHalting(HaltingBranch):
 
     def scores(self, pooled: Tensor) -> Tensor:
         """h^l from mean_of_images: [N, C, 1, 1] -> [N] in (0, 1)."""
-        return torch.sigmoid(self.global_conv(self.activate(self.global_norm(pooled))).flatten() + self.shift)
+        return torch.sigmoid(self.global_conv(self.activate(self.global_norm(pooled))).flatten() + self.added())
 
     @override
     def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ class NetworkSpec:
         eps: halting threshold is 1 - eps.
         tile: SACT shares halting scores in tile x tile cells.
         norm_epsilon: added to the variance in every norm.
+        price_range: between these shifts the halting branches read the logarithm of a price
+            (sact_det/network/unit.py: ScoringBranch.read_price); None: they read none.
 
     Raises:
         ValueError: an attribute is out of range.
@@ -44,6 +46,7 @@ class NetworkSpec:
     eps: float = DEFAULT_EPS
     tile: int = 1
     norm_epsilon: float = TF_EPSILON
+    price_range: Optional[tuple[float, float]] = None
 
     def __post_init__(self) -> None:
         halting_rule(self.halting, self.eps, self.tile)
@@ -78,8 +81,8 @@ class NetworkSpec:
 
     def describe(self) -> dict[str, Any]:
         """The architecture part of a weight file's metadata (sact_det/weights/weight_file.py)."""
-        keys = ("family", "units", "base_channels", "halting", "dilation", "stem_pool")
-        return {key: getattr(self, key) for key in keys if hasattr(self, key)}  # not all families have the last two
+        keys = ("family", "units", "base_channels", "halting", "dilation", "stem_pool", "price_range")
+        return {key: value for key in keys if (value := getattr(self, key, None)) is not None}
 
     @property
     def rule(self) -> HaltingRule:
@@ -104,5 +107,7 @@ class NetworkSpec:
             halting = None
             if branch is not None and unit < last:
                 halting = branch(self.out_channels(index), self.make_halting_norm, self.activate_halting)
+                if self.price_range is not None:
+                    halting.read_price(*self.price_range)
             units.append(self.build_unit(index, unit == 0, halting))
         return AdaptiveBlock(units, self.halting, self.eps, self.tile)

@@ -5,7 +5,7 @@ Shape shorthand in this module:
 """
 
 from abc import ABC, abstractmethod
-from typing import Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,40 @@ class ScoringBranch(nn.Module):
     Attributes:
         shift: a number that every score's logit has more than its parameters say; 0 unless it is set. The higher, the
             earlier things halt; at -inf nothing ever does. It is no parameter, and no state dict has it. Every
-            execution sees a change, also one whose packed weights stay.
+            execution sees a change, also one whose packed weights stay. In training it may be one number for each row
+            of the batch, float32 [N].
+        price_weight: what a shift is multiplied by within `price_range`, [1]; None: nothing, and the range is empty.
+        price_range: lowest and highest shift that are read as the logarithm of a price (`read_price`).
     """
 
-    shift: float = 0.0
+    price_weight: Optional[nn.Parameter]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shift: Union[float, Tensor] = 0.0
+        self.price_range = (0.0, 0.0)
+        self.register_parameter("price_weight", None)
+
+    def read_price(self, low: float, high: float) -> None:
+        """Makes the logarithm of the price that is paid for a unit an input of the branch, with a coefficient of 0.
+
+        Within this range the shift *is* that logarithm, and every logit has `price_weight` times so much more; what
+        lies beyond the range is added as it is, so that any shift, -inf among them, still means what it did.
+        """
+        self.price_range = (low, high)
+        self.price_weight = nn.Parameter(torch.zeros(1))
+
+    def added(self, price_weight: Optional[float] = None) -> Union[float, Tensor]:
+        """What every logit has more than without a shift: a number, or, where rows differ, [N].
+
+        Args:
+            price_weight: the parameter's value, for those who have packed it; None: the parameter, differentiable.
+        """
+        if self.price_weight is None:
+            return self.shift
+        low, high = self.price_range
+        read = self.shift.clamp(low, high) if isinstance(self.shift, Tensor) else min(max(self.shift, low), high)
+        return (self.price_weight if price_weight is None else price_weight) * read + (self.shift - read)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ScoringBranch":
         def keep_precision(t: Tensor) -> Tensor:

@@ -71,10 +71,14 @@ class Ledger(Mapping[str, list[PonderRecord]]):
             raise ValueError(f"the ledger is open for {len(self.sizes)} images; {part!r} ran on {images}")
         self._calls.setdefault(part, []).append(call)
 
-    def cost(self, part: str) -> Tensor:
+    def cost(self, part: str, weights: Optional[Tensor] = None) -> Tensor:
         """A part's ponder cost (eq. 13), a differentiable scalar: the mean over a call's images or regions.
 
         Several calls are summed; a call without regions costs nothing.
+
+        Args:
+            part: that entered.
+            weights: [N], what the cost of each image and its regions is multiplied by; None: 1.
 
         Raises:
             ValueError: the part entered nothing.
@@ -90,6 +94,8 @@ class Ledger(Mapping[str, list[PonderRecord]]):
                 "torch.utils.checkpoint that is reentrant (use_reentrant=False is not)"
             )
         costs = [call.record.mean_cost() for call in calls]
+        if weights is not None:
+            costs = [cost * _of_rows(weights, call.regions) for cost, call in zip(costs, calls)]
         return torch.stack([cost.mean() if len(cost) else cost.sum() for cost in costs]).sum()
 
     def regions(self, part: str) -> Optional[list[int]]:
@@ -213,6 +219,11 @@ def _fitting(ledger: Ledger, batch: Tensor) -> Optional[Geometry]:
     if len(sizes) != shape[0] or any(h > shape[2] or w > shape[3] for h, w in sizes):
         raise ValueError(f"the ledger is open for images of {list(sizes)}; a batch {list(shape)} needs one of its own")
     return own_sizes(sizes, (batch.shape[2], batch.shape[3]))
+
+
+def _of_rows(values: Tensor, regions: Optional[Sequence[int]]) -> Tensor:
+    """[N] -> [regions], each its image's."""
+    return values if regions is None else values.repeat_interleave(torch.tensor(regions, device=values.device))
 
 
 def _by_image(values: Tensor, regions: Optional[Sequence[int]]) -> Tensor:

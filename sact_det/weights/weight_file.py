@@ -130,6 +130,7 @@ _METADATA: dict[str, Rule] = {
         ("box_head_max_pool", "box_head_map_products"), Rule(lambda value: isinstance(value, bool), "be true or false")
     ),
     **dict.fromkeys(("pixel_mean", "pixel_std"), listing(FINITE, "finite numbers")),
+    "price_range": listing(FINITE, "finite numbers", 2),
     **dict.fromkeys(("missing", "unused"), listing(TEXT, "names")),
 }
 

@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from sact_det.base.errors import InputError
+from sact_det.budget import Drawing
 from sact_det.budget.budgeted import halting_blocks
 from sact_det.tasks import load_config
 
@@ -39,7 +40,7 @@ def steps(model, batch, number, seed=0):
         for _ in range(number):
             losses.append(model(batch)["loss_ponder"].item())
             (shift,) = {block.shift for block in halting_blocks(model).values()}
-            if model.shift_range is not None:
+            if model.drawing is not None:
                 assert storage.latest()["sact/shift"][0] == pytest.approx(shift)
             shifts.append(shift)
     return shifts, losses
@@ -64,14 +65,14 @@ def test_an_evaluation_has_no_shift_and_nothing_is_drawn_unless_asked_for(config
     assert {block.shift for block in halting_blocks(model).values()} == {0.0}
     plain = built(config).train()
     state = torch.get_rng_state()
-    assert plain.draw_shift() is None and torch.equal(torch.get_rng_state(), state)
+    assert plain.draw_shift(2) is None and torch.equal(torch.get_rng_state(), state)
     assert steps(plain, batch, 2)[0] == [0.0, 0.0]
 
 
 def test_every_step_learns_with_what_it_drew():
     model, batch = built("tiny_classifier.yaml", *RANGE).train(), batch_for("tiny_classifier.yaml")
     for shift in (-2.0, 6.0):
-        model.shift_range = (shift, shift)
+        model.drawing = Drawing(shift, shift)
         with EventStorage():
             losses = model(batch)
         sum(losses.values()).backward()

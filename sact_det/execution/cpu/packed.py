@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.memory import address, addresses, zeros
-from sact_det.execution.folded import FoldedUnit, fold_halting, fold_second_part, fold_unit
+from sact_det.execution.folded import FoldedHalting, FoldedUnit, fold_halting, fold_second_part, fold_unit
 from sact_det.network.branch import SpatialHalting
 from sact_det.network.plan import PlannedBlock, PlannedStem
 from sact_det.network.resnet_v2 import BottleneckUnit, symmetric_max_pool
@@ -69,31 +69,33 @@ def _pack_unit(folded: FoldedUnit, dtype: torch.dtype) -> Packed[calls.Unit]:
     return Packed(struct, (*vectors.values(), *factors.values()))
 
 
-def _pack_halting(branch: SpatialHalting) -> Packed[calls.Halting]:
-    folded = fold_halting(branch)
+def _pack_halting(folded: FoldedHalting) -> Packed[calls.Halting]:
     tensors = folded.taps, _whole_vectors(folded.bias), folded.mean_weights
     return Packed(calls.Halting(len(folded.mean_weights), *map(address, tensors), float(folded.constant)), tensors)
 
 
 @dataclass(frozen=True, eq=False)
 class PackedBlock:
-    """The units of a block and SACT's halting branches."""
+    """The units of a block and SACT's halting branches, with the latters' price weights (ScoringBranch.added)."""
 
     units: dict[ResidualUnit, Packed[calls.Unit]]
     branches: dict[HaltingBranch, Packed[calls.Halting]]
+    price_weights: dict[HaltingBranch, float]
 
 
 def pack_block(
     block: PlannedBlock, dtype: torch.dtype, done_with: Callable[[BottleneckUnit], object] = lambda unit: None
 ) -> PackedBlock:
     """Folds and packs a block of BottleneckUnits, with factors of dtype; calls done_with(unit) after each."""
-    packed = PackedBlock({}, {})
+    packed = PackedBlock({}, {}, {})
     for unit in block.units:
         assert isinstance(unit, BottleneckUnit)
         reads_products = block.reads_products and unit is block.units[0]
         packed.units[unit] = _pack_unit(fold_second_part(unit) if reads_products else fold_unit(unit), dtype)
         if isinstance(unit.halting, SpatialHalting):
-            packed.branches[unit.halting] = _pack_halting(unit.halting)
+            folded = fold_halting(unit.halting)
+            packed.branches[unit.halting] = _pack_halting(folded)
+            packed.price_weights[unit.halting] = folded.price_weight
         done_with(unit)
     return packed
 

@@ -157,7 +157,8 @@ class RowsRun(Run):
         to, branch = self._evaluation, None
         self._scores = None
         if isinstance(unit.halting, SpatialHalting):
-            branch = self._packed.branches[unit.halting].struct.shifted(unit.halting.shift)
+            added = float(unit.halting.added(self._packed.price_weights[unit.halting]))
+            branch = self._packed.branches[unit.halting].struct.shifted(added)
             self._scores = zeros(*self._shape)
             to.scores = address(self._scores)
             if to.products is None:

@@ -228,6 +228,7 @@ class TritonRun(TensorRun):
             with exact_float32(self._state.device):
                 return branch.scores(pooled)[:, None, None]
         kernels, lists, packed = self._score_kernels, self._lists, self._packed.branches[branch]
+        added = float(branch.added(packed.price_weight))
         (size, channels), (number, height, width) = self._state.shape, self._shape
         products = self._buffer("products", (TAPS, size), torch.float32)
         scores = self._buffer("scores", self._shape, torch.float32)
@@ -244,7 +245,7 @@ class TritonRun(TensorRun):
             )
             self._unsummed = False
             kernels.scores_kernel[(number * -(-height * width // block),)](
-                *(products, self._sums, self._counts, packed.mean_weights, packed.constant, branch.shift),
+                *(products, self._sums, self._counts, packed.mean_weights, packed.constant, added),
                 *(lists.mask, lists.exists, scores, size, height, width, *lists.mask.stride()),
                 **{"C": channels, "BLOCK": block, "BLOCK_C": kernels.CHANNEL_BLOCK},
             )

@@ -1,0 +1,47 @@
+"""What the steps of a training draw, so that one network is good at every budget."""
+
+import math
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+DRAWS = ("shift", "tau")
+PER = ("batch", "image")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A range of shifts, and for what one is drawn.
+
+    Two ways lead to a network that answers to its shift. Either the branches learn under shifts at the one price of the
+    config, so that units learn to be good wherever positions halt. Or the price is drawn, log-uniformly, and the
+    branches read its logarithm (ScoringBranch.read_price), so that they learn where to halt at every price. A shift is
+    then the logarithm of the price's ratio to the config's: at 0, where a network is unless it is told otherwise, it
+    halts as one that was trained for that price.
+
+    Attributes:
+        low, high: of the shift.
+        price: whether the shift is the logarithm of a price, which the step pays.
+        per_image: whether every image has its own; else those of a batch have one.
+    """
+
+    low: float
+    high: float
+    price: bool = False
+    per_image: bool = False
+
+    @classmethod
+    def of_prices(cls, tau: float, low: float, high: float, per_image: bool = False) -> "Drawing":
+        """Prices from `low` to `high` around that of the config, `tau`; all positive."""
+        return cls(math.log(low / tau), math.log(high / tau), True, per_image)
+
+    def draw(self, images: int) -> Tensor:
+        """The shift of each image, [N], by PyTorch's generator of the CPU."""
+        drawn = torch.rand(images if self.per_image else 1)
+        return (self.low + (self.high - self.low) * drawn).expand(images)
+
+    def price_ratios(self, shifts: Tensor, device: torch.device) -> Optional[Tensor]:
+        """For the shifts [N] of a step, what the config's prices are multiplied by, [N]; None: they stay."""
+        return shifts.exp().to(device) if self.price else None
