@@ -25,24 +25,19 @@ from typing import Optional, Sequence
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
-from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
-from sact_det.base.files import file_sha256, writable_file, writable_folder, write_text
+from sact_det.base.files import writable_file, writable_folder, write_text
 from sact_det.base.processes import command_line
-from sact_det.benchmark.machine import describe_machine
 from sact_det.budget import FILE_NAME
 from sact_det.budget.table import check_budget
 from sact_det.engine.checkpoint import local_weights
-from sact_det.engine.failures import sizes_fit
-from sact_det.engine.fingerprint import fingerprint
 from sact_det.experiments.budget_report import budget_table, draw_budgets, read_rivals
-from sact_det.experiments.budget_subjects import subject_of
-from sact_det.experiments.calibration import Measurements, calibrate
+from sact_det.experiments.calibration import Settings, calibrate_weights, calibration_set
 from sact_det.pictures.figures import save_png
-from sact_det.tasks import load_config, task_of
+from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.calibrate_budget")
 
@@ -85,21 +80,6 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise InputError(f"{option} must not be negative; got {value}")
 
 
-def dataset_of(cfg: CfgNode, name: Optional[str]) -> str:
-    """The data set to calibrate on. Raises InputError if it is the test's, or there is none or more than one."""
-    if name is None:
-        if len(cfg.DATASETS.TRAIN) != 1:
-            raise InputError(f"DATASETS.TRAIN names {len(cfg.DATASETS.TRAIN)} data sets: choose one with --dataset")
-        (name,) = cfg.DATASETS.TRAIN
-    content = {entry[0]: tuple(entry[1:]) for entry in (*cfg.DATASETS.CLASSIFICATION, *cfg.DATASETS.COCO_FORMAT)}
-    for test in cfg.DATASETS.TEST:
-        if name == test or (name in content and content[name] == content.get(test)):
-            raise InputError(
-                f"{name}: has the images of DATASETS.TEST, {test}; what is calibrated on them would flatter a test"
-            )
-    return name
-
-
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
@@ -107,20 +87,15 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     cfg = load_config(args.config_file, args.opts)
     if cfg.MODEL.SACT.BUDGET:
         raise InputError(f"MODEL.SACT.BUDGET must be 0 here, --budgets are tried; got {cfg.MODEL.SACT.BUDGET:g}")
-    name = dataset_of(cfg, args.dataset)
+    name = calibration_set(cfg, args.dataset)
     rivals = [] if args.static is None else read_rivals(args.static)
     if not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: name trained weights")
     weights = Path(local_weights(cfg.MODEL.WEIGHTS))
     file = writable_file(weights.parent / FILE_NAME)
     output = writable_folder(args.output or weights.parent)
-    with subject_of(cfg, name, args.max_images, args.of) as subject:
-        key = fingerprint(cfg, f"{file_sha256(weights)} {name} {args.max_images} {subject.of}")
-        measure = Measurements(subject, output / "budget_measured.json", key)
-        about = {"dataset": name, "seed": args.seed, "machine": describe_machine(subject.model.device)}
-        with sizes_fit(cfg, "a batch", task_of(cfg).trainer.test_sizes):
-            table = calibrate(subject, measure, args.budgets, args.candidates, args.seed, about)
-    table.write(file)
+    settings = Settings(name, args.max_images, args.budgets, args.candidates, args.seed, args.of)
+    table = calibrate_weights(cfg, weights, settings, output)
     shown = budget_table(table)
     write_text(output / "budget.md", shown + "\n")
     title = f"{weights.parent.name}: budgets calibrated on {name}"

@@ -4,17 +4,22 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
+from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from sact_det.base.errors import InputError
-from sact_det.base.files import write_json
+from sact_det.base.files import file_sha256, write_json
 from sact_det.base.text_files import read_json
-from sact_det.budget import BudgetPoint, BudgetTable, weights_digest
+from sact_det.benchmark.machine import describe_machine
+from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, weights_digest
 from sact_det.budget.search import BudgetSearch, Measured, Reached, Shifts
-from sact_det.experiments.budget_subjects import Subject
+from sact_det.engine.failures import sizes_fit
+from sact_det.engine.fingerprint import fingerprint
+from sact_det.experiments.budget_subjects import Subject, subject_of
+from sact_det.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,64 @@ def _stored(path: Path, key: str) -> list[Any]:
         pass
     logger.info("%s is of other weights, settings or images: measuring anew", path)
     return []
+
+
+class Settings(NamedTuple):
+    """How budgets are calibrated.
+
+    Attributes:
+        dataset: a registered data set, not the test's.
+        images: most of its images that are looked at, evenly spread.
+        budgets: in (0, 1], unlike each other.
+        candidates: shifts of single blocks that are tried for every budget.
+        seed: of what they are.
+        of: of a detector, "detector" or "extractor": what budgets are shares of; None: "detector".
+    """
+
+    dataset: str
+    images: int
+    budgets: Sequence[float]
+    candidates: int = 0
+    seed: int = 0
+    of: Optional[str] = None
+
+
+def calibration_set(cfg: CfgNode, name: Optional[str]) -> str:
+    """The data set to calibrate on. Raises InputError if it is the test's, or there is none or more than one."""
+    if name is None:
+        if len(cfg.DATASETS.TRAIN) != 1:
+            raise InputError(f"DATASETS.TRAIN names {len(cfg.DATASETS.TRAIN)} data sets: choose one with --dataset")
+        (name,) = cfg.DATASETS.TRAIN
+    content = {entry[0]: tuple(entry[1:]) for entry in (*cfg.DATASETS.CLASSIFICATION, *cfg.DATASETS.COCO_FORMAT)}
+    for test in cfg.DATASETS.TEST:
+        if name == test or (name in content and content[name] == content.get(test)):
+            raise InputError(
+                f"{name}: has the images of DATASETS.TEST, {test}; what is calibrated on them would flatter a test"
+            )
+    return name
+
+
+def calibrate_weights(cfg: CfgNode, weights: Path, settings: Settings, folder: Path) -> BudgetTable:
+    """Calibrates budgets of a weight file, and writes budget.json beside it.
+
+    Args:
+        cfg: names these weights.
+        weights: the file.
+        settings: of the calibration.
+        folder: receives budget_measured.json, from which a calibration that was interrupted goes on.
+
+    Raises:
+        InputError: a budget cannot be reached, weights or data cannot be used, or nothing halts.
+    """
+    with subject_of(cfg, settings.dataset, settings.images, settings.of) as subject:
+        key = fingerprint(cfg, f"{file_sha256(weights)} {settings.dataset} {settings.images} {subject.of}")
+        measure = Measurements(subject, folder / "budget_measured.json", key)
+        machine = describe_machine(subject.model.device)
+        about = {"dataset": settings.dataset, "seed": settings.seed, "machine": machine}
+        with sizes_fit(cfg, "a batch", task_of(cfg).trainer.test_sizes):
+            table = calibrate(subject, measure, settings.budgets, settings.candidates, settings.seed, about)
+    table.write(weights.parent / FILE_NAME)
+    return table
 
 
 def calibrate(

@@ -56,7 +56,7 @@ class AdaptiveBlock(PlannedBlock):
         self.eps = eps
         self.tile = tile
         self._alike = _spans_of_alike_units(units)
-        self._shift: Union[float, Tensor] = 0.0
+        self._shifts: Optional[Tensor] = None  # of images, if each has its own
 
     @property
     def shift(self) -> Union[float, Tensor]:
@@ -64,7 +64,9 @@ class AdaptiveBlock(PlannedBlock):
 
         In training it may be one number for each image of the batch, float32 [N].
         """
-        return self._shift if self._branches else 0.0
+        if self._shifts is not None:
+            return self._shifts
+        return self._branches[0].shift if self._branches else 0.0
 
     @shift.setter
     def shift(self, shift: Union[float, Tensor]) -> None:
@@ -72,16 +74,16 @@ class AdaptiveBlock(PlannedBlock):
             if math.isnan(shift):
                 raise ValueError("`shift` must be a number; got nan")
             shift = float(shift)
-        self._shift = shift
-        self._shift_rows(None)
-
-    def _shift_rows(self, regions: Optional[Sequence[int]]) -> None:
-        """Gives the branches the shift of every row of the batch; `regions`: how many each image has, None: one."""
-        shift = self._shift
-        if isinstance(shift, Tensor) and regions is not None:
-            shift = shift.repeat_interleave(torch.tensor(regions, device=shift.device))
+        self._shifts = shift if isinstance(shift, Tensor) else None
         for branch in self._branches:
             branch.shift = shift
+
+    def _shift_rows(self, shifts: Tensor, regions: Optional[Sequence[int]]) -> None:
+        """Gives the branches the shift of every row of the batch; `regions`: how many each image has, None: one."""
+        if regions is not None:
+            shifts = shifts.repeat_interleave(torch.tensor(regions, device=shifts.device))
+        for branch in self._branches:
+            branch.shift = shifts
 
     @property
     def _branches(self) -> list[HaltingBranch]:
@@ -143,8 +145,8 @@ class AdaptiveBlock(PlannedBlock):
             ValueError: x is no batch, `sizes` does not fit it, or `shortcut` is missing or too much.
         """
         check_batch("x", x, sizes)
-        if isinstance(self._shift, Tensor):
-            self._shift_rows(regions)
+        if self._shifts is not None:
+            self._shift_rows(self._shifts, regions)
         if self.reads_products != (shortcut is not None):
             found = "missing" if shortcut is None else "given"
             raise ValueError(f"`shortcut` is {found}, but `reads_products` is {self.reads_products}")

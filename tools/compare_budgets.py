@@ -1,0 +1,184 @@
+#!/usr/bin/env python
+"""Trains and evaluates classifiers at several budgets: one for all of them, one for each, and static ones.
+
+    B=configs/Imagenette/budgets
+    python tools/compare_budgets.py --output output/imagenette_budgets --seeds 0 1 2 --budgets 0.4 0.55 0.7 0.85 1 \
+        --calibrate-on imagenette1k_train \
+        --adaptive "one price, shifted" $B/sact.yaml --adaptive "drawn shift" $B/drawn_shift.yaml \
+        --adaptive "drawn tau" $B/drawn_tau.yaml --priced "each for its price" $B/sact.yaml 0.5 0.2 0.1 0.05 0.001 \
+        --units "fewer units" $B/plain.yaml 1,1,2,1 2,2,3,1 2,2,3,3 2,3,5,3 3,4,6,3 \
+        --sizes "lower resolution" $B/plain.yaml 80 96 104 120 128
+
+Adaptive networks are calibrated (tools/calibrate_budget.py) on images of --calibrate-on, and evaluated at the budgets
+on DATASETS.TEST, as static ones are. FLOPs are shares of those of REFERENCE_UNITS at SIZE_TEST. `--units` starts from
+the first units of the config's MODEL.WEIGHTS.
+
+OUTPUT receives results.json, table.md and budgets.png, anew after every seed, and a folder for each training. The same
+command goes on where it was interrupted, in the midst of a training, too; more seeds and networks may be added.
+"""
+
+import argparse
+import logging
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
+
+# isort: split
+from detectron2.utils.logger import setup_logger
+
+from sact_det.base.command_line import check_positive, parse_with_overrides
+from sact_det.base.errors import InputError
+from sact_det.base.files import writable_folder, write_json, write_text
+from sact_det.base.processes import command_line
+from sact_det.budget.table import check_budget
+from sact_det.experiments.budget_comparison import (
+    Contender,
+    compare,
+    comparison_table,
+    draw_comparison,
+    with_first_units,
+)
+from sact_det.experiments.calibration import Settings, calibration_set
+from sact_det.pictures.figures import save_png
+
+logger = logging.getLogger("sact_det.compare_budgets")
+
+TRAIN = Path(__file__).with_name("train_net.py")
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--budgets", nargs="+", type=float, required=True, metavar="SHARE", help="in (0, 1], rising")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="one after the other; default: 0"
+    )
+    parser.add_argument(
+        "--calibrate-on", required=True, metavar="NAME", help="a data set of the configs, not the test's"
+    )
+    parser.add_argument("--max-images", type=int, default=100, metavar="N", help="of a calibration; default: 100")
+    parser.add_argument(
+        "--candidates", type=int, default=0, metavar="N", help="shifts of single blocks tried a budget; default: 0"
+    )
+    for option, what, values in (
+        ("--adaptive", "one network for all budgets", None),
+        ("--priced", "a network for every budget, and its price TAU", "TAU"),
+        ("--units", "plain networks with so many units", "UNITS"),
+        ("--sizes", "a plain network on images of other sides", "SIDE"),
+    ):
+        metavar = ("NAME", "CONFIG") if values is None else ("NAME", f"CONFIG {values}")
+        number = 2 if values is None else "+"
+        parser.add_argument(option, nargs=number, action="append", default=[], metavar=metavar, help=what)
+    return parse_with_overrides(parser, argv, "all networks")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    for budget in args.budgets:
+        check_budget("--budgets", budget)
+    if sorted(set(args.budgets)) != args.budgets:
+        raise InputError(f"--budgets must rise; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
+    check_positive(args, "--max-images")
+    for key in ("OUTPUT_DIR", "SEED"):
+        if key in args.opts[::2]:
+            raise InputError(f"{key} is each training's own: --output and --seeds say it")
+    for option in ("--priced", "--units", "--sizes"):
+        for own in getattr(args, option[2:]):
+            if len(own) < 3:
+                raise InputError(f"{option} {' '.join(own)}: expected a name, a config and values")
+    for own in args.priced:
+        if len(own) != 2 + len(args.budgets):
+            raise InputError(f"--priced {own[0]}: expected {len(args.budgets)} prices, one for each budget")
+    if not (args.adaptive or args.priced or args.units or args.sizes):
+        raise InputError("there is nothing to compare: name a network (--adaptive, --priced, --units, --sizes)")
+
+
+def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
+    """In the order of the options, those of a seed; weights of fewer units are made."""
+    output = Path(args.output)
+
+    def contender(name: str, config: str, setting: str = "", *more: str, **where: Any) -> Contender:
+        folder = output / re.sub(r"[^\w.+-]+", "_", f"{name} {setting}".strip()) / f"seed_{seed}"
+        overrides = (*args.opts, *more, "SEED", str(seed), "OUTPUT_DIR", str(folder))
+        return Contender(name, config, overrides, seed, setting, **where)
+
+    found = [contender(name, config, budgets=tuple(args.budgets)) for name, config in args.adaptive]
+    for name, config, *prices in args.priced:
+        for budget, tau in zip(args.budgets, prices):
+            found.append(contender(name, config, f"tau {tau}", "MODEL.SACT.TAU", tau, budgets=(budget,)))
+    for name, config, *all_units in args.units:
+        for units in all_units:
+            try:
+                numbers = tuple(map(int, units.split(",")))
+            except ValueError:
+                raise InputError(f"--units {units}: expected units per block, such as 3,4,6,3") from None
+            start = output / "first_units" / f"{units.replace(',', '_')}.pth"
+            found.append(contender(name, config, f"units {units}", "MODEL.SACT.UNITS", str(numbers)))
+            cfg = found[-1].load()
+            if not start.exists():
+                start.parent.mkdir(parents=True, exist_ok=True)
+                with_first_units(cfg.MODEL.WEIGHTS, numbers, start)
+            found[-1] = replace(found[-1], overrides=(*found[-1].overrides, "MODEL.WEIGHTS", str(start)))
+    for name, config, *sides in args.sizes:
+        found.append(contender(name, config, sizes=tuple(sorted(map(_side, sides)))))
+    folders = [one.folder for one in found]
+    if len(set(folders)) < len(folders):
+        raise InputError("the names of networks must differ in more than blanks and punctuation")
+    for one in found:  # what is wrong is said before hours of work
+        cfg = one.load()
+        if one.budgets:
+            calibration_set(cfg, args.calibrate_on)
+    return found
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--sizes {text}: expected a side in pixels")
+    return int(text)
+
+
+def training_overrides(contender: Contender) -> list[str]:
+    """Of its config in a training, which is evaluated later."""
+    return [*contender.overrides, "DATASETS.TEST", "()"]
+
+
+def train(contender: Contender) -> None:
+    """Trains in a process of its own, from the last checkpoint on."""
+    words = ["--config-file", contender.config, "--resume", *training_overrides(contender)]
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        raise InputError(f"the training in {contender.folder} failed: {last}")
+
+
+def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) -> None:
+    check_arguments(args)
+    output = writable_folder(args.output)
+    for seed in args.seeds:
+        contenders_of(args, seed)
+    settings, points = Settings(args.calibrate_on, args.max_images, args.budgets, args.candidates), []
+    for seed in args.seeds:
+        points += compare(contenders_of(args, seed), trainer, settings)
+        table = comparison_table(points)
+        write_json(output / "results.json", {"budgets": args.budgets, "seeds": args.seeds, "points": points})
+        write_text(output / "table.md", table + "\n")
+        save_png(draw_comparison(points, f"{output.name}: accuracy at several budgets"), output / "budgets.png")
+        logger.info("In %s, seeds up to %d:\n%s", output, seed, table)
+
+
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    run(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    setup_logger()
+    setup_logger(name="sact_det")
+    main()
