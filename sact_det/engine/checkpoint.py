@@ -40,8 +40,8 @@ CONFIG_KEYS = {
     "stem_pool": "MODEL.SACT.STEM_POOL",
     "box_head_max_pool": "MODEL.SACT.BOX_HEAD_MAX_POOL",
     "box_head_map_products": "MODEL.SACT.BOX_HEAD_MAP_PRODUCTS",
-    "price_range": "log(MODEL.SACT.BUDGET_TRAINING / TAU)",
 }
+PRICES = {"prices": "MODEL.SACT.BUDGET_TRAINING_DRAWS tau, with the lowest price, TAU and the highest"}
 
 
 def local_weights(path: str) -> str:
@@ -227,7 +227,7 @@ class SACTCheckpointer(DetectionCheckpointer):
     def _check_architecture(self, metadata: dict[str, Any]) -> None:
         """The file's own description against the model's, where shapes could not tell the difference."""
         own = self.description()
-        for key, config_key in CONFIG_KEYS.items():
+        for key, config_key in {**CONFIG_KEYS, **PRICES}.items():
             wanted, found = own.get(key), metadata.get(key)
             found = tuple(found) if isinstance(found, list) else found  # json has no tuples
             if None not in (found, wanted) and found != wanted:

@@ -13,6 +13,7 @@ from sact_det.weights.weight_file import load_weights
 KEY = "MODEL.SACT.FROM_WEIGHTS"
 _CLASSIFIER = "SACTClassifier"
 _HALTING, _REFERENCE = "MODEL.SACT.HALTING", "MODEL.SACT.REFERENCE_UNITS"
+_DRAWN = "MODEL.SACT.BUDGET_TRAINING"
 _PIXELS = {"pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
 _TO_MINUS_ONE_TO_ONE = [127.5] * 3  # of pixels, where a description says nothing
 _OF_CLASSIFIERS = {"family": CONFIG_KEYS["family"], "num_classes": "MODEL.CLASSIFIER.NUM_CLASSES"}
@@ -84,6 +85,9 @@ def _wanted(cfg: CfgNode, metadata: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         key: metadata[name] for name, key in {**keys, "halting": _HALTING}.items() if metadata.get(name) is not None
     }
+    if metadata.get("prices") is not None:
+        low, tau, high = metadata["prices"]
+        found.update({"MODEL.SACT.TAU": tau, _DRAWN: (low, high), f"{_DRAWN}_DRAWS": "tau"})
     normalised = {key: list(metadata.get(name, _TO_MINUS_ONE_TO_ONE)) for name, key in _PIXELS.items()}
     sequences = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
     return {**sequences, **normalised}

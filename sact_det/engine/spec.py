@@ -22,7 +22,8 @@ def spec_from_config(cfg: CN, family: type[NetworkSpec] = ResNetV2Spec) -> Netwo
     values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
     drawing = drawing_from_config(cfg)
     if drawing is not None and drawing.price:
-        values["price_range"] = drawing.low, drawing.high
+        low, high = sact.BUDGET_TRAINING
+        values["prices"] = low, sact.TAU, high
     return family(**values)
 
 

@@ -1,5 +1,6 @@
 """What a network is, as plain values: the fields that families of networks share, and their blocks built from them."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional
 
@@ -27,7 +28,7 @@ class NetworkSpec:
         eps: halting threshold is 1 - eps.
         tile: SACT shares halting scores in tile x tile cells.
         norm_epsilon: added to the variance in every norm.
-        price_range: between these shifts the halting branches read the logarithm of a price
+        prices: the lowest that the halting branches read, the one at which they read 0, and the highest
             (sact_det/network/unit.py: ScoringBranch.read_price); None: they read none.
 
     Raises:
@@ -46,7 +47,7 @@ class NetworkSpec:
     eps: float = DEFAULT_EPS
     tile: int = 1
     norm_epsilon: float = TF_EPSILON
-    price_range: Optional[tuple[float, float]] = None
+    prices: Optional[tuple[float, float, float]] = None
 
     def __post_init__(self) -> None:
         halting_rule(self.halting, self.eps, self.tile)
@@ -81,7 +82,7 @@ class NetworkSpec:
 
     def describe(self) -> dict[str, Any]:
         """The architecture part of a weight file's metadata (sact_det/weights/weight_file.py)."""
-        keys = ("family", "units", "base_channels", "halting", "dilation", "stem_pool", "price_range")
+        keys = ("family", "units", "base_channels", "halting", "dilation", "stem_pool", "prices")
         return {key: value for key in keys if (value := getattr(self, key, None)) is not None}
 
     @property
@@ -107,7 +108,8 @@ class NetworkSpec:
             halting = None
             if branch is not None and unit < last:
                 halting = branch(self.out_channels(index), self.make_halting_norm, self.activate_halting)
-                if self.price_range is not None:
-                    halting.read_price(*self.price_range)
+                if self.prices is not None:
+                    low, tau, high = self.prices
+                    halting.read_price(math.log(low / tau), math.log(high / tau))
             units.append(self.build_unit(index, unit == 0, halting))
         return AdaptiveBlock(units, self.halting, self.eps, self.tile)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.base.files import write_torch
-from sact_det.base.value_rules import FINITE, TEXT, Rule, listing, optional, whole
+from sact_det.base.value_rules import FINITE, POSITIVE, TEXT, Rule, listing, optional, whole
 from sact_det.weights.torch_file import read_torch
 from sact_det.weights.values import check_dense, check_values
 
@@ -130,7 +130,7 @@ _METADATA: dict[str, Rule] = {
         ("box_head_max_pool", "box_head_map_products"), Rule(lambda value: isinstance(value, bool), "be true or false")
     ),
     **dict.fromkeys(("pixel_mean", "pixel_std"), listing(FINITE, "finite numbers")),
-    "price_range": listing(FINITE, "finite numbers", 2),
+    "prices": listing(POSITIVE, "finite positive numbers", 3),
     **dict.fromkeys(("missing", "unused"), listing(TEXT, "names")),
 }
 

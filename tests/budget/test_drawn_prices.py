@@ -143,11 +143,18 @@ def test_weights_without_it_start_a_training_and_its_weights_say_for_which_price
         ((), r"not in the model: block\d\.units\.0\.halting\.price_weight"),
         (
             (*DRAWN, "MODEL.SACT.TAU", "0.02"),
-            r"need log\(MODEL\.SACT\.BUDGET_TRAINING / TAU\) \(-2\.3\d+, 2\.3\d+\), the c",
+            r"tau, with the lowest price, TAU and the highest \(0\.001, 0\.01, 0\.1\), the c",
         ),
     ):
         with pytest.raises(InputError, match=said):
             ClassifierCheckpointer(built("tiny_classifier.yaml", *others)).load(str(tmp_path / "priced.pth"))
+
+
+def test_a_config_may_take_the_prices_from_the_weights(tmp_path):
+    ClassifierCheckpointer(built("tiny_classifier.yaml", *DRAWN), tmp_path).save("priced")
+    words = ["MODEL.WEIGHTS", str(tmp_path / "priced.pth"), "MODEL.SACT.FROM_WEIGHTS", "True"]
+    sact = load_config(str(CONFIGS / "tiny_classifier.yaml"), words).MODEL.SACT
+    assert (sact.TAU, tuple(sact.BUDGET_TRAINING), sact.BUDGET_TRAINING_DRAWS) == (TAU, (LOW, HIGH), "tau")
 
 
 def test_prices_without_logarithm_are_refused(capsys):

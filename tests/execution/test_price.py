@@ -18,6 +18,7 @@ from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import freeze_norms
 
 RANGE = (-2.0, 3.0)
+PRICES = (0.5 * math.exp(-2), 0.5, 0.5 * math.exp(3))
 WEIGHTS = (0.5, 1.5, 0.8, 2.0)  # of the branches, in order
 
 
@@ -31,7 +32,7 @@ def every_plan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def priced(family: str = "imagenet", halting: str = "sact") -> AdaptiveBlock:
     """A block whose branches read a price, each in its own way."""
-    block = block_of(family, halting, price_range=RANGE)
+    block = block_of(family, halting, prices=PRICES)
     with torch.no_grad():
         for unit, weight in zip(block.units, WEIGHTS):
             unit.halting.price_weight.fill_(weight)
@@ -140,5 +141,5 @@ def test_released_weights_read_another_price():
 def test_only_those_that_are_told_to_have_a_parameter_for_it_and_it_starts_without_effect():
     names, other = set(priced().state_dict()), set(block_of("imagenet").state_dict())
     assert names - other == {f"units.{index}.halting.price_weight" for index in range(len(WEIGHTS))} and other < names
-    fresh = block_of("imagenet", price_range=RANGE)
+    fresh = block_of("imagenet", prices=PRICES)
     assert all(not unit.halting.price_weight.any() for unit in fresh.units[:-1])
