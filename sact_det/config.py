@@ -48,8 +48,8 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.FLOPS_LIMIT = 0.0
     # How blocks compute; results agree to rounding: "dense" (the reference), "perforated" (active positions only; where
     # norms learn from the batch it falls back to dense), "auto" (perforated where that is faster: on CPUs wherever
-    # kernels can run, on GPUs where `make gpu` has measured it) or "graphs" (perforated, and inference on an NVIDIA GPU
-    # launches a block as one CUDA graph).
+    # kernels can run, on GPUs where `make gpu` has measured it), "graphs" (perforated, and inference on an NVIDIA GPU
+    # launches a block as one CUDA graph) or "compile" (dense, a block through torch.compile).
     cfg.MODEL.SACT.EXECUTION = "auto"
 
     # What the network is (UNITS, BASE_CHANNELS, DILATION, STEM_POOL, HALTING; a classifier's FAMILY, NUM_CLASSES) and

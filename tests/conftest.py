@@ -72,3 +72,9 @@ def own_loggers():
             logging.getLogger(name).removeHandler(handler)
             handler.close()
     setup_logger.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def no_code_from_torch_compile(monkeypatch):
+    """Execution "compile" makes graphs in tests, not code for them: that takes minutes."""
+    monkeypatch.setattr("sact_det.execution.compiled.BACKEND", "eager")

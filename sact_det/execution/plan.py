@@ -10,6 +10,7 @@ from typing_extensions import override
 from sact_det.base.checks import check_choice
 from sact_det.base.log import info_once
 from sact_det.base.precision import compute_type, convolution_precision
+from sact_det.execution.compiled import CompiledPlan
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.convolution import convolve, why_not_convolved
 from sact_det.execution.cpu.projection import project, why_not_projected
@@ -26,6 +27,7 @@ from sact_det.execution.cuda.graphs import Capture, Graphs, capture_graph, padde
 from sact_det.execution.cuda.measured import is_faster
 from sact_det.execution.cuda.packed import pack_block
 from sact_det.execution.cuda.run import TritonRun, why_not_triton
+from sact_det.execution.cuda.training import TritonTrainingRun, why_not_triton_training
 from sact_det.execution.packing import WeightCache, refuse_released
 from sact_det.execution.positions.plan import PositionsPlan
 from sact_det.network.plan import (
@@ -106,10 +108,13 @@ class PerforatedPlan(PackingPlan):
             info_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
             return (TritonRun if x.is_cuda else RowsRun)(block, self.packed, x, valid_in, valid, shortcut)
         refuse_released(block, f"where the kernels for inference cannot serve ({reason})")
-        if not x.is_cuda and torch.is_grad_enabled():
-            reason = why_not_training(block, x)  # the one above was that it is no inference
+        if torch.is_grad_enabled():  # the reason was that it is no inference
+            reason = why_not_triton_training(block, x) if x.is_cuda else why_not_training(block, x)
             if reason is None:
-                info_once("Blocks run in C++ kernels on cpu, backward passes included.")
+                name = "Triton" if x.is_cuda else "C++"
+                info_once(f"Blocks run in {name} kernels on {x.device.type}, backward passes included.")
+                if x.is_cuda:
+                    return TritonTrainingRun(block, self.packed, x, valid_in, valid, shortcut)
                 return TrainingRun(block, self.packed, x, valid_in, valid)
         info_once(f"Blocks run in PyTorch, without kernels of their own: {reason}")
         return None
@@ -238,7 +243,8 @@ class TritonPlan(PackingPlan):
     def start(
         self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
     ) -> Run:
-        return TritonRun(block, self.packed, x, valid_in, valid, shortcut)
+        run = TritonTrainingRun if block.training and torch.is_grad_enabled() else TritonRun
+        return run(block, self.packed, x, valid_in, valid, shortcut)
 
 
 PLANS: dict[str, Callable[[], Plan]] = {
@@ -246,6 +252,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "perforated": PerforatedPlan,
     "auto": partial(PerforatedPlan, auto=True),
     "graphs": GraphsPlan,
+    "compile": CompiledPlan,
     "export": ExportPlan,
 }
 EXECUTIONS = tuple(PLANS)
@@ -261,9 +268,11 @@ def set_execution(model: nn.Module, execution: str) -> None:
         execution: "dense" computes every position and masks the residual: the reference, in which batch statistics see
             what they saw in the original program. "perforated" computes the active positions only, where no norm
             depends on the batch: in evaluation, and in training with frozen norms. "auto" perforates where that is
-            faster. In float32 on a CPU, inference and training with frozen norms run in kernels of our own under both;
-            inference of plain blocks too. "graphs" is "perforated", but inference on an NVIDIA GPU launches a block as
-            one CUDA graph: for images of a few sizes that come again and again. "export" is dense and runs all units,
+            faster. Inference and training with frozen norms run in kernels of our own under both, in float32 on a CPU,
+            and in 16 bits, too, on an NVIDIA GPU; inference of plain blocks too. "graphs" is "perforated", but
+            inference on an NVIDIA GPU launches a block as one CUDA graph: for images of a few sizes that come again and
+            again. "compile" is dense, and torch.compile makes one program of a block, for such images as well.
+            "export" is dense and runs all units,
             so that nothing depends on the values of a tensor.
 
     Raises:

@@ -12,17 +12,26 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sact_det.execution.cuda import halting, kernels, position_lists, score_kernels
+from sact_det.execution.cuda import (
+    gradient_kernels,
+    halting,
+    position_lists,
+    score_kernels,
+    tiles,
+    training_kernels,
+    training_passes,
+    unit_kernels,
+)
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 WARP = 32
-FEATURES = ("state", "weight", "inner", "middle")
+FEATURES = ("state", "weight", "inner", "middle", "grad_residual", "grad_middle", "grad_inner", "left", "right")
 MASKS = ("active", "next_active", "exists")
 LONGS = ("num_units",)
 INTS = ("tile_rows", "positions", "count", "offsets", "tile_counts", "writes", "reads", "num_reads")
@@ -48,11 +57,50 @@ PRECISIONS = {
     "fp16": ("*fp16", "ieee"),
     "bf16": ("*bf16", "ieee"),
 }
-# Depth and columns of a unit's products in block 3 of ResNet-50 and ResNet-101.
-WIDTHS = {"conv1": (1024, 256), "conv2": (256, 256), "conv3": (256, 1024)}
+
+
+class Product(NamedTuple):
+    """A kernel that multiplies matrices, in block 3 of ResNet-50 and ResNet-101.
+
+    Attributes:
+        kernel: tuned.
+        tiles: what its tuner may choose.
+        depth, columns: its constants of these names.
+        others: its other constants.
+        types: of arguments that are not of the type that their names say.
+        precisions: of PRECISIONS, those that are compiled where not all of them are.
+    """
+
+    kernel: Any
+    tiles: Sequence[tiles.Tile]
+    depth: int
+    columns: int
+    others: Mapping[str, Any] = {}
+    types: Mapping[str, str] = {}
+    precisions: Sequence[str] = tuple(PRECISIONS)
+
+
+def products() -> list[Product]:
+    """Those of a unit's forward pass, and those of its backward pass."""
+    largest = ("tf32", "bf16")
+    gradient, weight = tiles.GRADIENT_TILES, tiles.WEIGHT_TILES
+    of_weight = gradient_kernels.weight_gradient_kernel
+    conv1, conv2, conv3 = ({"CONV": conv, "SPLITS": 4} for conv in (1, 2, 3))
+    return [
+        Product(unit_kernels.conv1_kernel, tiles.CONV1_TILES, 1024, 256),
+        Product(unit_kernels.conv2_kernel, tiles.CONV2_TILES, 256, 256),
+        Product(unit_kernels.conv3_kernel, tiles.CONV3_TILES, 256, 1024, {"ADAPTIVE": True}),
+        Product(gradient_kernels.middle_gradient_kernel, gradient, 1024, 256, precisions=largest),
+        Product(gradient_kernels.inner_gradient_kernel, gradient, 256, 256, precisions=largest),
+        Product(gradient_kernels.state_gradient_kernel, tiles.STATE_TILES, 256, 1024, precisions=largest),
+        Product(of_weight, weight, 256, 1024, conv1, {"right": "*fp32"}, largest),
+        Product(of_weight, weight, 256, 256, conv2, precisions=largest),
+        Product(of_weight, weight, 1024, 256, conv3, precisions=largest),
+    ]
 
 
 def _type_of(name: str, features: str) -> str:
+    """Triton's type of an argument; what has none of these names points to float32."""
     kinds = {features: FEATURES, "*u8": MASKS, "*i64": LONGS, "*i32": INTS, "i32": NUMBERS, "fp32": FLOATS}
     return next((kind for kind, names in kinds.items() if name in names), "*fp32")
 
@@ -70,7 +118,13 @@ def _resources(cubin: bytes) -> dict[str, int]:
 
 
 def compile_kernel(
-    kernel: Any, target: GPUTarget, warps: int, stages: int, features: str = "*fp32", **constants: Any
+    kernel: Any,
+    target: GPUTarget,
+    warps: int,
+    stages: int,
+    features: str = "*fp32",
+    types: Mapping[str, str] = {},
+    **constants: Any,
 ) -> dict[str, Any]:
     """What a kernel takes on a target: registers, spilled and shared bytes, tensor cores, seconds to compile.
 
@@ -79,10 +133,13 @@ def compile_kernel(
         target: of the compilation.
         warps, stages: of a program.
         features: Triton's type of features and weights.
+        types: those of arguments that are of another one than their names say.
         constants: the kernel's constexpr arguments.
     """
     names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else _type_of(name, features) for name in names}
+    signature = {name: types.get(name, _type_of(name, features)) for name in names} | dict.fromkeys(
+        constants, "constexpr"
+    )
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()}, aligned)
     start = time.perf_counter()
@@ -103,18 +160,19 @@ def compile_kernel(
 def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str, Any]]:
     """Every kernel, the products of units at every precision; of tiles the largest, or all that are tried."""
     target = GPUTarget("cuda", round(10 * capability), WARP)
-    for name, (depth, columns) in WIDTHS.items():
-        for precision, (features, multiply) in PRECISIONS.items():
-            for rows, width, warps, stages, _ in tiles_of(name, precision, columns, target.arch, all_tiles):
-                constants: dict[str, Any] = {"DEPTH": depth, "COLUMNS": columns, "PRECISION": multiply}
-                constants |= {"BLOCK_K": kernels.block_depth(4 if features == "*fp32" else 2)}
-                constants |= {"BLOCK_M": rows, "BLOCK_N": width} | ({"ADAPTIVE": True} if name == "conv3" else {})
-                kernel = getattr(kernels, f"{name}_kernel").fn
-                taken = compile_kernel(kernel, target, warps, stages, features, **constants)
+    for product in products():
+        for precision in PRECISIONS if all_tiles else product.precisions:
+            features, multiply = PRECISIONS[precision]
+            for rows, width, warps, stages, _ in tiles_of(product, precision, target.arch, all_tiles):
+                constants: dict[str, Any] = {"DEPTH": product.depth, "COLUMNS": product.columns, "PRECISION": multiply}
+                constants |= {"BLOCK_K": tiles.block_depth(4 if features == "*fp32" else 2)}
+                constants |= {"BLOCK_M": rows, "BLOCK_N": width, **product.others}
+                taken = compile_kernel(product.kernel.fn, target, warps, stages, features, product.types, **constants)
                 yield {"precision": precision, "tile": f"{rows}x{width}", **taken}
     rows, depth = score_kernels.PRODUCT_BLOCK
     block, channels = position_lists.MAX_BLOCK, score_kernels.CHANNEL_BLOCK
     sums = dict(zip(("BLOCK_T", "BLOCK_C"), score_kernels.SUM_BLOCK))
+    tile = {"BLOCK_M": training_passes.ROWS, "BLOCK_C": training_passes.COLUMNS}
     others: list[tuple[Any, dict[str, Any]]] = [
         (score_kernels.taps_kernel, {"C": 1024, "BLOCK_M": rows, "BLOCK_K": depth, **sums}),
         (score_kernels.scores_kernel, {"C": 1024, "BLOCK": score_kernels.SCORE_BLOCK, "BLOCK_C": channels}),
@@ -122,6 +180,11 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
         *((halting.halting_kernel, {"LAST": last, "BLOCK": block}) for last in (False, True)),
         (position_lists.count_kernel, {"BLOCK": block}),
         (position_lists.list_kernel, {"BLOCK": block, "BLOCK_TILES": block}),
+        (training_kernels.copy_kernel, {"C": 1024, **tile}),
+        (training_kernels.squares_kernel, {"C": 1024, **tile}),
+        (training_kernels.logits_kernel, {"BLOCK": block}),
+        (training_kernels.local_gradient_kernel, {"C": 1024, "SPLITS": 4, **tile}),
+        (gradient_kernels.residual_gradient_kernel, {"C": 1024, **tile}),
     ]
     for kernel, constants in others:
         yield {"precision": "fp32", "tile": "", **compile_kernel(kernel, target, 4, 3, **constants)}
@@ -130,18 +193,17 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
 def compile_quickly(capability: float) -> Iterator[dict[str, Any]]:
     """One product and one other kernel, in seconds, to show that compilation works."""
     target = GPUTarget("cuda", round(10 * capability), WARP)
-    rows, width, warps, stages, _ = kernels.CONV1_TILES[0]
+    rows, width, warps, stages, _ = tiles.CONV1_TILES[0]
     sizes: dict[str, Any] = {"DEPTH": 64, "COLUMNS": 64, "BLOCK_K": 32, "BLOCK_M": rows, "BLOCK_N": width}
-    product = compile_kernel(kernels.conv1_kernel.fn, target, warps, stages, PRECISION="tf32", **sizes)
+    product = compile_kernel(unit_kernels.conv1_kernel.fn, target, warps, stages, PRECISION="tf32", **sizes)
     yield {"precision": "tf32", "tile": f"{rows}x{width}", **product}
     count = compile_kernel(position_lists.count_kernel, target, 4, 3, BLOCK=position_lists.MAX_BLOCK)
     yield {"precision": "fp32", "tile": "", **count}
 
 
-def tiles_of(name: str, precision: str, columns: int, capability: int, all_tiles: bool) -> Sequence[kernels.Tile]:
+def tiles_of(product: Product, precision: str, capability: int, all_tiles: bool) -> Sequence[tiles.Tile]:
     """The tiles of a product that the autotuner measures; without `all_tiles`, the largest."""
-    tiles = getattr(kernels, f"{name.upper()}_TILES")
-    fitting = kernels.fitting(tiles, columns, capability, precision == "ieee")
+    fitting = tiles.fitting(product.tiles, product.columns, capability, precision == "ieee")
     return fitting if all_tiles else fitting[-1:]
 
 

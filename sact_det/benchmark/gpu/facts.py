@@ -15,7 +15,10 @@ from sact_det.benchmark.machine import describe_machine
 QUERY = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
 WITHOUT_A_CARD = (8.0, 8.9, 9.0)  # capabilities to compile for
 COLUMNS = ("kernel", "precision", "tile", "capability", "registers", "spilled", "shared", "tensor_cores", "seconds")
-UNITS_KERNELS = ("conv1_kernel", "conv2_kernel", "conv3_kernel")
+UNITS_KERNELS = (
+    *("conv1_kernel", "conv2_kernel", "conv3_kernel", "middle_gradient_kernel", "inner_gradient_kernel"),
+    *("state_gradient_kernel", "weight_gradient_kernel"),
+)
 
 
 def run(machine: Machine, report: Report) -> None:

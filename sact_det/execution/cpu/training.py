@@ -2,15 +2,14 @@
 
 For its backward pass a unit keeps the rows that it read and the rectified outputs of conv1 and conv2, and nothing else.
 The state is never updated in place: a unit writes it anew at the positions that it read, which are the ones that the
-halting branch behind it and the next unit read. The output is a sum of residuals, weighted by the open share of a
-position (run.py). Halting state and ponder cost, [N, H, W], are PyTorch's. Of features, [P, C], PyTorch's graph knows
-only the order of the passes (training_functions.py).
+halting branch behind it and the next unit read. Halting state and ponder cost, [N, H, W], are PyTorch's. Of features,
+[P, C], PyTorch's graph knows only the order of the passes (sact_det/execution/training.py).
 
 Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
 """
 
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -21,48 +20,27 @@ from sact_det.execution.cpu.memory import empty, ones, plain, zeros
 from sact_det.execution.cpu.positions import list_positions, mask_of_positions
 from sact_det.execution.cpu.sites import Sites, make_sites
 from sact_det.execution.cpu.training_functions import GradientRows, UnitCall, UnitFunction
-from sact_det.execution.cpu.training_scores import LocalFunction, ResultFunction
-from sact_det.execution.folded import keeps_shape, why_not_foldable
+from sact_det.execution.cpu.training_scores import LocalFunction
 from sact_det.execution.packing import WeightCache
-from sact_det.network.branch import SpatialHalting, learn_from_positions
-from sact_det.network.halting_rule import SACT
-from sact_det.network.norm import learns_from_batch, norm_affine
+from sact_det.execution.training import RowsTrainingRun, fixed_affine, why_not_trained
+from sact_det.network.branch import learn_from_positions
 from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
-from sact_det.network.run import TensorRun
-from sact_det.network.unit import HaltingBranch, ResidualUnit
+from sact_det.network.unit import ResidualUnit
 from sact_det.rule.padding import Mask, strided_size
 
 
 def why_not_training(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a TrainingRun cannot evaluate the block at x, or None if it can."""
-    if type(block.rule) is not SACT:
-        return "those for training are for SACT"
     if block.reads_products:
         return "those for training make the products of a block's first unit themselves"
-    for index, unit in enumerate(block.units):
-        refused = why_not_foldable(unit)
-        if refused is not None:
-            return refused
-        assert isinstance(unit, BottleneckUnit)
-        if any(map(_learns, (unit.preact, unit.norm1, unit.norm2))):
-            return "norms that learn need PyTorch: freeze them (NORM FrozenBN)"
-        if index > 0 and not keeps_shape(unit):
-            return "units behind the first must keep the shape and must not be dilated"
+    reason = why_not_trained(block, block.units)
+    if reason is not None:
+        return reason
+    for unit in block.units:
         if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in unit.parameters()):
             return "they compute in float32 only"
     return why_not_on(x, block.units[0].conv1.weight)
-
-
-def _learns(norm: Any) -> bool:
-    return learns_from_batch(norm) or norm.weight.requires_grad or norm.bias.requires_grad
-
-
-@torch.no_grad()
-def fixed_affine(norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a norm that does not learn: float32 [C], computed in double precision."""
-    scale, shift = norm_affine(norm, torch.float64)
-    return scale.float(), shift.float()
 
 
 def _by_phase(positions: Tensor, size: tuple[int, int], stride: int) -> Tensor:
@@ -77,7 +55,7 @@ def _by_phase(positions: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return torch.cat([positions[phase == value] for value in range(stride**2)])
 
 
-class TrainingRun(TensorRun):
+class TrainingRun(RowsTrainingRun):
     """Evaluates a block in training, its first unit at construction; active positions may only become fewer.
 
     Args:
@@ -97,12 +75,10 @@ class TrainingRun(TensorRun):
         self._exists = mask_of_positions(valid, shape)
         self._counts = self._exists.sum((1, 2))[:, None]
         channels = unit.conv3.out_channels
-        # No view of other memory: PyTorch treats those differently where they enter its graph (ResultFunction).
         self._out = empty(shape[0], channels, *shape[1:], memory_format=torch.channels_last)
         if valid is not None:
             self._out.zero_()
-        # Growth of the sums of squares over all positions, for norms that learn their moving statistics.
-        self._squares: Optional[Tensor] = None
+        self._squares = None
         if learn_from_positions(block.units):
             self._squares = zeros(channels, dtype=torch.float64)
 
@@ -112,7 +88,7 @@ class TrainingRun(TensorRun):
         if size != shape[1:]:
             exists = mask_of_positions(valid_in, (len(x), *size))
             reads = _by_phase(self._lists(exists, exists)[0], size, unit.stride)
-        self._remaining: Optional[Tensor] = None
+        self._remaining = None
         self._state = self._output = self._sums = None
         self._rows: Optional[Tensor] = plain(x.permute(0, 2, 3, 1)).view(-1, x.shape[1])
         self._evaluate(unit, make_sites(size, self._exists, reads, own), None, self._sites)
@@ -156,24 +132,8 @@ class TrainingRun(TensorRun):
         self._evaluate(unit, sites, self._sites.read_rows, sites)
 
     @override
-    def scores(self, branch: HaltingBranch) -> Tensor:
-        assert isinstance(branch, SpatialHalting) and self._sums is not None
-        if self._squares is not None:
-            branch.observe(self._counts.sum().double(), self._sums.detach().sum(0), self._squares)
-        scale, shift = norm_affine(branch.local_norm)
-        weights = branch.local_conv.weight[0].flatten(1)
-        taps, bias = (scale[:, None] * weights).T.contiguous(), shift @ weights
+    def _local_logits(self, taps: Tensor, bias: Tensor) -> Tensor:
         logits, self._state = LocalFunction.apply(
             self._sites, self._gradient, self._threads, self._state, self._rows, taps, bias
         )
-        pooled = (self._sums / self._counts).float()[:, :, None, None]
-        return torch.sigmoid(logits + branch.offset(pooled)[:, None, None])
-
-    @override
-    def add(self, weight: Tensor) -> None:
-        assert self._remaining is not None
-        self._remaining = (self._remaining - weight).contiguous()
-
-    @override
-    def result(self) -> Tensor:
-        return ResultFunction.apply(self._output, self._out)
+        return logits

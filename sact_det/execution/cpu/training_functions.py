@@ -1,11 +1,8 @@
 """The units of a block as nodes of PyTorch's graph (torch.autograd.Function).
 
-Features do not go through the graph: a forward pass reads and writes rows that PyTorch does not know of, and returns
-*placeholders*, tensors [P, C] of stride 0, without memory of their own. The gradient of a placeholder is a real tensor:
-that of the features it stands for. Units and halting branches (training_scores.py) form a chain in which one node reads
-each placeholder, so that a gradient can be updated in place. A unit returns the state and the output so far, whose
-gradient is the same all along, as placeholders, and the sums of the state over each image as they are: branches read
-them.
+Features are rows, and what stands for them in the graph are placeholders (sact_det/execution/training.py). A unit
+returns the state and the output so far, whose gradient is the same all along, as placeholders, and the sums of the
+state over each image as they are: branches read them.
 
 Shape shorthand in this module:
     N: images; C: channels; w: bottleneck width; H, W: feature map, padding included; P = N * H * W.
@@ -23,14 +20,10 @@ from sact_det.execution.cpu.calls import BackwardPass, ForwardPass, TrainedUnit,
 from sact_det.execution.cpu.factors import PassBuffers
 from sact_det.execution.cpu.memory import addresses, empty, plain, zeros
 from sact_det.execution.cpu.sites import Sites
+from sact_det.execution.training import placeholder
 from sact_det.network.convolution import TAPS
 
 Affine = tuple[Tensor, Tensor]
-
-
-def placeholder(positions: int, channels: int) -> Tensor:
-    """A tensor [P, C] of stride 0, whose one number means nothing, in the place of features."""
-    return torch.empty_strided((positions, channels), (0, 0), dtype=torch.float32, device="cpu")
 
 
 class GradientRows:
@@ -136,7 +129,7 @@ class UnitFunction(torch.autograd.Function):
         """
         sites, threads = call.sites.struct, call.threads
         width, channels = len(conv1), len(conv3)
-        positions = sites.images * sites.out_height * sites.out_width
+        shape = (sites.images * sites.out_height * sites.out_width, channels)
         inner = empty(sites.num_reads + 1, whole_vectors(width))
         middle = empty(sites.num_writes, whole_vectors(width))
         added = zeros(sites.images, channels, dtype=torch.float64)
@@ -160,7 +153,7 @@ class UnitFunction(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, rows, inner, middle, remaining, conv1, conv2, conv3, bias3, shortcut)
         new_sums = added if sums is None else sums + added
-        new = placeholder(positions, channels), placeholder(positions, channels), new_sums
+        new = placeholder(shape, x.device), placeholder(shape, x.device), new_sums
         depends = [index for index, needed in enumerate(ctx.needs_input_grad) if needed]
         if not set(depends) - {2, 4}:  # neither the state before nor the weights have gradients
             ctx.mark_non_differentiable(new[0], new[2])

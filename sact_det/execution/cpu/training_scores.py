@@ -1,4 +1,4 @@
-"""The other nodes of PyTorch's graph under TrainingRun: the local part of a halting branch, and a block's output."""
+"""The local part of a halting branch as a node of PyTorch's graph."""
 
 from typing import Any, Optional
 
@@ -11,7 +11,8 @@ from sact_det.execution.cpu.calls import LocalScoring, kernels, whole_vectors
 from sact_det.execution.cpu.factors import PassBuffers
 from sact_det.execution.cpu.memory import address, addresses, plain, zeros
 from sact_det.execution.cpu.sites import Sites
-from sact_det.execution.cpu.training_functions import GradientRows, placeholder
+from sact_det.execution.cpu.training_functions import GradientRows
+from sact_det.execution.training import placeholder
 from sact_det.network.convolution import TAPS
 
 
@@ -57,7 +58,7 @@ class LocalFunction(torch.autograd.Function):
         ctx.sites, ctx.gradient, ctx.threads = sites, gradient, threads
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, taps)
-        new = placeholder(*state.shape)
+        new = placeholder(state.shape, state.device)
         if not ctx.needs_input_grad[3]:
             ctx.mark_non_differentiable(new)
         return logits, new
@@ -94,19 +95,3 @@ class LocalFunction(torch.autograd.Function):
         if needs_state:
             ctx.gradient.fill(ctx.sites.read_rows)
         return None, None, None, grad_state if needs_state else None, None, grad_taps, grad_bias
-
-
-class ResultFunction(torch.autograd.Function):
-    """The output of a block in the graph: a placeholder becomes the features it stands for."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, features: Tensor) -> Tensor:
-        """output: placeholder; features: [N, C, H, W], channels last; returned as they are, now part of the graph."""
-        ctx.mark_dirty(features)
-        return features
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """gradient: [N, C, H, W] -> that of the placeholder, [P, C]."""
-        return plain(gradient.permute(0, 2, 3, 1)).view(-1, gradient.shape[1]), None

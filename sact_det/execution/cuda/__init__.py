@@ -1,1 +1,1 @@
-"""Execution "perforated" on an NVIDIA GPU: inference of the units behind a block's first by Triton kernels."""
+"""Execution "perforated" on an NVIDIA GPU: units behind a block's first, in inference and training, by Triton."""

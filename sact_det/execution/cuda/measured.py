@@ -86,7 +86,7 @@ def _row(row: dict[str, Any]) -> Measured:
 
 
 def is_faster(device: torch.device, dtype: torch.dtype, channels: int, positions: int) -> bool:
-    """Whether the kernels (in training: PyTorch at the active positions) beat the dense execution of a block.
+    """Whether the kernels, in training or inference, beat the dense execution of a block.
 
     The row that counts is that of the largest map which is not larger than the block's.
 

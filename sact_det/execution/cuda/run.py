@@ -1,4 +1,4 @@
-"""The run of a block on an NVIDIA GPU in inference: the units behind the first in rows (kernels.py).
+"""The run of a block on an NVIDIA GPU in inference: the units behind the first in rows (unit_kernels.py).
 
 As on a CPU (sact_det/execution/cpu/run.py), the state keeps a row per position and is updated in place, and so is the
 output, a sum of residuals. Nothing waits for the device: lists of positions are made there, and their lengths stay
@@ -9,7 +9,6 @@ Shape shorthand in this module:
 """
 
 import os
-import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Optional
 
@@ -19,6 +18,7 @@ from typing_extensions import override
 
 from sact_det.base.precision import compute_type, convolution_precision, exact_float32
 from sact_det.execution.cuda.packed import DTYPES, pack_block
+from sact_det.execution.cuda.unit import Residual, bucket_of, launch_unit, sums_size
 from sact_det.execution.folded import FoldedUnit, keeps_shape, why_not_inference
 from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting
@@ -40,7 +40,7 @@ MAX_POSITIONS = 2**30  # positions are int32
 
 def why_not_triton(block: PlannedBlock, x: Tensor) -> Optional[str]:
     """Why a TritonRun cannot evaluate the block at x, or None if it can."""
-    reason = _why_no_triton(x.device) or why_not_inference(block)
+    reason = why_no_triton(x.device) or why_not_inference(block)
     if reason is not None:
         return reason
     if x.dtype not in DTYPES or compute_type(x) not in DTYPES:
@@ -55,7 +55,7 @@ def why_not_triton(block: PlannedBlock, x: Tensor) -> Optional[str]:
 
 
 @lru_cache(maxsize=None)
-def _why_no_triton(device: torch.device) -> Optional[str]:
+def why_no_triton(device: torch.device) -> Optional[str]:
     """Why Triton kernels cannot run on a device, or None."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not (interpreted and device.type == "cpu"):
@@ -95,9 +95,9 @@ class TritonRun(TensorRun):
         valid: Mask,
         shortcut: Optional[Tensor] = None,
     ):
-        from sact_det.execution.cuda import kernels, score_kernels  # late: Triton may be missing
+        from sact_det.execution.cuda import score_kernels  # late: Triton may be missing
 
-        self._kernels, self._score_kernels = kernels, score_kernels
+        self._score_kernels = score_kernels
         x = block.evaluate_first(x.contiguous(memory_format=torch.channels_last), valid_in, valid, shortcut)
         number, channels, height, width = x.shape
         self._shape = (number, height, width)
@@ -153,51 +153,22 @@ class TritonRun(TensorRun):
 
         The positions that happen to be active then would make a poor measurement.
         """
-        kind: tuple[object, ...] = (self._state.device, self._state.dtype, self._bucket(), self._output is None)
-        kind += (packed.conv3.dtype, packed.conv3.shape, convolution_precision())
-        if self._kernels.INTERPRETED or kind in _TUNED:
+        kind: tuple[object, ...] = (self._state.device, self._state.dtype, self._output is None)
+        kind += (bucket_of(len(self._state), self._state.device), packed.conv3.dtype, packed.conv3.shape)
+        kind += (convolution_precision(),)
+        if self._score_kernels.INTERPRETED or kind in _TUNED:
             return
         everywhere = self._new_lists()
         everywhere.fill(None)
         self._launch(packed, everywhere, self._state.clone(), None if self._output is None else self._output.clone())
         _TUNED.add(kind)
 
-    def _bucket(self) -> int:
-        """A number that maps of about one size have in common on cards of one name: they share their tiles."""
-        return len(self._state).bit_length() + 64 * _card_number(self._state.device)
-
     def _launch(self, packed: FoldedUnit, lists: "PositionLists", state: Tensor, output: Optional[Tensor]) -> None:
         """Evaluates a unit at the listed positions."""
-        kernels, adaptive = self._kernels, output is not None
-        (size, channels), (_, height, width), inner_width = state.shape, self._shape, len(packed.conv1)
-        bucket, block_k = self._bucket(), kernels.block_depth(packed.conv1.element_size())
-        precision = convolution_precision() if self._dtype == torch.float32 else "ieee"
-        inner = self._buffer("inner", (size, inner_width), self._dtype)
-        middle = self._buffer("middle", (size, inner_width), self._dtype)
-
-        def grid(constants: dict[str, int]) -> tuple[int]:
-            rows, columns = -(-size // constants["BLOCK_M"]), -(-constants["COLUMNS"] // constants["BLOCK_N"])
-            return (rows * columns,)
-
-        constants = {"PRECISION": precision, "BLOCK_K": block_k}
-        kernels.conv1_kernel[grid](
-            *(state, packed.scale, packed.shift, packed.conv1, packed.bias1, inner),
-            *(lists.reads, lists.num_reads, bucket),
-            **{"DEPTH": channels, "COLUMNS": inner_width, **constants},
-        )
-        kernels.conv2_kernel[grid](
-            *(inner, packed.conv2, packed.bias2, middle),
-            *(lists.writes, lists.num_writes, bucket, height, width),
-            **{"DEPTH": inner_width, "COLUMNS": inner_width, **constants},
-        )
-        # Without halting nothing but the state is updated: it stands for what is not used.
-        partial_sums, tile_rows = self._partial_sums() if adaptive else (state, state)
-        kernels.conv3_kernel[grid](
-            *(middle, packed.conv3, packed.bias3, state),
-            *(state if output is None else output, self._remaining if adaptive else state, partial_sums, tile_rows),
-            *(lists.writes, lists.num_writes, bucket, height * width),
-            **{"ADAPTIVE": adaptive, "DEPTH": inner_width, "COLUMNS": channels, **constants},
-        )
+        size = (len(state), len(packed.conv1))
+        inner, middle = (self._buffer(name, size, self._dtype) for name in ("inner", "middle"))
+        residual = None if output is None else Residual(output, self._remaining, *self._partial_sums())
+        launch_unit(packed, lists, state, inner, middle, residual)
 
     def _add_sums(self) -> None:
         """Adds what the last unit has changed to `_sums`; taps_kernel does the same on its way."""
@@ -215,8 +186,7 @@ class TritonRun(TensorRun):
     def _partial_sums(self) -> tuple[Tensor, Tensor]:
         """What conv3_kernel calls partial_sums and tile_rows."""
         (size, channels), number = self._state.shape, self._shape[0]
-        rows = -(-size // self._kernels.MIN_ROWS) + number - 1
-        sums = self._buffer("sums", (rows, channels), torch.float32)
+        sums = self._buffer("sums", (sums_size(size, number), channels), torch.float32)
         return sums, self._buffer("tile_rows", (1,), torch.int32)
 
     @override
@@ -273,12 +243,6 @@ class TritonRun(TensorRun):
     def result(self) -> Tensor:
         rows = self._state if self._output is None else self._output.to(self._state.dtype)
         return rows.view(*self._shape, -1).permute(0, 3, 1, 2)
-
-
-@lru_cache(maxsize=None)
-def _card_number(device: torch.device) -> int:
-    """Of the card's name, 20 bits; 0 for a CPU. Triton tells cards apart by their compute capability only."""
-    return zlib.crc32(torch.cuda.get_device_name(device).encode()) >> 12 if device.type == "cuda" else 0
 
 
 _TUNED: set[tuple] = set()  # kinds of units whose tiles have been chosen

@@ -1,4 +1,4 @@
-"""The mean of a map, and halting scores at lists of positions: Triton kernels for NVIDIA GPUs (see kernels.py).
+"""The mean of a map, and halting scores at lists of positions: Triton kernels for NVIDIA GPUs (see unit_kernels.py).
 
 A 3x3 convolution to one channel is nine products per position it reads, then a sum of nine per position it writes.
 
@@ -9,7 +9,7 @@ Shape shorthand in this module:
 import triton
 import triton.language as tl
 
-INTERPRETED = triton.knobs.runtime.interpret
+from sact_det.execution.cuda.tiles import INTERPRETED
 
 # Rows and depth of the products; positions of the sums; channels at a time; rows and columns of partial sums.
 PRODUCT_BLOCK = (32, 16) if INTERPRETED else (64, 64)
@@ -101,6 +101,18 @@ def taps_kernel(
     tl.store(place, product, mask=(slots < length)[:, None] & (tap < 9)[None, :])
 
 
+@triton.jit
+def sum_of_taps(products, position, here, x, y, height, width, size, BLOCK: tl.constexpr):
+    """The local convolution from its products, float32 [9, P], where `here`; 0 elsewhere."""
+    local = tl.zeros((BLOCK,), tl.float32)
+    for tap in tl.static_range(9):
+        ny, nx = y + (tap // 3 - 1), x + (tap % 3 - 1)
+        inside = here & (ny >= 0) & (ny < height) & (nx >= 0) & (nx < width)
+        neighbour = (position + (tap // 3 - 1) * width + (tap % 3 - 1)).to(tl.int64)
+        local += tl.load(products + neighbour + size.to(tl.int64) * tap, mask=inside, other=0.0)
+    return local
+
+
 @triton.jit(do_not_specialize=["height", "width", "size"])
 def scores_kernel(
     products,  # float32 [9, P]; zero at padding
@@ -142,10 +154,5 @@ def scores_kernel(
         )
     logit = tl.sum(total, 0) / tl.load(counts + image) + (tl.load(constant) + logit_shift)
 
-    local = tl.zeros((BLOCK,), tl.float32)
-    for tap in tl.static_range(9):
-        ny, nx = y + (tap // 3 - 1), x + (tap % 3 - 1)
-        inside = here & (ny >= 0) & (ny < height) & (nx >= 0) & (nx < width)
-        neighbour = (position + (tap // 3 - 1) * width + (tap % 3 - 1)).to(tl.int64)
-        local += tl.load(products + neighbour + size.to(tl.int64) * tap, mask=inside, other=0.0)
+    local = sum_of_taps(products, position, here, x, y, height, width, size, BLOCK)
     tl.store(scores + position, tl.where(here, tl.sigmoid(local + logit), 0.0), mask=on_map)

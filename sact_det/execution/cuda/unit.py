@@ -1,0 +1,111 @@
+"""A unit's three products at lists of positions, launched; for runs in inference and in training.
+
+Shape shorthand in this module:
+    N: images; C: channels; H, W: feature map, padding included; P = N * H * W; w: bottleneck width.
+"""
+
+import zlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from sact_det.base.precision import convolution_precision
+from sact_det.execution.folded import FoldedUnit
+
+if TYPE_CHECKING:  # Triton may be missing
+    from sact_det.execution.cuda.position_lists import PositionLists
+
+
+class Residual(NamedTuple):
+    """What a unit's residual is added to beside the state; memory of sums_size for its sums over tiles.
+
+    Attributes:
+        output: float32 [P, C], updated.
+        remaining: float32 [N, H, W], the open share of each position.
+        partial_sums, tile_rows: as of conv3_kernel, written.
+    """
+
+    output: Tensor
+    remaining: Tensor
+    partial_sums: Tensor
+    tile_rows: Tensor
+
+
+def sums_size(positions: int, images: int) -> int:
+    """Rows of Residual.partial_sums for so many positions, P, of so many images."""
+    from sact_det.execution.cuda import tiles  # late: Triton may be missing
+
+    return -(-positions // tiles.MIN_ROWS) + images - 1
+
+
+def product_precision(dtype: torch.dtype) -> str:
+    """How kernels multiply factors of dtype: float32 as PyTorch's convolutions do."""
+    return convolution_precision() if dtype == torch.float32 else "ieee"
+
+
+def bucket_of(positions: int, device: torch.device) -> int:
+    """A number that maps of about one size have in common on cards of one name: they share their tiles."""
+    return positions.bit_length() + 64 * _card_number(device)
+
+
+@lru_cache(maxsize=None)
+def _card_number(device: torch.device) -> int:
+    """Of the card's name, 20 bits; 0 for a CPU. Triton tells cards apart by their compute capability only."""
+    return zlib.crc32(torch.cuda.get_device_name(device).encode()) >> 12 if device.type == "cuda" else 0
+
+
+def grid_over(rows: int) -> Callable[[dict[str, int]], tuple[int]]:
+    """The programs of a product of so many rows at most: one a tile."""
+
+    def grid(constants: dict[str, int]) -> tuple[int]:
+        return (-(-rows // constants["BLOCK_M"]) * -(-constants["COLUMNS"] // constants["BLOCK_N"]),)
+
+    return grid
+
+
+def launch_unit(
+    unit: FoldedUnit,
+    lists: "PositionLists",
+    state: Tensor,
+    inner: Tensor,
+    middle: Tensor,
+    residual: Optional[Residual],
+) -> None:
+    """Evaluates a unit with an identity shortcut at the listed positions.
+
+    Args:
+        unit: its matrices in the type of the products.
+        lists: where it is evaluated.
+        state: [P, C], updated.
+        inner: [P, w], of the type of the products, zero at padding; written where conv2 reads.
+        middle: [P, w], likewise, a row per position written.
+        residual: None: the state alone is updated.
+    """
+    from sact_det.execution.cuda import tiles, unit_kernels  # late: Triton may be missing
+
+    (size, channels), width = state.shape, inner.shape[1]
+    height, map_width = lists.sizes[:2]
+    bucket, grid = bucket_of(size, state.device), grid_over(size)
+    constants = {
+        "PRECISION": product_precision(inner.dtype),
+        "BLOCK_K": tiles.block_depth(unit.conv1.element_size()),
+    }
+    unit_kernels.conv1_kernel[grid](
+        *(state, unit.scale, unit.shift, unit.conv1, unit.bias1, inner),
+        *(lists.reads, lists.num_reads, bucket),
+        **{"DEPTH": channels, "COLUMNS": width, **constants},
+    )
+    unit_kernels.conv2_kernel[grid](
+        *(inner, unit.conv2, unit.bias2, middle),
+        *(lists.writes, lists.num_writes, bucket, height, map_width),
+        **{"DEPTH": width, "COLUMNS": width, **constants},
+    )
+    # Without a residual the state stands for what is not used.
+    unit_kernels.conv3_kernel[grid](
+        *(middle, unit.conv3, unit.bias3, state),
+        *((state,) * 4 if residual is None else residual),
+        *(lists.writes, lists.num_writes, bucket, height * map_width),
+        **{"ADAPTIVE": residual is not None, "DEPTH": width, "COLUMNS": channels, **constants},
+    )

@@ -1,0 +1,193 @@
+"""Residual units at lists of positions: Triton kernels for NVIDIA GPUs.
+
+A feature map is stored in rows, [P, C], position = (n * H + y) * W + x, channels last. The lengths of lists stay on the
+device: grids are as large as the whole map needs, and programs beyond the end of their list return at once. Left
+factors are read in place (products.py). Sums over positions have a fixed order.
+
+Shape shorthand in this module:
+    N: images; H, W: feature map, padding included; P = N * H * W; C: channels; w: bottleneck width.
+"""
+
+import triton
+import triton.language as tl
+
+from sact_det.execution.cuda.products import (
+    load_rectified,
+    load_weights,
+    multiply,
+    multiply_rows,
+    multiply_taps,
+    relu,
+)
+from sact_det.execution.cuda.tiles import CONV1_TILES, CONV2_TILES, CONV3_TILES, tuned
+
+
+@tuned(CONV1_TILES, "weight")
+@triton.jit(do_not_specialize=["bucket"])
+def conv1_kernel(
+    state,  # [P, DEPTH]
+    scale,  # float32 [DEPTH], the first norm
+    shift,
+    weight,  # [COLUMNS, DEPTH]
+    bias,  # float32 [COLUMNS]
+    inner,  # [P, COLUMNS]
+    positions,  # int32 list
+    count,  # int32 [1], its length
+    bucket,  # of the card and the map's size
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """inner = relu(relu(scale * state + shift) @ weight.T + bias) at the listed positions."""
+    EVEN: tl.constexpr = DEPTH % BLOCK_K == 0 and COLUMNS % BLOCK_N == 0
+    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    length = tl.load(count)
+    if tile * BLOCK_M >= length:
+        return
+    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows = tl.load(positions + slots, mask=slots < length, other=0).to(tl.int64)
+    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, DEPTH, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = load_rectified(state, scale, shift, rows, k, DEPTH, DEPTH % BLOCK_K == 0)
+        right = load_weights(weight, columns, k, 0, COLUMNS, DEPTH, 1, False, EVEN)
+        product = multiply(x.to(weight.dtype.element_ty), right, product, PRECISION)
+    product = relu(product + tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :])
+    tl.store(
+        inner + rows[:, None] * COLUMNS + columns[None, :],
+        product.to(inner.dtype.element_ty),
+        mask=(slots < length)[:, None] & (columns < COLUMNS)[None, :],
+    )
+
+
+@tuned(CONV2_TILES, "weight")
+@triton.jit(do_not_specialize=["bucket", "height", "width"])
+def conv2_kernel(
+    inner,  # [P, DEPTH]; zero at padding
+    weight,  # [COLUMNS, 9 * DEPTH], taps row by row
+    bias,  # float32 [COLUMNS]
+    middle,  # [P, COLUMNS], a row per entry of the list
+    positions,  # int32 list
+    count,  # int32 [1], its length
+    bucket,  # of the card and the map's size
+    height,
+    width,
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """middle = relu(3x3 convolution of inner + bias) at the listed positions; zeros beyond the map."""
+    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    length = tl.load(count)
+    if tile * BLOCK_M >= length:
+        return
+    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    position = tl.load(positions + slots, mask=slots < length, other=0)
+    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    factors = (inner, None, position, weight, columns, height, width)
+    product = multiply_taps(*factors, DEPTH, COLUMNS, False, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
+    product = relu(product + tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :])
+    tl.store(
+        middle + slots.to(tl.int64)[:, None] * COLUMNS + columns[None, :],
+        product.to(middle.dtype.element_ty),
+        mask=(slots < length)[:, None] & (columns < COLUMNS)[None, :],
+    )
+
+
+@triton.jit
+def _add_residual(
+    product,
+    columns,
+    bias,
+    state,
+    output,
+    remaining,
+    partial_sums,
+    position,
+    listed,
+    tile,
+    image_size,
+    ADAPTIVE: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The end of conv3_kernel, for some columns of its tile."""
+    product += tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :]
+    row = position.to(tl.int64)[:, None] * COLUMNS
+    mask = listed[:, None] & (columns < COLUMNS)[None, :]
+    old = tl.load(state + row + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+    new = (old + product).to(state.dtype.element_ty)
+    tl.store(state + row + columns[None, :], new, mask=mask)
+    if ADAPTIVE:
+        # As rounded: the output is made of the states there were.
+        change = tl.where(mask, new.to(tl.float32) - old, 0.0)
+        image = position // image_size
+        first = tl.min(tl.where(listed, image, 2147483647), 0)
+        last = tl.max(tl.where(listed, image, 0), 0)
+        for i in range(first, last + 1):
+            total = tl.sum(tl.where((image == i)[:, None], change, 0.0), 0)
+            slot = (tile + i).to(tl.int64)
+            tl.store(partial_sums + slot * COLUMNS + columns, total, mask=columns < COLUMNS)
+        share = tl.load(remaining + position, mask=listed, other=0.0)
+        before = tl.load(output + row + columns[None, :], mask=mask, other=0.0)
+        tl.store(output + row + columns[None, :], before + share[:, None] * change, mask=mask)
+
+
+@tuned(CONV3_TILES, "weight", keys=("ADAPTIVE",), changes=("state", "output"))
+@triton.jit(do_not_specialize=["bucket", "image_size"])
+def conv3_kernel(
+    middle,  # [P, DEPTH], a row per entry of the list
+    weight,  # [COLUMNS, DEPTH]
+    bias,  # float32 [COLUMNS]
+    state,  # [P, COLUMNS]
+    output,  # float32 [P, COLUMNS]
+    remaining,  # float32 [P]
+    partial_sums,  # float32 [tiles + N - 1, COLUMNS]
+    tile_rows,  # int32 [1]
+    positions,  # int32 list
+    count,  # int32 [1], its length
+    bucket,  # of the card and the map's size
+    image_size,  # H * W
+    ADAPTIVE: tl.constexpr,  # else: the state alone; the arguments between it and `positions` are not used
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """f = middle @ weight.T + bias; state += f and output += remaining * f at the listed positions.
+
+    Sums of f over each tile of the list and image go to partial_sums[tile + image]: where both ascend along a list, no
+    two pairs share a sum. tile_rows says how many entries of the list make a tile.
+    """
+    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    if ADAPTIVE:  # noqa: SIM102 (one is known to the compiler, the other is not)
+        if tl.program_id(0) == 0:
+            tl.store(tile_rows, BLOCK_M)
+    length = tl.load(count)
+    if tile * BLOCK_M >= length:
+        return
+    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    listed = slots < length
+    position = tl.load(positions + slots, mask=listed, other=0)
+    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    factors = (middle, slots, listed, weight, columns)
+    product = multiply_rows(*factors, DEPTH, COLUMNS, False, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
+    rest = (bias, state, output, remaining, partial_sums, position, listed, tile, image_size)
+    if BLOCK_N > 64:  # in halves: a whole tile's state and output would not fit into registers
+        left, right = tl.split(tl.permute(tl.reshape(product, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
+        half = column * BLOCK_N + tl.arange(0, BLOCK_N // 2)
+        _add_residual(left, half, *rest, ADAPTIVE, COLUMNS)
+        _add_residual(right, half + BLOCK_N // 2, *rest, ADAPTIVE, COLUMNS)
+    else:
+        _add_residual(product, columns, *rest, ADAPTIVE, COLUMNS)
