@@ -15,6 +15,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.processes import end_processes, follow_parent, interrupts_blocked
 
 GRACE = 5.0  # seconds in which processes may clean up: one that waits for others may never
+TO_SAVE = 60.0  # the same where all of them were asked to end: they finish their step and write a checkpoint
 
 
 def check_launch(num_gpus: int, num_machines: int, machine_rank: int, dist_url: str, available_gpus: int) -> None:
@@ -121,8 +122,8 @@ def launch(
     try:
         while not context.join():
             pass
-    except BaseException:
-        end_processes(context.processes, GRACE)
+    except BaseException as error:
+        end_processes(context.processes, GRACE if isinstance(error, Exception) else TO_SAVE)
         raise
 
 

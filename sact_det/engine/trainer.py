@@ -24,6 +24,7 @@ from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
 from sact_det.engine.failures import build_model, built, sizes_fit
+from sact_det.engine.interruption import CheckpointAtSignal
 from sact_det.engine.schedule import follow_epochs
 from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.network.freeze import halting_branches
@@ -146,9 +147,12 @@ class Trainer(DefaultTrainer):
         return maybe_add_gradient_clipping(cfg, optimizer)
 
     def build_hooks(self) -> list[Optional[HookBase]]:
-        """DefaultTrainer's hooks, a look at the weights before they are saved, and seeds for steps where SEED >= 0."""
+        """DefaultTrainer's hooks, and these: weights are looked at before they are saved, a signal waits for a checkpoint,
+        and steps have seeds where SEED >= 0.
+        """
         seeding = [CallbackHook(before_step=seed_step)] if self.cfg.SEED >= 0 else []
-        return [*seeding, FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), *super().build_hooks()]
+        finite = FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        return [*seeding, finite, *super().build_hooks(), CheckpointAtSignal()]
 
     def build_writers(self) -> list[EventWriter]:
         """As in DefaultTrainer, but what earlier runs wrote into OUTPUT_DIR of the steps to come no longer counts."""

@@ -99,7 +99,7 @@ def end_by(number: signal.Signals, arguments: list[str], ready, folder: Path) ->
                 os.killpg(process.pid, number)
             else:
                 process.send_signal(number)
-            code = process.wait(timeout=60)
+            code = process.wait(timeout=180)
             deadline = time.monotonic() + 20  # workers of a DataLoader look every five seconds whether it is there
             while processes_of(process.pid):
                 assert time.monotonic() < deadline, processes_of(process.pid)
@@ -138,3 +138,5 @@ def test_processes_that_train_end_with_the_command(tmp_path: Path, number: signa
         return "Starting training" in (tmp_path / "said").read_text() and len(processes_of(pid)) >= 6
 
     end_by(number, [*TRAIN, *options], is_training, tmp_path)
+    saved = (tmp_path / "output/last_checkpoint").exists()
+    assert saved == (number == signal.SIGINT)  # asked to end, both agree on a step and write it down
