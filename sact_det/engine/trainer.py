@@ -147,8 +147,8 @@ class Trainer(DefaultTrainer):
         return maybe_add_gradient_clipping(cfg, optimizer)
 
     def build_hooks(self) -> list[Optional[HookBase]]:
-        """DefaultTrainer's hooks, and these: weights are looked at before they are saved, a signal waits for a checkpoint,
-        and steps have seeds where SEED >= 0.
+        """DefaultTrainer's hooks, and these: weights are looked at before they are saved, a signal waits for a
+        checkpoint, and steps have seeds where SEED >= 0.
         """
         seeding = [CallbackHook(before_step=seed_step)] if self.cfg.SEED >= 0 else []
         finite = FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD)
