@@ -5,7 +5,7 @@ import logging
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ class Budgeted:
 
     Attributes:
         budget: the present one; None: as trained.
+        trained_shifts: block -> its shift without a budget, where not 0, by the weights' description; None: all 0.
         asked_budget: that a config wants (MODEL.SACT.BUDGET), for whoever loads weights; None: as trained.
         deadline: seconds that an image may take in evaluation; None: any number. `meet_deadline` sees to it.
         drawing: what `draw_shift` draws; None: nothing.
@@ -52,6 +53,7 @@ class Budgeted:
     """
 
     budget: Optional[float] = None
+    trained_shifts: Optional[Mapping[str, float]] = None
     asked_budget: Optional[float] = None
     deadline: Optional[float] = None
     drawing: Optional[Drawing] = None
@@ -79,7 +81,7 @@ class Budgeted:
         blocks = halting_blocks(self)
         if budget is not None and not blocks:
             raise InputError(f"a budget of {budget:g} needs a network that halts; this one is plain")
-        shifts = dict.fromkeys(blocks, 0.0)
+        shifts = {name: (self.trained_shifts or {}).get(name, 0.0) for name in blocks}
         if budget is not None:
             shifts |= self._table_of_weights(table).shifts(budget)
         for name, block in blocks.items():
@@ -173,6 +175,14 @@ class Budgeted:
             block.shift = shift
         return shifts
 
+    def own_shifts(self) -> dict[str, float]:
+        """Block -> its shift, of those that have one which is neither a budget's nor drawn: what weights go with."""
+        assert isinstance(self, nn.Module)
+        if self.budget is not None or self.drawing is not None:
+            return dict(self.trained_shifts or {})
+        shifts = {name: block.shift for name, block in halting_blocks(self).items()}
+        return {name: shift for name, shift in shifts.items() if isinstance(shift, float) and shift}
+
     def train(self, mode: bool = True) -> Any:
         """nn.Module's; an evaluation has no shift that was drawn."""
         module = super().train(mode)  # type: ignore[misc]
@@ -183,6 +193,7 @@ class Budgeted:
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """nn.Module's; the budget of the weights before goes with them, and so does its table."""
         loaded = super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
+        self.trained_shifts = None
         self.set_budget(None)
         self._table = self.budget_file = self._fitting = None
         return loaded

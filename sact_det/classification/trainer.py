@@ -30,7 +30,9 @@ class ClassificationTrainer(Trainer):
         folder = str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
         classifier = cfg.MODEL.CLASSIFIER
         reference = Reference.from_config(cfg, FAMILIES[classifier.FAMILY], classifier.NUM_CLASSES)
-        return ClassificationEvaluator(reference, output_dir=folder)
+        evaluator = ClassificationEvaluator(reference, output_dir=folder)
+        evaluator.budget = cfg.MODEL.SACT.BUDGET or None
+        return evaluator
 
     @classmethod
     @override

@@ -34,13 +34,10 @@ class DetectionTrainer(Trainer):
         detector = DetectorReference.from_config(cfg)
         sigmas = (cfg.TEST.KEYPOINT_OKS_SIGMAS or COCO_SIGMAS) if cfg.MODEL.KEYPOINT_ON else None
         panoptic = [PanopticEvaluator(dataset_name, folder)] if is_panoptic(cfg) else []
-        return DatasetEvaluators(
-            [
-                *panoptic,
-                BoxEvaluator(dataset_name, folder, masks=cfg.MODEL.MASK_ON, sigmas=sigmas),
-                PonderEvaluator(dataset_name, Reference.from_config(cfg), output_dir=folder, detector=detector),
-            ]
-        )
+        ponder = PonderEvaluator(dataset_name, Reference.from_config(cfg), output_dir=folder, detector=detector)
+        ponder.budget = cfg.MODEL.SACT.BUDGET or None
+        boxes = BoxEvaluator(dataset_name, folder, masks=cfg.MODEL.MASK_ON, sigmas=sigmas)
+        return DatasetEvaluators([*panoptic, boxes, ponder])
 
     @classmethod
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:

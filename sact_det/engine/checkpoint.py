@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -105,6 +105,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         self._evaluate = evaluate
         self._path = ""
         self._states: list[str] = []
+        self._shifts: Mapping[str, float] = {}
 
     def description(self) -> dict[str, Any]:
         """The metadata of a weight file (sact_det/weights/weight_file.py): what the state dict alone cannot say."""
@@ -136,6 +137,7 @@ class SACTCheckpointer(DetectionCheckpointer):
             rest = super(DetectionCheckpointer, self).load(path, self._states)
         if path and isinstance(self.model, Budgeted):
             self.model.budget_file = Path(path).parent / FILE_NAME
+            self.model.trained_shifts = self._shifts
             self.model.set_budget(self.model.asked_budget)
         return rest
 
@@ -157,6 +159,7 @@ class SACTCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         state_dict, metadata = unwrap(checkpoint)
         self._check_architecture(metadata)
+        self._shifts = metadata.get("shifts", {})
         state_dict, missing_at_source = self.adapt(
             state_dict, tuple(f"{part}." for part in metadata.get("missing", ()))
         )
@@ -247,7 +250,9 @@ class SACTCheckpointer(DetectionCheckpointer):
             return
         weights = self.model.state_dict()
         check_weights(weights)
-        data = {"model": weights, "sact": {**self.description(), "missing": []}, **kwargs}
+        shifts = self.model.own_shifts() if isinstance(self.model, Budgeted) else {}
+        described = {**self.description(), **({"shifts": shifts} if shifts else {}), "missing": []}
+        data = {"model": weights, "sact": described, **kwargs}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)

@@ -26,8 +26,12 @@ class RowEvaluator(DatasetEvaluator):
     Args:
         reference: the plain network whose FLOPs are 100%.
         output_dir: where TASK.json goes, with the rows; None writes nothing.
+
+    Attributes:
+        budget: share of the plain network's FLOPs that was asked for, told in TASK.json; None: as trained.
     """
 
+    budget: Optional[float] = None
     task: str
     id_type: type
     described: Sequence[str] = ("units", "base_channels")  # what the file says of the reference
@@ -73,7 +77,8 @@ class RowEvaluator(DatasetEvaluator):
         if self._output_dir is not None:
             path = Path(self._output_dir) / f"{self.task}.json"
             reference = {name: getattr(self.reference.spec, name) for name in self.described}
-            write_json(path, {"summary": summary, "reference": reference, "images": rows})
+            asked = {} if self.budget is None else {"budget": self.budget}
+            write_json(path, {"summary": summary, **asked, "reference": reference, "images": rows})
             logger.info("What was found and spent in each image is in %s", path)
         return {self.task: summary}
 

@@ -7,6 +7,8 @@ The metadata under "sact" is plain JSON-like data:
     box_head_max_pool: of a detector, whether max pooling halves its regions before block 4;
     box_head_map_products: of a detector, whether block 4's first 1x1 products are computed on the map, before pooling;
     pixel_mean, pixel_std: per channel (RGB, 0-255), how images are normalised; 127.5 if absent: to [-1, 1];
+    prices: that halting branches read: the lowest, the one at which they read 0, and the highest; absent: none;
+    shifts: block -> the shift that the weights go with (sact_det/network/unit.py), where it is not 0;
     source: where the weights come from;
     missing: names of the modules that the source lacks and that therefore start fresh;
     unused: names of what the source has besides (slots of an optimizer, say).
@@ -121,6 +123,14 @@ def _is_state_dict(value: object) -> bool:
     )
 
 
+_SHIFTS = Rule(
+    lambda shifts: (
+        isinstance(shifts, dict)
+        and all(isinstance(block, str) for block in shifts)
+        and all(isinstance(shift, (int, float)) and shift == shift for shift in shifts.values())
+    ),
+    "have a number for each block",
+)
 _METADATA: dict[str, Rule] = {
     **dict.fromkeys(("family", "halting", "stem_pool", "source"), TEXT),
     **dict.fromkeys(("units", "dilation"), listing(whole(1), "positive integers")),
@@ -130,6 +140,7 @@ _METADATA: dict[str, Rule] = {
         ("box_head_max_pool", "box_head_map_products"), Rule(lambda value: isinstance(value, bool), "be true or false")
     ),
     **dict.fromkeys(("pixel_mean", "pixel_std"), listing(FINITE, "finite numbers")),
+    "shifts": _SHIFTS,
     "prices": listing(POSITIVE, "finite positive numbers", 3),
     **dict.fromkeys(("missing", "unused"), listing(TEXT, "names")),
 }

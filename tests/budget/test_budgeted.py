@@ -1,5 +1,6 @@
 """Models that are told what they may spend: classifiers, detectors, by hand and by their configs."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -205,7 +206,10 @@ def test_command_lines_take_a_budget_and_refuse_what_is_none(classifier, tmp_pat
     train, visualize, export = map(load_tool, ("train_net", "visualize", "export_ponder"))
     config = ["--config-file", str(CONFIGS / "tiny_classifier.yaml")]
     train.invoke_main([*config, "--eval-only", "--budget", "0.4", *classifier])
-    assert "budget 0.4" in (Path(classifier[-1]) / "inference/log.txt").read_text()
+    inference = Path(classifier[-1]) / "inference"
+    assert "budget 0.4" in (inference / "log.txt").read_text()
+    (results,) = inference.glob("*/classification.json")
+    assert json.loads(results.read_text())["budget"] == 0.4
     pictures = ["--input", classifier[1].split("'")[3] + "/apple", "--output", str(tmp_path / "pictures")]
     export.main([*config, "--output", str(tmp_path / "ponder.h5"), "--budget", "0.5", *classifier])
     visualize.main([*config, *pictures, "--budget", "0.4", *classifier])

@@ -150,6 +150,27 @@ def test_weights_without_it_start_a_training_and_its_weights_say_for_which_price
             ClassifierCheckpointer(built("tiny_classifier.yaml", *others)).load(str(tmp_path / "priced.pth"))
 
 
+def test_a_checkpoint_tells_the_shifts_that_its_weights_go_with(tmp_path):
+    model = built("tiny_classifier.yaml")
+    model.block2.shift = 1.5
+    ClassifierCheckpointer(model, tmp_path).save("shifted")
+    other = built("tiny_classifier.yaml")
+    ClassifierCheckpointer(other, evaluate=True).load(str(tmp_path / "shifted.pth"))
+    assert (other.block1.shift, other.block2.shift) == (0.0, 1.5)
+    blocks = dict.fromkeys(halting_blocks(other), 3.0)
+    table = BudgetTable(weights_digest(other), "network", 0.2, (BudgetPoint(0.5, blocks, 0.5),))
+    other.set_budget(0.5, table)
+    ClassifierCheckpointer(other, tmp_path).save("with_budget")
+    other.set_budget(None)
+    assert (other.block1.shift, other.block2.shift) == (0.0, 1.5)
+    ClassifierCheckpointer(model, evaluate=True).load(str(tmp_path / "with_budget.pth"))
+    assert model.block2.shift == 1.5
+    drawn = built("tiny_classifier.yaml", *DRAWN).train()
+    drawn.draw_shift(2)
+    ClassifierCheckpointer(drawn, tmp_path).save("drawn")
+    assert "shifts" not in torch.load(tmp_path / "drawn.pth", weights_only=True)["sact"]
+
+
 def test_a_config_may_take_the_prices_from_the_weights(tmp_path):
     ClassifierCheckpointer(built("tiny_classifier.yaml", *DRAWN), tmp_path).save("priced")
     words = ["MODEL.WEIGHTS", str(tmp_path / "priced.pth"), "MODEL.SACT.FROM_WEIGHTS", "True"]
