@@ -25,8 +25,8 @@ class Task(NamedTuple):
 
 TASKS = {
     "SACTGeneralizedRCNN": Task(sact_det.detection.setup.prepare, DetectionTrainer),
-    "SACTPanopticFPN": Task(sact_det.detection.setup.prepare, DetectionTrainer),
     "SACTRetinaNet": Task(sact_det.detection.setup.prepare, DetectionTrainer),
+    "SACTPanopticFPN": Task(sact_det.detection.setup.prepare, DetectionTrainer),
     "SACTClassifier": Task(sact_det.classification.setup.prepare, ClassificationTrainer),
 }
 

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from sact_det.base.errors import InputError
 from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.trainer import ClassificationTrainer
-from sact_det.detection.meta_arch import SACTGeneralizedRCNN, SACTRetinaNet
+from sact_det.detection.meta_arch import SACTGeneralizedRCNN, SACTPanopticFPN, SACTRetinaNet
 from sact_det.detection.pyramid import extractor_of
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.tasks import load_config, task_of
@@ -25,7 +25,7 @@ def test_every_config_builds_the_model_and_finds_the_trainer_of_its_task(name):
         assert isinstance(model, SACTClassifier) and trainer is ClassificationTrainer
         spec = model.spec
     else:
-        assert isinstance(model, (SACTGeneralizedRCNN, SACTRetinaNet)) and trainer is DetectionTrainer
+        assert isinstance(model, (SACTGeneralizedRCNN, SACTRetinaNet, SACTPanopticFPN)) and trainer is DetectionTrainer
         spec = extractor_of(model.backbone).spec
     assert (spec.units, spec.halting) == (tuple(cfg.MODEL.SACT.UNITS), cfg.MODEL.SACT.HALTING)
 
@@ -33,7 +33,7 @@ def test_every_config_builds_the_model_and_finds_the_trainer_of_its_task(name):
 @pytest.mark.parametrize(
     ("key", "known"),
     [
-        ("MODEL.META_ARCHITECTURE", "SACTGeneralizedRCNN, SACTRetinaNet, SACTClassifier"),
+        ("MODEL.META_ARCHITECTURE", "SACTGeneralizedRCNN, SACTRetinaNet, SACTPanopticFPN, SACTClassifier"),
         ("MODEL.BACKBONE.NAME", "build_sact_resnet_backbone"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "RPN, RRPN"),
         ("MODEL.RPN.HEAD_NAME", "StandardRPNHead"),
