@@ -12,7 +12,10 @@ COMMANDS = (
 
 _HEADS = r"needs MODEL\.ROI_HEADS\.NAME SACTRes5ROIHeads; got '{}'$"
 _BACKBONE = r"needs MODEL\.BACKBONE\.NAME build_sact_resnet_backbone or build_sact_resnet_fpn_backbone; got '{}'$"
-_TASKS = r"^MODEL\.META_ARCHITECTURE must be one of SACTGeneralizedRCNN, SACTRetinaNet, SACTPanopticFPN, SACTClassifier; got '{}'"
+_TASKS = (
+    r"^MODEL\.META_ARCHITECTURE must be one of SACTGeneralizedRCNN, SACTRetinaNet, SACTPanopticFPN, SACTClassifier; "
+    "got '{}'"
+)
 
 # key of MODEL, value, what is said
 PARTS = [
