@@ -1,9 +1,10 @@
 """Detectron2's layers of pyramids and heads, which compute by plans."""
 
-from typing import Any
+from typing import Any, Optional
 
 import torch.nn.functional as F
 from detectron2.layers import Conv2d
+from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
@@ -33,9 +34,10 @@ def plan_layers(model: nn.Module, execution: str) -> None:
 class Convolution(PlannedConvolution, Conv2d):
     """Detectron2's Conv2d, which computes by a plan."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, D, H, W]; the execution chooses its memory format."""
-        return self.present_plan.convolve(self, x)
+    def forward(self, x: Tensor, coarser: Optional[Tensor] = None) -> Tensor:
+        """[N, C, H, W] -> [N, D, H, W]; the execution chooses its memory format. `coarser`: as of Plan.merge."""
+        plan = self.present_plan
+        return plan.convolve(self, x) if coarser is None else plan.merge(self, x, coarser)
 
     def compute(self, x: Tensor) -> Tensor:
         """See PlannedConvolution.compute."""
@@ -50,7 +52,27 @@ class Projection(PlannedProjection):
         return self.present_plan.project(self, x)
 
 
+class Pyramid(FPN):
+    """Detectron2's FPN, whose lateral convolutions add the level above."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """See FPN.forward: images [N, 3, H, W] -> level -> [N, D, h, w]."""
+        features, merged = self.bottom_up(x), None
+        levels: list[Tensor] = []
+        for name, lateral, output in zip(reversed(self.in_features), self.lateral_convs, self.output_convs):
+            merged = lateral(features[name], merged)
+            if levels and self._fuse_type == "avg":
+                merged = merged / 2
+            levels.insert(0, output(merged))
+        if self.top_block is not None:
+            read = self.top_block.in_feature
+            levels += self.top_block(features[read] if read in features else levels[self._out_features.index(read)])
+        return dict(zip(self._out_features, levels, strict=True))
+
+
 def _plan(module: nn.Module) -> None:
+    if type(module) is FPN:
+        module.__class__ = Pyramid
     for child in module.children():
         if isinstance(child, Planned):
             continue

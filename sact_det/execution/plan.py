@@ -12,7 +12,7 @@ from sact_det.base.log import info_once
 from sact_det.base.precision import compute_type, convolution_precision
 from sact_det.execution.compiled import CompiledPlan
 from sact_det.execution.cpu.conditions import why_not_here
-from sact_det.execution.cpu.convolution import convolve, why_not_convolved
+from sact_det.execution.cpu.convolution import convolve, why_not_convolved, why_not_merged
 from sact_det.execution.cpu.projection import project, why_not_projected
 from sact_det.execution.cpu.roi_align import (
     pool_regions,
@@ -152,6 +152,12 @@ class PerforatedPlan(PackingPlan):
         if why_not_convolved(conv, x) is None:
             return convolve(conv, self.packed, x, active)
         return super().convolve(conv, x, active)
+
+    @override
+    def merge(self, conv: nn.Conv2d, x: Tensor, coarser: Tensor) -> Tensor:
+        if why_not_merged(conv, x, coarser) is None:
+            return convolve(conv, self.packed, x, coarser=coarser)
+        return super().merge(conv, x, coarser)
 
     @override
     def pays_in_head(self, active: Tensor) -> bool:

@@ -6,6 +6,7 @@ The network knows the dense plans. Others live above it (sact_det/execution) and
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Hashable, Optional, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -102,6 +103,16 @@ class Plan(nn.Module, ABC):
             active: bool [N, H, W], where the result is read; elsewhere it may be anything. None: everywhere.
         """
         return conv.compute(x) if isinstance(conv, PlannedConvolution) else conv(x)
+
+    def merge(self, conv: nn.Conv2d, x: Tensor, coarser: Tensor) -> Tensor:
+        """A lateral convolution of a pyramid, [N, C, H, W] -> [N, D, H, W], plus a coarser level.
+
+        Args:
+            conv: its weights, as of `convolve`.
+            x: what it reads.
+            coarser: [N, D, H / 2, W / 2]; each of its positions is added to 2x2 of them.
+        """
+        return self.convolve(conv, x) + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
 
     def predict(self, conv: nn.Conv2d, x: Tensor, active: Optional[Tensor], elsewhere: float) -> Tensor:
         """A 1x1 convolution of a head, [N, C, H, W] -> [N, D, H, W].

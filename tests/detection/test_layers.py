@@ -103,6 +103,19 @@ def test_a_pyramid_computes_in_the_kernels(
 
 
 @torch.no_grad()
+def test_levels_are_merged_as_the_lateral_convolutions_write_them(monkeypatch: pytest.MonkeyPatch):
+    theirs, images = fpn(), torch.zeros(2, 3, 64, 96)
+    own, expected = planned(theirs, "auto"), theirs(images)
+    if BY_KERNELS:
+        monkeypatch.setattr("torch.nn.functional.interpolate", None)
+    seen: list[nn.Module] = []
+    for conv in own.lateral_convs:
+        conv.register_forward_hook(lambda conv, *_: seen.append(conv))  # as counters of FLOPs do
+    assert_alike(own(images), expected)
+    assert seen == own.lateral_convs
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("size", [(16, 16), (21, 34)])
 def test_retinanet_s_head_computes_in_the_kernels_down_to_a_map_of_one_position(

@@ -194,7 +194,7 @@ class Maps(ctypes.Structure):
         *_integers("images", "height", "width"),
         *_addresses("x", "zeros", "list"),
         *_integers("count"),
-        *_addresses("y"),
+        *_addresses("coarser", "y"),
     ]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sact_det.base.precision import compute_type
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.buffers import lend_rows
-from sact_det.execution.cpu.conditions import why_not_here
+from sact_det.execution.cpu.conditions import why_not_here, why_not_plain
 from sact_det.execution.cpu.memory import address, plain, zeros
 from sact_det.execution.cpu.packed import Packed, pack_convolution
 from sact_det.execution.packing import WeightCache
@@ -31,7 +31,22 @@ def why_not_convolved(conv: nn.Conv2d, x: Tensor) -> Optional[str]:
     return why_not_here(conv, x, conv.weight)
 
 
-def convolve(conv: nn.Conv2d, cache: WeightCache, x: Tensor, active: Optional[Tensor] = None) -> Tensor:
+def why_not_merged(conv: nn.Conv2d, x: Tensor, coarser: Tensor) -> Optional[str]:
+    """Why the kernels cannot compute Plan.merge, or None if they can."""
+    if _activation(conv) is not None or 2 * coarser.shape[2] != x.shape[2] or 2 * coarser.shape[3] != x.shape[3]:
+        return "they add a map of half the size to what is not rectified"
+    if coarser.dtype != torch.float32 or (torch.is_grad_enabled() and coarser.requires_grad):
+        return "they add float32 without gradients"
+    return why_not_convolved(conv, x) or why_not_plain(coarser)
+
+
+def convolve(
+    conv: nn.Conv2d,
+    cache: WeightCache,
+    x: Tensor,
+    active: Optional[Tensor] = None,
+    coarser: Optional[Tensor] = None,
+) -> Tensor:
     """conv(x), rectified if its activation says so.
 
     Args:
@@ -39,6 +54,7 @@ def convolve(conv: nn.Conv2d, cache: WeightCache, x: Tensor, active: Optional[Te
         cache: keeps what is packed from its weights.
         x: [N, C, H, W].
         active: bool [N, H, W], where it is evaluated; None: everywhere.
+        coarser: [N, D, H / 2, W / 2], added as Plan.merge does, why_not_merged being None.
 
     Returns:
         float32 [N, D, H, W], channels last; uninitialised where it is not evaluated.
@@ -47,11 +63,12 @@ def convolve(conv: nn.Conv2d, cache: WeightCache, x: Tensor, active: Optional[Te
     images, channels, height, width = x.shape
     rows, beyond = plain(x.float().permute(0, 2, 3, 1)), zeros(channels)
     listed = None if active is None else plain(active).flatten().nonzero()[:, 0]
+    added = None if coarser is None else plain(coarser.permute(0, 2, 3, 1))
     count = images * height * width if listed is None else len(listed)
     y = lend_rows(images, height, width, packed.struct.out_channels)
     maps = calls.Maps(
         *(images, height, width, address(rows), address(beyond), address(listed, torch.int64), count),
-        address(y, strided=True),
+        *(address(added), address(y, strided=True)),
     )
     calls.kernels().convolve(packed.struct, maps, torch.get_num_threads())
     return y
