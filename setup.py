@@ -52,6 +52,7 @@ setup(
     extras_require={
         "bench": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.1"],
         "demo": ["scikit-image>=0.22", "scikit-learn>=1.3"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
         "dev": [
             "mypy>=1.8",
             "pre-commit",

@@ -7,7 +7,6 @@ is timed.
 import copy
 import importlib
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 
 from sact_det.benchmark.networks import folded
 from sact_det.benchmark.setting import Outputs, Setting, relative_difference
+from sact_det.export.programs import write_onnx
 from sact_det.network.resnet_v2 import Stem, same_max_pool, same_max_pool_of
 from sact_det.rule.padding import strided_size
 
 INSTALL = "not installed; pip install 'sact_det[bench]'"
-ONNX_OPSET = 17
 
 
 class Unavailable(Exception):
@@ -208,14 +207,12 @@ RIVALS: dict[str, Maker] = {**{rival.name: rival for rival in _IN_TORCH}, **EXPO
 
 def export_onnx(part: nn.Module, x: Tensor, path: Union[str, Path]) -> None:
     """Writes the folded network, for inputs of x's shape, as ONNX."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of this exporter, that there is another; of tracing, that shapes are fixed
+    with torch.no_grad():
         model = folded(part).cpu()
-        for stem in model.modules():
-            if isinstance(stem, Stem) and stem.pool is same_max_pool:  # it need not serve every size
-                stem.pool = same_max_pool_of(*strided_size((x.shape[2], x.shape[3]), 2))
-        inputs = (x.detach().cpu().contiguous(),)
-        torch.onnx.export(model, inputs, str(path), dynamo=False, opset_version=ONNX_OPSET)
+    for stem in model.modules():
+        if isinstance(stem, Stem) and stem.pool is same_max_pool:  # it need not serve every size
+            stem.pool = same_max_pool_of(*strided_size((x.shape[2], x.shape[3]), 2))
+    write_onnx(model, x.detach().cpu().contiguous(), path)
 
 
 def build_rivals(

@@ -21,7 +21,7 @@ from sact_det.network.norm import frozen_norm
 from sact_det.network.resnet_v2 import Stem
 from sact_det.network.spec import NetworkSpec
 from sact_det.rule import ledger
-from sact_det.rule.padding import Sizes, check_batch, strided_sizes, valid_mask
+from sact_det.rule.padding import Sizes, check_batch, strided_size, strided_sizes, valid_mask
 from sact_det.rule.ponder import PonderRecord
 
 RECTIFIED = "_relu"
@@ -145,7 +145,11 @@ class SACTBackbone(Executable, Backbone):
         """
         check_batch("images", images)
         self._warn()
-        sizes, image_size = ledger.sizes_of(images), (images.shape[2], images.shape[3])
+        sizes, padded = ledger.sizes_of(images), None
+        if sizes is not None and len(sizes) == 1:  # nothing needs its padding, which every layer would have to mask
+            padded, ((height, width),), sizes = (images.shape[2], images.shape[3]), sizes, None
+            images = images[:, :, :height, :width]
+        image_size = (images.shape[2], images.shape[3])
         root_flops = self.stem.flops(sizes, image_size, images.shape[0], images.device)
         x, sizes = self.stem(images, sizes), strided_sizes(sizes, self.stem.stride)
         share = None if self.training else self.flops_limit
@@ -154,7 +158,8 @@ class SACTBackbone(Executable, Backbone):
         for level, (name, block) in zip(self._levels, self.blocks.items()):
             x, record.blocks[name] = run(block, x, sizes)
             sizes = strided_sizes(sizes, block.units[0].stride)
-            features.update(self._read(level, x, sizes))
+            read = self._read(level, x, sizes)
+            features.update(read if padded is None else self._padded(read, level, padded))
         ledger.enter("backbone", record)
         return {name: features[name] for name in self._out_features}
 
@@ -172,6 +177,11 @@ class SACTBackbone(Executable, Backbone):
             rectified = F.relu(self.get_submodule(f"{level}_norm")(x, valid), inplace=True)
             features[level + RECTIFIED] = rectified if valid is None else rectified * valid
         return {name: features[name] for name in read}
+
+    def _padded(self, features: dict[str, Tensor], level: str, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """A level's features with zeros at the end, as large as those of an image of (height, width)."""
+        height, width = strided_size(image_size, 2 ** (self._levels.index(level) + 2))
+        return {name: F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2])) for name, x in features.items()}
 
     def _warn(self) -> None:
         """Says once that the training does not pay for the computation."""

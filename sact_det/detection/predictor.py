@@ -70,11 +70,7 @@ class Predictor:
             raise ValueError(f"`image` must be uint8 BGR [H, W, 3] in numpy; got a {type(image).__name__}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"`image` must be uint8 BGR [H, W, 3]; got {image.dtype} {list(image.shape)}")
-        if self.input_format == "RGB":
-            image = image[:, :, ::-1]
-        augmented = T.AugInput(image)
-        self._resize(augmented)
-        tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        tensor = self.prepare(image)
         output = self.model([{"image": tensor, "height": image.shape[0], "width": image.shape[1]}])[0]
         assert self.model.reference is not None  # a model of a config has one
         row = ponder_row(output["ponder"], (tensor.shape[1], tensor.shape[2]), self.model.reference)
@@ -84,6 +80,12 @@ class Predictor:
             numbers={**row, "box_head_flops": output["box_head_flops"]},
             segments=_on_cpu(output["panoptic_seg"]) if "panoptic_seg" in output else None,
         )
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        """What the model gets: a uint8 BGR image [H, W, 3] as uint8 [3, h, w], resized, of INPUT.FORMAT."""
+        augmented = T.AugInput(image[:, :, ::-1] if self.input_format == "RGB" else image)
+        self._resize(augmented)
+        return torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
 
 
 def _on_cpu(segments: tuple[Tensor, list[dict[str, Any]]]) -> tuple[Tensor, list[dict[str, Any]]]:

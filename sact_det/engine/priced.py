@@ -177,7 +177,11 @@ def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 
 def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
-    """Adds to each image's output what it took; a GPU is waited for once."""
+    """Adds to each image's output what it took ("ponder" alone in a trace); a GPU is waited for once."""
+    if torch.jit.is_tracing():  # numbers would be those of the example
+        for index, output in enumerate(outputs):
+            output["ponder"] = spent["backbone"][-1].image(index)
+        return
     record, nothing = spent["backbone"][-1], torch.zeros(len(outputs), dtype=torch.int64)
     met = spent.regions("box_head") if "box_head" in spent else None
     rejected, units = (spent.rejected("box_head"), spent.units("box_head")) if met and any(met) else (nothing, nothing)

@@ -42,7 +42,7 @@ def same_max_pool_of(height: int, width: int) -> Callable[[Tensor], Tensor]:
 
 def same_max_pool(x: Tensor) -> Tensor:
     """3x3 max pooling of stride 2 of x, padded by its size as same_max_pool_of says."""
-    if torch.jit.is_tracing():  # which keeps numbers as they are, but not what follows from a shape
+    if torch.jit.is_tracing() or isinstance(x.shape[2], torch.SymInt):  # no number may follow from the shape
         return F.max_pool2d(pad_same(x, -math.inf), 3, 2)
     return same_max_pool_of(x.shape[2], x.shape[3])(x)
 

@@ -216,7 +216,7 @@ def _fitting(ledger: Ledger, batch: Tensor) -> Optional[Geometry]:
     sizes, shape = ledger.sizes, tuple(batch.shape)
     if sizes is None:
         return None
-    if len(sizes) != shape[0] or any(h > shape[2] or w > shape[3] for h, w in sizes):
+    if not torch.jit.is_tracing() and (len(sizes) != shape[0] or any(h > shape[2] or w > shape[3] for h, w in sizes)):
         raise ValueError(f"the ledger is open for images of {list(sizes)}; a batch {list(shape)} needs one of its own")
     return own_sizes(sizes, (batch.shape[2], batch.shape[3]))
 

@@ -10,6 +10,7 @@ from typing import Any, Optional, Sequence
 import torch
 from torch import Tensor
 
+from sact_det.base.recording import is_recording
 from sact_det.base.transfer import to_device
 
 Sizes = Sequence[tuple[int, int]]
@@ -40,7 +41,7 @@ class Geometry(Sequence[tuple[int, int]]):
     """
 
     def __init__(self, sizes: Sizes, before: Optional[tuple["Geometry", int]] = None):
-        self._sizes = [(int(height), int(width)) for height, width in sizes]
+        self._sizes = [(_number(height), _number(width)) for height, width in sizes]
         self._before = before
         self._behind: dict[int, Geometry] = {}
         self._tensors: dict[torch.device, Tensor] = {}
@@ -107,6 +108,8 @@ def own_sizes(sizes: Optional[Sizes], map_size: tuple[int, int]) -> Optional[Geo
     """`sizes`, or None if every image fills the map. Raises ValueError if an image is larger than the map."""
     if sizes is None:
         return None
+    if any(_is_recorded(side) for size in sizes for side in size):  # for images that fill the map and for others
+        return Geometry.of(sizes)
     for h, w in sizes:
         if not (0 < h <= map_size[0] and 0 < w <= map_size[1]):
             raise ValueError(f"`sizes`: an image of {h}x{w} does not fit a map of {map_size[0]}x{map_size[1]}")
@@ -134,3 +137,12 @@ def positions(sizes: Optional[Sizes], map_size: tuple[int, int], batch: int, dev
     if sizes is None:
         return torch.full((batch,), map_size[0] * map_size[1], dtype=torch.int64, device=device)
     return Geometry.of(sizes).counts(device)
+
+
+def _is_recorded(side: Any) -> bool:
+    """Whether a size is no number yet: torch.jit.trace and torch.export record what is made of it."""
+    return is_recording() and not isinstance(side, int)
+
+
+def _number(side: Any) -> Any:
+    return side if _is_recorded(side) else int(side)

@@ -70,15 +70,19 @@ class BlockPonder:
         return BlockPonder(ponder_cost, num_units, flops, distribution, self.sizes)
 
 
-def legacy_nearest_index(size_in: int, size_out: int) -> np.ndarray:
+def legacy_nearest(size_in: int, size_out: int) -> Tensor:
     """Which of `size_in` cells each of `size_out` pixels shows: TensorFlow 1's nearest-neighbour resize.
 
     index = min(floor(pixel * float32(in / out)), in - 1), int64 [size_out]. The product is rounded to float32, which
     is part of the rule: exact division gives another cell for some sizes (198 pixels from 50 cells, for one).
     """
-    scale = np.float32(size_in) / np.float32(size_out)
-    pixels = np.arange(size_out, dtype=np.float32) * scale
-    return np.minimum(np.floor(pixels).astype(np.int64), size_in - 1)
+    pixels = torch.arange(size_out, dtype=torch.float32) * (size_in / size_out)
+    return pixels.floor().long().clamp(max=size_in - 1)
+
+
+def legacy_nearest_index(size_in: int, size_out: int) -> np.ndarray:
+    """`legacy_nearest` in numpy."""
+    return legacy_nearest(size_in, size_out).numpy()
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,5 @@ class PonderRecord:
 
 def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
     """[N, h, w] -> [N, H, W] for `size` = (H, W), by the original's nearest-neighbour rule."""
-    rows, columns = (
-        torch.from_numpy(legacy_nearest_index(n_in, n_out)).to(values.device)
-        for n_in, n_out in zip(values.shape[1:], size)
-    )
+    rows, columns = (legacy_nearest(n_in, n_out).to(values.device) for n_in, n_out in zip(values.shape[1:], size))
     return values[:, rows][:, :, columns]

@@ -1,0 +1,1 @@
+"""Trained networks as program files that run without this package: ONNX, torch.export, TorchScript."""
