@@ -123,6 +123,10 @@ def add_sact_config(cfg: CN) -> None:
 
     # COCO-format data sets to register: (name, annotation json, image folder) each. Classes come from the json.
     cfg.DATASETS.COCO_FORMAT = []
+    # Folders of Pascal VOC (JPEGImages/, Annotations/, ImageSets/Main/): (name, folder, split) each.
+    cfg.DATASETS.VOC_FORMAT = []
+    # Folders of YOLO (images/SPLIT/, labels/SPLIT/, data.yaml with the names): (name, folder, split) each.
+    cfg.DATASETS.YOLO_FORMAT = []
     # Those of COCO's panoptic format: (name, panoptic json, folder of its PNGs, image folder) each.
     cfg.DATASETS.PANOPTIC_FORMAT = []
     # Labelled images to register: (name, path) each, or (name, path, split) with split "train" or "val" where the path

@@ -7,6 +7,7 @@ Evaluate:    the same with --eval-only MODEL.WEIGHTS output/model_final.pth
              and --budget 0.6 for a share of the FLOPs, once tools/calibrate_budget.py has measured them
 Own data:    DATASETS.COCO_FORMAT "[('my_train', 'train.json', 'images'), ('my_val', 'val.json', 'images')]" \
              DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
+             or folders, DATASETS.VOC_FORMAT and DATASETS.YOLO_FORMAT "[('my_train', 'folder', 'train')]",
              or, for a classifier,
              DATASETS.CLASSIFICATION "[('my_train', 'folder/train'), ('my_val', 'folder/val')]" (one folder per class;
              other layouts: sact_det/data/image_sources.py) and MODEL.CLASSIFIER.NUM_CLASSES

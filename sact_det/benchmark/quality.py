@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def timed_images(cfg: CfgNode, dataset: str, most: int) -> list[tuple[Any, Tenso
 def evaluation_key(cfg: CfgNode, dataset: str, precision: str = "fp32") -> str:
     """Tells evaluations apart that may give other results: by weights, config, annotations and precision."""
     json_file = MetadataCatalog.get(dataset).get("json_file")
-    data = None if json_file is None else file_sha256(PathManager.get_local_path(json_file))
+    path = None if json_file is None else PathManager.get_local_path(json_file)
+    data = file_sha256(path) if path is not None and os.path.isfile(path) else path  # labels of YOLO are a folder
     weights = file_sha256(local_weights(cfg.MODEL.WEIGHTS))
     return fingerprint(cfg, f"{weights} {data} {dataset} {precision}")
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any
+from typing import Any, Callable
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,30 +13,40 @@ from sact_det.base.errors import InputError
 from sact_det.data.coco_boxes import coco_boxes
 from sact_det.data.coco_json import read_categories, read_coco
 from sact_det.data.coco_shapes import has_segmentations, read_keypoints, read_segmentation, read_skeleton
+from sact_det.data.voc import voc_files
+from sact_det.data.yolo import yolo_files
 
+# DATASETS key -> what its entries are, and how annotations and image folder follow from what is behind the name.
+_FORMATS: dict[str, tuple[str, Callable[[str, str], tuple[str, str]]]] = {
+    "COCO_FORMAT": ("(name, annotation json, image folder)", lambda json_file, images: (json_file, images)),
+    "VOC_FORMAT": ("(name, folder, split)", voc_files),
+    "YOLO_FORMAT": ("(name, folder, split)", yolo_files),
+}
 _BONE_COLOR = (102, 204, 255)
 _MIDDLE = 0.5  # of a pixel
 
 
 def register_coco_datasets(cfg: CfgNode) -> None:
-    """Registers every entry of DATASETS.COCO_FORMAT and sets MODEL.ROI_HEADS.NUM_CLASSES from the data in use.
+    """Registers every entry of DATASETS.COCO_FORMAT, VOC_FORMAT and YOLO_FORMAT.
+
+    MODEL.ROI_HEADS.NUM_CLASSES becomes that of the data in use.
 
     Registering a name again replaces it. Images are read later; annotations are checked when the data set is loaded.
 
     Raises:
-        InputError: an entry is not (name, json, folder), two of them have one name, a json cannot be read, or the data
+        InputError: an entry is not one of three strings, two of them have one name, a file cannot be read, or the data
             sets in use have different categories.
     """
     files: dict[str, Any] = {}
-    for entry in cfg.DATASETS.COCO_FORMAT:
-        if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(part, str) for part in entry)):
-            raise InputError(
-                f"DATASETS.COCO_FORMAT: each entry must be (name, annotation json, image folder); got {entry!r}"
-            )
-        if files.setdefault(entry[0], tuple(entry[1:])) != tuple(entry[1:]):
-            raise InputError(f"DATASETS.COCO_FORMAT: two entries have the name {entry[0]!r}")
-        name, json_file, image_root = entry
-        register_coco_file(name, json_file, image_root, masks=cfg.MODEL.MASK_ON, keypoints=cfg.MODEL.KEYPOINT_ON)
+    for key, (expected, find) in _FORMATS.items():
+        for entry in cfg.DATASETS[key]:
+            if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(p, str) for p in entry)):
+                raise InputError(f"DATASETS.{key}: each entry must be {expected}; got {entry!r}")
+            name, *paths = entry
+            json_file, image_root = find(*paths)
+            if files.setdefault(name, (json_file, image_root)) != (json_file, image_root):
+                raise InputError(f"DATASETS.{key}: two entries have the name {name!r}")
+            register_coco_file(name, json_file, image_root, masks=cfg.MODEL.MASK_ON, keypoints=cfg.MODEL.KEYPOINT_ON)
 
     used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in files]
     for name in used:

@@ -14,6 +14,8 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Unio
 
 from sact_det.base.errors import InputError
 from sact_det.base.text_files import read_json
+from sact_det.data.voc import is_voc_list, read_voc
+from sact_det.data.yolo import is_yolo_folder, read_yolo
 
 LISTS = ("images", "annotations", "categories")
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
@@ -149,14 +151,14 @@ def read_coco(json_file: Union[str, Path], required: Sequence[str] = LISTS) -> d
     """The content of an annotation file: a dict with the lists of COCO format and whatever else the file has.
 
     Args:
-        json_file: the file.
+        json_file: the file; or annotations of Pascal VOC (`voc_files`) or YOLO (`yolo_files`), which are converted.
         required: which of the lists must be there; others are made empty.
 
     Raises:
         InputError: the file cannot be read, a list is missing, there are no images or no categories, or a category has
             no id or no name.
     """
-    content = read_json(json_file, missing="no such annotation file")
+    content = _content(json_file)
     for key in LISTS:
         if isinstance(content, dict) and key not in required:
             content.setdefault(key, [])
@@ -167,6 +169,14 @@ def read_coco(json_file: Union[str, Path], required: Sequence[str] = LISTS) -> d
             raise InputError(f"{json_file}: the list {key!r} is empty")
     read_categories(json_file, content)
     return content
+
+
+def _content(path: Union[str, Path]) -> Any:
+    if is_voc_list(path):
+        return read_voc(path)
+    if is_yolo_folder(path):
+        return read_yolo(path)
+    return read_json(path, missing="no such annotation file")
 
 
 def read_categories(json_file: Union[str, Path], content: dict[str, Any]) -> dict[int, str]:

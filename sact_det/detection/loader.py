@@ -70,7 +70,7 @@ class CheckedMapper(DatasetMapper):
 def _dataset_dicts(names: Sequence[str], filter_empty: bool, min_keypoints: int = 0) -> list[dict[str, Any]]:
     for name in names:
         if name not in DatasetCatalog:
-            raise InputError(f"{name}: no such data set; DATASETS.COCO_FORMAT lists yours")
+            raise InputError(f"{name}: no such data set; DATASETS.COCO_FORMAT (VOC_FORMAT, YOLO_FORMAT) lists yours")
     together = ", ".join(names)
     try:
         return get_detection_dataset_dicts(list(names), filter_empty=filter_empty, min_keypoints=min_keypoints)

@@ -33,6 +33,11 @@ def check_exportable(cfg: CfgNode, format_name: str) -> None:
             "--format torch_export: how many boxes Detectron2's detectors propose and keep depends on the image, which "
             "torch.export cannot record; choose onnx or torchscript, or --part backbone"
         )
+    if cfg.MODEL.META_ARCHITECTURE == "SACTPanopticFPN":
+        raise InputError(
+            "MODEL.META_ARCHITECTURE SACTPanopticFPN: its segments are put together one by one, which cannot be "
+            "recorded; choose --part backbone"
+        )
     if sact.REJECTION:
         raise InputError("MODEL.SACT.REJECTION: how many regions are rejected depends on the image; set it to False")
     if sact.RPN_POSITIONS != "all":

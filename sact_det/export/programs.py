@@ -58,7 +58,11 @@ def write_onnx(
         axes: dynamic axes of the argument by their names.
         outputs: names of what the module returns.
     """
-    names = {"input_names": [INPUT], "output_names": list(outputs), "dynamic_axes": {INPUT: dict(axes or {})}}
+    names: dict[str, Any] = {
+        "input_names": [INPUT],
+        "output_names": list(outputs),
+        "dynamic_axes": {INPUT: dict(axes or {})},
+    }
     with recording():
         torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=ONNX_OPSET, **names)
 
@@ -113,7 +117,13 @@ def _load_torchscript(path: Path) -> Program:
 
 
 def _write_torch_export(model: nn.Module, example: Tensor, axes: Axes, path: Path) -> None:
-    dynamic = {axis: torch.export.Dim(name, min=_LEAST_SIDE) for axis, name in axes.items()}
+    for axis in axes:
+        if example.shape[axis] == 1:  # it takes a size of 1 for a constant
+            example = torch.cat([example, example], axis)
+    dynamic = {
+        axis: torch.export.Dim(name, min=_LEAST_SIDE) if name in ("height", "width") else torch.export.Dim(name)
+        for axis, name in axes.items()
+    }
     with recording():
         program = torch.export.export(model, (example,), dynamic_shapes=(dynamic,), strict=False)
         torch.export.save(program, str(path))

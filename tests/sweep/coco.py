@@ -178,6 +178,19 @@ ENTRIES = [
         "[None]",
     )
 ]
+ENTRIES += [
+    Case("train_net", says, *DETECTOR, f"DATASETS.{key}", text)
+    for key, says, text in (
+        ("VOC_FORMAT", r"nowhere/ImageSets/Main/train\.txt: no such list of images", "[('a', 'nowhere', 'train')]"),
+        (
+            "YOLO_FORMAT",
+            r"nowhere: no such split of a YOLO folder; expected images/train",
+            "[('a', 'nowhere', 'train')]",
+        ),
+        ("VOC_FORMAT", r"DATASETS\.VOC_FORMAT: each entry must be \(name, folder, split\)", "[('a', 'nowhere')]"),
+        ("YOLO_FORMAT", r"DATASETS\.YOLO_FORMAT: each entry must be \(name, folder, split\)", "[3]"),
+    )
+]
 EVALUATION = [
     Case("train_net", named("annotations", f"bbox {_BOX}"), *EVALUATE_DETECTOR, *coco_data(put("annotations", bbox=3))),
     Case("train_net", named("images", f"width {_SIDE}"), *EVALUATE_DETECTOR, *coco_data(put("images", width=-1))),

@@ -97,6 +97,7 @@ def test_a_file_holds_for_images_of_a_size_that_it_was_not_verified_on(tmp_path,
         torch.testing.assert_close(actual[f"ponder_cost_{block}"], own.ponder_cost[0], rtol=0, atol=1e-3)
 
 
+@torch.no_grad()
 def test_the_features_of_a_pyramid_are_those_of_the_padded_image(tmp_path, networks, photographs):
     network = networks("tiny_fpn")
     tool.main(command(network, "torchscript", tmp_path / "x.pt", photographs, "--part", "backbone"))
