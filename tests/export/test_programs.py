@@ -15,7 +15,7 @@ from sact_det.export.verification import differences
 @pytest.fixture(scope="module")
 def model():
     """A classifier whose positions halt at different units."""
-    model = SACTClassifier(config(None, "MODEL.SACT.UNITS", "(2, 1, 1)", family="cifar"))
+    model = SACTClassifier(config(None, "MODEL.SACT.UNITS", "(2, 1, 1, 1)"))
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "halting" in name and parameter.dim() > 1:
