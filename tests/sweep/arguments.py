@@ -23,6 +23,7 @@ TOOLS = (
     "calibrate_budget",
     "coco_supercategories",
     "collect_results",
+    "compare_budgets",
     "convert_weights",
     "demo",
     "evaluate_saliency",
@@ -64,6 +65,19 @@ CASES = [
     Case("coco_supercategories", r"nowhere\.json: no such", "nowhere.json", output),
     Case("collect_results", r"--row 'a': names no folder", "--output", output, "--title", "t", "--row", "a"),
     Case("collect_results", r"nowhere", "--output", output, "--title", "t", "--row", "a", "nowhere"),
+    *(
+        Case("compare_budgets", says, "--output", output, "--calibrate-on", "toy", *words)
+        for says, words in (
+            (r"--budgets must rise; got 1 0\.5", ("--budgets", "1", "0.5")),
+            (r"--budgets must be a share .* got nan", ("--budgets", "nan")),
+            (r"there is nothing to compare", ("--budgets", "1")),
+            (r"--priced a: expected 2 prices", ("--budgets", "0.5", "1", "--priced", "a", "b.yaml", "0.1")),
+            (r"nowhere\.yaml: no such config file", ("--budgets", "1", "--adaptive", "a", "nowhere.yaml")),
+            (r"--sizes -3: expected a side", ("--budgets", "1", "--sizes", "a", "b.yaml", "-3")),
+            (r"must be a classifier's", ("--budgets", "1", "--adaptive", "a", good("detector_config"))),
+            (r"--seeds", ("--budgets", "1", "--seeds", "x")),
+        )
+    ),
     Case("convert_weights", r"invalid choice: 'keras'", "keras", "a", "b"),
     Case("convert_weights", r"nowhere", "inspect", "nowhere.pth"),
     Case("convert_weights", r"nowhere", "timm", "nowhere.safetensors", output),
