@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from torch import Tensor
 
 from sact_det.engine.trainer import Trainer
-from sact_det.execution import plan
+from sact_det.execution import perforated
 from sact_det.execution.cpu import library
 from sact_det.execution.cpu.training import TrainingRun
 
@@ -59,7 +59,7 @@ def count_runs_in_kernels(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRun]:
         runs.append(TrainingRun(*arguments))
         return runs[-1]
 
-    monkeypatch.setattr(plan, "TrainingRun", start)
+    monkeypatch.setattr(perforated, "TrainingRun", start)
     return runs
 
 

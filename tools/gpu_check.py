@@ -25,12 +25,13 @@ from sact_det.benchmark.setting import device_of
 
 def stages():
     """All stages, in order of worth."""
-    from sact_det.benchmark.gpu import detectors, exactness, facts, speed, steps, table, waits
+    from sact_det.benchmark.gpu import detectors, exactness, facts, gradients, speed, steps, table, waits
     from sact_det.benchmark.gpu.stage import Stage
 
     return [
         Stage("facts", "which card, which versions, what do the kernels take", 10, 150, facts.run),
         Stage("exactness", "does every execution compute what the CPU does", 20, 150, exactness.run),
+        Stage("gradients", "are gradients and regions those of dense execution", 15, 120, gradients.run),
         Stage("training", "do steps stay finite and agree in every precision", 20, 120, steps.run),
         Stage("waits", "how often does the host wait for the device", 15, 60, waits.run),
         Stage("speed", "how fast are extractor, box head and a training step", 60, 300, speed.run),

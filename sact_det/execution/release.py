@@ -11,7 +11,7 @@ from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.packed import factor_type, pack_block, pack_stem
 from sact_det.execution.cpu.run import why_not_rows
 from sact_det.execution.packing import is_released, refuse_released
-from sact_det.execution.plan import PackingPlan
+from sact_det.execution.perforated import PackingPlan
 from sact_det.network.branch import ImageHalting
 from sact_det.network.plan import PlannedBlock, PlannedStem, planned_parts
 from sact_det.network.resnet_v2 import BottleneckUnit

@@ -21,7 +21,7 @@ from sact_det.base.errors import InputError
 from sact_det.detection.backbone import SACTBackbone, is_read
 from sact_det.detection.predictor import Predictor
 from sact_det.execution import EXECUTIONS
-from sact_det.execution.plan import PerforatedPlan
+from sact_det.execution.perforated import PerforatedPlan
 from sact_det.network.norm import FrozenBatchNorm2d
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.tasks import load_config

@@ -15,7 +15,7 @@ from sact_det.execution.cpu import calls, library
 from sact_det.execution.cpu.memory import address
 from sact_det.execution.cpu.run import RowsRun
 from sact_det.execution.packing import WeightCache
-from sact_det.execution.plan import PerforatedPlan
+from sact_det.execution.perforated import PerforatedPlan
 from sact_det.execution.release import release_weights
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.norm import freeze_norms

@@ -11,7 +11,8 @@ from torch import Tensor
 from sact_det import build_classifier
 from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
-from sact_det.execution.plan import PLANS, TritonPlan
+from sact_det.execution.perforated import TritonPlan
+from sact_det.execution.plan import PLANS
 from sact_det.execution.positions.plan import PositionsPlan
 from sact_det.execution.release import release_weights
 from sact_det.network.block import AdaptiveBlock

@@ -7,7 +7,8 @@ from small_networks import images, randomize
 from sact_det import build_classifier
 from sact_det.base.transfer import to_device
 from sact_det.benchmark.gpu.waits import HostReads
-from sact_det.execution.plan import PLANS, TritonPlan
+from sact_det.execution.perforated import TritonPlan
+from sact_det.execution.plan import PLANS
 
 pytest.importorskip("triton", reason="Triton is not installed: there is none for this platform")
 

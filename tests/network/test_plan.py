@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sact_det import build_classifier
 from sact_det.benchmark.masks import PrescribedRun
 from sact_det.execution import set_execution
-from sact_det.execution.plan import PerforatedPlan
+from sact_det.execution.perforated import PerforatedPlan
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.plan import DensePlan, ExportPlan, Plan, planned_parts
 from sact_det.network.resnet_v2 import ResNetV2Spec

@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed: there is none for
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "tools/gpu_check.py"
-STAGES = ("facts", "exactness", "training", "waits", "speed", "table", "detectors")
+STAGES = ("facts", "exactness", "gradients", "training", "waits", "speed", "table", "detectors")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from sact_det.execution.cuda import (
     gradient_kernels,
     halting,
     position_lists,
+    roi_align,
+    roi_align_kernel,
     score_kernels,
     tiles,
     training_kernels,
@@ -49,7 +51,7 @@ NUMBERS = (
     "stride_y",
     "stride_x",
 )
-FLOATS = ("logit_shift", "threshold")
+FLOATS = ("logit_shift", "threshold", "region_scale")
 # Precision of a product: the type of features and weights, and how float32 is multiplied.
 PRECISIONS = {
     "ieee": ("*fp32", "ieee"),
@@ -57,6 +59,8 @@ PRECISIONS = {
     "fp16": ("*fp16", "ieee"),
     "bf16": ("*bf16", "ieee"),
 }
+# Constants of RoIAlign, as detectors have them.
+REGIONS = {"RATIO": 0, "ALIGNED": True, "BINS_H": 14, "BINS_W": 14, "OUT_H": 14, "OUT_W": 14, "STEP": 1, "SIDE": 1}
 
 
 class Product(NamedTuple):
@@ -185,6 +189,7 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
         (training_kernels.logits_kernel, {"BLOCK": block}),
         (training_kernels.local_gradient_kernel, {"C": 1024, "SPLITS": 4, **tile}),
         (gradient_kernels.residual_gradient_kernel, {"C": 1024, **tile}),
+        (roi_align_kernel.roi_align_kernel, {**REGIONS, "C": 1024, "BLOCK_C": roi_align.CHANNELS}),
     ]
     for kernel, constants in others:
         yield {"precision": "fp32", "tile": "", **compile_kernel(kernel, target, 4, 3, **constants)}

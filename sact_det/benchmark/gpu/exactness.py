@@ -20,7 +20,8 @@ from sact_det.benchmark.gpu.stage import Machine, Report
 from sact_det.benchmark.networks import AdaptivePart, PartSettings
 from sact_det.benchmark.random_networks import noise, randomize
 from sact_det.benchmark.setting import Setting, relative_difference
-from sact_det.execution.plan import GraphsPlan, TritonPlan
+from sact_det.execution.perforated import TritonPlan
+from sact_det.execution.plan import GraphsPlan
 from sact_det.execution.positions.plan import PositionsPlan
 from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.plan import DensePlan, Plan, planned_parts

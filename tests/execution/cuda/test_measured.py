@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_networks import images, randomize
 
-from sact_det.execution import plan, set_execution
+from sact_det.execution import perforated, set_execution
 from sact_det.execution.cuda import measured
 from sact_det.execution.cuda.measured import WORTHWHILE, Measured, is_faster, read_table, write_table
 from sact_det.network.resnet_v2 import ResNetV2Spec
@@ -72,12 +72,12 @@ def test_auto_is_dense_on_a_gpu_that_nobody_measured_and_waits_for_nothing(monke
     # A tensor that says it is on a GPU, with a shape and a type and nothing else: asked for a value it fails.
     x = SimpleNamespace(shape=(2, 16, 8, 8), is_cuda=True, device=CARD, dtype=torch.bfloat16, __len__=lambda: 2)
     x = type("OnGpu", (), {**vars(x), "__len__": lambda self: 2})()
-    monkeypatch.setattr(plan, "compute_type", lambda tensor: tensor.dtype)
+    monkeypatch.setattr(perforated, "compute_type", lambda tensor: tensor.dtype)
     monkeypatch.setattr(block.units[0], "forward", lambda x, *_: x)
     run = block.plan.start(block, x, None, None)
     assert type(run) is DenseRun and block.plan.proceed(block, run, 1, None) is run
     write_table(CARD, [row(1.0, positions=32, channels=16)])
-    monkeypatch.setattr(plan, "why_not_triton", lambda *_: "reached")
+    monkeypatch.setattr(perforated, "why_not_triton", lambda *_: "reached")
     asked = []
-    monkeypatch.setattr(plan, "refuse_released", lambda module, reason: asked.append(reason))
+    monkeypatch.setattr(perforated, "refuse_released", lambda module, reason: asked.append(reason))
     assert type(block.plan.start(block, x, None, None)) is DenseRun and "reached" in asked[0]

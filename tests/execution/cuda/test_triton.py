@@ -14,7 +14,8 @@ from sact_det import build_classifier
 from sact_det.execution import set_execution
 from sact_det.execution.cuda.run import TritonRun, why_not_triton
 from sact_det.execution.packing import WeightCache
-from sact_det.execution.plan import PLANS, TritonPlan
+from sact_det.execution.perforated import TritonPlan
+from sact_det.execution.plan import PLANS
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.network.run import DenseRun, Run

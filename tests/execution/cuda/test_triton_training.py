@@ -15,7 +15,8 @@ from sact_det.benchmark.gpu.waits import HostReads
 from sact_det.execution import set_execution
 from sact_det.execution.cuda.training import TritonTrainingRun, why_not_triton_training
 from sact_det.execution.packing import WeightCache
-from sact_det.execution.plan import PLANS, TritonPlan
+from sact_det.execution.perforated import TritonPlan
+from sact_det.execution.plan import PLANS
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.freeze import freeze
 from sact_det.network.resnet_v2 import ResNetV2Spec
