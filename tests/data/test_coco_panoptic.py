@@ -9,6 +9,8 @@ from pycocotools import mask as rle
 from sact_det.base.errors import InputError
 from sact_det.data.coco_panoptic import ids_of, instances_of, pixels_of, read_panoptic, read_png
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+
 
 @pytest.fixture
 def files(tmp_path):

@@ -14,6 +14,8 @@ from sact_det.data.coco_shapes import as_rle, mask_area, read_segmentation
 
 SIZE = (30, 40)
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+
 
 def annotation(segmentation):
     return Annotation("annotation 7", 7, Image(1, "a.png", *SIZE), 1, (0.0, 0.0, 9.0, 9.0), None, False, segmentation)

@@ -33,6 +33,8 @@ PANOPTIC = (
     *("MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", "16"),
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+
 
 def options(root, *more, **arguments):
     """Overrides for a folder of six images, to train and test on."""

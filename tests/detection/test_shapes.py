@@ -16,18 +16,21 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from filled_modules import filled
 from pycocotools import mask as rle
-from short_trainings import final_weights, train
+from short_trainings import final_weights, fresh_parts, train
 from torch import nn
 
+from sact_det import build_classifier
 from sact_det.base.errors import InputError
 from sact_det.detection.box_evaluator import BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.drawing import draw_detections
 from sact_det.detection.loader import build_test_loader, build_train_loader
 from sact_det.detection.predictor import Predictor
+from sact_det.detection.pyramid import extractor_of
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.launch import launch
 from sact_det.tasks import load_config
+from sact_det.weights.weight_file import save_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs/tests"
 C4, FPN = str(CONFIGS / "tiny.yaml"), str(CONFIGS / "tiny_fpn.yaml")
@@ -47,6 +50,7 @@ KINDS = {
     "keypoints, FPN": (FPN, KEYPOINTS),
 }
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 each_kind = pytest.mark.parametrize(("file", "kind"), KINDS.values(), ids=KINDS)
 
 
@@ -296,3 +300,29 @@ def test_masks_that_are_no_polygons_need_bitmasks(tmp_path):
     batches = iter(build_train_loader(load_config(FPN, [*options, "INPUT.MASK_FORMAT", "bitmask"])))
     items = {item["image_id"]: item["instances"] for _ in range(3) for item in next(batches)}
     assert items[1].gt_masks.tensor.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "fresh"),
+    [
+        (C4, MASKS, {"roi_heads.mask_head.deconv", "roi_heads.box_predictor.cls_score"}),
+        (FPN, (*MASKS, *KEYPOINTS), {"roi_heads.mask_head.deconv", "roi_heads.keypoint_head.score_lowres"}),
+        (
+            FPN,
+            (*MASKS, "MODEL.META_ARCHITECTURE", "SACTPanopticFPN"),
+            {"sem_seg_head.predictor", "backbone.fpn_lateral2"},
+        ),
+    ],
+    ids=["masks, C4", "masks and keypoints, FPN", "panoptic"],
+)
+def test_a_classifier_starts_any_of_them_and_what_starts_fresh_is_listed(tmp_path, caplog, file, kind, fresh):
+    caplog.set_level(logging.INFO, "sact_det")
+    source = filled(build_classifier((2, 1, 3, 2), halting="sact", num_classes=5, base_channels=4)).state_dict()
+    save_weights(tmp_path / "w.pth", source, {"units": [2, 1, 3, 2], "base_channels": 4})
+    own = ("MODEL.SACT.UNITS", "(2, 1, 3, 2)", "MODEL.SACT.BASE_CHANNELS", "4", "MODEL.SACT.REFERENCE_UNITS")
+    model = build_model(load_config(file, [*own, "(2, 1, 3)" if file == C4 else "(2, 1, 3, 2)", *kind]))
+    DetectorCheckpointer(model).load(str(tmp_path / "w.pth"))
+    block3 = extractor_of(model.backbone).blocks["block3"].state_dict()
+    assert all(torch.equal(value, source[f"block3.{name}"]) for name, value in block3.items())
+    started = set(fresh_parts(caplog))
+    assert fresh <= started and not any("block" in part or "stem" in part for part in started)
