@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from sact_det.benchmark.gpu.model import TILE, Card, Work, dense_work, predict, product, unit_work
+from sact_det.benchmark.gpu.model import predict, unit_work
+from sact_det.benchmark.gpu.training_model import DENSE_PASSES, training_work
+from sact_det.benchmark.gpu.work import TILE, Card, Work, dense_work, product
 from sact_det.benchmark.networks import PartSettings
 from sact_det.network.resnet_v2 import ResNetV2Spec
 
@@ -38,3 +40,12 @@ def test_fewer_positions_take_less_and_graphs_less_than_launches(part):
     few, all_ = predicted
     assert few.dense == all_.dense and few.graphs < all_.graphs and few.kernels < all_.kernels
     assert all(one.graphs < one.kernels for one in predicted)
+
+
+def test_training_a_unit_everywhere_has_the_flops_of_three_passes_and_fewer_positions_take_less(part):
+    unit = part.blocks[2].units[1]
+    counts = [torch.tensor([1000])] * 4
+    works = training_work(unit, 1000, 1000)
+    assert sum(work.flops for work in works) == DENSE_PASSES * int(unit.flops(*counts))
+    fewer = training_work(unit, 300, 400)
+    assert all(few.flops <= work.flops and few.bytes < work.bytes for few, work in zip(fewer, works))
