@@ -17,7 +17,7 @@ FLOORS = (
     ("sact_det.engine",),
     ("sact_det.classification", "sact_det.detection"),
     ("sact_det.tasks",),
-    ("sact_det.export",),
+    ("sact_det.export", "sact_det.lazy"),
     ("sact_det.benchmark", "sact_det.experiments"),
     ("saliency",),
     ("tools",),

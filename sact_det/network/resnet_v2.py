@@ -10,7 +10,7 @@ Shape shorthand in this module:
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 import torch.nn.functional as F
@@ -199,6 +199,12 @@ class ResNetV2Spec(NetworkSpec):
         for name, values in (("strides", self.strides), ("dilation", self.dilation)):
             if len(values) < len(self.units) or not are_positive_integers(values):
                 raise ValueError(f"`{name}` must list a positive integer per block ({len(self.units)}); got {values}")
+
+    @classmethod
+    def of_depth(cls, depth: int, **others: Any) -> "ResNetV2Spec":
+        """That of ResNet-50, 101, 152 or 200, with other fields by name."""
+        check_choice("depth", depth, tuple(UNITS_BY_DEPTH))
+        return cls(units=UNITS_BY_DEPTH[depth], **others)
 
     def out_channels(self, index: int) -> int:
         """Channels of block `index`'s output; 0 is the stem."""

@@ -1,0 +1,1 @@
+"""Models as Detectron2's python configs (LazyConfig)."""
