@@ -1,10 +1,11 @@
 """Stage "gradients": a block's training step and RoIAlign in kernels, beside dense execution and torchvision."""
 
 import copy
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from sact_det.benchmark.gpu.stage import Machine, Report
 from sact_det.benchmark.random_networks import noise, randomize
@@ -119,7 +120,18 @@ def _compare_regions(machine: Machine, report: Report) -> None:
     for max_pool, step, aligned in ((False, 1, True), (False, 2, False), (True, 1, True)):
         pooler = RegionPooler(ROIAlign((bins, bins), 1 / 16, 0, aligned), max_pool, step)
         off = float((pool_by_triton(pooler, x, boxes) - pooler.compute(x, boxes)).abs().max())
-        report.check("regions are torchvision's", off <= POOLED, f"max pooling {max_pool}, step {step}: {off:.1e}")
+        label = f"max pooling {max_pool}, step {step}"
+        report.check("regions are torchvision's", off <= POOLED, f"{label}: {off:.1e}")
+        if not machine.tiny:
+            taken = {"kernel": _milliseconds(pool_by_triton, pooler, x, boxes)}
+            taken["torchvision"] = _milliseconds(pooler.compute, x, boxes)
+            report.values.setdefault("regions, milliseconds", {})[label] = taken
+
+
+def _milliseconds(function: Callable[..., Tensor], *arguments: object) -> float:
+    """The median of some calls; the device is waited for."""
+    timer = Timer("function(*arguments)", globals={"function": function, "arguments": arguments})
+    return 1e3 * timer.blocked_autorange(min_run_time=0.2).median
 
 
 def _difference(actual: Tensor, expected: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 from functools import partial
 from typing import Optional
 
@@ -17,6 +18,7 @@ from sact_det.execution.cuda.training import TritonTrainingRun, why_not_triton_t
 from sact_det.execution.packing import WeightCache
 from sact_det.execution.perforated import TritonPlan
 from sact_det.execution.plan import PLANS
+from sact_det.execution.training import fixed_affine
 from sact_det.network.block import AdaptiveBlock
 from sact_det.network.freeze import freeze
 from sact_det.network.resnet_v2 import ResNetV2Spec
@@ -169,6 +171,21 @@ def test_a_step_reads_no_value_on_the_host():
         features, ponder = block(x)
         (features.square().mean() + 0.1 * ponder.ponder_cost.mean()).backward()
     assert not reads.counts
+
+
+def test_choosing_tiles_runs_both_passes_and_changes_nothing():
+    """Interpreted there is nothing to choose; on a GPU it comes before the first unit of its kind."""
+    from sact_det.execution.cuda import training_passes
+
+    block = block_of()
+    run = TritonTrainingRun(block, WeightCache(), inputs(block, 1, 6, 6), None, None)
+    unit, before = block.units[1], run._rows.clone()
+    norms = tuple(map(fixed_affine, (unit.preact, unit.norm1, unit.norm2)))
+    call = dataclasses.replace(run._call, norms=norms)
+    weights = (unit.conv1.weight, unit.conv2.weight, unit.conv3.weight, unit.conv3.bias)
+    training_passes.tune(call, run._rows, weights)
+    assert torch.equal(run._rows, before) and run._sums.isfinite().all()
+    assert training_passes._kind(call, run._rows, weights[0]) in training_passes._TUNED
 
 
 def test_what_needs_pytorch_is_named():
