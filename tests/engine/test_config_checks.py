@@ -17,7 +17,15 @@ from sact_det.engine.config_table import (
 from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-DETECTORS = {"detector": "tests/tiny.yaml", "FPN": "tests/tiny_fpn.yaml", "RetinaNet": "tests/tiny_retinanet.yaml"}
+DETECTORS = {
+    kind: f"tests/{name}.yaml"
+    for kind, name in (
+        ("detector", "tiny"),
+        ("FPN", "tiny_fpn"),
+        ("RetinaNet", "tiny_retinanet"),
+        ("panoptic", "tiny_panoptic"),
+    )
+}
 CONFIGS_OF_KINDS = {kind: load_config(str(CONFIGS / name)) for kind, name in DETECTORS.items()}
 RANGES = {
     **{kind: {**COMMON, **DETECTION, **kind_ranges(cfg)} for kind, cfg in CONFIGS_OF_KINDS.items()},
@@ -100,7 +108,8 @@ NAMES = {
         (
             *("MODEL.PROPOSAL_GENERATOR.NAME", "MODEL.ANCHOR_GENERATOR.NAME", "MODEL.RPN.HEAD_NAME"),
             *("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME", "MODEL.FPN.IN_FEATURES"),
-            *("DATASETS.COCO_FORMAT", "DATASETS.VOC_FORMAT", "DATASETS.YOLO_FORMAT"),
+            *("MODEL.ROI_MASK_HEAD.NAME", "MODEL.ROI_KEYPOINT_HEAD.NAME", "MODEL.SEM_SEG_HEAD.NAME"),
+            *("DATASETS.COCO_FORMAT", "DATASETS.VOC_FORMAT", "DATASETS.YOLO_FORMAT", "DATASETS.PANOPTIC_FORMAT"),
         ),
     ),
     "classifier": (
