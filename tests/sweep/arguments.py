@@ -1,6 +1,7 @@
 """Words of a command line that are no arguments of it."""
 
 from sweep.harness import (
+    ANALYZE,
     COCO_JSON,
     DETECTOR,
     DRAW_CLASSES,
@@ -18,6 +19,7 @@ from sweep.harness import (
 )
 
 TOOLS = (
+    "analyze",
     "benchmark",
     "benchmark_saliency",
     "calibrate_budget",
@@ -95,6 +97,10 @@ CASES = [
         r"nowhere\.yaml: no such config file",
         *(*SALIENCY, "--model", "a", "nowhere.yaml", good("classifier_weights")),
     ),
+    Case("analyze", r"nowhere: no such image or folder", *ANALYZE, "--images", "nowhere"),
+    Case("analyze", r"a\.png: .*cannot be read", *ANALYZE, "--images", file("a.png", b"no image")),
+    Case("analyze", r"MODEL\.WEIGHTS is empty", *ANALYZE, "--images", good("photograph"), "MODEL.WEIGHTS", ""),
+    Case("analyze", r"must be that of a detector", *DRAW_CLASSES[:2], "--images", good("photograph")),
     Case("export", r"invalid choice: 'caffe2'", *PROGRAM[:2], "--format", "caffe2"),
     Case("export", r"nowhere: no such image or folder", *PROGRAM, "--images", "nowhere"),
     Case("export", r"a\.png: .*cannot be read", *PROGRAM, "--images", file("a.png", b"no image")),
