@@ -25,7 +25,7 @@ BlockInputs = Sequence[Optional[Tensor]]
 
 
 class Plan(nn.Module, ABC):
-    """How one part of a network, a stem, a block, a pooler of regions or an RPN's head, computes.
+    """How one part of a network, a stem, a block, a pooler of regions or a layer of a head, computes.
 
     A plan is a module without parameters below its part, so that it hears of train() and eval(), and is copied with it.
     It keeps what it makes of the part's weights.

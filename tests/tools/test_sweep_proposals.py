@@ -239,3 +239,18 @@ def test_a_plain_detector_has_no_active_positions(overrides, tmp_path, capsys):
     plain = [*overrides, "MODEL.SACT.HALTING", "none"]
     line = error_line(capsys, tool.main, command(plain, tmp_path, "--positions", "all", "active"))
     assert line.startswith("MODEL.SACT.RPN_POSITIONS active needs MODEL.SACT.HALTING sact")
+
+
+def test_a_detector_on_a_pyramid_is_swept(tmp_path):
+    config = TINY.replace("tiny.yaml", "tiny_fpn.yaml")
+    weights = write_random_detector(tmp_path / "detector.pth", config)
+    data = [
+        "DATASETS.COCO_FORMAT",
+        str([("toy", *write_coco_folder(tmp_path, num_images=2))]),
+        "DATASETS.TEST",
+        "('toy',)",
+    ]
+    given = ["--config-file", config, "--proposals", "3", "8", "--masses", "--output", str(tmp_path / "swept")]
+    tool.main([*given, *data, "MODEL.WEIGHTS", weights])
+    few, more = read_json(tmp_path / "swept/results.json")["settings"]
+    assert (few["regions"], more["regions"]) == (3, 8) and few["gflops"] < more["gflops"]
