@@ -87,7 +87,8 @@ def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     worst: dict[str, float] = {}
     with replacing(args.output) as temporary:
         write_program(args.format, form, images[0], form.axes, temporary)
-        program = program_format.load(temporary)
+        with naming(f"--format {args.format}: this model's file cannot be loaded"):
+            program = program_format.load(temporary)
         for image, outputs in zip(tqdm(images, unit="image", disable=None), expected):
             place = f"--format {args.format}: the file is not the model on an image of {list(image.shape[-2:])}"
             with naming(place, Exception, InputError):
