@@ -83,7 +83,8 @@ def follow_parent(grace: float = 0) -> None:
     Ctrl-C, which reaches both, is left to the other. In a process that nobody started so, nothing changes.
 
     Args:
-        grace: seconds to clean up in, by `finally`, when the other ends or by SIGTERM; with 0 it ends at once.
+        grace: seconds to clean up in, by `finally`, when the other ends or by SIGTERM; with 0 it ends at once. When the
+            other has ended, SIGTERM comes twice, so many seconds apart.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -102,7 +103,7 @@ def _end_quietly(number: int, frame: Optional[FrameType]) -> None:
 
 def _end_with(sentinel: int, grace: float) -> None:
     multiprocessing.connection.wait([sentinel])
-    if grace:
+    for _ in range(2 if grace else 0):  # what finishes its work first when it is asked once ends when it is asked twice
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)
     os._exit(1)  # sys.exit would end this thread alone
