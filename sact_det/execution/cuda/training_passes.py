@@ -21,7 +21,7 @@ from sact_det.network.convolution import TAPS
 
 Affine = tuple[Tensor, Tensor]
 
-ROWS, COLUMNS = 32, 64  # of a tile of the kernels that are no products
+ROWS, COLUMNS = 32, 32  # of a tile of the kernels that are no products
 # Programs with which any GPU is busy, and positions of a part into which a sum over them is cut for it.
 PROGRAMS, LEAST_ROWS = (4, 16) if tiles.INTERPRETED else (256, 256)
 
