@@ -141,10 +141,10 @@ def measure_detector(
             detector.proposal_generator = GivenRegions(detector.proposal_generator, regions, setting.seed)
         part = detector_part(detector)
         inputs = [detector.preprocess_image([{"image": image}]).tensor for image in images]
-        masks = part.masks(inputs[0].shape, ratios, setting.seed)
+        size = images[0].shape[1], images[0].shape[2]
+        masks = part.masks((*inputs[0].shape[:2], *size), ratios, setting.seed)  # the extractor does without padding
         rivals, differences, absent = build_rivals(ImagePart(detector), inputs[0], setting, setting.rivals)
         entries: list[Entry] = []
-        size = images[0].shape[1], images[0].shape[2]
         own_regions = [0] * len(images)
         dense_flops = len(images) * reference.flops(size)["backbone"]
         laps: dict[str, list[dict[str, float]]] = {}

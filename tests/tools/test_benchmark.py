@@ -129,8 +129,9 @@ def test_rivals_run_a_pyramid_and_a_dense_head_as_one_network(tool, tmp_path, fi
     assert list(rows) == [*rivals[1:], "SACT 1, dense", "SACT 1, auto"]
     for row in rows.values():
         assert row["difference"] < 1e-4
-        # Halting branches count, too.
-        assert 1 <= row["detector_flop_ratio"] <= row["flop_ratio"] < 1.01 and (row["flop_ratio"] == 1) == row["rival"]
+        # Halting branches count, too: a few positions halt, so that they and the units are what the dense units are.
+        assert abs(row["detector_flop_ratio"] - 1) <= abs(row["flop_ratio"] - 1) < 1e-3
+        assert (row["flop_ratio"] == 1) == row["rival"]
         assert row["regions"] == (300 if "box head" in parts else 0) and list(row["parts_ms"]) == parts
         taken = [own["median"] for own in row["parts_ms"].values()]
         assert all(taken) and sum(taken) <= row["ms"]["median"]

@@ -137,7 +137,7 @@ def test_a_file_that_computes_something_else_does_not_appear(tmp_path, networks,
         ("tiny_fpn", "torch_export", (), "--format torch_export: how many boxes"),
         ("tiny", "torchscript", ("MODEL.SACT.REJECTION", "True"), "MODEL.SACT.REJECTION: "),
         ("tiny", "torchscript", ("MODEL.SACT.RPN_POSITIONS", "active"), "MODEL.SACT.RPN_POSITIONS must be 'all'"),
-        ("tiny_classifier", "onnx", ("--part", "backbone"), "--part backbone is for detectors"),
+        ("tiny_classifier", "torchscript", ("--part", "backbone"), "--part backbone is for detectors"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(tmp_path, networks, photographs, capsys, name, kind, more, message):
@@ -147,7 +147,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, networks, photographs, ca
 
 
 def test_a_missing_package_is_one_line_with_the_extra(tmp_path, networks, photographs, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     line = error_line(capsys, tool.main, command(networks("tiny"), "onnx", tmp_path / "x.onnx", photographs))
-    assert line.startswith("onnxruntime is not installed; pip install 'sact_det[export]'")
+    assert line.startswith("onnx is not installed; pip install 'sact_det[export]'")
     assert not list(tmp_path.iterdir())
