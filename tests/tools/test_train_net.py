@@ -123,7 +123,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_destroys_nothing(trained
         (["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']"], "MODEL.META_ARCHI"),
         (["MODEL.META_ARCHITECTURE", "foo"], "MODEL.META_ARCHITECTURE must be one of SACTGeneralizedRCNN, SACTRetina"),
         (["MODEL.ROI_HEADS.NAME", "foo"], "MODEL.ROI_HEADS.NAME must be one of "),
-        (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON: SACTRes5ROIHeads detects boxes only"),
+        (["MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON: SACTRes5ROIHeads has no keypoint head"),
         (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
         (["DATASETS.TRAIN", "('nowhere',)"], "nowhere: no such data set"),
         (["DATASETS.TEST", "('nowhere',)"], "nowhere: no such data set"),
