@@ -29,7 +29,11 @@ def refusal(config_file, *overrides):
     ("key", "value", "message"),
     [
         ("HALTING", "foo", "must be one of 'none', 'act', 'sact'; got 'foo'"),
-        ("EXECUTION", "lazy", "must be one of 'dense', 'perforated', 'auto', 'graphs', 'compile', 'export'; got"),
+        (
+            "EXECUTION",
+            "lazy",
+            "must be one of 'dense', 'perforated', 'auto', 'graphs', 'compile', 'export'; got 'lazy'",
+        ),
         ("NORM", "foo", "must be one of 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got 'foo'"),
         ("HALTING_NORM", "", "must be one of 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got ''"),
         ("BOX_HEAD_NORM", "foo", "must be one of '', 'BN', 'SyncBN', 'MovingBN', 'FrozenBN'; got 'foo'"),
