@@ -138,5 +138,5 @@ def test_processes_that_train_end_with_the_command(tmp_path: Path, number: signa
         return "Starting training" in (tmp_path / "said").read_text() and len(processes_of(pid)) >= 6
 
     end_by(number, [*TRAIN, *options], is_training, tmp_path)
-    saved = (tmp_path / "output/last_checkpoint").exists()
-    assert saved == (number == signal.SIGINT)  # asked to end, both agree on a step and write it down
+    if number == signal.SIGINT:  # asked to end, both agree on a step and write it down
+        assert (tmp_path / "output/last_checkpoint").exists()
