@@ -1,7 +1,8 @@
 """A command line as processes: one, unless it starts others itself, which end with it.
 
 A launcher that starts the same command several times (torchrun, srun) would have every copy do all of the work and
-write into the same folder: the commands start their processes themselves.
+write into the same folder: the commands start their processes themselves, but for those that share their work by what
+torchrun says.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Collection, Iterator, Mapping, Optional
 
 from sact_det.base.errors import InputError, errors_to_exit_code
+from sact_det.base.torchrun import place_by_torchrun
 
 # What launchers tell a process about itself: how many of its kind they have started.
 _COPIES = {
@@ -31,15 +33,17 @@ _TERMINATED = 128 + signal.SIGTERM  # as shells have it
 
 
 @contextlib.contextmanager
-def command_line(num_machines: int = 1) -> Iterator[None]:
+def command_line(num_machines: int = 1, by_torchrun: bool = False) -> Iterator[None]:
     """What every command line does around its work: a context, or what decorates its `main`.
 
-    * A launcher's copies of it are refused, but for one on each of `num_machines`, which work together.
+    * A launcher's copies of it are refused, but for one on each of `num_machines`, which work together, and those of
+      torchrun where it shares its work among them (`by_torchrun`).
     * Whatever is raised ends it as errors_to_exit_code says.
     * SIGTERM ends it as Ctrl-C does, with what `finally` has to clean up, and exit code 143.
     """
     with errors_to_exit_code(), _clean_end_by_sigterm():
-        refuse_copies(os.environ, num_machines)
+        if not (by_torchrun and place_by_torchrun(os.environ)):
+            refuse_copies(os.environ, num_machines)
         yield
 
 
