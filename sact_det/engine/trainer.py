@@ -26,6 +26,7 @@ from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, Fini
 from sact_det.engine.failures import build_model, built, sizes_fit
 from sact_det.engine.interruption import CheckpointAtSignal
 from sact_det.engine.schedule import follow_epochs
+from sact_det.engine.shared_statistics import SharedStatistics
 from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.network.freeze import halting_branches
 from sact_det.network.halting_rule import halting_rule
@@ -147,12 +148,12 @@ class Trainer(DefaultTrainer):
         return maybe_add_gradient_clipping(cfg, optimizer)
 
     def build_hooks(self) -> list[Optional[HookBase]]:
-        """DefaultTrainer's hooks, and these: weights are looked at before they are saved, a signal waits for a
-        checkpoint, and steps have seeds where SEED >= 0.
+        """DefaultTrainer's hooks, and these: processes share the statistics of norms, weights are looked at before they
+        are saved, a signal waits for a checkpoint, and steps have seeds where SEED >= 0.
         """
         seeding = [CallbackHook(before_step=seed_step)] if self.cfg.SEED >= 0 else []
         finite = FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        return [*seeding, finite, *super().build_hooks(), CheckpointAtSignal()]
+        return [*seeding, SharedStatistics(), finite, *super().build_hooks(), CheckpointAtSignal()]
 
     def build_writers(self) -> list[EventWriter]:
         """As in DefaultTrainer, but what earlier runs wrote into OUTPUT_DIR of the steps to come no longer counts."""

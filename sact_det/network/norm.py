@@ -12,7 +12,8 @@ Differences from `torch.nn.BatchNorm2d`, each of which changes numbers:
 * "MovingBN" normalises by the moving statistics in training too. A halting branch normalises *one vector per image*
   (the global mean), so with one or two images per process batch statistics carry no information at all.
 
-Processes talk in one collective per norm and step, the same whatever computes the features (`_of_all_processes`).
+Processes talk in one collective per norm and step, the same whatever computes the features (`_of_all_processes`). "BN"
+leaves it to whoever trains to make one set of the moving statistics of several processes.
 """
 
 from functools import partial
@@ -22,6 +23,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
 from typing_extensions import override
 
@@ -39,6 +41,23 @@ def _spans_processes() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+class _SumOfProcesses(torch.autograd.Function):
+    """What all processes have, added up, and gradients likewise: torch's own is deprecated, fvcore's gathers copies."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        """own: of one shape in all processes."""
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """gradient: of the sum, as this process uses it."""
+        return _SumOfProcesses.apply(gradient.contiguous())
+
+
 def _of_all_processes(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and biased variance over the positions of all processes; differentiable.
 
@@ -50,9 +69,7 @@ def _of_all_processes(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Te
         total, squares: float64 [C], sums of the features and of their squares over these positions.
     """
     if _spans_processes():
-        from fvcore.nn.distributed import differentiable_all_reduce  # late: it makes torch warn
-
-        packed = differentiable_all_reduce(torch.cat([count[None], total, squares]))
+        packed = _SumOfProcesses.apply(torch.cat([count[None], total, squares]))
         count, (total, squares) = packed[0], packed[1:].chunk(2)
     mean = total / count.clamp(min=1)
     return count, mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)

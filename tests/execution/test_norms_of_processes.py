@@ -1,7 +1,8 @@
 """Two processes train a block like one that has all of their images, whatever runs it in each of them."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +73,17 @@ def step(block: AdaptiveBlock, execution: str, x: Tensor) -> Step:
     return {"results": results, "gradients": gradients, "statistics": dict(block.named_buffers())}
 
 
+def counted(collectives: list[int]) -> None:
+    """Makes a list grow with every collective of this process, by how many numbers it sums; others than sums are 0."""
+
+    def call(name: str, original: Any, tensor: Tensor, *more: object) -> object:
+        collectives.append(tensor.numel() if name == "all_reduce" else 0)
+        return original(tensor, *more)
+
+    for name in ("all_reduce", "all_gather", "all_gather_into_tensor", "reduce_scatter", "broadcast"):
+        setattr(dist, name, partial(call, name, getattr(dist, name)))
+
+
 @lru_cache(maxsize=None)
 def step_of_one(family: str, halting: str) -> Step:
     block = block_of(family, halting)
@@ -88,11 +100,13 @@ def _run_cases(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     why_unavailable = library.why_unavailable
-    steps = []
+    steps, collectives = [], []
+    counted(collectives)
     for family, halting, executions, kernels in cases():
         library.why_unavailable = why_unavailable if kernels else lambda: "none here"
         block = block_of(family, halting)
-        steps.append(step(block, executions[rank], parts(block)[rank]))
+        collectives.clear()
+        steps.append(step(block, executions[rank], parts(block)[rank]) | {"collectives": list(collectives)})
     torch.save(steps, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -124,3 +138,8 @@ def test_two_processes_train_a_block_like_one(index: int, steps: list[tuple[Step
     for name, value in one["statistics"].items():
         assert torch.equal(two[0]["statistics"][name], two[1]["statistics"][name]), name
         torch.testing.assert_close(two[0]["statistics"][name], value, rtol=1e-5, atol=1e-5)
+    # One sum a norm and pass, forward and backward together, of count, sums and squares: whatever runs the block.
+    learning = [part for part in block_of(family, halting).modules() if isinstance(part, MovingBatchNorm2d)]
+    expected = 2 * sorted(1 + 2 * norm.num_features for norm in learning)
+    for each in two:
+        assert sorted(each["collectives"]) == sorted(expected) and each["collectives"] == two[0]["collectives"]

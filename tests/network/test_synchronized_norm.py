@@ -1,6 +1,7 @@
 """Norms whose statistics are those of all processes: two of them compute what one with all positions does."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -29,7 +30,9 @@ def _normalize_one_part(rank: int, folder: Path, valid: Tensor) -> None:
     results = {}
     for norm in (SyncBatchNorm2d, MovingBatchNorm2d):
         module = randomized(norm(CHANNELS))
-        y, grad = run(module, *_parts(valid)[rank])
+        with patch.object(dist, "all_reduce", wraps=dist.all_reduce) as sums:
+            y, grad = run(module, *_parts(valid)[rank])
+        results[f"{norm.__name__} sums"] = [call.args[0].numel() for call in sums.call_args_list]
         parameter_grads = torch.stack([module.weight.grad, module.bias.grad])
         results[norm.__name__] = (y, grad, parameter_grads, module.state_dict())
         # One process has no images; then none has any.
@@ -67,6 +70,14 @@ def test_two_processes_normalize_like_one_with_all_their_positions(two_processes
         torch.testing.assert_close(total, torch.stack([module.weight.grad, module.bias.grad]))
         for outcome in outcomes:
             torch.testing.assert_close(outcome[3], module.state_dict())
+
+
+def test_a_norm_takes_one_packed_sum_forward_and_one_backward_where_statistics_have_gradients(
+    two_processes: list[dict],
+):
+    packed = 1 + 2 * CHANNELS
+    for result in two_processes:
+        assert result["SyncBatchNorm2d sums"] == [packed, packed] and result["MovingBatchNorm2d sums"] == [packed]
 
 
 @pytest.mark.parametrize("norm", [SyncBatchNorm2d, MovingBatchNorm2d])
