@@ -10,6 +10,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError, one_line
 from sact_det.base.files import read_bytes
+from sact_det.base.text_files import read_text
 from sact_det.data.decoding import decode_rgb
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -49,6 +50,19 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
+
+
+def listed_images(list_file: Union[str, Path]) -> list[Path]:
+    """The images that a text file names, one a line, relative to its folder, each once; they need not be there.
+
+    Raises:
+        InputError: the file cannot be read, or names nothing.
+    """
+    lines = (line.strip() for line in read_text(list_file, missing="no such list of images").splitlines())
+    found = list(dict.fromkeys(Path(list_file).parent / line for line in lines if line))
+    if not found:
+        raise InputError(f"{list_file}: names no image; expected one a line")
+    return found
 
 
 def distinct_stems(paths: Sequence[Union[str, Path]]) -> list[str]:

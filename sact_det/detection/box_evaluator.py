@@ -14,6 +14,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import COCOeval_opt, COCOevalMaxDets, instances_to_coco_json
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
@@ -93,10 +94,7 @@ class BoxEvaluator(DatasetEvaluator):
 
     def row(self, item: dict[str, Any], output: dict[str, Any]) -> list[dict[str, Any]]:
         """What is kept of an image, from a model's input and output: its boxes, masks and keypoints as plain values."""
-        instances = output["instances"].to("cpu")
-        if instances.has("pred_keypoints"):
-            instances.pred_keypoints = instances.pred_keypoints.clone()  # Detectron2 moves them in place
-        return instances_to_coco_json(instances, item["image_id"])
+        return coco_results(output["instances"], item["image_id"])
 
     def take(self, row: list[dict[str, Any]]) -> None:
         """Takes the `row` of an image, of this run or an earlier one."""
@@ -209,6 +207,14 @@ class BoxEvaluator(DatasetEvaluator):
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
         return coco
+
+
+def coco_results(instances: Instances, image_id: Any) -> list[dict[str, Any]]:
+    """What was found in an image in COCO's result format, boxes, masks and keypoints; classes count from 0."""
+    instances = instances.to("cpu")
+    if instances.has("pred_keypoints"):
+        instances.pred_keypoints = instances.pred_keypoints.clone()  # Detectron2 moves them in place
+    return instances_to_coco_json(instances, image_id)
 
 
 def _ground_truth(dataset_name: str) -> tuple[str, CocoBoxes]:

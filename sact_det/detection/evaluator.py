@@ -67,23 +67,8 @@ class PonderEvaluator(RowEvaluator):
             "image_id": item["image_id"],
             **ponder_row(record, size, self.reference),
             "box_head_flops": output["box_head_flops"],
-            **self._whole_detector(output, size),
+            **({} if self.detector is None else detector_row(output, size, self.detector)),
             **self._inside_and_outside(item, record),
-        }
-
-    def _whole_detector(self, output: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-        if self.detector is None:
-            return {}
-        regions, rejected, detections = (output[key] for key in ("regions", "rejected_regions", "detections"))
-        flops = self.detector.flops_with(output["flops"], size, regions, detections)
-        percent = 100 * flops["total"] / self.detector.flops(size, regions + rejected, detections)["total"]
-        return {
-            "regions": regions,
-            "detections": detections,
-            "rejected_regions": rejected,
-            "units_per_region": output["units_per_region"],
-            "detector_flops": flops,
-            "detector_flops_percent": percent,
         }
 
     def _inside_and_outside(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Optional[float]]:
@@ -132,6 +117,27 @@ class PonderEvaluator(RowEvaluator):
         for key in ("cost_inside", "cost_outside") if both else ():
             summary[key] = float(np.mean([row[key] for row in both]))
         return {**summary, "images": len(rows)}
+
+
+def detector_row(output: dict[str, Any], size: tuple[int, int], detector: DetectorReference) -> dict[str, Any]:
+    """What the whole detector took of an image, and its regions.
+
+    Args:
+        output: of a `Priced` model, for the image.
+        size: (height, width) of the image as the network saw it.
+        detector: the whole plain detector, whose FLOPs at as many regions, rejected ones included, are 100%.
+    """
+    regions, rejected, detections = (output[key] for key in ("regions", "rejected_regions", "detections"))
+    flops = detector.flops_with(output["flops"], size, regions, detections)
+    percent = 100 * flops["total"] / detector.flops(size, regions + rejected, detections)["total"]
+    return {
+        "regions": regions,
+        "detections": detections,
+        "rejected_regions": rejected,
+        "units_per_region": output["units_per_region"],
+        "detector_flops": flops,
+        "detector_flops_percent": percent,
+    }
 
 
 def table_1_row(name: str, results: dict[str, dict[str, float]]) -> str:

@@ -1,0 +1,206 @@
+"""A detector over many images without annotations, shared by processes: what it found, in COCO's format, and spent."""
+
+import hashlib
+import itertools
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Optional, Sequence
+
+import torch
+from detectron2.config import CfgNode
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+import sact_det
+from sact_det.base.errors import InputError
+from sact_det.base.files import file_sha256, replacing, writable_file, write_json
+from sact_det.base.parts import Parts
+from sact_det.base.text_files import read_json
+from sact_det.base.torchrun import Place
+from sact_det.detection.box_evaluator import coco_results
+from sact_det.detection.evaluator import PonderEvaluator, detector_row
+from sact_det.detection.image_names import Categories, image_ids
+from sact_det.detection.loader import CheckedMapper
+from sact_det.detection.predictor import load_detector
+from sact_det.detection.reference import DetectorReference
+from sact_det.engine.checkpoint import local_weights
+from sact_det.engine.evaluator import ponder_row
+from sact_det.engine.failures import sizes_fit
+from sact_det.engine.fingerprint import fingerprint
+
+PART = 32  # images: what a kill costs a process, at most
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of a run, and where it keeps its parts.
+
+    Attributes:
+        results: what was found, a list in COCO's result format: in the order of the images.
+        rows: what each image took, a line of json for every image; one that cannot be read has its "error".
+        summary: means over images, and which ids stand for what.
+        parts: a folder, gone when all is done.
+    """
+
+    results: Path
+    rows: Path
+    summary: Path
+    parts: Path
+
+    @classmethod
+    def beside(cls, results: str) -> "Outputs":
+        """Those of RESULTS.json: RESULTS.images.jsonl, RESULTS.summary.json and RESULTS.parts/."""
+        path = Path(results)
+        if path.suffix != ".json":
+            raise InputError(f"{results}: the output must be called something.json")
+        further = (path.with_name(f"{path.stem}.{name}") for name in ("images.jsonl", "summary.json", "parts"))
+        return cls(path, *further)
+
+    def run(self) -> Optional[str]:
+        """Which run has written all of them; None: none has."""
+        if not all(path.is_file() for path in (self.results, self.rows, self.summary)):
+            return None
+        content = read_json(self.summary)
+        return content.get("run") if isinstance(content, dict) else None
+
+
+class _Images(Dataset):
+    """Images as a detector takes them in evaluation, each with its index; what cannot be read is an error in words."""
+
+    def __init__(self, cfg: CfgNode, paths: Sequence[Path], indices: Sequence[int]):
+        self._mapper = CheckedMapper(cfg, is_train=False)
+        self._paths, self._indices = paths, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: int) -> tuple[int, dict[str, Any]]:
+        index = self._indices[place]
+        try:
+            return index, self._mapper({"file_name": str(self._paths[index])})
+        except (InputError, OSError) as error:
+            return index, {"error": str(error)}
+
+
+class _Run:
+    """A detector, and what is kept of an image."""
+
+    def __init__(self, cfg: CfgNode, ids: Sequence[Any], categories: Categories):
+        self.model = load_detector(cfg)
+        self._detector = DetectorReference.from_config(cfg)
+        self._ids, self._categories = ids, categories
+        self.seconds = 0.0  # in the network
+
+    @torch.no_grad()
+    def __call__(self, index: int, path: Path, item: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The results of an image, and its row."""
+        names = {"image_id": self._ids[index], "file_name": str(path)}
+        if "error" in item:
+            return [], {**names, "error": item["error"]}
+        start = time.perf_counter()
+        output = self.model([item])[0]
+        self.seconds += time.perf_counter() - start
+        size = (item["image"].shape[1], item["image"].shape[2])
+        found = coco_results(output["instances"], names["image_id"])
+        for result in found:
+            result["category_id"] = self._categories.ids[result["category_id"]]
+        row = {**ponder_row(output["ponder"], size, self.model.reference), "box_head_flops": output["box_head_flops"]}
+        return found, {**names, **row, **detector_row(output, size, self._detector)}
+
+
+def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Place) -> None:
+    """Detects in images and writes `Outputs`; what was done before a kill is not done again.
+
+    Several processes, of one machine or of several that have the folder in common, share the images. The files do not
+    depend on their number, if each of them has as many threads. An image that cannot be read is passed over and listed.
+
+    Args:
+        cfg: of a trained detector.
+        paths: of the images.
+        output: RESULTS.json.
+        place: which of the processes this is.
+
+    Raises:
+        InputError: weights or config cannot be used, no image can be read, or parts of another run are in the way.
+        OSError: the output cannot be written.
+    """
+    files, categories = Outputs.beside(output), Categories.of(cfg)
+    for path in (files.results, files.rows, files.summary):
+        writable_file(path)
+    ids, ids_said = image_ids(cfg, paths)
+    run = _identity(cfg, paths, ids, categories)
+    parts = Parts(files.parts, run, len(paths), PART, lambda: files.run() == run)
+    missing = parts.missing(place.rank, place.world_size)
+    if missing:
+        with sizes_fit(cfg, "an image", ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")):
+            _work(cfg, paths, parts, missing, _Run(cfg, ids, categories), place)
+    about = {"run": run, "version": sact_det.__version__, "image_ids": ids_said, **categories.said()}
+    if parts.join(lambda: _write(files, parts, about)):
+        logger.info("What was found is in %s, what each image took in %s and %s", *_outputs(files))
+    elif files.run() == run:
+        logger.info("%s is there, of this config, these weights and images", files.results)
+
+
+def _outputs(files: Outputs) -> tuple[Path, Path, Path]:
+    return files.results, files.rows, files.summary
+
+
+def _identity(cfg: CfgNode, paths: Sequence[Path], ids: Sequence[Any], categories: Categories) -> str:
+    """Tells runs apart that may write other files. Raises InputError without weights."""
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty: detections need trained weights")
+    images = [(str(path), path.stat().st_size if path.is_file() else None) for path in paths]
+    said = json.dumps([images, list(ids), list(categories.ids), cfg.MODEL.SACT.EXECUTION, sact_det.__version__])
+    own = fingerprint(cfg, file_sha256(local_weights(cfg.MODEL.WEIGHTS)))
+    return hashlib.sha256(f"{own}\n{said}".encode()).hexdigest()
+
+
+def _work(cfg: CfgNode, paths: Sequence[Path], parts: Parts, missing: Sequence[int], run: _Run, place: Place) -> None:
+    indices = [index for part in missing for index in parts.items(part)]
+    loader = DataLoader(_Images(cfg, paths, indices), batch_size=None, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    shown = None if place.rank == 0 else True  # None: where stderr is a terminal
+    start = time.perf_counter()
+    with tqdm(loader, unit="image", disable=shown) as progress:
+        items = iter(progress)
+        for part in missing:
+            of_part = itertools.islice(items, len(parts.items(part)))
+            done = [run(index, paths[index], item) for index, item in of_part]
+            results = [result for found, _ in done for result in found]
+            parts.write(part, {"results": results, "images": [row for _, row in done]})
+    seconds = time.perf_counter() - start
+    logger.info(
+        "Process %d of %d: %d images in %.1f s, %.2f a second; the network took %.4f s an image",
+        place.rank + 1,
+        place.world_size,
+        len(indices),
+        seconds,
+        len(indices) / seconds,
+        run.seconds / len(indices),
+    )
+
+
+def _write(files: Outputs, parts: Parts, about: dict[str, Any]) -> None:
+    rows = [row for part in parts.read() for row in part["images"]]
+    read, unreadable = ([row for row in rows if ("error" in row) is wrong] for wrong in (False, True))
+    if not read:
+        raise InputError(f"none of the {len(rows)} images can be read: {rows[0]['error']}")
+    _write_lines(files.results, (result for part in parts.read() for result in part["results"]), "[\n", ",\n", "\n]\n")
+    _write_lines(files.rows, iter(rows), "", "\n", "\n")
+    names = [row["file_name"] for row in unreadable]
+    write_json(files.summary, {**about, "unreadable": names, "summary": PonderEvaluator.summarize(read)})
+    if names:
+        logger.warning("%d of %d images cannot be read; %s says why", len(names), len(rows), files.rows)
+
+
+def _write_lines(path: Path, values: Iterator[Any], before: str, between: str, behind: str) -> None:
+    """One line for each value: there may be more of them than memory takes."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(before)
+        for number, value in enumerate(values):
+            file.write(f"{between if number else ''}{json.dumps(value)}")
+        file.write(behind)
