@@ -59,6 +59,12 @@ def gaussian_blur(values: np.ndarray, sigma: Sigma) -> np.ndarray:
     return ReflectingBlur(values).blurred(sigma)
 
 
+def blur_matrix(length: int, sigma: float) -> np.ndarray:
+    """What the blur does to an axis of `length` pixels, as a matrix, float64 [length, length]; symmetric."""
+    cosines = fft.dct(np.eye(length), type=2, norm="ortho", axis=0)
+    return cosines.T @ (_response(length, sigma)[:, None] * cosines)
+
+
 def _response(length: int, sigma: float) -> np.ndarray:
     """What the kernel scales each of the cosines of an axis by, float64 [length]."""
     radius = int(TRUNCATE * sigma + 0.5)

@@ -1,7 +1,7 @@
 """Maps that a model made, kept on disk: an interrupted extraction goes on where it was, and is never done twice.
 
     FOLDER/<digest of the fingerprint>/fingerprint.json
-    FOLDER/<digest of the fingerprint>/<name>.npz          float32 [h, w] under "map"
+    FOLDER/<digest of the fingerprint>/<name>.npz          float32 [h, w], or by block [B, h, w], under "map"
 
 The fingerprint is whatever the maps depend on: the weights' checksum, the config, the size of the model's input. Maps
 of another fingerprint lie in another folder and are not seen.
@@ -40,6 +40,7 @@ class MapCache:
         folder: of all fingerprints; made if missing.
         fingerprint: what the maps depend on.
         shapes: (height, width) of the maps, by name; one of another shape is broken.
+        by_block: maps are [B, h, w], one for each block of a network.
 
     Raises:
         InputError: the folder cannot be written.
@@ -50,8 +51,11 @@ class MapCache:
         folder: Union[str, Path],
         fingerprint: Mapping[str, Any],
         shapes: Optional[Mapping[str, tuple[int, int]]] = None,
+        *,
+        by_block: bool = False,
     ):
         self._shapes = dict(shapes or {})
+        self._dimensions = 3 if by_block else 2
         self._folder = Path(folder) / fingerprint_digest(fingerprint)
         try:
             writable_folder(self._folder)
@@ -68,23 +72,25 @@ class MapCache:
 
     def _problem(self, name: str, values: np.ndarray) -> Optional[str]:
         """Why this is no map of that name; None if it is one."""
-        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-            return f"must be finite numbers [H, W]; got {values.dtype} {list(values.shape)}"
-        expected = self._shapes.get(name, values.shape)
-        return None if values.shape == expected else f"must be {list(expected)}; got {list(values.shape)}"
+        is_map = values.ndim == self._dimensions and values.size and values.dtype.kind in "biuf"
+        if not is_map or not np.isfinite(values).all():
+            expected = "[H, W]" if self._dimensions == 2 else "[B, H, W]"
+            return f"must be finite numbers {expected}; got {values.dtype} {list(values.shape)}"
+        size = self._shapes.get(name, values.shape[-2:])
+        return None if values.shape[-2:] == size else f"must be {list(size)}; got {list(values.shape[-2:])}"
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
 
     def __call__(self, name: str) -> np.ndarray:
-        """The map, float32 [h, w]. Raises InputError if it is not here."""
+        """The map, float32. Raises InputError if it is not here."""
         found = self.get(name)
         if found is None:
             raise InputError(f"{self._path(name)}: the map of {name!r} is not in the cache")
         return found
 
     def get(self, name: str) -> Optional[np.ndarray]:
-        """The map, float32 [h, w], or None if it is not here or its file is broken (which is said in the log)."""
+        """The map, float32, or None if it is not here or its file is broken (which is said in the log)."""
         path = self._path(name)
         if not path.exists():
             return None
@@ -100,7 +106,7 @@ class MapCache:
         return found
 
     def put(self, name: str, values: np.ndarray) -> None:
-        """Keeps a map, finite numbers [h, w], as float32.
+        """Keeps a map, finite numbers [h, w] or by block, as float32.
 
         Raises:
             InputError: it is no such map, or cannot be written.

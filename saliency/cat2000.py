@@ -22,6 +22,13 @@ STIMULI, LOCATIONS = "Stimuli", "FIXATIONLOCS"
 LOCATION_SUFFIXES = (MAT_SUFFIX, *LEVEL_SUFFIXES)
 OUTPUT = "output"  # a folder of this name, in any case, is not one of stimuli
 
+# fmt: off
+CATEGORIES = frozenset((
+    "Action", "Affective", "Art", "BlackWhite", "Cartoon", "Fractal", "Indoor", "Inverted", "Jumbled", "LineDrawing",
+    "LowResolution", "Noisy", "Object", "OutdoorManMade", "OutdoorNatural", "Pattern", "Random", "Satelite", "Sketch",
+    "Social",
+))
+# fmt: on
 TRAINING_IMAGES, TRAINING_CATEGORIES, TRAINING_SHAPE = 2000, 20, (1080, 1920)
 TRAINING_FIXATIONS = 672_053  # as pysaliency counts them, from the eye tracks
 _LEAST_LOCATIONS = 0.9  # of these fixations, that maps of locations must show: several on one pixel are one there
@@ -80,6 +87,23 @@ def _load(root: Path, category: str, image: Path, sources: Sequence[Path], varia
     return FixationImage(f"{category}/{image.stem}", category, fixations_of(image, source, variable), image)
 
 
+def description(dataset: FixationDataset) -> str:
+    """What a data set holds, in one line: `statistics` if it has none but categories of CAT2000, else the counts."""
+    if CATEGORIES.issuperset(dataset.categories):
+        return statistics(dataset)
+    categories = len(dataset.categories)
+    return (
+        f"{len(dataset)} images, {categories} {'category' if categories == 1 else 'categories'}, {_sizes(dataset)}, "
+        f"{sum(len(image.fixations) for image in dataset)} {dataset.counted}, {len(dataset.skipped)} left out"
+    )
+
+
+def _sizes(dataset: FixationDataset) -> str:
+    shapes = [shape for shape, _ in Counter(image.shape for image in dataset).most_common()]
+    more = f" and {len(shapes) - 3} more sizes" if len(shapes) > 3 else ""
+    return ", ".join(f"{width}x{height}" for height, width in shapes[:3]) + more
+
+
 def statistics(dataset: FixationDataset) -> str:
     """What a data set holds, in one line: whether it is CAT2000's full training set, and the published numbers.
 
@@ -87,7 +111,7 @@ def statistics(dataset: FixationDataset) -> str:
     """
     images, categories = len(dataset), len(dataset.categories)
     per_category = sorted({len(indices) for indices in dataset.categories.values()})
-    shapes = [shape for shape, _ in Counter(image.shape for image in dataset).most_common()]
+    shapes = list({image.shape for image in dataset})
     fixations = sum(len(image.fixations) for image in dataset)
     is_full = (
         (images, categories) == (TRAINING_IMAGES, TRAINING_CATEGORIES)
@@ -95,11 +119,9 @@ def statistics(dataset: FixationDataset) -> str:
         and shapes == [TRAINING_SHAPE]
         and _LEAST_LOCATIONS * TRAINING_FIXATIONS <= fixations <= TRAINING_FIXATIONS
     )
-    sizes = ", ".join(f"{width}x{height}" for height, width in shapes[:3])
-    more = f" and {len(shapes) - 3} more sizes" if len(shapes) > 3 else ""
     return (
         f"this is {'' if is_full else 'not '}the full CAT2000 training set: {images} images (published: "
         f"{TRAINING_IMAGES}), {categories} categories of {' or '.join(map(str, per_category))} ({TRAINING_CATEGORIES} "
-        f"of 100), {sizes}{more} (1920x1080), {fixations} fixated pixels (at most {TRAINING_FIXATIONS}), "
+        f"of 100), {_sizes(dataset)} (1920x1080), {fixations} fixated pixels (at most {TRAINING_FIXATIONS}), "
         f"{len(dataset.skipped)} left out"
     )

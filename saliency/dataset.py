@@ -52,7 +52,7 @@ class Split:
     scored: Sequence[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FixationDataset(Sequence[FixationImage]):
     """Images in order, category by category.
 
@@ -79,6 +79,9 @@ class FixationDataset(Sequence[FixationImage]):
                 raise InputError(f"{self.name}: two images are called {image.name!r}")
             seen.add(image.name)
 
+    def __repr__(self) -> str:
+        return f"FixationDataset({self.name!r}, {len(self.images)} images, {len(self.skipped)} left out)"
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -92,6 +95,14 @@ class FixationDataset(Sequence[FixationImage]):
         for index, image in enumerate(self.images):
             found.setdefault(image.category, []).append(index)
         return found
+
+    @property
+    def counted(self) -> str:
+        """What its fixations are: "fixations", or "fixated pixels" where they come from maps."""
+        of_maps = sum(image.fixations.of_map for image in self.images)
+        if of_maps in (0, len(self)):
+            return "fixated pixels" if of_maps else "fixations"
+        return f"fixations, of {of_maps} images fixated pixels"
 
     def subset(self, indices: Iterable[int]) -> "FixationDataset":
         """A data set of the images of these indices, in this order. Raises InputError if there are none."""

@@ -1,7 +1,8 @@
 """The rows of the paper's Table 2: centre baselines, and each model's maps as they are, blurred, and with the centre.
 
-What is tuned (blur, share of the centre) is tuned on other images than those it is scored on: on the first half of
-every category for its second half, as in the paper, or on all other folds. Every row is scored on the same images.
+A log density, and whatever is asked to be, is scored as it is, in one row. What is tuned (blur, share of the centre) is
+tuned on other images than those it is scored on: on the first half of every category for its second half, as in the
+paper, or on all other folds. Every row is scored on the same images.
 """
 
 from dataclasses import dataclass, replace
@@ -12,19 +13,23 @@ import numpy as np
 
 from sact_det.base.errors import InputError, naming
 from saliency.center import KINDS, CenterBaseline
+from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset, Split
 from saliency.fixations import DENSITY_SIGMA
 from saliency.intervals import Interval, bootstrap_intervals
 from saliency.map_sources import Maps
 from saliency.parallel import each_image
-from saliency.postprocess import PostProcessing
-from saliency.scores import METRICS, Reference, get_metric, score_maps
+from saliency.postprocess import PostProcessing, resize
+from saliency.prediction import Prediction
+from saliency.scores import METRICS, Reference, get_metric, get_protocol, score_maps
 from saliency.search import Grid, GridScores, grid_scores
 
 Intervals = dict[str, Interval]  # by metric
 
 CENTER = "centre baseline"
-STAGES = ("ponder map", "blurred", "with centre")  # of a model's maps
+FITTED = "fitted to the other images"  # the centre baseline that is a centre bias
+PONDER_MAP, GIVEN_MAP, LOG_DENSITY = "ponder map", "as given", "log density"  # what a model's maps are
+STAGES = (PONDER_MAP, "blurred", "with centre")  # of a model's maps; the first may be another of these
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,10 @@ class Settings:
         metrics: of the rows.
         density_sigma: blur of the fixation density, in pixels of the image.
         processes: as `each_image`'s.
+        protocol: whose rules the metrics follow; it says whether a centre bias is fitted.
 
     Raises:
-        InputError: a metric is unknown, or the width of the density's blur is out of range.
+        InputError: a metric or protocol is unknown, or the width of the density's blur is out of range.
     """
 
     grid: Grid
@@ -49,8 +55,10 @@ class Settings:
     metrics: Sequence[str] = tuple(METRICS)
     density_sigma: float = DENSITY_SIGMA
     processes: int = 1
+    protocol: str = "mit"
 
     def __post_init__(self) -> None:
+        get_protocol(self.protocol)
         for name in (self.tuned_for, *self.metrics):
             get_metric(name)
         if self.tuned_for not in self.metrics:
@@ -63,11 +71,26 @@ class Settings:
 
 @dataclass(frozen=True)
 class Model:
-    """A source of maps under a name; `chain` has its resolutions (sigma, multiplier and centre are replaced)."""
+    """A source of maps under a name.
+
+    Attributes:
+        name, maps: of the model.
+        chain: has the maps' resolutions; sigma, multiplier and centre are replaced.
+        kind: what the maps are: PONDER_MAP, GIVEN_MAP or LOG_DENSITY.
+        as_is: whether they are scored as they are, only resized where they have another size than the image. Always
+            so of log densities, which are never resized.
+    """
 
     name: str
     maps: Maps
     chain: PostProcessing
+    kind: str = PONDER_MAP
+    as_is: bool = False
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether blur and share of the centre are tuned."""
+        return not self.as_is and self.kind != LOG_DENSITY
 
 
 @dataclass(frozen=True)
@@ -76,8 +99,8 @@ class Method:
 
     Attributes:
         model: its name, or CENTER.
-        stage: one of STAGES, or the kind of centre baseline.
-        chains: for every split.
+        stage: one of STAGES, another kind of map, or the kind of centre baseline.
+        chains: for every split; none for what is scored as it is.
         notices: on what to be wary of in what was tuned.
     """
 
@@ -153,15 +176,23 @@ def evaluate(
     names = [CENTER, *(model.name for model in models)]
     if len(set(names)) != len(names):
         raise InputError(f"models need different names, other than {CENTER!r}; got {', '.join(names[1:])}")
-    methods = center_methods(settings.center, len(splits))
+    bias = _center_bias(dataset, settings)
+    methods = [Method(CENTER, FITTED, [])] if bias else []
+    methods += center_methods(settings.center, len(splits))
     for model in models:
-        methods += tuned_methods(dataset, model, splits, settings)
+        tuned = model.is_tuned
+        methods += tuned_methods(dataset, model, splits, settings) if tuned else [Method(model.name, model.kind, [])]
     fold_of = {index: fold for fold, split in enumerate(splits) for index in split.scored}
     indices = sorted(fold_of)
-    task = _Scoring(dataset, indices, fold_of, {model.name: model.maps for model in models}, methods, settings)
+    task = _Scoring(dataset, indices, fold_of, {model.name: model for model in models}, methods, settings, bias)
     scores = each_image(task, len(indices), "all metrics", settings.processes)
     rows = [Row(method, values) for method, values in zip(methods, np.stack(scores, axis=1))]
     return Evaluation(dataset, splits, settings, models, indices, rows)
+
+
+def _center_bias(dataset: FixationDataset, settings: Settings) -> Optional[CenterBias]:
+    is_asked_for = get_protocol(settings.protocol).center_bias
+    return CenterBias.fit([image.fixations for image in dataset]) if is_asked_for else None
 
 
 def center_methods(center: CenterBaseline, splits: int) -> list[Method]:
@@ -174,18 +205,20 @@ def tuned_methods(dataset: FixationDataset, model: Model, splits: Sequence[Split
     """A model's maps as they are, at the best blur, and at the best blur and share of the centre."""
     chain = replace(model.chain, sigma=0.0, multiplier=0.0, center=settings.center)
     tuned_on = sorted({index for split in splits for index in split.tuned_on})
+    tuning = dataset.subset(tuned_on)
     search = grid_scores(
-        dataset.subset(tuned_on),
+        tuning,
         model.maps,
         chain,
         settings.grid,
         metric=settings.tuned_for,
         density_sigma=settings.density_sigma,
+        center_bias=_center_bias(tuning, settings),
         processes=settings.processes,
     )
     column = settings.grid.multipliers.index(0)
     alone = GridScores(Grid(settings.grid.sigmas, (0,)), search.metric, search.values[:, :, column : column + 1])
-    methods = [Method(model.name, STAGES[0], [chain] * len(splits))]
+    methods = [Method(model.name, model.kind, [chain] * len(splits))]
     position = {index: row for row, index in enumerate(tuned_on)}
     for stage, scores in zip(STAGES[1:], (alone, search)):
         points = [scores.best([position[index] for index in split.tuned_on]) for split in splits]
@@ -202,20 +235,45 @@ class _Scoring:
     dataset: FixationDataset
     indices: Sequence[int]
     fold_of: Mapping[int, int]
-    maps: Mapping[str, Maps]
+    models: Mapping[str, Model]
     methods: Sequence[Method]
     settings: Settings
+    center_bias: Optional[CenterBias]
 
     def __call__(self, number: int) -> np.ndarray:
         """The scores of the image of this number among the scored ones, float64 [methods, metrics]."""
         index = self.indices[number]
         image = self.dataset[index]
-        truth = Reference(self.dataset, index, self.settings.density_sigma, self.settings.center)
+        settings = self.settings
+        truth = Reference(self.dataset, index, settings.density_sigma, settings.center, self.center_bias)
         with naming(image.name, InputError):
-            made = {name: maps(image.name) for name, maps in self.maps.items()}
-            chosen = ((method, method.chains[self.fold_of[index]]) for method in self.methods)
-            maps = (saliency_map(chain, made.get(method.model), image.shape) for method, chain in chosen)
-            return score_maps(maps, truth, self.settings.metrics)
+            made = {name: model.maps(image.name) for name, model in self.models.items()}
+            predictions = (self._prediction(method, made.get(method.model), index) for method in self.methods)
+            return score_maps(predictions, truth, settings.metrics)
+
+    def _prediction(self, method: Method, made: Optional[np.ndarray], index: int) -> Prediction:
+        shape = self.dataset[index].shape
+        if method.chains:
+            return Prediction(saliency_map(method.chains[self.fold_of[index]], made, shape))
+        if made is None:
+            assert self.center_bias is not None
+            return Prediction(self.center_bias.log_density(index), is_log_density=True)
+        return as_it_is(self.models[method.model], made, shape)
+
+
+def as_it_is(model: Model, made: np.ndarray, shape: tuple[int, int]) -> Prediction:
+    """A model's map without post-processing, resized to [H, W] of `shape` if it has another size.
+
+    Raises:
+        InputError: it is a log density of another size.
+    """
+    if model.kind != LOG_DENSITY:
+        return Prediction(resize(made, shape, model.chain.interpolation))
+    if made.shape != shape:
+        raise InputError(
+            f"a log density of {made.shape[1]}x{made.shape[0]} pixels; the image has {shape[1]}x{shape[0]}"
+        )
+    return Prediction(made, is_log_density=True)
 
 
 def saliency_map(chain: PostProcessing, made: Optional[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

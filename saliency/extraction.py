@@ -34,6 +34,7 @@ from sact_det.engine.fingerprint import budgets_sha256
 from sact_det.engine.launch import launch
 from sact_det.network.halting_rule import halting_rule
 from sact_det.rule import ledger
+from sact_det.rule.ponder import PonderRecord
 from saliency.cache import MapCache
 from saliency.dataset import FixationDataset, FixationImage
 
@@ -64,9 +65,19 @@ class PonderModel:
         self._is_bgr = cfg.INPUT.FORMAT == "BGR"
         self._model: Any = load_classifier(cfg) if self._is_classifier else Predictor(cfg).model
 
-    @torch.no_grad()
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The ponder map, float32 [h, w], of an image uint8 RGB [H, W, 3]; max(h, w) is the longer edge."""
+        record, size = self._record(image)
+        return record.map(size)[0].numpy()
+
+    def by_block(self, image: np.ndarray) -> np.ndarray:
+        """What the map is the sum of: every block's ponder cost enlarged to its size, float32 [B, h, w], in order."""
+        record, size = self._record(image)
+        parts = (PonderRecord({name: block}, record.dense_flops) for name, block in record.blocks.items())
+        return np.stack([part.map(size)[0].numpy() for part in parts])
+
+    @torch.no_grad()
+    def _record(self, image: np.ndarray) -> tuple[PonderRecord, tuple[int, int]]:
         item = {"image": self._input(image)}
         size = (item["image"].shape[1], item["image"].shape[2])
         if self._is_classifier:
@@ -76,7 +87,7 @@ class PonderModel:
             with ledger.open(images.image_sizes) as spent:
                 self._model.backbone(images.tensor)
             (record,) = spent["backbone"]
-        return record.on_host().image(0).map(size)[0].numpy()
+        return record.on_host().image(0), size
 
     def _input(self, image: np.ndarray) -> Tensor:
         if self._is_classifier:
@@ -89,13 +100,16 @@ class PonderModel:
 
 
 class ExtractedMaps:
-    """The maps of a data set's images in a cache; called with an image's name. Can be sent to other processes."""
+    """The maps of a data set's images in a cache; called with an image's name. Can be sent to other processes.
+
+    Maps are float32 [h, w], or by block [B, h, w].
+    """
 
     def __init__(self, cache: MapCache, keys: Mapping[str, str]):
         self._cache, self._keys = cache, keys
 
     def __call__(self, name: str) -> np.ndarray:
-        """The map, float32 [h, w]. Raises InputError if it is not there."""
+        """The map. Raises InputError if it is not there."""
         return self._cache(self._keys[name])
 
 
@@ -132,6 +146,7 @@ def extract_maps(
     longer_edge: Optional[int] = None,
     *,
     processes: int = 1,
+    by_block: bool = False,
 ) -> ExtractedMaps:
     """The ponder maps of all images; makes those that the cache lacks.
 
@@ -142,6 +157,7 @@ def extract_maps(
         longer_edge: of the images as the model sees them, in pixels; default: LONGER_EDGE's.
         processes: that share the images, one for each GPU, or without any on the CPU. The maps do not depend on it.
             With more than one, the calling script needs `if __name__ == "__main__":`.
+        by_block: maps are those of every block, as `PonderModel.by_block` makes them, and kept apart from the sums.
 
     Raises:
         InputError: the model cannot be used, an image cannot be read, the cache cannot be written, or there are fewer
@@ -151,21 +167,25 @@ def extract_maps(
     longer_edge = LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE] if longer_edge is None else longer_edge
     images = {_key(image): image for image in dataset}
     shapes = {key: whole_size(image.shape, longer_edge) for key, image in images.items()}
-    cache = MapCache(folder, fingerprint(cfg, longer_edge), shapes)
+    described = {**fingerprint(cfg, longer_edge), **({"by_block": True} if by_block else {})}
+    cache = MapCache(folder, described, shapes, by_block=by_block)
     missing = {key: images[key] for key in cache.missing(list(images))}
     processes = min(processes, max(len(missing), 1))
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise InputError(f"{processes} processes need as many GPUs; this machine has {torch.cuda.device_count()}")
     if missing and processes == 1:
-        _extract(cfg, longer_edge, missing, cache)
+        _extract(cfg, longer_edge, missing, cache, by_block)
     elif missing:
-        _extract_in_processes(processes, cfg, longer_edge, missing, cache)
+        _extract_in_processes(processes, cfg, longer_edge, missing, cache, by_block)
     return ExtractedMaps(cache, {image.name: key for key, image in images.items()})
 
 
-def _extract(cfg: CfgNode, longer_edge: int, images: Mapping[str, FixationImage], cache: MapCache) -> None:
+def _extract(
+    cfg: CfgNode, longer_edge: int, images: Mapping[str, FixationImage], cache: MapCache, by_block: bool
+) -> None:
     model = PonderModel(cfg, longer_edge)
-    cache.fill(list(images), lambda key: model(images[key].pixels()), progress=comm.get_rank() == 0)
+    extract = model.by_block if by_block else model
+    cache.fill(list(images), lambda key: extract(images[key].pixels()), progress=comm.get_rank() == 0)
 
 
 def _extract_in_processes(processes: int, *job: Any) -> None:
@@ -179,12 +199,17 @@ def _extract_in_processes(processes: int, *job: Any) -> None:
 
 
 def _extract_share(
-    problem: Path, cfg: CfgNode, longer_edge: int, images: Mapping[str, FixationImage], cache: MapCache
+    problem: Path,
+    cfg: CfgNode,
+    longer_edge: int,
+    images: Mapping[str, FixationImage],
+    cache: MapCache,
+    by_block: bool,
 ) -> None:
     """Every n-th image, in one of n processes. What is wrong with the input goes to `problem`: one of them says it."""
     share = dict(islice(images.items(), comm.get_rank(), None, comm.get_world_size()))
     try:
-        _extract(cfg, longer_edge, share, cache)
+        _extract(cfg, longer_edge, share, cache, by_block)
     except (InputError, OSError) as error:
         problem.write_text(one_line(error))
         sys.exit(1)

@@ -23,6 +23,7 @@ Shape = tuple[int, int]
 
 MAT_SUFFIX, MAT_VARIABLE = ".mat", "fixLocs"  # of CAT2000
 DENSITY_SIGMA = 40.0  # pixels at 1920x1080: about one degree of visual angle
+BENCHMARK_SIGMAS = {"cat2000": DENSITY_SIGMA, "mit300": 24.0, "coco-freeview": 30.0}  # of the benchmark's densities
 _FAR = 2.0**53  # pixels; beyond it floats are no longer whole numbers of their own
 _MANY = 0.01  # share of an image's pixels; of CAT2000's fewer than 0.0003 are fixated
 
@@ -34,6 +35,7 @@ class Fixations:
     Attributes:
         x, y: int64 [n].
         shape: (height, width) of the image.
+        of_map: whether they are the fixated pixels of a map, which cannot say how many fixations a pixel had.
 
     Raises:
         InputError: a fixation lies outside the image.
@@ -42,6 +44,7 @@ class Fixations:
     x: np.ndarray
     y: np.ndarray
     shape: Shape
+    of_map: bool = False
 
     def __post_init__(self) -> None:
         height, width = self.shape
@@ -67,7 +70,7 @@ class Fixations:
         if fixation_map.dtype.kind == "f" and not np.isfinite(fixation_map).all():
             raise InputError("a fixation map must be finite; it holds NaN or infinity")
         y, x = np.nonzero(fixation_map)
-        return cls(x.astype(np.int64), y.astype(np.int64), fixation_map.shape)
+        return cls(x.astype(np.int64), y.astype(np.int64), fixation_map.shape, of_map=True)
 
     @classmethod
     def from_points(cls, points: Any, shape: Shape) -> "Fixations":
@@ -103,7 +106,7 @@ class Fixations:
     def distinct(self) -> "Fixations":
         """At most one fixation on a pixel, as in a binary map."""
         y, x = np.divmod(self.distinct_pixels, self.shape[1])
-        return Fixations(x, y, self.shape)
+        return Fixations(x, y, self.shape, of_map=True)
 
     def scaled_to(self, shape: Shape) -> "Fixations":
         """The same places in an image of another size."""
@@ -204,7 +207,3 @@ def _from_mat(path: Path, variable: str) -> Fixations:
     found = content[variable]
     with naming(f"{path}: {variable}", InputError):
         return Fixations.from_map(found.toarray() if issparse(found) else found)
-
-
-def _in_short(points: Any) -> str:
-    return shown(" ".join(repr(points).split()), 60)

@@ -3,6 +3,7 @@
 A source of maps is called with the name of an image and returns its map, float [h, w], of any size.
 """
 
+import logging
 import os
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -15,12 +16,20 @@ from tqdm import tqdm
 from sact_det.base.errors import InputError
 from sact_det.data.image_files import IMAGE_SUFFIXES
 from saliency.dataset import FixationDataset
+from saliency.hdf5_maps import HDF5_SUFFIXES, Hdf5Maps
 from saliency.images import LEVEL_SUFFIXES, files_by_stem, padding_mask, read_levels
 
 if TYPE_CHECKING:
     from sact_det.pictures.ponder_file import PonderFile
 
+logger = logging.getLogger(__name__)
+
 Maps = Callable[[str], np.ndarray]
+
+
+def stored_maps(path: Union[str, Path], dataset: FixationDataset) -> Maps:
+    """The maps of a folder of files, or of an HDF5 file in pysaliency's layout (.h5, .hdf5). Raises InputError."""
+    return Hdf5Maps(path, dataset) if Path(path).suffix.lower() in HDF5_SUFFIXES else MapFolder(path, dataset)
 
 
 class MapFolder:
@@ -144,17 +153,33 @@ def with_all_maps(dataset: FixationDataset, sources: Mapping[str, Maps], *, skip
         sources: by name.
         skip_bad: leaves out an image that lacks a map, and lists it; otherwise it is an error.
 
+    A warning counts the maps of every source that have another aspect than their image: they are stretched.
+
     Raises:
         InputError: a map is missing or broken; no image is left.
     """
     kept, skipped = [], list(dataset.skipped)
+    stretched: dict[str, list[str]] = {name: [] for name in sources}
     for image in tqdm(dataset, desc="maps, looked at", unit="image", disable=None):
         try:
-            for source in sources.values():
-                source(image.name)
+            for name, source in sources.items():
+                if not has_aspect(source(image.name).shape, image.shape):
+                    stretched[name].append(image.name)
             kept.append(image)
         except InputError as error:
             if not skip_bad:
                 raise
             skipped.append(str(error))
+    for name, images in stretched.items():
+        if images:
+            logger.warning(
+                "%s: %d maps have another aspect than their images and are stretched, the first: %s",
+                *(name, len(images), images[0]),
+            )
     return FixationDataset(dataset.name, kept, skipped)
+
+
+def has_aspect(map_shape: tuple[int, ...], image_shape: tuple[int, int]) -> bool:
+    """Whether an image scaled to a map's height has its width, or the other way round, but for one pixel."""
+    (h, w), (height, width) = map_shape[-2:], image_shape
+    return abs(w - h * width / height) < 1 or abs(h - w * height / width) < 1

@@ -21,7 +21,8 @@ from typing import Optional
 import numpy as np
 
 from sact_det.base.errors import InputError
-from saliency.fixations import Fixations, FixationsLike, as_fixations
+from saliency.arguments import as_map, checked_density, checked_fixations, checked_map, positive
+from saliency.fixations import Fixations, FixationsLike
 from saliency.postprocess import min_max
 from saliency.ranks import step_sum
 
@@ -51,11 +52,33 @@ def auc_judd(
     """
     if ties not in TIES:
         raise InputError(f"`ties` must be one of {', '.join(TIES)}; got {ties!r}")
-    values = _as_map(saliency_map)
-    where = _checked_fixations(fixations, values)
+    values = as_map(saliency_map)
+    where = checked_fixations(fixations, values)
     if jitter:
         values = values + np.random.default_rng(seed).random(values.shape) * JITTER
     return judd_area(values.reshape(-1), where, ties=ties)
+
+
+def auc(saliency_map: np.ndarray, fixations: FixationsLike) -> float:
+    """Area under the ROC curve of the fixations against all pixels. In [0, 1], higher is better, chance 0.5.
+
+    The probability that a fixation has more saliency than a pixel drawn at random, fixated or not, ties counting half:
+    the MIT/Tuebingen benchmark's AUC (pysaliency's "uniform" non-fixations). Several fixations on one pixel count each.
+
+    Args:
+        saliency_map: [H, W].
+        fixations: at least one.
+    """
+    values = as_map(saliency_map)
+    where, values = checked_fixations(fixations, values), values.reshape(-1)
+    fixated, reached, at_value = _reached(values, where)
+    # From every fixated value to the next larger number, and from there on: pixels that tie, and that do not.
+    thresholds = np.unique(np.concatenate([fixated, np.nextafter(fixated, np.inf, dtype=fixated.dtype)]))
+    above = reached[np.searchsorted(fixated, thresholds, side="right")]
+    equal = np.zeros_like(above)
+    equal[np.searchsorted(thresholds, fixated)] = at_value
+    twice_pairs = step_sum(values, thresholds, np.append(2 * len(where), 2 * above + equal))
+    return twice_pairs / (2 * len(where) * values.size)
 
 
 def judd_area(values: np.ndarray, fixations: Fixations, *, ties: str = "roc") -> float:
@@ -64,10 +87,7 @@ def judd_area(values: np.ndarray, fixations: Fixations, *, ties: str = "roc") ->
     others = values.size - fixated.size
     if others == 0:
         raise InputError("every pixel is fixated: there is nothing to tell the fixated ones from")
-    thresholds, at_threshold = np.unique(values[fixations.pixels], return_counts=True)
-    if not np.isfinite(thresholds).all():
-        raise InputError("`saliency_map` must be finite; it holds NaN or infinity")
-    reached = np.append(number - np.cumsum(at_threshold) + at_threshold, 0)  # fixations with S >= t, then 0
+    thresholds, reached, at_threshold = _reached(values, fixations)
     # A pixel without fixation widens one step of the curve; its share of the area is the step's mean height.
     twice_height = np.append(2 * number, reached[:-1] + reached[1:])  # [0]: below all thresholds
     correction = 0
@@ -77,6 +97,14 @@ def judd_area(values: np.ndarray, fixations: Fixations, *, ties: str = "roc") ->
     steps = np.searchsorted(thresholds, values[fixated], side="right")
     twice_area = step_sum(values, thresholds, twice_height) - int(twice_height[steps].sum()) - correction
     return twice_area / (2 * number * others)
+
+
+def _reached(values: np.ndarray, fixations: Fixations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct fixated values t, ascending; how many fixations have S >= t, then 0; how many have S = t."""
+    thresholds, at_threshold = np.unique(values[fixations.pixels], return_counts=True)
+    if not np.isfinite(thresholds).all():
+        raise InputError("`saliency_map` must be finite; it holds NaN or infinity")
+    return thresholds, np.append(len(fixations) - np.cumsum(at_threshold) + at_threshold, 0), at_threshold
 
 
 def auc_borji(
@@ -94,10 +122,10 @@ def auc_borji(
         step: distance of the thresholds, in (0, 1].
         seed: of the draws.
     """
-    values = _checked_map(saliency_map)
-    where = _checked_fixations(fixations, values)
+    values = checked_map(saliency_map)
+    where = checked_fixations(fixations, values)
     values = min_max(values).reshape(-1)
-    drawn = np.random.default_rng(seed).integers(values.size, size=(_positive(splits), len(where)))
+    drawn = np.random.default_rng(seed).integers(values.size, size=(positive(splits), len(where)))
     return _mean_stepped_area(values[where.pixels], values[drawn], step)
 
 
@@ -126,16 +154,16 @@ def shuffled_auc(
         step: distance of the thresholds, in (0, 1].
         seed: of the draws.
     """
-    values = _checked_map(saliency_map)
-    where = _checked_fixations(fixations, values)
-    others = _checked_fixations(other_fixations, values, "other_fixations")
+    values = checked_map(saliency_map)
+    where = checked_fixations(fixations, values)
+    others = checked_fixations(other_fixations, values, "other_fixations")
     if splits is None:
         positives, negatives = values.reshape(-1)[where.pixels], np.sort(values.reshape(-1)[others.pixels])
         below = np.searchsorted(negatives, positives, side="left")
         not_above = np.searchsorted(negatives, positives, side="right")
         return int(below.sum() + not_above.sum()) / (2 * positives.size * negatives.size)
     candidates = others.distinct_pixels
-    rows = np.tile(candidates, (_positive(splits), 1))
+    rows = np.tile(candidates, (positive(splits), 1))
     drawn = np.random.default_rng(seed).permuted(rows, axis=1)[:, : len(where)]
     values = min_max(values).reshape(-1)
     return _mean_stepped_area(values[where.pixels], values[drawn], step)
@@ -146,8 +174,8 @@ def nss(saliency_map: np.ndarray, fixations: FixationsLike) -> float:
 
     The deviation is the population's, as in pysaliency; the program's has P - 1 (Peters et al. 2005; Bylinskii et al.).
     """
-    values = _checked_map(saliency_map)
-    where = _checked_fixations(fixations, values)
+    values = checked_map(saliency_map)
+    where = checked_fixations(fixations, values)
     if _constant(values):
         return 0.0
     fixated = values.reshape(-1)[where.pixels].mean(dtype=np.float64)
@@ -156,8 +184,8 @@ def nss(saliency_map: np.ndarray, fixations: FixationsLike) -> float:
 
 def cc(saliency_map: np.ndarray, density: np.ndarray) -> float:
     """Pearson's correlation of the map with the fixation density. In [-1, 1], higher is better, chance 0."""
-    first = _checked_map(saliency_map).astype(np.float64)
-    second = _checked_density(density, first).astype(np.float64)
+    first = checked_map(saliency_map).astype(np.float64)
+    second = checked_density(density, first).astype(np.float64)
     if _constant(first) or _constant(second):
         return 0.0
     first -= first.mean()
@@ -174,8 +202,8 @@ def sim(saliency_map: np.ndarray, density: np.ndarray, *, stretch: bool = False)
         density: [H, W], likewise.
         stretch: first subtracts the minimum of both in any case, as the program does and pysaliency does not.
     """
-    first = _distribution(_checked_map(saliency_map), stretch)
-    second = _distribution(_checked_density(density, first), stretch)
+    first = _distribution(checked_map(saliency_map), stretch)
+    second = _distribution(checked_density(density, first), stretch)
     return float(np.minimum(first, second).sum())
 
 
@@ -185,8 +213,8 @@ def kld(saliency_map: np.ndarray, density: np.ndarray) -> float:
     From 0 upwards, lower is better. eps = 2.2204e-16 (Bylinskii et al., the program and pysaliency's `MIT_KLDiv`);
     maps become distributions as in `sim`, without stretch.
     """
-    p = _distribution(_checked_map(saliency_map), stretch=False)
-    q = _distribution(_checked_density(density, p), stretch=False)
+    p = _distribution(checked_map(saliency_map), stretch=False)
+    q = _distribution(checked_density(density, p), stretch=False)
     return float((q * np.log(EPSILON + q / (p + EPSILON))).sum())
 
 
@@ -203,54 +231,11 @@ def information_gain(
         baseline: [H, W], a centre prior; likewise.
         stretch: as in `sim`; the program does it.
     """
-    values = _checked_map(saliency_map)
-    where = _checked_fixations(fixations, values)
-    prior = _distribution(_checked_density(baseline, values, "baseline"), stretch).reshape(-1)[where.pixels]
+    values = checked_map(saliency_map)
+    where = checked_fixations(fixations, values)
+    prior = _distribution(checked_density(baseline, values, "baseline"), stretch).reshape(-1)[where.pixels]
     predicted = _distribution(values, stretch).reshape(-1)[where.pixels]
     return float(np.mean(np.log2(EPSILON + predicted) - np.log2(EPSILON + prior)))
-
-
-def _as_map(values: np.ndarray, name: str = "saliency_map") -> np.ndarray:
-    """[H, W], contiguous, float32 or float64. Raises InputError."""
-    values = np.asarray(values)
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf":
-        raise InputError(f"`{name}` must be numbers [H, W]; got shape {list(values.shape)} of {values.dtype}")
-    if values.dtype not in (np.float32, np.float64):
-        values = values.astype(np.float64)
-    return np.ascontiguousarray(values)
-
-
-def _checked_map(values: np.ndarray, name: str = "saliency_map") -> np.ndarray:
-    """[H, W], contiguous, float32 or float64, all finite. Raises InputError."""
-    values = _as_map(values, name)
-    # A sum is the quickest look at every value; one that overflows is looked into.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
-            raise InputError(f"`{name}` must be finite; it holds NaN or infinity")
-    return values
-
-
-def _checked_density(density: np.ndarray, values: np.ndarray, name: str = "density") -> np.ndarray:
-    density = _checked_map(density, name)
-    if density.shape != values.shape:
-        raise InputError(
-            f"`{name}` has {density.shape[1]}x{density.shape[0]} pixels and the saliency map has "
-            f"{values.shape[1]}x{values.shape[0]}; resize the map first (saliency.postprocess.resize)"
-        )
-    return density
-
-
-def _checked_fixations(value: FixationsLike, values: np.ndarray, name: str = "fixations") -> Fixations:
-    fixations = as_fixations(value, values.shape)
-    if len(fixations) == 0:
-        raise InputError(f"`{name}` is empty: a metric needs at least one fixation")
-    return fixations
-
-
-def _positive(splits: int) -> int:
-    if splits < 1:
-        raise InputError(f"`splits` must be at least 1; got {splits}")
-    return splits
 
 
 def _constant(values: np.ndarray) -> bool:

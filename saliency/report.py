@@ -12,7 +12,7 @@ from sact_det.base.files import write_json, write_text
 from sact_det.base.markdown import markdown_table
 from saliency.evaluation import CENTER, Evaluation, Intervals
 from saliency.intervals import Interval
-from saliency.scores import METRICS
+from saliency.scores import get_metric
 
 ALL = "all"  # the category of all images together
 
@@ -50,13 +50,15 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "dataset": {"path": dataset.name, "images": len(dataset), "left_out": list(dataset.skipped)},
         "splits": [{"tuned_on": len(split.tuned_on), "scored": len(split.scored)} for split in evaluation.splits],
         "scored_images": len(evaluation.indices),
+        "scored": dataset.counted,
+        "protocol": settings.protocol,
         "tuned_for": settings.tuned_for,
         "grid": {
             "sigmas": list(settings.grid.sigmas),
             "multipliers": [_finite_or_text(value) for value in settings.grid.multipliers],
         },
         "density_sigma": settings.density_sigma,
-        "metrics": {name: {"higher_is_better": METRICS[name].higher_is_better} for name in settings.metrics},
+        "metrics": {name: {"higher_is_better": get_metric(name).higher_is_better} for name in settings.metrics},
         "rows": [_row_dict(evaluation, number) for number in range(len(evaluation.rows))],
     }
 
@@ -88,15 +90,17 @@ def markdown(evaluation: Evaluation, title: str) -> str:
     main = settings.tuned_for
     names = [main, *(name for name in settings.metrics if name != main)]
     tuned = sorted({len(split.tuned_on) for split in evaluation.splits})
-    tuning = f" blur and centre tuned for {METRICS[settings.tuned_for].title} on {' or '.join(map(str, tuned))} others;"
+    tuning = f" blur and centre tuned for {get_metric(main).title} on {' or '.join(map(str, tuned))} others;"
+    is_tuned = any(model.is_tuned for model in evaluation.models)
     lines = [
-        f"{title}: {len(evaluation.indices)} images;{tuning if evaluation.models else ''} "
-        f"{len(evaluation.dataset.skipped)} left out. In brackets 95% bootstrap intervals over images.",
+        f"{title}: {len(evaluation.indices)} images;{tuning if is_tuned else ''} "
+        f"{len(evaluation.dataset.skipped)} left out. Scored are {evaluation.dataset.counted}, by the protocol "
+        f"{settings.protocol!r}. In brackets 95% bootstrap intervals over images.",
         "",
         markdown_table(
             ["model", "map", "sigma", "multiplier"]
-            + [f"{METRICS[main].title}", "minus centre"]
-            + [METRICS[name].title for name in names[1:]],
+            + [f"{get_metric(main).title}", "minus centre"]
+            + [get_metric(name).title for name in names[1:]],
             [_markdown_cells(evaluation, number, names) for number in range(len(evaluation.rows))],
         ),
     ]
@@ -111,7 +115,7 @@ def markdown(evaluation: Evaluation, title: str) -> str:
             for number, row in enumerate(evaluation.rows)
         ]
         counts = ["", "images", *(str(len(images)) for images in evaluation.categories.values())]
-        lines += ["", f"{METRICS[main].title} by category:", "", markdown_table(heads, [counts, *cells])]
+        lines += ["", f"{get_metric(main).title} by category:", "", markdown_table(heads, [counts, *cells])]
     return "\n".join(lines)
 
 

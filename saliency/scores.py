@@ -1,16 +1,18 @@
-"""All metrics under their names, and what each needs to know about an image besides the map."""
+"""All metrics under their names, what each needs to know about an image besides the map, and whose rules it follows."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Iterable, Optional, Sequence, Union
 
 import numpy as np
 
 from sact_det.base.errors import InputError
 from saliency import metrics
 from saliency.center import CenterBaseline
+from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset
 from saliency.fixations import DENSITY_SIGMA, Fixations, pooled
+from saliency.prediction import Prediction, as_prediction
 
 
 class Reference:
@@ -21,6 +23,7 @@ class Reference:
         index: of the image.
         density_sigma: blur of the fixation density, in pixels of the image.
         baseline: what information gain compares with.
+        center_bias: of the same images; what the Tuebingen protocol's information gain compares with.
     """
 
     def __init__(
@@ -29,9 +32,10 @@ class Reference:
         index: int,
         density_sigma: float = DENSITY_SIGMA,
         baseline: CenterBaseline = CenterBaseline(),  # noqa: B008  (frozen)
+        center_bias: Optional[CenterBias] = None,
     ):
         self._dataset, self._index = dataset, index
-        self._density_sigma, self._baseline = density_sigma, baseline
+        self._density_sigma, self._baseline, self._center_bias = density_sigma, baseline, center_bias
         self.fixations: Fixations = dataset[index].fixations
 
     @cached_property
@@ -50,58 +54,116 @@ class Reference:
         """The baseline's map, float64 [H, W]."""
         return self._baseline.map(self.fixations.shape)
 
+    @cached_property
+    def center_log_likelihoods(self) -> np.ndarray:
+        """ln of the centre bias's density at the fixations, float64 [n]. Raises InputError without a centre bias."""
+        if self._center_bias is None:
+            raise InputError("information gain of the Tuebingen protocol needs a centre bias (saliency/center_bias.py)")
+        return self._center_bias.log_likelihoods(self._index)
+
+
+def gain_over_center_bias(prediction: Prediction, fixations: Fixations, center_log_likelihoods: np.ndarray) -> float:
+    """Bits per fixation by which a density predicts better than the centre bias of the other images; higher is better.
+
+    Where a log density is -inf at a fixation, so is the gain.
+    """
+    gains = prediction.log_density_at(fixations.pixels) - center_log_likelihoods
+    return float(gains.mean() / np.log(2))
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of saliency.metrics as one of a map and a reference.
+    """A function of saliency.metrics as one of a prediction and a reference.
 
     Attributes:
         title: for tables.
         higher_is_better: its direction.
-        function: of a map and what `takes` names.
+        function: of what `reads` names, and what `takes` names.
         takes: attributes of `Reference`, in order.
+        reads: "map" or "ranking", attributes of `Prediction`; or "prediction", the whole.
     """
 
     title: str
     higher_is_better: bool
     function: Callable[..., float]
     takes: tuple[str, ...]
+    reads: str = "map"
 
-    def of(self, values: np.ndarray, truth: Reference) -> float:
-        """The score of a map, [H, W], of the image's size."""
-        return self.function(values, *(getattr(truth, name) for name in self.takes))
+    def of(self, values: Union[np.ndarray, Prediction], truth: Reference) -> float:
+        """The score of a map or prediction, [H, W], of the image's size."""
+        prediction = as_prediction(values)
+        read = prediction if self.reads == "prediction" else getattr(prediction, self.reads)
+        return self.function(read, *(getattr(truth, name) for name in self.takes))
 
 
 METRICS = {
     "auc_judd": Metric("AUC-Judd", True, metrics.auc_judd, ("fixations",)),
     "auc_borji": Metric("AUC-Borji", True, metrics.auc_borji, ("fixations",)),
-    "shuffled_auc": Metric("sAUC", True, metrics.shuffled_auc, ("fixations", "other_fixations")),
+    "shuffled_auc": Metric("sAUC", True, metrics.shuffled_auc, ("fixations", "other_fixations"), "ranking"),
     "nss": Metric("NSS", True, metrics.nss, ("fixations",)),
     "cc": Metric("CC", True, metrics.cc, ("density",)),
     "sim": Metric("SIM", True, metrics.sim, ("density",)),
     "kld": Metric("KL", False, metrics.kld, ("density",)),
     "information_gain": Metric("IG", True, metrics.information_gain, ("fixations", "baseline")),
 }
+TUEBINGEN_METRICS = {
+    "gain_over_center_bias": Metric(
+        "IG", True, gain_over_center_bias, ("fixations", "center_log_likelihoods"), "prediction"
+    ),
+    "auc": Metric("AUC", True, metrics.auc, ("fixations",), "ranking"),
+    **{name: METRICS[name] for name in ("shuffled_auc", "nss", "cc", "kld", "sim")},
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Whose rules scores follow.
+
+    Attributes:
+        metrics: in the order of the table.
+        tuned_for: what blur and centre are tuned for, unless said otherwise; one of the metrics.
+        center_bias: whether a centre bias is fitted: information gain compares with it, and it is the first row.
+    """
+
+    metrics: tuple[str, ...]
+    tuned_for: str
+    center_bias: bool
+
+
+PROTOCOLS = {
+    "mit": Protocol(tuple(METRICS), "auc_judd", False),  # the MIT benchmark's MATLAB code
+    "tuebingen": Protocol(tuple(TUEBINGEN_METRICS), "auc", True),  # the MIT/Tuebingen benchmark, by pysaliency
+}
+ALL_METRICS = {**METRICS, **TUEBINGEN_METRICS}
 
 
 def get_metric(name: str) -> Metric:
     """The metric of this name. Raises InputError if there is none."""
-    if name not in METRICS:
-        raise InputError(f"`metric` must be one of {', '.join(METRICS)}; got {name!r}")
-    return METRICS[name]
+    if name not in ALL_METRICS:
+        raise InputError(f"`metric` must be one of {', '.join(ALL_METRICS)}; got {name!r}")
+    return ALL_METRICS[name]
 
 
-def score_maps(maps: Iterable[np.ndarray], truth: Reference, names: Sequence[str] = tuple(METRICS)) -> np.ndarray:
+def get_protocol(name: str) -> Protocol:
+    """The protocol of this name. Raises InputError if there is none."""
+    if name not in PROTOCOLS:
+        raise InputError(f"`protocol` must be one of {', '.join(PROTOCOLS)}; got {name!r}")
+    return PROTOCOLS[name]
+
+
+def score_maps(
+    maps: Iterable[Union[np.ndarray, Prediction]], truth: Reference, names: Sequence[str] = tuple(METRICS)
+) -> np.ndarray:
     """Several maps of one image by several metrics; density, negatives and baseline are made once.
 
     Args:
-        maps: each [H, W], of the image's size; also an array [B, H, W].
+        maps: each [H, W], of the image's size, or a prediction; also an array [B, H, W].
         truth: about the image.
-        names: keys of METRICS.
+        names: keys of ALL_METRICS.
 
     Returns:
         float64 [B, len(names)].
     """
     chosen = [get_metric(name) for name in names]
-    rows = [[metric.of(values, truth) for metric in chosen] for values in maps]
+    rows = [[metric.of(prediction, truth) for metric in chosen] for prediction in map(as_prediction, maps)]
     return np.array(rows, np.float64).reshape(-1, len(chosen))

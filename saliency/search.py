@@ -13,6 +13,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError, naming
 from saliency.center import CenterBaseline
+from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset
 from saliency.fixations import DENSITY_SIGMA
 from saliency.map_sources import Maps
@@ -111,6 +112,7 @@ def grid_scores(
     *,
     metric: str = "auc_judd",
     density_sigma: float = DENSITY_SIGMA,
+    center_bias: Optional[CenterBias] = None,
     processes: int = 1,
 ) -> GridScores:
     """Scores every image at every point of a grid.
@@ -120,15 +122,16 @@ def grid_scores(
         maps: from an image's name to its map, float [h, w], such as a `MapCache`; sent to the processes.
         chain: the post-processing; the grid replaces its sigma and multiplier.
         grid: the points.
-        metric: a key of METRICS.
+        metric: a key of ALL_METRICS.
         density_sigma: blur of the fixation density, in pixels of the image.
+        center_bias: of the images, for a metric that compares with it.
         processes: as `each_image`'s.
 
     Raises:
         InputError: a map is missing or bad (its image is named), or an argument is out of range.
     """
     get_metric(metric)
-    task = _Task(dataset, maps, chain, grid, metric, density_sigma)
+    task = _Task(dataset, maps, chain, grid, metric, density_sigma, center_bias)
     return GridScores(grid, metric, np.stack(each_image(task, len(dataset), f"grid, {metric}", processes)))
 
 
@@ -142,12 +145,13 @@ class _Task:
     grid: Grid
     metric: str
     density_sigma: float
+    center_bias: Optional[CenterBias]
 
     def __call__(self, index: int) -> np.ndarray:
         """The scores of the image of this index, float64 [sigmas, multipliers]."""
         image = self.dataset[index]
         with naming(image.name, InputError):
-            truth = Reference(self.dataset, index, self.density_sigma)
+            truth = Reference(self.dataset, index, self.density_sigma, center_bias=self.center_bias)
             return self._scores(self.maps(image.name), truth, image.shape)
 
     def _scores(self, ponder_map: np.ndarray, truth: Reference, shape: tuple[int, int]) -> np.ndarray:

@@ -5,16 +5,16 @@ post-processing makes of it, and the softmax of that (scaled to [0, 1]) with tem
 its own extremes.
 """
 
-from typing import Sequence
+from typing import Optional, Sequence
 
 import cv2
 import matplotlib
 import numpy as np
 
 from sact_det.pictures.canvas import COLORMAP, Canvas, printable, shortened
-from saliency.evaluation import Evaluation, Model, saliency_map
+from saliency.evaluation import PONDER_MAP, Evaluation, Model, Row, as_it_is, saliency_map
 from saliency.postprocess import PostProcessing, min_max, resize, softmax
-from saliency.scores import METRICS
+from saliency.scores import get_metric
 
 PER_GROUP = 3  # images, of the best, the median and the worst
 COLUMNS = ("image", "fixation density", "ponder map", "post-processed", "softmax, T = 1/5")
@@ -36,7 +36,7 @@ def draw_sheet(evaluation: Evaluation, model: Model, title: str, photographs: bo
     """The sheet of a model, uint8 RGB, ranked by the metric tuned for.
 
     The maps with centre are ranked and shown as post-processed, or the blurred ones where nothing of the map is left
-    in the best mixture.
+    in the best mixture. Those that are scored as they are are shown so.
 
     Args:
         evaluation: of that model, among others.
@@ -49,31 +49,38 @@ def draw_sheet(evaluation: Evaluation, model: Model, title: str, photographs: bo
     """
     metric = evaluation.settings.tuned_for
     own = [row for row in evaluation.rows if row.method.model == model.name]
-    blurred, mixed = own[1:]
-    row = blurred if any(np.isinf(chain.multiplier) for chain in mixed.method.chains) else mixed
+    row = own[-1]
+    if any(np.isinf(chain.multiplier) for chain in row.method.chains):
+        row = own[-2]
     column = list(evaluation.settings.metrics).index(metric)
-    groups = ranked(row.scores[:, column], METRICS[metric].higher_is_better)
+    groups = ranked(row.scores[:, column], get_metric(metric).higher_is_better)
     shown = [(group, number) for group, numbers in groups.items() for number in numbers]
     fold_of = {index: fold for fold, split in enumerate(evaluation.splits) for index in split.scored}
     tiles, captions = [], []
     for group, number in shown:
         index = evaluation.indices[number]
-        tiles.append(_tiles(evaluation, model, index, row.method.chains[fold_of[index]], photographs))
+        tiles.append(_tiles(evaluation, model, index, _chain(row, fold_of[index]), photographs))
         values = ", ".join(f"{one.method.stage} {one.scores[number, column]:.3f}" for one in own)
         center = evaluation.rows[0].scores[number, column]
         name = printable(evaluation.dataset[index].name)
-        captions.append(f"{group}: {name}   {METRICS[metric].title}: centre {center:.3f}, {values}")
-    ranking = f"by {METRICS[metric].title} of {row.method.stage!r}, {len(evaluation.indices)} images"
+        captions.append(f"{group}: {name}   {get_metric(metric).title}: centre {center:.3f}, {values}")
+    ranking = f"by {get_metric(metric).title} of {row.method.stage!r}, {len(evaluation.indices)} images"
     heading = f"{printable(title)}: {model.name}, {ranking}"
-    return _page(heading, tiles, captions)
+    columns = [model.kind if column == PONDER_MAP else column for column in COLUMNS[not photographs :]]
+    return _page(heading, columns, tiles, captions)
+
+
+def _chain(row: Row, fold: int) -> Optional[PostProcessing]:
+    return row.method.chains[fold] if row.method.chains else None
 
 
 def _tiles(
-    evaluation: Evaluation, model: Model, index: int, chain: PostProcessing, photographs: bool
+    evaluation: Evaluation, model: Model, index: int, chain: Optional[PostProcessing], photographs: bool
 ) -> list[np.ndarray]:
     image = evaluation.dataset[index]
     made = model.maps(image.name)
-    finished = saliency_map(chain, made, image.shape)
+    finished = as_it_is(model, made, image.shape).map if chain is None else saliency_map(chain, made, image.shape)
+    made = finished if chain is None else made
     maps = (image.fixations.density(evaluation.settings.density_sigma), made, finished, softmax(min_max(finished)))
     size = (_WIDTH, max(1, round(_WIDTH * image.shape[0] / image.shape[1])))
     tiles = [_colored(values, size[::-1]) for values in maps]
@@ -92,10 +99,11 @@ def _colored(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return matplotlib.colormaps[COLORMAP](min_max(small), bytes=True)[..., :3]
 
 
-def _page(heading: str, rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
+def _page(
+    heading: str, columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]
+) -> np.ndarray:
     line, gap = 2 * _SIZE, _SIZE
     heights = [len(row[0]) for row in rows]
-    columns = COLUMNS[-len(rows[0]) :]
     width = gap + len(columns) * (_WIDTH + gap)
     page = Canvas(width, gap + 2 * line + sum(height + line + gap // 2 for height in heights) + gap)
     page.text(gap, gap + line / 2, shortened(heading, round(1.2 * _SIZE), width - 2 * gap), round(1.2 * _SIZE))

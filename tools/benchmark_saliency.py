@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Times AUC-Judd beside pysaliency's, and the grid search over blur and centre baseline.
+"""Times AUC-Judd and the seven metrics of the Tuebingen protocol beside pysaliency's, and the grid search.
 
     python tools/benchmark_saliency.py auc                  # pysaliency is compared with where it is installed
+    python tools/benchmark_saliency.py seven --map blocks
     python tools/benchmark_saliency.py grid --processes 2
 
 Times are medians, and the least, in milliseconds; the methods take turns, so that other load meets all of them. Images,
@@ -26,14 +27,17 @@ from sact_det.base.files import writable_file, write_json
 from sact_det.base.processes import command_line
 from sact_det.benchmark.timing import Candidate, Spread, interleaved_times
 from saliency.blur import gaussian_blur
+from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
 from saliency.metrics import auc_judd
 from saliency.postprocess import PostProcessing
 from saliency.pysaliency_bridge import as_saliency_map_model, to_pysaliency
+from saliency.scores import TUEBINGEN_METRICS, Reference
 from saliency.search import Grid, grid_scores
 
 CAT2000_FIXATIONS = 350  # about, of an image
+IMAGES_OF_SEVEN = 20  # whose fixations are the negatives of sAUC, and the centre bias
 FULL_IMAGES = 1000  # the first halves of CAT2000's training set
 
 
@@ -45,9 +49,11 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parts = parser.add_subparsers(dest="part", required=True)
     auc = parts.add_parser("auc", help="one map and its fixations")
-    auc.add_argument("--repeats", type=int, default=31, metavar="N")
-    auc.add_argument("--threads", type=int, default=1, metavar="N", help="that OpenCV and auc_judd may use; default: 1")
-    auc.add_argument("--map", choices=MAPS, default="smooth", help="default: smooth")
+    seven = parts.add_parser("seven", help="one map, all metrics of the Tuebingen protocol; densities are made before")
+    for part in (auc, seven):
+        part.add_argument("--repeats", type=int, default=31, metavar="N")
+        part.add_argument("--threads", type=int, default=1, metavar="N", help="that OpenCV and AUC may use; default: 1")
+        part.add_argument("--map", choices=MAPS, default="smooth", help="default: smooth")
     grid = parts.add_parser("grid", help="a slice of the search, and what all of it would take")
     grid.add_argument("--images", type=int, default=8, metavar="N")
     grid.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
@@ -74,9 +80,9 @@ def random_fixations(rng: np.random.Generator, shape: tuple[int, int], number: i
     return Fixations(x, y, shape)
 
 
-def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callable[..., float]]:
-    """pysaliency's AUC_Judd without jitter, or None where it is not installed."""
-    if not hasattr(np, "trapz"):  # gone from numpy; 0.2.22 still calls it, and pkg_resources
+def supply_pysaliency() -> None:
+    """The two names that pysaliency 0.2.22 misses in current numpy and setuptools."""
+    if not hasattr(np, "trapz"):
         setattr(np, "trapz", np.trapezoid)  # noqa: B010
     try:
         import pkg_resources  # noqa: F401
@@ -84,6 +90,11 @@ def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callab
         stand_in: Any = ModuleType("pkg_resources")
         stand_in.resource_string = stand_in.resource_listdir = lambda *arguments: b""
         sys.modules["pkg_resources"] = stand_in
+
+
+def pysaliency_judd(values: np.ndarray, fixations: Fixations) -> Optional[Callable[..., float]]:
+    """pysaliency's AUC_Judd without jitter, or None where it is not installed."""
+    supply_pysaliency()
     image = FixationImage("map", "", fixations, np.zeros((*values.shape, 3), np.uint8))
     try:
         model = as_saliency_map_model(lambda _: values, caching=False)
@@ -129,6 +140,81 @@ def benchmark_auc(args: argparse.Namespace) -> dict[str, Any]:
     return numbers
 
 
+def benchmark_seven(args: argparse.Namespace) -> dict[str, Any]:
+    """Median time of each metric of the protocol, ours and pysaliency's, and how far the values are apart."""
+    cv2.setNumThreads(args.threads)
+    rng = np.random.default_rng(args.seed)
+    shape = (args.size[1], args.size[0])
+    values = MAPS[args.map](rng, shape)
+    images = [
+        FixationImage(
+            str(number), "", random_fixations(rng, shape, args.fixations), np.full((*shape, 3), number, np.uint8)
+        )
+        for number in range(IMAGES_OF_SEVEN)
+    ]
+    dataset = FixationDataset("synthetic", images)
+    bias = CenterBias([image.fixations for image in images], 0.05, 0.01)
+    truth = Reference(dataset, 0, center_bias=bias)
+    ours = {name: (lambda *_, m=metric: m.of(values, truth)) for name, metric in TUEBINGEN_METRICS.items()}
+    theirs = pysaliency_seven(values, dataset, truth.density, bias.log_density(0))
+    methods = {("ours", name): method for name, method in ours.items()}
+    methods.update({("pysaliency", name): method for name, method in theirs.items()})
+    results = {key: method() for key, method in methods.items()}  # warms up as well
+    candidates = [Candidate(f"{who} {name}", method) for (who, name), method in methods.items()]
+    times = interleaved_times(candidates, args.repeats, warmup=0)
+    wall_ms = {"ours": {name: 1e3 * Spread.of(times[f"ours {name}"]).median for name in ours}}
+    print(f"one map of {args.size[0]}x{args.size[1]} ({args.map}), {args.fixations} fixations, {args.threads} threads")
+    numbers: dict[str, Any] = {"wall_ms": wall_ms, "repeats": args.repeats, "map": args.map}
+    if not theirs:
+        print(tabulate(wall_ms["ours"].items(), ("", "wall ms"), floatfmt=".2f"))
+        print("pysaliency is not installed: not compared")
+        return numbers
+    wall_ms["pysaliency"] = {name: 1e3 * Spread.of(times[f"pysaliency {name}"]).median for name in ours}
+    apart = {name: abs(results["ours", name] - results["pysaliency", name]) for name in ours}
+    total = {who: sum(own.values()) for who, own in wall_ms.items()}
+    rows = [(name, wall_ms["pysaliency"][name], wall_ms["ours"][name], apart[name]) for name in ours]
+    rows.append(("all seven", total["pysaliency"], total["ours"], max(apart.values())))
+    print(tabulate(rows, ("", "pysaliency, ms", "ours, ms", "values apart"), floatfmt=("", ".2f", ".2f", ".1e")))
+    print(f"speedup of all seven: {total['pysaliency'] / total['ours']:.1f}x")
+    return {**numbers, "total_ms": total, "apart": apart, "speedup": total["pysaliency"] / total["ours"]}
+
+
+def pysaliency_seven(
+    values: np.ndarray, dataset: FixationDataset, density: np.ndarray, center: np.ndarray
+) -> dict[str, Callable[..., float]]:
+    """pysaliency's own functions on the map of the first image; none where it is not installed."""
+    supply_pysaliency()
+    try:
+        from pysaliency.metrics import CC, NSS, SIM, MIT_KLDiv, convert_saliency_map_to_density
+
+        stimuli, fixations = to_pysaliency(dataset)
+    except (ImportError, InputError):
+        return {}
+    first = fixations.n == 0
+    x, y = fixations.x_int[first], fixations.y_int[first]
+    model = as_saliency_map_model(lambda _: values, caching=False)
+
+    def of_first(nonfixations: str) -> Callable[..., float]:
+        if nonfixations == "uniform":  # of one image alone, so that no other one is timed
+            return lambda *_: model.AUC_per_image(stimuli[:1], fixations[first], nonfixations="uniform")[0]
+        others = (fixations.y_int[~first], fixations.x_int[~first])
+        from pysaliency.roc import general_roc
+
+        return lambda *_: general_roc(values[y, x].astype(float), values[others].astype(float))[0]
+
+    return {
+        "gain_over_center_bias": lambda *_: float(
+            np.mean(np.log(convert_saliency_map_to_density(values, 1e-20))[y, x] - center[y, x]) / np.log(2)
+        ),
+        "auc": of_first("uniform"),
+        "shuffled_auc": of_first("shuffled"),
+        "nss": lambda *_: float(NSS(values, x, y).mean()),
+        "cc": lambda *_: float(CC(values, density)),
+        "kld": lambda *_: float(MIT_KLDiv(values, density)),
+        "sim": lambda *_: float(SIM(values, density)),
+    }
+
+
 class NoiseMaps:
     """Maps of noise, float32 [h, w] of `shape`, a different one for each name (a number)."""
 
@@ -169,11 +255,11 @@ def benchmark_grid(args: argparse.Namespace) -> dict[str, Any]:
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
-    of_part = ("--repeats", "--threads") if args.part == "auc" else ("--images", "--processes", "--map-size")
+    of_part = ("--images", "--processes", "--map-size") if args.part == "grid" else ("--repeats", "--threads")
     check_positive(args, *of_part, "--fixations", "--size")
     if args.output:
         writable_file(args.output)
-    numbers = benchmark_auc(args) if args.part == "auc" else benchmark_grid(args)
+    numbers = {"auc": benchmark_auc, "seven": benchmark_seven, "grid": benchmark_grid}[args.part](args)
     if args.output:
         versions = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__}
         described = {key: value for key, value in vars(args).items() if key != "output"}

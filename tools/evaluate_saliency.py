@@ -13,6 +13,11 @@ Several on the same images, with maps that exist already among them:
         --model "COCO SACT" configs/COCO/sact_R_101_C4_tau_0.005.yaml weights/sact_coco.pth \
         --hdf5 "exported" ponder.h5 --maps "another program's" its_maps/
 
+Maps and log densities of any program, all images scored as they are, by the rules of the MIT/Tuebingen benchmark:
+
+    python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/theirs --protocol tuebingen --as-is \
+        --maps "another program's" its_maps/ --densities "a density" its_log_densities.h5
+
 The centre baselines alone; neither torch nor Detectron2 is needed:
 
     python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/center --center-only
@@ -22,7 +27,12 @@ The centre baselines alone; neither torch nor Detectron2 is needed:
 A map's way, every step of which results.json repeats: the image is resized to --image-size, the ponder map has the
 size that the network saw; it is resized to the image and blurred (--blur-at image) or the other way round, scaled to
 [0, 1], and the multiplier times the centre baseline is added. Blur and multiplier are tuned on the first half of every
-category; every row is scored on the second halves.
+category; every row is scored on the second halves. With --as-is nothing is tuned and all images are scored; log
+densities are never changed.
+
+--protocol mit scores by the MIT benchmark's MATLAB code, --protocol tuebingen by the rules of its successor, equal to
+pysaliency: information gain in bits per fixation over a centre bias fitted to the other images (the first row as well),
+AUC against all pixels, sAUC, NSS, CC, KL, SIM.
 
 OUTPUT receives table.md, table.csv, results.json, images.csv (every image's scores), sheet_<model>.png, and maps/,
 where ponder maps are kept: an interrupted extraction goes on where it was, and is done again if weights or config
@@ -35,6 +45,7 @@ import os
 import platform
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
@@ -42,25 +53,31 @@ import numpy as np
 from PIL import Image
 
 import sact_det
-from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
+from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import replacing, writable_folder
 from sact_det.base.processes import command_line
 from sact_det.data.image_files import distinct_stems
-from saliency.cat2000 import read_cat2000, statistics
+from saliency.cat2000 import description, read_cat2000
 from saliency.center import KINDS, CenterBaseline
-from saliency.dataset import FixationDataset
-from saliency.evaluation import Evaluation, Model, Settings, evaluate
-from saliency.fixations import DENSITY_SIGMA, MAT_VARIABLE
+from saliency.dataset import FixationDataset, Split
+from saliency.evaluation import LOG_DENSITY, Evaluation, Settings, evaluate
+from saliency.fixations import BENCHMARK_SIGMAS, DENSITY_SIGMA, MAT_VARIABLE
 from saliency.image_list import SUFFIXES, read_image_list
-from saliency.map_sources import MapFolder, Maps, PaddingMasked, PonderFileMaps, with_all_maps
-from saliency.postprocess import INTERPOLATIONS, SCALES, PostProcessing
+from saliency.map_sources import PaddingMasked, with_all_maps
+from saliency.postprocess import INTERPOLATIONS, SCALES
 from saliency.report import write_report
-from saliency.scores import METRICS
+from saliency.scores import ALL_METRICS, PROTOCOLS
 from saliency.search import Grid
 from saliency.sheet import draw_sheet
+from saliency.sources import load_networks, make_models
 
 logger = logging.getLogger("saliency")
+
+
+def density_sigma(text: str) -> float:
+    """A number, or the benchmark's for a data set's name."""
+    return BENCHMARK_SIGMAS.get(text.lower()) or float(text)
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -81,7 +98,8 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
     for option, kind, what in (
         ("--hdf5", "FILE", "a file of tools/export_ponder.py; repeatable"),
-        ("--maps", "DIR", "maps as DIR/<image's name>.png (.jpg, .npy, ...); repeatable"),
+        ("--maps", "PATH", "maps as PATH/<image's name>.png (.jpg, .npy, ...), or pysaliency's HDF5; repeatable"),
+        ("--densities", "PATH", "log densities, pysaliency's HDF5 or a folder of .npy; repeatable"),
     ):
         sources.add_argument(option, nargs=2, action="append", default=[], metavar=("NAME", kind), help=what)
     sources.add_argument("--center-only", action="store_true", help="nothing")
@@ -117,16 +135,21 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         metavar="M",
         help="of the centre; inf is the centre alone (default: those of MIT's weights)",
     )
-    protocol.add_argument("--tune-for", choices=METRICS, default="auc_judd", metavar="METRIC", help="default: auc_judd")
+    protocol.add_argument("--protocol", choices=PROTOCOLS, default="mit", help="whose metrics (default: mit)")
+    protocol.add_argument(
+        "--tune-for", choices=ALL_METRICS, metavar="METRIC", help="default: auc_judd (mit), auc (tuebingen)"
+    )
+    protocol.add_argument("--as-is", action="store_true", help="tunes nothing, and scores all images")
     protocol.add_argument(
         "--folds", type=int, metavar="K", help="scores all images by K-fold tuning, instead of the second halves"
     )
     protocol.add_argument(
         "--density-sigma",
-        type=float,
+        type=density_sigma,
         default=DENSITY_SIGMA,
         metavar="S",
-        help="blur of the human map in pixels, about a degree of visual angle (default: 40, for 1920x1080)",
+        help="blur of the human map in pixels, about a degree of visual angle; or the benchmark's for a data set: "
+        "cat2000 (40), mit300 (24), coco-freeview (30); default: 40, for 1920x1080",
     )
 
     add_budget(parser)
@@ -147,8 +170,10 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def check_arguments(args: argparse.Namespace) -> None:
     networks = bool(args.config_file or args.model)
-    if args.center_only == bool(networks or args.hdf5 or args.maps):
-        raise InputError("give one of --config-file, --model, --hdf5, --maps, or --center-only")
+    if args.center_only == bool(networks or args.hdf5 or args.maps or args.densities):
+        raise InputError("give one of --config-file, --model, --hdf5, --maps, --densities, or --center-only")
+    if args.as_is and args.folds is not None:
+        raise InputError("--as-is tunes nothing: it needs no --folds")
     if args.budget is not None and not networks:
         raise InputError("--budget needs --config-file or --model")
     if args.opts and not networks:
@@ -157,12 +182,15 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def make_settings(args: argparse.Namespace) -> Settings:
+    protocol = PROTOCOLS[args.protocol]
     return Settings(
         grid=Grid(tuple(args.sigmas), tuple(args.multipliers)),
         center=CenterBaseline(args.center, args.center_width),
-        tuned_for=args.tune_for,
+        tuned_for=args.tune_for or protocol.tuned_for,
+        metrics=protocol.metrics,
         density_sigma=args.density_sigma,
         processes=args.processes,
+        protocol=args.protocol,
     )
 
 
@@ -170,52 +198,14 @@ def read_dataset(args: argparse.Namespace) -> FixationDataset:
     path = Path(args.dataset)
     read: Callable[..., FixationDataset] = read_image_list if path.suffix.lower() in SUFFIXES else read_cat2000
     dataset = read(path, variable=args.variable, skip_bad=args.skip_bad)
-    logger.info("%s: %s", args.dataset, statistics(dataset))
+    logger.info("%s: %s", args.dataset, description(dataset))
     return dataset
 
 
-def title_from_path(config_file: str) -> str:
-    """The file's name, or its folder's where a training wrote it as config.yaml."""
-    path = Path(config_file).resolve()
-    return path.parent.name if path.name == "config.yaml" else path.stem
-
-
-def load_networks(args: argparse.Namespace) -> dict[str, Any]:
-    """The config of every network by its name, checked before any work is done."""
-    if not (args.config_file or args.model):
-        return {}
-    from sact_det.tasks import load_config  # late: it needs Detectron2
-    from saliency.extraction import check_halts_by_position, fingerprint
-
-    chosen: list[tuple[str, str, list[str]]] = []
-    if args.config_file:
-        chosen.append((title_from_path(args.config_file), args.config_file, []))
-    chosen += [(name, config, ["MODEL.WEIGHTS", weights]) for name, config, weights in args.model]
-    configs = {}
-    for name, config, weights in chosen:
-        if name in configs:
-            raise InputError(f"--model {name!r}: given twice")
-        configs[name] = load_config(config, [*with_budget(args), *weights])
-        check_halts_by_position(configs[name])
-        fingerprint(configs[name], 1)
-    return configs
-
-
-def make_models(args: argparse.Namespace, networks: dict[str, Any], dataset: FixationDataset) -> list[Model]:
-    """Every source of maps; those of networks are extracted."""
-    chain = PostProcessing(blur_at=args.blur_at, interpolation=args.interpolation)
-    models = []
-    for name, cfg in networks.items():
-        from saliency.extraction import LONGER_EDGE, extract_maps
-
-        edge = args.image_size or LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE]
-        logger.info("Ponder maps of %s: longer edge %d pixels", name, edge)
-        folder = args.cache or Path(args.output) / "maps"
-        maps = extract_maps(cfg, dataset, folder, edge, processes=args.num_gpus)
-        models.append(Model(name, maps, PostProcessing(edge, blur_at=args.blur_at, interpolation=args.interpolation)))
-    stored: list[tuple[str, Maps]] = [(name, MapFolder(folder, dataset)) for name, folder in args.maps]
-    stored += [(name, PonderFileMaps(path, [image.name for image in dataset])) for name, path in args.hdf5]
-    return models + [Model(name, maps, chain) for name, maps in stored]
+def make_splits(args: argparse.Namespace, dataset: FixationDataset) -> list[Split]:
+    if args.as_is:
+        return [Split((), range(len(dataset)))]
+    return dataset.halves(args.skip_bad) if args.folds is None else dataset.folds(args.folds)
 
 
 def save_sheets(evaluation: Evaluation, folder: Path, title: str, photographs: bool) -> None:
@@ -228,9 +218,9 @@ def save_sheets(evaluation: Evaluation, folder: Path, title: str, photographs: b
 def about(args: argparse.Namespace, networks: dict[str, Any], dataset: FixationDataset) -> dict[str, Any]:
     """What joins the results: where every number comes from."""
     return {
-        "statistics": statistics(dataset),
+        "statistics": description(dataset),
         "networks": {name: {"weights": cfg.MODEL.WEIGHTS} for name, cfg in networks.items()},
-        "stored_maps": dict((*args.maps, *args.hdf5)),
+        "stored_maps": dict((*args.maps, *args.densities, *args.hdf5)),
         "padding": "lowest value of the map" if args.mask_padding else "as it comes",
         "command": sys.argv,
         "versions": {"sact_det": sact_det.__version__, "python": platform.python_version(), "numpy": np.__version__},
@@ -247,9 +237,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     dataset = read_dataset(args)
     models = make_models(args, networks, dataset)
     if args.mask_padding:
-        models = [Model(model.name, PaddingMasked(model.maps, dataset), model.chain) for model in models]
+        models = [
+            model if model.kind == LOG_DENSITY else replace(model, maps=PaddingMasked(model.maps, dataset))
+            for model in models
+        ]
     dataset = with_all_maps(dataset, {m.name: m.maps for m in models}, skip_bad=args.skip_bad)
-    splits = dataset.halves(args.skip_bad) if args.folds is None else dataset.folds(args.folds)
+    splits = make_splits(args, dataset)
     evaluation = evaluate(dataset, models, splits, settings)
     title = args.title or Path(args.dataset).resolve().stem
     table = write_report(folder, evaluation, title, about(args, networks, dataset))

@@ -19,6 +19,7 @@ from random_weights import write_random_weights
 from sact_det.tasks import load_config
 from saliency.cat2000 import read_cat2000
 from saliency.extraction import PonderModel
+from saliency.sources import title_from_path
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/evaluate_saliency.py"
@@ -79,9 +80,10 @@ def evaluated(files, tmp_path_factory):
 
 def test_every_source_gets_its_rows_and_its_sheet(evaluated):
     models = ["classifier", "detector", "near people", "exported"]
-    stages = ["ponder map", "blurred", "with centre"]
+    stages = {model: ["ponder map", "blurred", "with centre"] for model in models}
+    stages["near people"][0] = "as given"
     expected = [("centre baseline", kind) for kind in ("stretched", "isotropic", "mit")]
-    assert list(scores(evaluated)) == [*expected, *((model, stage) for model in models for stage in stages)]
+    assert list(scores(evaluated)) == [*expected, *((model, stage) for model in models for stage in stages[model])]
     for model in models:
         sheet = np.asarray(Image.open(evaluated / f"sheet_{model.replace(' ', '_')}.png"))
         assert sheet.shape[1] > 1200 and sheet.std() > 10
@@ -97,7 +99,7 @@ def test_an_export_of_a_classifier_scores_as_the_classifier(evaluated):
 
 def test_maps_near_the_fixations_score_above_the_centre_and_noise_does_not(evaluated):
     rows = {(row["model"], row["map"]): row for row in results(evaluated)["rows"]}
-    assert rows["near people", "ponder map"]["above_center"]["auc_judd"]["low"] > 0
+    assert rows["near people", "as given"]["above_center"]["auc_judd"]["low"] > 0
     assert abs(rows["classifier", "ponder map"]["overall"]["auc_judd"]["mean"] - 0.5) < 0.15
 
 
@@ -164,7 +166,7 @@ def test_one_config_is_named_by_its_file_or_its_trainings_folder(files, tmp_path
     weights = ["MODEL.WEIGHTS", str(files / "classifier.pth")]
     tool.main(arguments(files, tmp_path / "a", "--no-sheet", "--config-file", str(folder / "config.yaml"), *weights))
     assert ("my_training", "blurred") in scores(tmp_path / "a")
-    assert tool.title_from_path(CLASSIFIER) == "tiny_classifier"
+    assert title_from_path(CLASSIFIER) == "tiny_classifier"
 
 
 def test_a_list_of_images_will_do(files, tmp_path):
@@ -207,13 +209,13 @@ def test_masked_padding_changes_maps_of_padded_images_only(files, tmp_path):
         output = tmp_path / f"out{len(option)}"
         own = ["--dataset", str(tmp_path / "set"), "--output", str(output), *FAST, *near_people(files), "--no-sheet"]
         tool.main([*own, *option])
-        lines.append([line for line in (output / "images.csv").read_text().splitlines() if ",ponder map," in line])
+        lines.append([line for line in (output / "images.csv").read_text().splitlines() if ",as given," in line])
     changed = [one.split(",")[3] for one, two in zip(*lines) if one != two]
     assert changed == ["Action/010"] and results(tmp_path / "out1")["padding"] == "lowest value of the map"
 
 
 BAD = {
-    "nothing to score": ([], "give one of --config-file, --model, --hdf5, --maps, or --center-only"),
+    "nothing to score": ([], "give one of --config-file, --model, --hdf5, --maps, --densities, or --center-only"),
     "both": (["--center-only", "--maps", "a", "."], "or --center-only"),
     "stray overrides": (["--center-only", "MODEL.WEIGHTS", "x"], "config overrides need --config-file or --model"),
     "no weights": (["--config-file", CLASSIFIER], "MODEL.WEIGHTS is empty"),

@@ -1,0 +1,74 @@
+"""What a model says about one image: a saliency map, or a log density; each as the other where a metric asks for it.
+
+A log density is ln p of every pixel. As a map it is p (but ordered by ln p, which never ties where p vanishes); a map
+becomes a density when it is divided by its sum, as pysaliency's `SaliencyMapNormalizingModel` does.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sact_det.base.errors import InputError
+from saliency.arguments import checked_map
+
+LEAST = 1e-20  # added to every pixel of a map that becomes a density, so that no fixation is impossible
+TOLERANCE = 0.01  # of ln(sum p), as in pysaliency
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A saliency map, or a log density.
+
+    Attributes:
+        values: float [H, W].
+        is_log_density: whether they are ln p, with sum p = 1.
+
+    Raises:
+        InputError: a log density does not sum to 1, within `TOLERANCE`.
+    """
+
+    values: np.ndarray
+    is_log_density: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_log_density:
+            total = float(np.exp(checked_log_density(self.values)).sum(dtype=np.float64))
+            if not abs(np.log(total)) <= TOLERANCE:
+                raise InputError(f"a log density must sum to 1 after exp; the sum is {total:.6g}")
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """Values in the order of the saliency, [H, W]: for metrics that know no more than the order."""
+        return self.values
+
+    @cached_property
+    def map(self) -> np.ndarray:
+        """The map, or the density, float [H, W]."""
+        return np.exp(self.values.astype(np.float64)) if self.is_log_density else self.values
+
+    @cached_property
+    def total(self) -> float:
+        """The sum of the map after `LEAST` and, where values are negative, their minimum made it positive."""
+        values = checked_map(self.values)
+        return float(values.sum(dtype=np.float64)) - values.size * (min(float(values.min()), 0.0) - LEAST)
+
+    def log_density_at(self, pixels: np.ndarray) -> np.ndarray:
+        """ln p, float64 [n], at pixels numbered row by row."""
+        chosen = self.values.reshape(-1)[pixels].astype(np.float64)
+        if self.is_log_density:
+            return chosen
+        return np.log(chosen - min(float(self.values.min()), 0.0) + LEAST) - np.log(self.total)
+
+
+def checked_log_density(values: np.ndarray) -> np.ndarray:
+    """[H, W]; -inf is a probability of 0. Raises InputError for NaN, +inf and whatever is no map."""
+    values = np.asarray(values)
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind != "f" or not (values < np.inf).all():
+        raise InputError(f"a log density must be numbers [H, W], none NaN; got {values.dtype} {list(values.shape)}")
+    return values
+
+
+def as_prediction(values: "Prediction | np.ndarray") -> Prediction:
+    """An array is a map."""
+    return values if isinstance(values, Prediction) else Prediction(values)
