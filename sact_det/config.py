@@ -91,6 +91,14 @@ def add_sact_config(cfg: CN) -> None:
     # The extractor of a detector, but for its halting branches, learns at so many times the learning rate of the rest.
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
 
+    # Decay of the moving averages of all weights that learn, which are evaluated and saved instead of these; in (0, 1).
+    # 0: there are none.
+    cfg.SOLVER.EMA_DECAY = 0.0
+
+    # The images of a step (IMS_PER_BATCH) go through the network in so many parts, whose gradients are added up, where
+    # memory does not take them at once. Nothing else changes: schedules count steps.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+
     # How often every image is seen: MAX_ITER follows it and the number of images; STEPS, WARMUP_ITERS and all periods
     # stay in proportion to that (sact_det/engine/schedule.py). 0: lengths are those that are given.
     cfg.SOLVER.EPOCHS = 0.0

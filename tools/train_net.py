@@ -93,7 +93,8 @@ def main_in_processes(args: argparse.Namespace) -> None:
     """Runs main in --num-gpus processes; without any GPU, they share the CPU."""
     cfg = read_config(args)  # what is wrong with it is said once, not by every process
     if not args.eval_only:
-        check_batch_size(cfg.SOLVER.IMS_PER_BATCH, args.num_gpus * args.num_machines)
+        parts = cfg.SOLVER.ACCUMULATION_STEPS
+        check_batch_size(cfg.SOLVER.IMS_PER_BATCH, args.num_gpus * args.num_machines, parts)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
     try:
         launch(

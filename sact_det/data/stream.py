@@ -103,8 +103,13 @@ class SeededMap(Dataset):
             return self._mapper(self._dicts[index])
 
 
-def check_batch_size(batch_size: int, world_size: int) -> None:
-    """Raises InputError, naming the key, if processes cannot share the images of a batch evenly."""
+def check_batch_size(batch_size: int, world_size: int, parts: int = 1) -> None:
+    """Raises InputError, naming the key, if processes cannot share the images of a batch evenly, each in its parts."""
+    if parts > 1 and batch_size % (world_size * parts):
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH must be a multiple of the number of processes times SOLVER.ACCUMULATION_STEPS, "
+            f"{world_size} x {parts}; got {batch_size}"
+        )
     if batch_size < 1 or batch_size % world_size:
         raise InputError(
             "SOLVER.IMS_PER_BATCH must be a positive multiple of the number of processes, "

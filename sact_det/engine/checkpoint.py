@@ -19,6 +19,7 @@ from sact_det.base.files import check_input, write_text, write_torch
 from sact_det.base.text_files import read_text
 from sact_det.budget import FILE_NAME, Budgeted
 from sact_det.engine import weight_names  # noqa: F401  (sact://)
+from sact_det.engine.averaged_weights import UNAVERAGED, AveragedWeights
 from sact_det.engine.divergence import check_weights
 from sact_det.network.freeze import halting_branches
 from sact_det.network.norm import FrozenBatchNorm2d
@@ -106,6 +107,12 @@ class SACTCheckpointer(DetectionCheckpointer):
         self._path = ""
         self._states: list[str] = []
         self._shifts: Mapping[str, float] = {}
+        self.averages: Optional[AveragedWeights] = None
+
+    def average(self, averages: AveragedWeights) -> None:
+        """From now on checkpoints have these averages for their weights, and what learns beside them."""
+        self.averages = averages
+        self.add_checkpointable(UNAVERAGED, averages)
 
     def description(self) -> dict[str, Any]:
         """The metadata of a weight file (sact_det/weights/weight_file.py): what the state dict alone cannot say."""
@@ -152,6 +159,9 @@ class SACTCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = load_torch(filename)
         absent = [state for state in self._states if state not in content]
+        if self._states and (UNAVERAGED in content) != (UNAVERAGED in self._states):
+            begun = "with" if UNAVERAGED in content else "without"
+            raise InputError(f"{self._path}: its training was begun {begun} SOLVER.EMA_DECAY, and goes on so only")
         if absent:
             raise InputError(f"{self._path}: holds weights, not a training to go on with (there is no {absent[0]!r})")
         return content
@@ -250,6 +260,7 @@ class SACTCheckpointer(DetectionCheckpointer):
             return
         weights = self.model.state_dict()
         check_weights(weights)
+        weights = weights if self.averages is None else self.averages.averaged(weights)
         shifts = self.model.own_shifts() if isinstance(self.model, Budgeted) else {}
         described = {**self.description(), **({"shifts": shifts} if shifts else {}), "missing": []}
         data = {"model": weights, "sact": described, **kwargs}

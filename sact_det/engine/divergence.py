@@ -1,11 +1,11 @@
 """Where a training stops being one: losses or weights that are no finite numbers."""
 
 import math
-from typing import Any, Mapping
+from typing import Mapping
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 from typing_extensions import override
@@ -29,22 +29,6 @@ def check_weights(state_dict: Mapping[str, Tensor]) -> None:
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise FloatingPointError(f"{found[0]}{more} holds NaN or infinite values")
-
-
-class _FiniteLosses:
-    """Looks at the losses of a step before its gradients reach the weights."""
-
-    def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> None:
-        check_losses(loss_dict)
-        super()._write_metrics(loss_dict, *args, **kwargs)  # type: ignore[misc]
-
-
-class FiniteTrainer(_FiniteLosses, SimpleTrainer):
-    """SimpleTrainer that all processes leave together when a loss is not finite."""
-
-
-class FiniteAMPTrainer(_FiniteLosses, AMPTrainer):
-    """AMPTrainer likewise. Gradients that overflow are no divergence: their steps are left out, their scale shrinks."""
 
 
 class FiniteCheckpoints(HookBase):

@@ -7,8 +7,8 @@ from typing import Any, Optional
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
-from detectron2.engine.hooks import CallbackHook, EvalHook
+from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
+from detectron2.engine.hooks import EvalHook
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
@@ -19,14 +19,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from sact_det.base.errors import InputError, naming, one_line
 from sact_det.base.files import write_json
-from sact_det.data.stream import derived_seed
+from sact_det.data.stream import check_batch_size
+from sact_det.engine.averaged_weights import AveragedWeights
 from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
-from sact_det.engine.divergence import FiniteAMPTrainer, FiniteCheckpoints, FiniteTrainer
+from sact_det.engine.divergence import FiniteCheckpoints
 from sact_det.engine.failures import build_model, built, sizes_fit
 from sact_det.engine.interruption import CheckpointAtSignal
 from sact_det.engine.schedule import follow_epochs
 from sact_det.engine.shared_statistics import SharedStatistics
+from sact_det.engine.step import Step
 from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.network.freeze import halting_branches
 from sact_det.network.halting_rule import halting_rule
@@ -44,11 +46,6 @@ def _shorten(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten)
-
-
-def seed_step(trainer: TrainerBase) -> None:
-    """Makes what a model draws in a step (anchors, proposals) a function of seed, process and iteration."""
-    torch.manual_seed(derived_seed(trainer.cfg.SEED, comm.get_rank(), trainer.iter))
 
 
 class Trainer(DefaultTrainer):
@@ -75,6 +72,7 @@ class Trainer(DefaultTrainer):
         check_training(cfg)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         check_common(cfg)  # what was scaled may have become 0
+        check_batch_size(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size(), cfg.SOLVER.ACCUMULATION_STEPS)
         with built("the loader of DATASETS.TEST"):
             for name in cfg.DATASETS.TEST:
                 self.build_test_loader(cfg, name)
@@ -88,10 +86,13 @@ class Trainer(DefaultTrainer):
             model = DistributedDataParallel(model, broadcast_buffers=False)
         else:
             model = create_ddp_model(model, broadcast_buffers=False)
-        self._trainer = (FiniteAMPTrainer if cfg.SOLVER.AMP.ENABLED else FiniteTrainer)(model, loader, optimizer)
+        parts, amp = cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.AMP.ENABLED
+        self._trainer = Step(model, loader, optimizer, parts=parts, seed=cfg.SEED, amp=amp)
         with built("the schedule of the learning rate"):
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = self.checkpointer_class(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        if cfg.SOLVER.EMA_DECAY:
+            self.checkpointer.average(AveragedWeights(self.checkpointer.model, cfg.SOLVER.EMA_DECAY))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -149,11 +150,15 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[Optional[HookBase]]:
         """DefaultTrainer's hooks, and these: processes share the statistics of norms, weights are looked at before they
-        are saved, a signal waits for a checkpoint, and steps have seeds where SEED >= 0.
+        are saved, their averages are evaluated, and a signal waits for a checkpoint.
         """
-        seeding = [CallbackHook(before_step=seed_step)] if self.cfg.SEED >= 0 else []
-        finite = FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        return [*seeding, SharedStatistics(), finite, *super().build_hooks(), CheckpointAtSignal()]
+        finite, averages = FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), self.checkpointer.averages
+        hooks = super().build_hooks()
+        if averages is not None:
+            for hook in hooks:
+                if isinstance(hook, EvalHook):
+                    hook._func = averages.during(hook._func)
+        return [SharedStatistics(), averages and averages.hook(), finite, *hooks, CheckpointAtSignal()]
 
     def build_writers(self) -> list[EventWriter]:
         """As in DefaultTrainer, but what earlier runs wrote into OUTPUT_DIR of the steps to come no longer counts."""
