@@ -18,6 +18,8 @@ from saliency.dataset import FixationDataset, Split
 from saliency.fixations import DENSITY_SIGMA
 from saliency.intervals import Interval, bootstrap_intervals
 from saliency.map_sources import Maps
+from saliency.observers import PEOPLE, Observers, observer_scores
+from saliency.observers import STAGES as PEOPLE_STAGES
 from saliency.parallel import each_image
 from saliency.postprocess import PostProcessing, resize
 from saliency.prediction import Prediction
@@ -126,7 +128,8 @@ class Evaluation:
         dataset: all images, of which some were tuned on only.
         splits, settings, models: what was asked for.
         indices: of the scored images, ascending.
-        rows: the centre baselines first (that of the settings before the others), then the models' in order.
+        rows: the centre baselines first (that of the settings before the others, a fitted one before it), then the
+            models' in order, then people's where viewers are known.
     """
 
     dataset: FixationDataset
@@ -173,18 +176,22 @@ def evaluate(
     Raises:
         InputError: a map is missing or bad (its image is named), two models have one name.
     """
-    names = [CENTER, *(model.name for model in models)]
-    if len(set(names)) != len(names):
-        raise InputError(f"models need different names, other than {CENTER!r}; got {', '.join(names[1:])}")
+    names = [model.name for model in models]
+    if len({CENTER, PEOPLE, *names}) != len(names) + 2:
+        raise InputError(f"models need different names, other than {CENTER!r} and {PEOPLE!r}; got {', '.join(names)}")
+    observers = Observers.fit_if_known(dataset)
     bias = _center_bias(dataset, settings)
     methods = [Method(CENTER, FITTED, [])] if bias else []
     methods += center_methods(settings.center, len(splits))
     for model in models:
         tuned = model.is_tuned
         methods += tuned_methods(dataset, model, splits, settings) if tuned else [Method(model.name, model.kind, [])]
+    methods += [Method(PEOPLE, stage, []) for stage in PEOPLE_STAGES] if observers else []
     fold_of = {index: fold for fold, split in enumerate(splits) for index in split.scored}
     indices = sorted(fold_of)
-    task = _Scoring(dataset, indices, fold_of, {model.name: model for model in models}, methods, settings, bias)
+    task = _Scoring(
+        dataset, indices, fold_of, {model.name: model for model in models}, methods, settings, bias, observers
+    )
     scores = each_image(task, len(indices), "all metrics", settings.processes)
     rows = [Row(method, values) for method, values in zip(methods, np.stack(scores, axis=1))]
     return Evaluation(dataset, splits, settings, models, indices, rows)
@@ -239,17 +246,26 @@ class _Scoring:
     methods: Sequence[Method]
     settings: Settings
     center_bias: Optional[CenterBias]
+    observers: Optional[Observers]
 
     def __call__(self, number: int) -> np.ndarray:
         """The scores of the image of this number among the scored ones, float64 [methods, metrics]."""
         index = self.indices[number]
         image = self.dataset[index]
-        settings = self.settings
-        truth = Reference(self.dataset, index, settings.density_sigma, settings.center, self.center_bias)
+        settings, metrics = self.settings, self.settings.metrics
+
+        def reference(chosen: Optional[np.ndarray]) -> Reference:
+            sigma, center = settings.density_sigma, settings.center
+            return Reference(self.dataset, index, sigma, center, self.center_bias, chosen)
+
         with naming(image.name, InputError):
             made = {name: model.maps(image.name) for name, model in self.models.items()}
-            predictions = (self._prediction(method, made.get(method.model), index) for method in self.methods)
-            return score_maps(predictions, truth, settings.metrics)
+            of_models = (method for method in self.methods if method.model != PEOPLE)
+            predictions = (self._prediction(method, made.get(method.model), index) for method in of_models)
+            scores = score_maps(predictions, reference(None), metrics)
+            if self.observers is None:
+                return scores
+            return np.concatenate([scores, observer_scores(self.observers, index, metrics, reference)])
 
     def _prediction(self, method: Method, made: Optional[np.ndarray], index: int) -> Prediction:
         shape = self.dataset[index].shape

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Iterable, Union
+from typing import Any, Iterable, Optional, Union
 
 import numpy as np
 from scipy.io import loadmat, whosmat
@@ -36,17 +36,24 @@ class Fixations:
         x, y: int64 [n].
         shape: (height, width) of the image.
         of_map: whether they are the fixated pixels of a map, which cannot say how many fixations a pixel had.
+        viewer: int64 [n], a number for everyone who looked, where it is known; each one's fixations are in order.
+        time: float64 [n], when each began, in the data set's own unit, where it is known.
 
     Raises:
-        InputError: a fixation lies outside the image.
+        InputError: a fixation lies outside the image, or viewers or times are not as many as fixations.
     """
 
     x: np.ndarray
     y: np.ndarray
     shape: Shape
     of_map: bool = False
+    viewer: Optional[np.ndarray] = None
+    time: Optional[np.ndarray] = None
 
     def __post_init__(self) -> None:
+        for name, values in (("viewers", self.viewer), ("times", self.time)):
+            if values is not None and len(values) != len(self.x):
+                raise InputError(f"{len(values)} {name} of {len(self.x)} fixations")
         height, width = self.shape
         outside = (self.x < 0) | (self.x >= width) | (self.y < 0) | (self.y >= height)
         if outside.any():
@@ -114,7 +121,13 @@ class Fixations:
             return self
         x = (self.x * (shape[1] / self.shape[1])).astype(np.int64)
         y = (self.y * (shape[0] / self.shape[0])).astype(np.int64)
-        return Fixations(np.minimum(x, shape[1] - 1), np.minimum(y, shape[0] - 1), shape)
+        x, y = np.minimum(x, shape[1] - 1), np.minimum(y, shape[0] - 1)
+        return Fixations(x, y, shape, self.of_map, self.viewer, self.time)
+
+    def chosen(self, which: np.ndarray) -> "Fixations":
+        """Those of a mask or of indices, with their viewers and times."""
+        viewer, time = (None if values is None else values[which] for values in (self.viewer, self.time))
+        return Fixations(self.x[which], self.y[which], self.shape, self.of_map, viewer, time)
 
     def counts(self) -> np.ndarray:
         """How many fixations there are on every pixel, int64 [H, W]."""

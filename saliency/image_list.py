@@ -4,6 +4,9 @@ JSON is a list of objects with "image" and "fixations", the latter a file (.mat 
 list of points [[x, y], ...]; "category" and "name" may be given. CSV has a header: image,fixations with one row per
 image, or image,x,y with one row per fixation; category and name may be columns too. Files are relative to the list.
 
+Points may have viewers and times: in JSON the lists "viewers" and "times" beside "fixations", in CSV the columns viewer
+and time. They are as many as the points; saliency/scanpaths.py says what becomes of them.
+
 An image without a name is called by its path, without suffix, from the deepest folder that holds both the list and the
 image: "stimuli/001.jpg", "/data/cat/stimuli/001.jpg" in /data/cat/list.csv and "../stimuli/001.jpg" in
 /data/cat/lists/list.csv are all "stimuli/001".
@@ -19,16 +22,23 @@ from typing import Any, Union
 from sact_det.base.errors import InputError, naming
 from sact_det.base.text_files import read_json, read_text
 from saliency.dataset import FixationDataset, FixationImage, fixations_of, load_images
-from saliency.fixations import MAT_VARIABLE, Fixations
+from saliency.fixations import MAT_VARIABLE
 from saliency.images import read_image
+from saliency.scanpaths import fixations_of_points
 
 SUFFIXES = (".json", ".csv")
 
 Entry = dict[str, Any]
 
 
-def read_image_list(path: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False) -> FixationDataset:
-    """Reads a list, .json or .csv. Arguments as `read_cat2000`'s.
+def read_image_list(
+    path: Union[str, Path],
+    *,
+    variable: str = MAT_VARIABLE,
+    convention: str = "as-given",
+    skip_bad: bool = False,
+) -> FixationDataset:
+    """Reads a list, .json or .csv. Arguments as `read_cat2000`'s; `convention` as `fixations_of_points`', of points.
 
     Raises:
         InputError: the list cannot be read or is none; an image or its fixations cannot be used.
@@ -42,7 +52,7 @@ def read_image_list(path: Union[str, Path], *, variable: str = MAT_VARIABLE, ski
         entries = _from_json(content) if is_json else _from_csv(content)
     if not entries:
         raise InputError(f"{path}: the list is empty")
-    loaders = [partial(_load, path.parent, entry, variable) for entry in entries]
+    loaders = [partial(_load, path.parent, entry, variable, convention) for entry in entries]
     return load_images(str(path), loaders, skip_bad=skip_bad)
 
 
@@ -54,6 +64,9 @@ def _from_json(content: Any) -> list[Entry]:
             raise InputError(f"entry {number} has no 'image'")
         if not isinstance(entry.get("fixations"), (str, list)):
             raise InputError(f"entry {number} has no 'fixations', neither a file nor points")
+        for key in ("viewers", "times"):
+            if not isinstance(entry.get(key, []), list):
+                raise InputError(f"entry {number}: {key!r} must be a list; got {type(entry[key]).__name__}")
         for key in ("name", "category"):
             if not isinstance(entry.get(key, ""), (str, int)):
                 raise InputError(f"entry {number}: {key!r} must be a string; got {type(entry[key]).__name__}")
@@ -80,13 +93,14 @@ def _from_csv(text: str) -> list[Entry]:
 def _merged(rows: list[Entry]) -> list[Entry]:
     """One entry for each image of rows with a point each."""
     entries: dict[str, Entry] = {}
+    known = {column: f"{column}s" for column in ("viewer", "time") if rows and column in rows[0]}
     for row in rows:
         try:
             point = [float(row["x"]), float(row["y"])]
         except (TypeError, ValueError) as error:
             got = f"{row['x']!r}, {row['y']!r}"
             raise InputError(f"line {row['line']}: x and y must be numbers; got {got}") from error
-        entry = entries.setdefault(row["image"], {**row, "fixations": []})
+        entry = entries.setdefault(row["image"], {**row, "fixations": [], **{key: [] for key in known.values()}})
         for key in ("name", "category"):
             if row.get(key) != entry.get(key):
                 raise InputError(
@@ -94,17 +108,20 @@ def _merged(rows: list[Entry]) -> list[Entry]:
                     f"{entry['line']}"
                 )
         entry["fixations"].append(point)
+        for column, key in known.items():
+            entry[key].append(row[column])
     return list(entries.values())
 
 
-def _load(folder: Path, entry: Entry, variable: str) -> FixationImage:
+def _load(folder: Path, entry: Entry, variable: str, convention: str) -> FixationImage:
     image = folder / entry["image"]
     if isinstance(entry["fixations"], str):
         fixations = fixations_of(image, folder / entry["fixations"], variable)
     else:
         shape = read_image(image).shape[:2]
         with naming(image, InputError):
-            fixations = Fixations.from_points(entry["fixations"], shape)
+            extras = (entry.get("viewers"), entry.get("times"))
+            fixations = fixations_of_points(entry["fixations"], shape, *extras, convention)
     if len(fixations) == 0:
         raise InputError(f"{image}: no fixations")
     name = str(entry.get("name") or _name(image, folder))

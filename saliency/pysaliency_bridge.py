@@ -11,7 +11,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError, naming
 from saliency.dataset import FixationDataset, FixationImage
-from saliency.fixations import Fixations
+from saliency.scanpaths import fixations_of_points
 
 
 def _pysaliency() -> Any:
@@ -60,7 +60,9 @@ def from_pysaliency(stimuli: Any, fixations: Any, name: str = "pysaliency") -> F
             continue
         points = np.stack([x[chosen], y[chosen]], axis=1)
         with naming(f"{name}: {title}", InputError):
-            found = Fixations.from_points(points, tuple(stimuli.sizes[index]))
+            viewers = getattr(fixations, "subjects", None)
+            known = None if viewers is None else np.asarray(viewers)[chosen]
+            found = fixations_of_points(points, tuple(stimuli.sizes[index]), known)
         source: Any = _as_rgb(stimuli.stimuli[index]) if files is None else Path(files[index])
         images.append(FixationImage(title, str(categories[index]), found, source))
     return FixationDataset(name, images, skipped)

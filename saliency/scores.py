@@ -24,6 +24,7 @@ class Reference:
         density_sigma: blur of the fixation density, in pixels of the image.
         baseline: what information gain compares with.
         center_bias: of the same images; what the Tuebingen protocol's information gain compares with.
+        chosen: a mask [n] of the fixations that count, such as those of a viewer; default: all.
     """
 
     def __init__(
@@ -33,10 +34,13 @@ class Reference:
         density_sigma: float = DENSITY_SIGMA,
         baseline: CenterBaseline = CenterBaseline(),  # noqa: B008  (frozen)
         center_bias: Optional[CenterBias] = None,
+        chosen: Optional[np.ndarray] = None,
     ):
         self._dataset, self._index = dataset, index
         self._density_sigma, self._baseline, self._center_bias = density_sigma, baseline, center_bias
-        self.fixations: Fixations = dataset[index].fixations
+        self._chosen = slice(None) if chosen is None else chosen
+        own: Fixations = dataset[index].fixations
+        self.fixations = own if chosen is None else own.chosen(chosen)
 
     @cached_property
     def density(self) -> np.ndarray:
@@ -59,7 +63,7 @@ class Reference:
         """ln of the centre bias's density at the fixations, float64 [n]. Raises InputError without a centre bias."""
         if self._center_bias is None:
             raise InputError("information gain of the Tuebingen protocol needs a centre bias (saliency/center_bias.py)")
-        return self._center_bias.log_likelihoods(self._index)
+        return self._center_bias.log_likelihoods(self._index)[self._chosen]
 
 
 def gain_over_center_bias(prediction: Prediction, fixations: Fixations, center_log_likelihoods: np.ndarray) -> float:

@@ -22,7 +22,9 @@ The centre baselines alone; neither torch nor Detectron2 is needed:
 
     python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/center --center-only
 
---dataset is a folder in CAT2000's layout (saliency/cat2000.py), or a list, .json or .csv (saliency/image_list.py).
+--dataset is a folder in CAT2000's layout (saliency/cat2000.py), one that pysaliency wrote (stimuli.hdf5 and
+fixations.hdf5), or a list, .json or .csv (saliency/image_list.py). Where viewers are known, the last rows are how well
+people predict each other, and the density of all of them.
 
 A map's way, every step of which results.json repeats: the image is resized to --image-size, the ponder map has the
 size that the network saw; it is resized to the image and blurred (--blur-at image) or the other way round, scaled to
@@ -47,7 +49,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import numpy as np
 from PIL import Image
@@ -66,7 +68,9 @@ from saliency.fixations import BENCHMARK_SIGMAS, DENSITY_SIGMA, MAT_VARIABLE
 from saliency.image_list import SUFFIXES, read_image_list
 from saliency.map_sources import PaddingMasked, with_all_maps
 from saliency.postprocess import INTERPOLATIONS, SCALES
+from saliency.pysaliency_files import is_pysaliency_folder, read_pysaliency
 from saliency.report import write_report
+from saliency.scanpaths import CONVENTIONS
 from saliency.scores import ALL_METRICS, PROTOCOLS
 from saliency.search import Grid
 from saliency.sheet import draw_sheet
@@ -155,6 +159,12 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     add_budget(parser)
     running = parser.add_argument_group("running")
     running.add_argument("--variable", default=MAT_VARIABLE, metavar="NAME", help=f"in .mat files ({MAT_VARIABLE})")
+    running.add_argument(
+        "--convention",
+        choices=CONVENTIONS,
+        default=CONVENTIONS[0],
+        help="of points: pixels from 0, or CAT2000's eye tracks, from 1 and with repetitions, as version 1.1 has them",
+    )
     running.add_argument("--skip-bad", action="store_true", help="leaves out and lists images that cannot be used")
     running.add_argument("--cache", metavar="DIR", help="of ponder maps (default: OUTPUT/maps)")
     running.add_argument(
@@ -196,8 +206,12 @@ def make_settings(args: argparse.Namespace) -> Settings:
 
 def read_dataset(args: argparse.Namespace) -> FixationDataset:
     path = Path(args.dataset)
-    read: Callable[..., FixationDataset] = read_image_list if path.suffix.lower() in SUFFIXES else read_cat2000
-    dataset = read(path, variable=args.variable, skip_bad=args.skip_bad)
+    if is_pysaliency_folder(path):
+        dataset = read_pysaliency(path, convention=args.convention, skip_bad=args.skip_bad)
+    elif path.suffix.lower() in SUFFIXES:
+        dataset = read_image_list(path, variable=args.variable, convention=args.convention, skip_bad=args.skip_bad)
+    else:
+        dataset = read_cat2000(path, variable=args.variable, skip_bad=args.skip_bad)
     logger.info("%s: %s", args.dataset, description(dataset))
     return dataset
 
