@@ -4,6 +4,7 @@
 # make bench  installs the rivals and runs the short benchmark  (numbers in output/benchmark.json)
 # make gpu    everything that needs a GPU in one go             (reports in output/gpu/; MINUTES=8 plans by what fits)
 # make setup  installs only. DETECTRON2=git takes Detectron2 from upstream's repository instead of the package index.
+#             As root on Debian it installs chromium, too, which the tests of HTML pages drive.
 #
 # Everything goes to .venv; PYTHON chooses the interpreter it is made with (3.10-3.13).
 
@@ -15,9 +16,9 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
-.PHONY: demo test lint bench gpu format setup clean detectron2-index detectron2-git
+.PHONY: demo test lint bench gpu format setup browser clean detectron2-index detectron2-git
 
-demo: setup
+demo: $(READY)
 	$(PY) tools/demo.py
 
 test: setup
@@ -38,7 +39,15 @@ format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-setup: $(READY)
+setup: $(READY) browser
+
+# Tests that look at pages need chromium and are skipped without it.
+browser:
+	@if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    echo "Installing chromium, which some tests drive"; \
+	    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium chromium-driver; } \
+	        >/dev/null 2>&1 || echo "No chromium: tests that need it are skipped"; \
+	fi
 
 $(READY): requirements.lock setup.py
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { echo "error: Python 3.10-3.13 is needed; make PYTHON=... chooses it" >&2; exit 1; }

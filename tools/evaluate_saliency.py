@@ -36,9 +36,9 @@ densities are never changed.
 pysaliency: information gain in bits per fixation over a centre bias fitted to the other images (the first row as well),
 AUC against all pixels, sAUC, NSS, CC, KL, SIM.
 
-OUTPUT receives table.md, table.csv, results.json, images.csv (every image's scores), sheet_<model>.png, and maps/,
-where ponder maps are kept: an interrupted extraction goes on where it was, and is done again if weights or config
-change.
+OUTPUT receives table.md, table.csv, results.json, images.csv (every image's scores), sheet_<model>.png and
+gallery_<model>.json (for tools/report.py), and maps/, where ponder maps are kept: an interrupted extraction goes on
+where it was, and is done again if weights or config change.
 """
 
 import argparse
@@ -67,6 +67,7 @@ from saliency.evaluation import LOG_DENSITY, Evaluation, Settings, evaluate
 from saliency.fixations import BENCHMARK_SIGMAS, DENSITY_SIGMA, MAT_VARIABLE
 from saliency.image_list import SUFFIXES, read_image_list
 from saliency.map_sources import PaddingMasked, with_all_maps
+from saliency.page import PREFIX, saliency_gallery
 from saliency.postprocess import INTERPOLATIONS, SCALES
 from saliency.pysaliency_files import is_pysaliency_folder, read_pysaliency
 from saliency.report import write_report
@@ -227,6 +228,7 @@ def save_sheets(evaluation: Evaluation, folder: Path, title: str, photographs: b
     for model, stem in zip(evaluation.models, stems):
         with replacing(folder / f"sheet_{stem}.png") as temporary:
             Image.fromarray(draw_sheet(evaluation, model, title, photographs)).save(temporary)
+        saliency_gallery(evaluation, model, photographs).write(folder / f"{PREFIX}{stem}.json")
 
 
 def about(args: argparse.Namespace, networks: dict[str, Any], dataset: FixationDataset) -> dict[str, Any]:

@@ -69,6 +69,11 @@ def values(row: dict[str, Any], column: Column) -> list[float]:
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a line per row, mean ± sample deviation over its runs, units per block, runs and images."""
+    return markdown_table(*results_cells(rows))
+
+
+def results_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The headings of that table, and the cells of its lines."""
     columns = columns_of(rows)
     heads = ["network", *(column.title for column in columns), "units per block", "steps", "seeds", "images"]
     rows_of_cells = []
@@ -76,8 +81,9 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
         runs, cells = row["runs"], (_cell(*mean_and_deviation(values(row, one)), one.digits) for one in columns)
         images = runs[0]["results"][columns[-1].evaluator]["images"]
         units = _units(row, columns[-1].evaluator)
-        rows_of_cells.append([printable(row["name"]), *cells, units, runs[0]["steps"], len(runs), f"{images:.0f}"])
-    return markdown_table(heads, rows_of_cells)
+        counts = (str(runs[0]["steps"]), str(len(runs)), f"{images:.0f}")
+        rows_of_cells.append([printable(row["name"]), *cells, units, *counts])
+    return heads, rows_of_cells
 
 
 def _cell(mean: float, deviation: float, digits: int) -> str:

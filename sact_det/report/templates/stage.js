@@ -1,0 +1,91 @@
+// An image under its map and its boxes, at one size of the canvas.
+
+class Stage {
+  constructor(gallery, index, root, longest) {
+    Object.assign(this, { gallery, index, root, longest });
+    [this.width, this.height] = gallery.about.items[index].size;
+    root.style.aspectRatio = `${this.width} / ${this.height}`;
+    root.style.setProperty("--aspect", this.width / this.height);
+  }
+
+  async show() {
+    if (this.shown) return;
+    this.shown = true;
+    this.payload = this.gallery.payload(this.index);
+    this.image = element("img", { alt: "", decoding: "async", src: this.payload.picture });
+    this.canvas = element("canvas", { ariaHidden: "true" });
+    this.boxes = document.createElementNS(SVG, "svg");
+    this.boxes.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
+    this.boxes.setAttribute("aria-hidden", "true");
+    this.root.replaceChildren(this.image, this.canvas, this.boxes);
+    await this.update();
+  }
+
+  // Out of sight: nothing is kept but the place.
+  forget() {
+    this.shown = false;
+    this.root.replaceChildren();
+    this.payload = this.maps = this.of = undefined;
+  }
+
+  async update() {
+    if (!this.shown) return;
+    this.drawBoxes();
+    const view = this.gallery.view.index;
+    const packed = this.payload.views[view].maps;
+    if (this.of !== view) {
+      this.of = view;
+      this.maps = undefined;
+      const maps = await Promise.all(packed.map(unpackMap));
+      if (!this.shown || this.of !== view) return;
+      this.maps = maps;
+    }
+    if (this.maps) this.drawMap();
+  }
+
+  get chosen() {
+    return this.maps?.length ? this.gallery.layer.maps.map((number) => this.maps[number]) : [];
+  }
+
+  drawMap() {
+    const scale = Math.min(1, this.longest / Math.max(this.width, this.height));
+    const size = [this.width, this.height].map((side) => Math.max(1, Math.round(side * scale)));
+    const any = this.chosen.length > 0;
+    this.canvas.hidden = !any;
+    this.image.classList.toggle("bare", !any);
+    if (any) drawMaps(this.canvas, this.chosen, ...size, this.gallery.layer.limits);
+  }
+
+  drawBoxes() {
+    const { boxes } = this.payload.views[this.gallery.view.index];
+    const shown = boxes.filter((box) => !this.gallery.about.scored || box[5] >= this.gallery.score).reverse();
+    const drawn = shown.map((box) => this.box(box, false));
+    if (this.gallery.field("truth").checked) drawn.push(...this.payload.truth.map((box) => this.box(box, true)));
+    this.boxes.replaceChildren(...drawn);
+  }
+
+  // The dark line under the coloured one is seen on any ground.
+  box([x, y, width, height, label, score], truth) {
+    const group = document.createElementNS(SVG, "g");
+    group.setAttribute("class", truth ? "truth" : `b${label % 8}`);
+    for (const line of ["ground", "line"]) {
+      const rectangle = document.createElementNS(SVG, "rect");
+      Object.entries({ x, y, width, height, class: line }).forEach(([key, value]) => rectangle.setAttribute(key, value));
+      group.append(rectangle);
+    }
+    const text = document.createElementNS(SVG, "text");
+    const name = this.gallery.about.classes[label] ?? `class ${label}`;
+    text.textContent = truth ? name : `${name} ${Math.round(100 * score)}%`;
+    const size = (13 * this.width) / (this.root.clientWidth || 640);
+    text.setAttribute("x", x + size / 4);
+    text.setAttribute("y", y > 1.4 * size ? y - size / 3 : y + 1.1 * size);
+    text.setAttribute("font-size", size);
+    group.append(text);
+    return group;
+  }
+
+  // What the map says at a place of the image, both from 0 to 1.
+  cost(x, y) {
+    return this.chosen.length ? costAt(this.chosen, this.width, this.height, Math.floor(x * this.width), Math.floor(y * this.height)) : null;
+  }
+}
