@@ -43,6 +43,7 @@ def saliency_gallery(evaluation: Evaluation, model: Model, photographs: bool = T
     own = [row for row in evaluation.rows if row.method.model == model.name]
     without_map = any(np.isinf(chain.multiplier) for chain in own[-1].method.chains)
     last = own[-2] if without_map and len(own) > 1 else own[-1]
+    shown = [last, *(row for row in own if row is not last)]
     column = list(evaluation.settings.metrics).index(metric)
     better = get_metric(metric)
     order = np.argsort(last.scores[:, column])[:: -1 if better.higher_is_better else 1]
@@ -58,10 +59,7 @@ def saliency_gallery(evaluation: Evaluation, model: Model, photographs: bool = T
             Layer("post-processed", (2,), ""),
         ],
         numbers=[
-            *(
-                Number(f"{better.title}, {row.method.stage}", 3)
-                for row in (last, *(row for row in own if row is not last))
-            ),
+            *(Number(f"{better.title}, {row.method.stage}", 3) for row in shown),
             Number(f"{better.title}, centre", 3),
             Number(f"mean of the {model.kind}"),
         ],
@@ -80,10 +78,8 @@ def saliency_gallery(evaluation: Evaluation, model: Model, photographs: bool = T
             finished = made = min_max(as_it_is(model, made, image.shape).map)
         density = image.fixations.density(evaluation.settings.density_sigma)
         maps = [made, density / density.max(), finished]
-        scores = [
-            row.scores[number, column] for row in (last, *(row for row in own if row is not last), evaluation.rows[0])
-        ]
-        seen = Seen([_small(one) for one in maps], [*map(float, scores), float(made.mean())])
+        scores = [float(row.scores[number, column]) for row in (*shown, evaluation.rows[0])]
+        seen = Seen([_small(one) for one in maps], [*scores, float(made.mean())])
         labels = [classes.index(image.category)]
         labels += [classes.index(group) for group, members in groups.items() if number in members]
         pixels = image.pixels() if photographs else np.full((*image.shape, 3), 255, np.uint8)
