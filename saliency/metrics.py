@@ -184,13 +184,24 @@ def nss(saliency_map: np.ndarray, fixations: FixationsLike) -> float:
 
 def cc(saliency_map: np.ndarray, density: np.ndarray) -> float:
     """Pearson's correlation of the map with the fixation density. In [-1, 1], higher is better, chance 0."""
-    first = checked_map(saliency_map).astype(np.float64)
-    second = checked_density(density, first).astype(np.float64)
-    if _constant(first) or _constant(second):
-        return 0.0
-    first -= first.mean()
-    second -= second.mean()
-    return float(np.vdot(first, second) / np.sqrt(np.vdot(first, first) * np.vdot(second, second)))
+    first = checked_map(saliency_map)
+    return correlation(first, deviations(checked_density(density, first)))
+
+
+def deviations(values: np.ndarray) -> np.ndarray:
+    """The values less their mean, float64 [H, W]; of a constant map 0."""
+    if _constant(values):
+        return np.zeros(values.shape)
+    apart = values.astype(np.float64)
+    apart -= apart.mean()
+    return apart
+
+
+def correlation(saliency_map: np.ndarray, density_deviations: np.ndarray) -> float:
+    """`cc` of a map that has been checked, and the `deviations` of a density."""
+    first, second = deviations(saliency_map), density_deviations
+    squares = np.vdot(first, first) * np.vdot(second, second)
+    return float(np.vdot(first, second) / np.sqrt(squares)) if squares > 0 else 0.0
 
 
 def sim(saliency_map: np.ndarray, density: np.ndarray, *, stretch: bool = False) -> float:
@@ -202,9 +213,13 @@ def sim(saliency_map: np.ndarray, density: np.ndarray, *, stretch: bool = False)
         density: [H, W], likewise.
         stretch: first subtracts the minimum of both in any case, as the program does and pysaliency does not.
     """
-    first = _distribution(checked_map(saliency_map), stretch)
-    second = _distribution(checked_density(density, first), stretch)
-    return float(np.minimum(first, second).sum())
+    first = distribution(checked_map(saliency_map), stretch)
+    return shared_mass(first, distribution(checked_density(density, first), stretch))
+
+
+def shared_mass(p: np.ndarray, q: np.ndarray) -> float:
+    """`sim` of two distributions."""
+    return float(np.minimum(p, q).sum())
 
 
 def kld(saliency_map: np.ndarray, density: np.ndarray) -> float:
@@ -213,9 +228,18 @@ def kld(saliency_map: np.ndarray, density: np.ndarray) -> float:
     From 0 upwards, lower is better. eps = 2.2204e-16 (Bylinskii et al., the program and pysaliency's `MIT_KLDiv`);
     maps become distributions as in `sim`, without stretch.
     """
-    p = _distribution(checked_map(saliency_map), stretch=False)
-    q = _distribution(checked_density(density, p), stretch=False)
-    return float((q * np.log(EPSILON + q / (p + EPSILON))).sum())
+    p = distribution(checked_map(saliency_map))
+    return divergence(p, distribution(checked_density(density, p)))
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """`kld` of two distributions: q ln(eps + q / (p + eps)), summed."""
+    terms = p + EPSILON
+    np.divide(q, terms, out=terms)
+    terms += EPSILON
+    np.log(terms, out=terms)
+    terms *= q
+    return float(terms.sum())
 
 
 def information_gain(
@@ -233,21 +257,27 @@ def information_gain(
     """
     values = checked_map(saliency_map)
     where = checked_fixations(fixations, values)
-    prior = _distribution(checked_density(baseline, values, "baseline"), stretch).reshape(-1)[where.pixels]
-    predicted = _distribution(values, stretch).reshape(-1)[where.pixels]
-    return float(np.mean(np.log2(EPSILON + predicted) - np.log2(EPSILON + prior)))
+    prior = distribution(checked_density(baseline, values, "baseline"), stretch)
+    return gain(distribution(values, stretch), where, prior)
+
+
+def gain(p: np.ndarray, fixations: Fixations, prior: np.ndarray) -> float:
+    """`information_gain` of a distribution over another one."""
+    predicted, expected = (one.reshape(-1)[fixations.pixels] for one in (p, prior))
+    return float(np.mean(np.log2(EPSILON + predicted) - np.log2(EPSILON + expected)))
 
 
 def _constant(values: np.ndarray) -> bool:
     return bool(values.min() == values.max())
 
 
-def _distribution(values: np.ndarray, stretch: bool) -> np.ndarray:
+def distribution(values: np.ndarray, stretch: bool = False) -> np.ndarray:
     """The map as a probability distribution, float64 [H, W], >= 0, sum 1; its least value becomes 0 to `stretch` it."""
     low = values.min()
-    values = values.astype(np.float64) - (low if stretch or low < 0 else 0)
-    total = values.sum()
-    return values / total if total > 0 else np.full(values.shape, 1 / values.size)
+    made = values.astype(np.float64)
+    made -= low if stretch or low < 0 else 0
+    total = made.sum()
+    return np.divide(made, total, out=made) if total > 0 else np.full(values.shape, 1 / values.size)
 
 
 def _mean_stepped_area(positives: np.ndarray, negatives: np.ndarray, step: float) -> float:

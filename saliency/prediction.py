@@ -11,6 +11,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError
 from saliency.arguments import checked_map
+from saliency.metrics import distribution
 
 LEAST = 1e-20  # added to every pixel of a map that becomes a density, so that no fixation is impossible
 TOLERANCE = 0.01  # of ln(sum p), as in pysaliency
@@ -46,6 +47,11 @@ class Prediction:
     def map(self) -> np.ndarray:
         """The map, or the density, float [H, W]."""
         return np.exp(self.values.astype(np.float64)) if self.is_log_density else self.values
+
+    @cached_property
+    def distribution(self) -> np.ndarray:
+        """The map as a distribution by the MIT benchmark's rule, without `LEAST`: float64 [H, W], sum 1."""
+        return distribution(checked_map(self.map))
 
     @cached_property
     def total(self) -> float:

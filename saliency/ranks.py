@@ -2,7 +2,8 @@
 
 An ROC curve needs the ranks of the fixated values only: some hundred out of two million. OpenCV puts the values into
 65,536 equal bins, so that whole bins lie between two thresholds; only the bins that hold a threshold (about one pixel
-in a hundred) are looked at value by value.
+in a hundred) are looked at value by value. Where these are many, because the map has few distinct values, each is
+compared with the few thresholds of its bin; else they are sorted.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ _UNDECIDED = _BINS - 1  # in the table of bins: this bin holds a threshold
 _CHUNK = 1 << 16  # values worked on at once, so that they stay in the processor's cache
 _WORTH_BINNING = 1 << 15  # values; fewer are sorted sooner
 _WORTH_A_THREAD = 1 << 18  # values
+_WORTH_COMPARING = 1 << 15  # undecided values; fewer are sorted sooner
+_FEW = 4  # thresholds of a bin that values are compared with
 _NOT_FINITE = "`saliency_map` must be finite; it holds NaN or infinity"
 
 
@@ -59,16 +62,38 @@ def step_sum(values: np.ndarray, thresholds: np.ndarray, heights: np.ndarray) ->
     else:
         with ThreadPoolExecutor(len(parts)) as threads:
             results = list(threads.map(lambda part: _table_sum(part, binning, table), parts))
-    near = np.concatenate([undecided for _, undecided in results])
-    decided = sum(total for total, _ in results) - near.size * _UNDECIDED
+    near, bins = (np.concatenate([result[part] for result in results]) for part in (1, 2))
+    total = sum(result[0] for result in results) - near.size * _UNDECIDED
+    if near.size >= _WORTH_COMPARING:
+        compared, left = _by_comparing(near, bins, binning, heights)
+        total, near = total + compared, near[left]
     at_least_low = near[~(near < thresholds[0])]  # NaN is kept, to be met
     below = near.size - at_least_low.size
     if below and not np.isfinite(near.min()):
         raise InputError(_NOT_FINITE)
-    return decided + below * int(heights[0]) + _by_sorting(at_least_low, thresholds, heights)
+    return total + below * int(heights[0]) + _by_sorting(at_least_low, thresholds, heights)
+
+
+def _by_comparing(
+    near: np.ndarray, bins: np.ndarray, binning: "_Binning", heights: np.ndarray
+) -> tuple[int, np.ndarray]:
+    """The sum over the values whose bin holds no more than _FEW thresholds, and a mask of the other values."""
+    if not np.isfinite(near).all():
+        raise InputError(_NOT_FINITE)
+    first, held = binning.held(near.dtype)
+    left = first.take(bins) < 0
+    if left.any():
+        near, bins = near[~left], bins[~left]
+    reached = first.take(bins)
+    for of_bin in held:
+        reached += near >= of_bin.take(bins)
+    counts = np.bincount(reached, minlength=len(heights))
+    return int(counts @ heights.astype(np.int64)), left
 
 
 def _by_sorting(values: np.ndarray, thresholds: np.ndarray, heights: np.ndarray) -> int:
+    if not values.size:
+        return 0
     ascending = np.sort(values)  # NaN comes last
     if not np.isfinite(ascending[[0, -1]]).all():
         raise InputError(_NOT_FINITE)
@@ -77,17 +102,20 @@ def _by_sorting(values: np.ndarray, thresholds: np.ndarray, heights: np.ndarray)
     return int(counts.astype(np.int64) @ heights.astype(np.int64))
 
 
-def _table_sum(values: np.ndarray, binning: "_Binning", table: np.ndarray) -> tuple[int, np.ndarray]:
-    """The sum of the values' entries in the table, and the values that it leaves undecided."""
+def _table_sum(values: np.ndarray, binning: "_Binning", table: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """The sum of the values' entries in the table, the values that it leaves undecided, and their bins."""
     bins, steps = np.empty((2, 1, _CHUNK), np.uint16)
     is_undecided = np.empty(_CHUNK, bool)
-    total, undecided = 0, []
+    total, undecided, their_bins = 0, [], []
     for start in range(0, values.size, _CHUNK):
         chunk = values[start : start + _CHUNK]
-        here = _looked_up(binning.bins(chunk, bins[:, : chunk.size]), table, steps[:, : chunk.size])
+        of_chunk = binning.bins(chunk, bins[:, : chunk.size])
+        here = _looked_up(of_chunk, table, steps[:, : chunk.size])
         total += int(cv2.sumElems(here)[0])  # exact: a double, and the sum of a chunk is at most 2**32
-        undecided.append(chunk[np.flatnonzero(np.equal(here[0], _UNDECIDED, out=is_undecided[: chunk.size]))])
-    return total, np.concatenate(undecided)
+        where = np.flatnonzero(np.equal(here[0], _UNDECIDED, out=is_undecided[: chunk.size]))
+        undecided.append(chunk[where])
+        their_bins.append(of_chunk[0][where])
+    return total, np.concatenate(undecided), np.concatenate(their_bins)
 
 
 def _looked_up(bins: np.ndarray, table: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -120,11 +148,30 @@ class _Binning:
             if self._subtracts:
                 self._margin = 4 * float(limits.eps) * _BINS
 
-    def table(self, heights: np.ndarray) -> np.ndarray:
-        """The height of every bin, uint16 [_BINS]; _UNDECIDED where a value may equal a threshold."""
+    def _around(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last bin that a value equal to each threshold may be in; they are neighbours at most."""
         exact = (self._thresholds - self._thresholds[0]) * self._scale
         around = np.rint([exact - self._margin, exact + self._margin])
         lower, upper = np.clip(around, 0, _BINS - 1).astype(np.intp)
+        return lower, upper
+
+    def held(self, dtype: np.dtype) -> tuple[np.ndarray, list[np.ndarray]]:
+        """How many thresholds lie below every bin, -1 if it holds more than _FEW; the thresholds of every bin.
+
+        Returns:
+            int64 [_BINS]; arrays of `dtype` [_BINS], each with one threshold of every bin, inf where there is none.
+        """
+        lower, upper = self._around()
+        first = np.searchsorted(upper, np.arange(_BINS), side="left")
+        last = np.searchsorted(lower, np.arange(_BINS), side="right")
+        padded = np.append(self._thresholds, np.inf).astype(dtype)
+        most = min(int((last - first).max()), _FEW)
+        held = [padded[np.where(first + step < last, first + step, len(padded) - 1)] for step in range(most)]
+        return np.where(last - first > _FEW, -1, first), held
+
+    def table(self, heights: np.ndarray) -> np.ndarray:
+        """The height of every bin, uint16 [_BINS]; _UNDECIDED where a value may equal a threshold."""
+        lower, upper = self._around()
         table = np.repeat(heights.astype(np.uint16), np.diff(lower, prepend=0, append=_BINS))
         table[lower] = table[upper] = _UNDECIDED
         return table

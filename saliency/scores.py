@@ -8,6 +8,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError
 from saliency import metrics
+from saliency.arguments import checked_map
 from saliency.center import CenterBaseline
 from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset
@@ -48,6 +49,21 @@ class Reference:
         return self.fixations.density(self._density_sigma)
 
     @cached_property
+    def density_distribution(self) -> np.ndarray:
+        """The density as the metrics make distributions: float64 [H, W]."""
+        return metrics.distribution(self.density)
+
+    @cached_property
+    def density_deviations(self) -> np.ndarray:
+        """The density less its mean, float64 [H, W]."""
+        return metrics.deviations(self.density)
+
+    @cached_property
+    def baseline_distribution(self) -> np.ndarray:
+        """The baseline's map as a distribution, float64 [H, W]."""
+        return metrics.distribution(self.baseline)
+
+    @cached_property
     def other_fixations(self) -> Fixations:
         """The fixations of all other images, scaled to this one."""
         others = (image.fixations for number, image in enumerate(self._dataset) if number != self._index)
@@ -84,7 +100,7 @@ class Metric:
         higher_is_better: its direction.
         function: of what `reads` names, and what `takes` names.
         takes: attributes of `Reference`, in order.
-        reads: "map" or "ranking", attributes of `Prediction`; or "prediction", the whole.
+        reads: an attribute of `Prediction`, "map", "ranking" or "distribution"; or "prediction", the whole.
     """
 
     title: str
@@ -100,15 +116,19 @@ class Metric:
         return self.function(read, *(getattr(truth, name) for name in self.takes))
 
 
+def _correlation(saliency_map: np.ndarray, density_deviations: np.ndarray) -> float:
+    return metrics.correlation(checked_map(saliency_map), density_deviations)
+
+
 METRICS = {
     "auc_judd": Metric("AUC-Judd", True, metrics.auc_judd, ("fixations",)),
     "auc_borji": Metric("AUC-Borji", True, metrics.auc_borji, ("fixations",)),
     "shuffled_auc": Metric("sAUC", True, metrics.shuffled_auc, ("fixations", "other_fixations"), "ranking"),
     "nss": Metric("NSS", True, metrics.nss, ("fixations",)),
-    "cc": Metric("CC", True, metrics.cc, ("density",)),
-    "sim": Metric("SIM", True, metrics.sim, ("density",)),
-    "kld": Metric("KL", False, metrics.kld, ("density",)),
-    "information_gain": Metric("IG", True, metrics.information_gain, ("fixations", "baseline")),
+    "cc": Metric("CC", True, _correlation, ("density_deviations",)),
+    "sim": Metric("SIM", True, metrics.shared_mass, ("density_distribution",), "distribution"),
+    "kld": Metric("KL", False, metrics.divergence, ("density_distribution",), "distribution"),
+    "information_gain": Metric("IG", True, metrics.gain, ("fixations", "baseline_distribution"), "distribution"),
 }
 TUEBINGEN_METRICS = {
     "gain_over_center_bias": Metric(

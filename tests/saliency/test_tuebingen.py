@@ -16,6 +16,7 @@ from saliency.cat2000 import read_cat2000
 from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
+from saliency.metrics import auc, auc_judd
 from saliency.prediction import Prediction
 from saliency.scores import TUEBINGEN_METRICS, Reference, score_maps
 
@@ -108,12 +109,29 @@ def test_the_area_against_all_pixels_counts_ties_half_at_any_scale(scale):
     assert ours(dataset, 0, values)["auc"] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("levels", [3, 40, 3000])
+def test_large_maps_of_few_values_score_exactly(dtype, levels):
+    rng = np.random.default_rng(levels)
+    values = np.sort(rng.normal(size=levels)).astype(dtype)[rng.integers(levels, size=(300, 400))]
+    values[:20] += dtype(1e-6)  # near others, and not equal
+    fixations = Fixations.from_points(rng.integers(0, 300, (60, 2)), values.shape)
+    positives = values[fixations.y, fixations.x]
+    everything = np.sort(values, axis=None)
+    below, not_above = (np.searchsorted(everything, positives, side=side).sum() for side in ("left", "right"))
+    assert auc(values, fixations) == pytest.approx((below + not_above) / (2 * 60 * values.size), abs=1e-15)
+    expected = published_metrics.auc_judd_words(values, fixations.counts(), fixations.counts())
+    assert auc_judd(values, fixations) == pytest.approx(expected, abs=1e-12)
+    values[100, 100] = np.nan
+    for metric in (auc, auc_judd):
+        with pytest.raises(InputError, match="must be finite"):
+            metric(values, fixations)
+
+
 def test_neighbouring_floats_do_not_tie():
     values = np.full((20, 30), 1.0)
     values[:10] = np.nextafter(1.0, 2)
     fixations = Fixations.from_points([[0, 0], [0, 15]], values.shape)
-    from saliency.metrics import auc
-
     assert auc(values, fixations) == 0.5 * (0.5 + 0.25) + 0.5 * 0.25
 
 
