@@ -2,17 +2,19 @@
 
 import logging
 import os
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin import _PREDEFINED_SPLITS_COCO
 from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 
 from sact_det.base.errors import InputError
-from sact_det.data.coco_boxes import coco_boxes
-from sact_det.data.coco_json import read_categories, read_coco
-from sact_det.data.coco_shapes import has_segmentations, read_keypoints, read_segmentation, read_skeleton
+from sact_det.data.coco_file import coco_file, uncollected
+from sact_det.data.coco_json import LISTS
+from sact_det.data.coco_shapes import read_keypoints, read_segmentation
 from sact_det.data.voc import voc_files
 from sact_det.data.yolo import yolo_files
 
@@ -22,6 +24,7 @@ _FORMATS: dict[str, tuple[str, Callable[[str, str], tuple[str, str]]]] = {
     "VOC_FORMAT": ("(name, folder, split)", voc_files),
     "YOLO_FORMAT": ("(name, folder, split)", yolo_files),
 }
+_DETECTRON2S = {name for names in _PREDEFINED_SPLITS_COCO.values() for name in names}  # "coco_2017_train", ...
 _BONE_COLOR = (102, 204, 255)
 _MIDDLE = 0.5  # of a pixel
 
@@ -58,6 +61,21 @@ def register_coco_datasets(cfg: CfgNode) -> None:
             )
     if used:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(MetadataCatalog.get(used[0]).thing_classes)
+    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} & _DETECTRON2S - files.keys():
+        _load_by_us(name, masks=cfg.MODEL.MASK_ON, keypoints=cfg.MODEL.KEYPOINT_ON)
+
+
+def _load_by_us(name: str, masks: bool, keypoints: bool) -> None:
+    """Detectron2 would parse a data set of its own list again and again, whole, and the evaluation once more."""
+    metadata = MetadataCatalog.get(name)
+    json_file, image_root = metadata.json_file, metadata.image_root
+
+    def load() -> list[dict[str, Any]]:
+        local = PathManager.get_local_path(json_file)
+        return load_checked(name, local, image_root, masks, keypoints, required=("images", "categories"))
+
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, load)
 
 
 def register_coco_file(
@@ -68,8 +86,8 @@ def register_coco_file(
     Raises:
         InputError: it cannot be read.
     """
-    content = read_coco(json_file)
-    categories, skeleton = read_categories(json_file, content), read_skeleton(json_file, content) if keypoints else None
+    file = coco_file(json_file, masks)
+    categories, skeleton = file.categories, file.skeleton if keypoints else None
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)  # labelled images have none
@@ -91,8 +109,14 @@ def register_coco_file(
         )
 
 
+@uncollected()
 def load_checked(
-    name: str, json_file: str, image_root: str, masks: bool = False, keypoints: bool = False
+    name: str,
+    json_file: str,
+    image_root: str,
+    masks: bool = False,
+    keypoints: bool = False,
+    required: Sequence[str] = LISTS,
 ) -> list[dict[str, Any]]:
     """Detectron2's dataset dicts of the boxes that `coco_boxes` finds; its remarks become one warning, said once.
 
@@ -103,9 +127,9 @@ def load_checked(
         InputError: the file or one of its entries cannot be used, it has no masks or keypoints at all where they are
             asked for, or an image file is missing.
     """
-    content = read_coco(json_file)
-    coco, skeleton = coco_boxes(json_file, content), read_skeleton(json_file, content) if keypoints else None
-    if masks and not has_segmentations(content):
+    file = coco_file(json_file, masks, required)
+    coco, skeleton = file.boxes, file.skeleton if keypoints else None
+    if masks and not file.segmented:
         raise InputError(f"{json_file}: has boxes only, no segmentation of any object; MODEL.MASK_ON needs them")
     if keypoints and skeleton is None:
         raise InputError(f"{json_file}: no category names keypoints; MODEL.KEYPOINT_ON needs them")

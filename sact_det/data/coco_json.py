@@ -4,8 +4,10 @@ What it does not need (licences, ids of annotations) may be anything. Segmentati
 who need them (coco_shapes.py).
 """
 
+import contextlib
 import json
 import math
+import re
 import reprlib
 import sys
 from collections import Counter
@@ -13,12 +15,15 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
 
 from sact_det.base.errors import InputError
-from sact_det.base.text_files import read_json
+from sact_det.base.text_files import parse_json, read_json, read_text
 from sact_det.data.voc import is_voc_list, read_voc
 from sact_det.data.yolo import is_yolo_folder, read_yolo
 
 LISTS = ("images", "annotations", "categories")
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
+# The key, which no part of a string looks like, for quotes are escaped there, and lists of numbers.
+_POLYGONS = re.compile(r'"segmentation"\s*:\s*\[[][0-9eE+.,\s-]*\](?=\s*[,}])')
+_LARGEST = sys.float_info.max
 _NOTHING = object()
 _SHOWN_CHARACTERS = 60
 
@@ -72,7 +77,10 @@ class _Kind(NamedTuple):
 
 def is_number(value: Any) -> bool:
     """Whether a value of a json is a number that a float can hold; NaN and infinities are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    kind = type(value)
+    if kind is float or kind is int:  # asked ten times for every annotation
+        return -_LARGEST <= value <= _LARGEST
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def shown(value: Any) -> str:
@@ -91,7 +99,7 @@ def _plain(identity: Union[int, float, str]) -> str:
 
 
 def _whole(value: Any) -> Optional[int]:
-    return int(value) if is_number(value) and value == math.floor(value) else None
+    return int(value) if is_number(value) and (type(value) is int or value == math.floor(value)) else None
 
 
 def _side(value: Any) -> Optional[int]:
@@ -147,18 +155,19 @@ class _Entry:
         return InputError(f"{self.json_file}: {self.where}: {problem}")
 
 
-def read_coco(json_file: Union[str, Path], required: Sequence[str] = LISTS) -> dict[str, Any]:
+def read_coco(json_file: Union[str, Path], required: Sequence[str] = LISTS, polygons: bool = True) -> dict[str, Any]:
     """The content of an annotation file: a dict with the lists of COCO format and whatever else the file has.
 
     Args:
         json_file: the file; or annotations of Pascal VOC (`voc_files`) or YOLO (`yolo_files`), which are converted.
         required: which of the lists must be there; others are made empty.
+        polygons: False leaves out those of a json, which are most of its text: null in their place.
 
     Raises:
         InputError: the file cannot be read, a list is missing, there are no images or no categories, or a category has
             no id or no name.
     """
-    content = _content(json_file)
+    content = _content(json_file, polygons)
     for key in LISTS:
         if isinstance(content, dict) and key not in required:
             content.setdefault(key, [])
@@ -171,12 +180,16 @@ def read_coco(json_file: Union[str, Path], required: Sequence[str] = LISTS) -> d
     return content
 
 
-def _content(path: Union[str, Path]) -> Any:
+def _content(path: Union[str, Path], polygons: bool) -> Any:
     if is_voc_list(path):
         return read_voc(path)
     if is_yolo_folder(path):
         return read_yolo(path)
-    return read_json(path, missing="no such annotation file")
+    missing = "no such annotation file"
+    if not polygons:
+        with contextlib.suppress(InputError):  # it would name a place in what is left of the text
+            return parse_json(_POLYGONS.sub('"segmentation":null', read_text(path, missing, "json")), path)
+    return read_json(path, missing)
 
 
 def read_categories(json_file: Union[str, Path], content: dict[str, Any]) -> dict[int, str]:

@@ -25,7 +25,7 @@ from pycocotools.cocoeval import Params
 from sact_det.base.errors import InputError
 from sact_det.base.files import replacing
 from sact_det.data.coco_boxes import Box, CocoBoxes, coco_boxes, has_area
-from sact_det.data.coco_json import read_coco
+from sact_det.data.coco_file import coco_file
 from sact_det.data.coco_panoptic import instances_of
 from sact_det.data.coco_shapes import as_rle, labelled, mask_area, read_keypoints, read_segmentation
 
@@ -73,7 +73,7 @@ class BoxEvaluator(DatasetEvaluator):
     ):
         self._sigmas = sigmas
         self._tasks = ("bbox", *(("segm",) if masks else ()), *(() if sigmas is None else ("keypoints",)))
-        self._json_file, self._truth = _ground_truth(dataset_name)
+        self._json_file, self._truth = _ground_truth(dataset_name, masks)
         self._sizes = {image.id: (image.height, image.width) for image in self._truth.images}
         self._objects = {task: [self._object(box, task) for box in self._truth.boxes] for task in self._tasks}
         if masks and self._truth.boxes and not any(box.annotation.segmentation for box in self._truth.boxes):
@@ -217,8 +217,8 @@ def coco_results(instances: Instances, image_id: Any) -> list[dict[str, Any]]:
     return instances_to_coco_json(instances, image_id)
 
 
-def _ground_truth(dataset_name: str) -> tuple[str, CocoBoxes]:
-    """What errors call the data set, and its objects."""
+def _ground_truth(dataset_name: str, masks: bool) -> tuple[str, CocoBoxes]:
+    """What errors call the data set, and its objects, with masks or without."""
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("json_file") is None and metadata.get("panoptic_json") is not None:
         json_file = PathManager.get_local_path(metadata.panoptic_json)
@@ -226,7 +226,7 @@ def _ground_truth(dataset_name: str) -> tuple[str, CocoBoxes]:
     if "json_file" not in metadata.as_dict():
         return dataset_name, coco_boxes(dataset_name, convert_to_coco_dict(dataset_name))
     json_file = PathManager.get_local_path(metadata.json_file)
-    return json_file, coco_boxes(json_file, read_coco(json_file, required=("images", "categories")))
+    return json_file, coco_file(json_file, masks, required=("images", "categories")).boxes
 
 
 def _percent(value: float) -> float:

@@ -7,13 +7,20 @@ from typing import Any, Sequence
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data import transforms as T
 from detectron2.data.common import DatasetFromList
 from detectron2.data.detection_utils import annotations_to_instances, check_image_size
 from torch.utils.data import DataLoader
 
 from sact_det.base.errors import InputError, naming, one_line
+from sact_det.data.coco_file import forget
 from sact_det.data.decoding import decode_rgb
 from sact_det.data.image_files import naming_image, read_encoded
 from sact_det.data.stream import build_stream_loader
@@ -99,6 +106,8 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     dicts = _dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints)
     if cfg.MODEL.MASK_ON and not any("pan_seg_file_name" in one for one in dicts):
         dicts = _with_all_masks(dicts, ", ".join(cfg.DATASETS.TRAIN), cfg.INPUT.MASK_FORMAT)
+    for name in set(cfg.DATASETS.TRAIN).difference(cfg.DATASETS.TEST):  # nobody else asks for those
+        forget(MetadataCatalog.get(name).get("json_file", ""))
     groups = [int(d["width"] > d["height"]) for d in dicts] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     mapper = CheckedMapper(cfg, is_train=True)
     return build_stream_loader(cfg, DatasetFromList(dicts, copy=False), mapper, groups)
