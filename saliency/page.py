@@ -128,7 +128,9 @@ def _parts(results: dict[str, Any]) -> list[Part]:
         for row in results["rows"]
     ]
     note = f"In brackets: 95% bootstrap intervals over images. Blur and centre tuned for {get_metric(main).title}."
-    parts: list[Part] = [Table("The paper's Table 2", ["map", *(get_metric(name).title for name in names)], rows, note)]
+    parts: list[Part] = [
+        Table("As in the paper's Table 2", ["map", *(get_metric(name).title for name in names)], rows, note)
+    ]
     categories = list(results["rows"][0]["categories"])
     if len(categories) > 1:
         shown = [results["rows"][0], *(row for row in results["rows"] if row["model"] != results["rows"][0]["model"])]

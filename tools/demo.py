@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """The whole of it in minutes: makes a data set, trains a plain and a SACT detector, evaluates and times both, draws
-pictures, and scores ponder maps against made-up fixations.
+pictures, scores ponder maps against made-up fixations, and puts all of it on one HTML page, whose address it ends with.
 
     python tools/demo.py        (or: make demo)
 
@@ -9,21 +9,18 @@ Everything goes to output/demo/. An interrupted demo goes on where it stopped; `
 
 import argparse
 import os
-import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from tabulate import tabulate
 
-from sact_det.base.errors import InputError
 from sact_det.base.files import write_json, write_text
 from sact_det.base.processes import command_line
-from sact_det.base.text_files import read_json
+from sact_det.base.text_files import read_json, read_yaml
 from sact_det.data.demo import make_demo_dataset
 from sact_det.data.synthetic_fixations import make_synthetic_fixations
+from sact_det.experiments.stage import run_stage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output/demo")  # as in configs/demo
@@ -35,8 +32,10 @@ RIVALS = ("channels-last", "folded")  # what PyTorch alone can be
 SECONDS = OUTPUT / "seconds.json"
 FIXATIONS = OUTPUT / "synthetic_fixations"
 SALIENCY = {"centre baseline": "stretched", "ponder map": "ponder map", "blurred and with centre": "with centre"}
+REPORT = OUTPUT / "report.html"
+SHOWN = 100  # images of the report
+LOGS = OUTPUT / "logs"
 SYNTHETIC = "SYNTHETIC fixations (nobody looked)"
-PROGRESS = re.compile(r"eta: (\S+)\s+iter: (\d+)\s+total_loss: (\S+)")
 COLUMNS = {
     "AP": "{AP:.1f}",
     "AP50": "{AP50:.1f}",
@@ -94,27 +93,16 @@ def make_data() -> None:
     make_synthetic_fixations(FIXATIONS, demo_set)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Runs one step and shows its progress, or, if it fails, all it said."""
-    said: list[str] = []
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                said.append(line)
-                progress = PROGRESS.search(line)
-                if progress:
-                    eta, iteration, loss = progress.groups()
-                    print(f"\r    iteration {int(iteration) + 1:4}, loss {loss}, ETA {eta}   ", end="", flush=True)
-        except BaseException:
-            process.terminate()
-            raise
-    print()
-    if process.returncode:
-        raise InputError(f"{shlex.join(arguments)} failed: {''.join(said[-20:])}")
+def report_command() -> list[str]:
+    """Arguments of python that put all of it on one page."""
+    title = ["--title", "Where a detector computes: digits on photographs"]
+    return ["tools/report.py", str(OUTPUT), "--max-images", str(SHOWN), *title, "--output", str(REPORT)]
+
+
+def steps_of(arguments: Sequence[str]) -> Optional[int]:
+    """How many steps a command trains for; None: it is no training."""
+    is_training = arguments[0] == "tools/train_net.py"
+    return read_yaml(arguments[2])["SOLVER"]["MAX_ITER"] if is_training else None
 
 
 def read_results(model: str) -> dict[str, Any]:
@@ -160,20 +148,23 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def demo() -> None:
-    steps = commands()
-    print("[0] digits on photographs", flush=True)
-    make_data()
-    by_hand = [["tools/demo.py", "--data-only"], *(arguments for _, arguments in steps)]
-    write_text(OUTPUT / "commands.sh", "".join(f"python {shlex.join(line)}\n" for line in by_hand))
+    steps = [
+        ("digits on photographs", ["tools/demo.py", "--data-only"]),
+        *commands(),
+        ("all of it on one page", report_command()),
+    ]
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    write_text(OUTPUT / "commands.sh", "".join(f"python {shlex.join(arguments)}\n" for _, arguments in steps))
+    print(f"What each of {len(steps)} stages says goes to {LOGS}/.", flush=True)
     for number, (what, arguments) in enumerate(steps, 1):
-        print(f"[{number}/{len(steps)}] {what}: {arguments[0]} {arguments[2]}", flush=True)
-        run(arguments)
+        run_stage(f"[{number}/{len(steps)}] {what}", arguments, LOGS / f"{number}.txt", steps_of(arguments))
     results = {model: read_results(model) for model in MODELS}
     write_json(OUTPUT / "table.json", results)
     print(f"\n{table(results)}\n\n{results['plain']['images']} validation images; 100% is the plain network.")
     print(rival_line())
     print(saliency_line())
     print(f"Pictures, table.json and commands.sh (the same by hand) are in {OUTPUT}.")
+    print(f"Open the report in a browser: {REPORT.resolve().as_uri()}")
 
 
 @command_line()

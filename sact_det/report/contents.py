@@ -97,7 +97,7 @@ def _headlines(rows: Sequence[Row]) -> list[tuple[str, str]]:
         found.append(
             (
                 f"{ponder['cost_inside'] / ponder['cost_outside']:.2f}",
-                "times the ponder cost of the ground, inside boxes",
+                "is the ponder cost inside boxes, divided by that outside",
             )
         )
     return found

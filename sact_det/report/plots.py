@@ -67,7 +67,7 @@ class Axis:
             low, high = low - 0.5, high + 0.5
         ticks = [float(tick) for tick in MaxNLocator(nbins=bins, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
         decimals = max(0, math.ceil(-math.log10(ticks[1] - ticks[0]) - 1e-6))
-        if not math.isclose(round(ticks[1], decimals), ticks[1], rel_tol=1e-9, abs_tol=1e-12):
+        if any(abs(round(tick, decimals) - tick) > 1e-6 * (ticks[1] - ticks[0]) for tick in ticks):
             decimals += 1
         return cls(ticks[0], ticks[-1], [(tick, f"{tick:,.{decimals}f}") for tick in ticks])
 

@@ -140,6 +140,7 @@ def test_the_budget_changes_map_numbers_and_boxes(opened):
 
 def test_a_plain_network_has_neither_map_nor_budgets(opened):
     set_field(opened, "network", "plain")
+    assert opened.find("[name='truth']").is_displayed()
     assert not opened.find("[name='budget']").is_displayed()
     opened.wait("return document.querySelector('.tile canvas').hidden")
 

@@ -8,7 +8,9 @@ from sact_det.report.bars import BarChart
 from sact_det.report.plots import HEIGHT, WIDTH, Axis, Plot, Series, histogram
 
 
-@pytest.mark.parametrize("values", [(0.0, 1.0), (29.97, 30.8), (5.0,), (), (-3.0, 1e6), (1e-4, 2e-4), (65.0, 65.0)])
+@pytest.mark.parametrize(
+    "values", [(0.0, 1.0), (29.97, 30.8), (1.85, 3.0), (5.0,), (), (-3.0, 1e6), (1e-4, 2e-4), (65.0, 65.0)]
+)
 def test_an_axis_holds_its_values_and_its_ticks_say_where_they_are(values):
     axis = Axis.over(values, 6)
     assert all(0 <= axis.share(value) <= 1 for value in values)

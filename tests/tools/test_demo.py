@@ -117,3 +117,12 @@ def test_the_data_set_can_be_made_alone(demo, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     demo.main(["--data-only"])
     assert made == ["data"]
+
+
+def test_the_start_is_not_evaluated_and_the_last_stage_is_the_report(demo, monkeypatch):
+    assert load_config(str(REPOSITORY / "configs/demo/start.yaml"), ["DATASETS.COCO_FORMAT", "[]"]).DATASETS.TEST == ()
+    tool = load_tool("report")
+    args = tool.parse_arguments(demo.report_command()[1:])
+    assert args.inputs == [str(demo.OUTPUT)] and args.output.endswith("report.html")
+    monkeypatch.chdir(REPOSITORY)
+    assert [demo.steps_of(arguments) for _, arguments in demo.commands()[:4]] == [500, 260, 260, None]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cat2000_folder import write_cat2000_folder
 from coco_folder import TINY, write_coco_folder
 from command_lines import ROOT, error_line, load_tool
 from labelled_folders import write_class_folders
@@ -16,6 +17,7 @@ from sact_det.data.image_files import read_checked
 from sact_det.detection.predictor import Predictor
 from sact_det.report.packing import PackedMap, unpack_map
 from sact_det.tasks import load_config
+from saliency.cat2000 import read_cat2000
 
 pytestmark = pytest.mark.usefixtures("own_loggers")
 
@@ -177,3 +179,40 @@ def test_a_training_that_is_named_and_not_finished_is_one_line(detectors, tmp_pa
 )
 def test_arguments_out_of_range_are_one_line(more, message, tmp_path, capsys):
     assert error_line(capsys, tool.main, [str(tmp_path), *more]) == message
+
+
+def test_an_evaluation_of_saliency_is_table_2_with_its_galleries(tmp_path):
+    root = write_cat2000_folder(tmp_path / "set")
+    dataset = read_cat2000(root)
+    for image in dataset:
+        path = tmp_path / "maps" / f"{image.name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, image.fixations.counts().astype(np.float32))
+    arguments = ["--dataset", root, "--output", tmp_path / "saliency", "--maps", "near people", tmp_path / "maps"]
+    more = ["--sigmas", 0, 2, "--multipliers", 0, 1, "--processes", 1]
+    load_tool("evaluate_saliency").main([str(argument) for argument in (*arguments, *more)])
+    results = json.loads((tmp_path / "saliency/results.json").read_text())
+    text = make(tmp_path / "saliency", "--output", tmp_path / "report.html")
+    heads, *rows = ([re.sub("<.*?>", "", cell) for cell in row] for row in cells(text))
+    assert heads[1] == "AUC-Judd" and len(rows) == len(results["rows"])
+    for row, found in zip(rows, results["rows"]):
+        assert row[0] == f"{found['model']}, {found['map']}"
+        assert row[1].startswith(f"{found['overall']['auc_judd']['mean']:.4f} [")
+    (about,) = scripts(text, "about")
+    assert len(about["items"]) == results["scored_images"] and "best" in about["classes"]
+    scores = [item["numbers"][0][0] for item in about["items"]]
+    last = results["rows"][-1]["overall"]["auc_judd"]["mean"]
+    assert scores == sorted(scores, reverse=True) and np.mean(scores) == pytest.approx(last)
+    payload = scripts(text, "payload")[0]
+    shown = [unpack_map(PackedMap(*packed)) for packed in payload["views"][0]["maps"]]
+    image = next(image for image in dataset if image.name == about["items"][0]["name"])
+    scale = max(image.shape) / max(shown[0].shape)
+    assert shown[0].shape == tuple(round(side / scale) for side in image.shape)
+    assert shown[1].max() == pytest.approx(1, abs=0.02)
+
+
+def test_an_evaluation_that_something_else_wrote_is_one_line(tmp_path, capsys):
+    (tmp_path / "saliency").mkdir()
+    (tmp_path / "saliency/results.json").write_text('{"scored_images": 3}')
+    arguments = [str(tmp_path / "saliency"), "--output", str(tmp_path / "report.html")]
+    assert "results.json: not written by tools/evaluate_saliency.py" in error_line(capsys, tool.main, arguments)
