@@ -33,7 +33,10 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["sact_det", "sact_det.*", "saliency", "saliency.*"]),
     package_data={
-        "sact_det": ["py.typed", "execution/cpu/*.cpp", "execution/cpu/*.h", "report/templates/*"],
+        "sact_det": [
+            *("py.typed", "execution/cpu/*.cpp", "execution/cpu/*.h"),
+            *("weights/own/*.npz", "report/templates/*"),
+        ],
         "saliency": ["py.typed"],
     },
     install_requires=[

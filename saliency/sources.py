@@ -37,7 +37,7 @@ def load_networks(args: argparse.Namespace) -> dict[str, Any]:
     for name, config, weights in chosen:
         if name in configs:
             raise InputError(f"--model {name!r}: given twice")
-        configs[name] = load_config(config, [*with_budget(args), *weights])
+        configs[name] = load_config(config, [*with_budget(args), *weights], data=False)
         check_halts_by_position(configs[name])
         fingerprint(configs[name], 1)
     return configs

@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Converts weights of other programs to our weight files, and says what a weight file holds.
+"""Converts weights of other programs to our weight files, packs ours, and says what a weight file holds.
 
 The original SACT program:    python tools/convert_weights.py sact-tf CHECKPOINT OUT.pth
 TF-Slim's resnet_v2:          python tools/convert_weights.py tf-slim CHECKPOINT OUT.pth
   the same, frozen (npz):     python tools/convert_weights.py tf-slim SRC.npz OUT.pth
 timm's resnetv2:              python tools/convert_weights.py timm SRC.safetensors OUT.pth
+Ours in a byte each:          python tools/convert_weights.py compact SRC.pth OUT.npz
+  and back:                   python tools/convert_weights.py from-compact SRC.npz OUT.pth
 What a file holds:            python tools/convert_weights.py inspect FILE
 Published weights by name:    python tools/convert_weights.py names
 
@@ -22,9 +24,11 @@ from typing import Any, Mapping, Optional, Sequence
 
 from torch import Tensor
 
+from sact_det.base.download import is_url
 from sact_det.base.errors import InputError
 from sact_det.base.files import file_sha256, writable_file
 from sact_det.base.processes import command_line
+from sact_det.weights.compact import save_compact
 from sact_det.weights.conversion import CONVERSIONS, Converted, from_timm, recognise
 from sact_det.weights.named import local_source
 from sact_det.weights.published import PUBLISHED, SCHEME, TIMM_NETWORKS
@@ -32,6 +36,7 @@ from sact_det.weights.timm import IMAGE_MEAN
 from sact_det.weights.weight_file import load_weights, save_weights
 
 DESCRIPTION = ("units", "base_channels")
+SUFFIX = ".npz"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SHOWN = 3
 
@@ -121,12 +126,27 @@ def convert(args: argparse.Namespace) -> None:
         write(args, *read_source(args, path))
 
 
+def pack(source: Path, output: Path) -> None:
+    """Writes a weight file of ours in a byte a weight (sact_det/weights/compact.py)."""
+    if output.suffix != SUFFIX:
+        raise InputError(f"{output}: is not named as weights in a byte each are; expected NAME{SUFFIX}")
+    writable_file(output)
+    if recognise(source) is not None:
+        raise InputError(f"{source}: expected a weight file of ours; others are converted first")
+    save_compact(output, *load_weights(source))
+    print(f"{output}: {output.stat().st_size:,} bytes of {source.stat().st_size:,}, sha256 {file_sha256(output)}")
+
+
 def write(
     args: argparse.Namespace, state_dict: dict[str, Tensor], metadata: dict[str, Any], files: list[Path], choice: Any
 ) -> None:
     if args.output.exists() and any(os.path.samefile(args.output, file) for file in files):
         raise InputError(f"{args.output}: would replace what it is made from; choose another name")
-    metadata["source"] += ", from " + ", ".join(f"{file.name}, sha256 {file_sha256(file)}" for file in files)
+    metadata["source"] = (
+        metadata.get("source", "weights of ours")
+        + ", from "
+        + ", ".join(f"{file.name}, sha256 {file_sha256(file)}" for file in files)
+    )
     save_weights(args.output, state_dict, metadata)
     if choice:
         print(f"{args.source}: {choice}")
@@ -139,6 +159,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "sact-tf": ("the original SACT program's networks: plain, ACT, SACT; ImageNet, CIFAR-10", "checkpoint"),
         "tf-slim": ("TF-Slim's resnet_v2_50, _101 or _152", "checkpoint, or npz of frozen variables, whole or in part"),
         "timm": ("timm's resnetv2_50, _101 or _152", "state dict (.safetensors, .pth)"),
+        "from-compact": ("a weight file of ours that `compact` wrote", "file (.npz)"),
     }
     for name, (what, source) in sources.items():
         command = commands.add_parser(name, help=what)
@@ -160,6 +181,9 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                 help="whether to take the moving averages of the weights from a training's checkpoint (default: if it "
                 "has them, as timm's own loader)",
             )
+    compact = commands.add_parser("compact", help="a weight file of ours in a byte a weight")
+    compact.add_argument("source", metavar="SRC", type=Path, help="weight file, or checkpoint of a training")
+    compact.add_argument("output", metavar="OUT", type=Path, help="file to write (.npz)")
     inspected = commands.add_parser("inspect", help="what a weight file, or a file that can be converted, holds")
     inspected.add_argument("file", metavar="FILE")
     commands.add_parser("names", help="published weights that MODEL.WEIGHTS takes by name")
@@ -172,8 +196,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.command == "inspect":
         inspect(args.file)
     elif args.command == "names":
-        print(*(f"{SCHEME}{own.name}: {own.what}; {own.url}" for own in PUBLISHED.values()), sep="\n")
+        for own in PUBLISHED.values():
+            print(f"{SCHEME}{own.name}: {own.what}; {own.url if is_url(own.url) else 'comes with sact_det'}")
         print(f"{SCHEME}timm/NAME: timm's {', '.join(TIMM_NETWORKS)}, NAME as on the hub: resnetv2_50.a1h_in1k, say")
+    elif args.command == "compact":
+        pack(args.source, args.output)
     else:
         convert(args)
         inspect(str(args.output))  # what was converted is no longer in memory

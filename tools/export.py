@@ -101,7 +101,7 @@ def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     FORMATS[args.format].check_installed()
-    cfg = load_config(args.config_file, [*with_budget(args), "MODEL.DEVICE", "cpu"])
+    cfg = load_config(args.config_file, [*with_budget(args), "MODEL.DEVICE", "cpu"], data=False)
     writable_file(args.output)
     worst = export(args, cfg)
     for name, difference in worst.items():

@@ -33,10 +33,8 @@ from sact_det.base.errors import InputError, errors_to_exit_code
 from sact_det.base.processes import command_line
 from sact_det.base.torchrun import Place, place_by_torchrun
 from sact_det.data.image_files import find_images, is_image_name, listed_images
-from sact_det.detection.image_names import without_absent_data
 from sact_det.detection.inference import predict_images
 from sact_det.engine.launch import launch
-from sact_det.engine.setup import merge_config
 from sact_det.tasks import load_config
 
 
@@ -59,9 +57,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def read_config(args: argparse.Namespace) -> CfgNode:
     """The config of a detector, without the data sets that are not at hand: none is needed."""
-    overrides = with_budget(args)
-    overrides = [*overrides, *without_absent_data(merge_config(args.config_file, overrides), overrides)]
-    cfg = load_config(args.config_file, overrides)
+    cfg = load_config(args.config_file, with_budget(args), data=False)
     if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
         raise InputError("MODEL.META_ARCHITECTURE must be that of a detector; got SACTClassifier")
     return cfg

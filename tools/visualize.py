@@ -203,7 +203,8 @@ def draw_with_model(args: argparse.Namespace) -> int:
     check_positive(args, "--image-size")
     check_budgets(args)
     deadline_of(args)
-    cfg = load_config(args.config_file, [*with_budget(args), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)])
+    overrides = [*with_budget(args), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)]
+    cfg = load_config(args.config_file, overrides, data=False)
     if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
         refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
         if args.budgets:

@@ -10,11 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sact_det.data.coco_json import read_coco, read_images
 from sact_det.detection.config_kinds import classes_key
-from sact_det.engine.checkpoint import local_weights
+from sact_det.detection.drawing import class_names
 from sact_det.engine.config_checks import value_of
-from sact_det.weights.weight_file import load_weights
-
-_FORMATS = ("COCO_FORMAT", "VOC_FORMAT", "YOLO_FORMAT")
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Categories:
     Attributes:
         ids: one for each class.
         source: the data set whose ids they are; None: they count from 0.
-        names: of the classes, where a data set says them.
+        names: of the classes, where a data set or the weights say them.
     """
 
     ids: tuple[int, ...]
@@ -43,7 +40,8 @@ class Categories:
             if numbers is not None and len(numbers) == count:
                 names = metadata.get("thing_classes")
                 return cls(tuple(sorted(numbers, key=numbers.get)), name, tuple(names) if names else None)
-        return cls(tuple(range(count)))
+        names = class_names(cfg)
+        return cls(tuple(range(count)), names=None if names is None else tuple(names))
 
     def said(self) -> dict[str, Any]:
         """In words, and as id -> name where names are known."""
@@ -69,31 +67,3 @@ def image_ids(cfg: CfgNode, paths: Sequence[Path]) -> tuple[list[Any], str]:
             if None not in found:
                 return found, f"of {name}"
     return list(range(1, len(paths) + 1)), "places in the input, from 1"
-
-
-def without_absent_data(cfg: CfgNode, overrides: Sequence[str] = ()) -> list[str]:
-    """Further overrides by which a config does without the data sets that are not at hand; [] if all are.
-
-    Where none of DATASETS.TRAIN and TEST is left, the number of classes is the weights', unless it is overridden.
-
-    Args:
-        cfg: merged, its data sets not registered.
-        overrides: KEY VALUE pairs that `cfg` has from a command line.
-    """
-    absent, further = set(), []
-    for key in _FORMATS:
-        entries = list(cfg.DATASETS[key])
-        kept = [entry for entry in entries if len(entry) < 2 or os.path.exists(str(entry[1]))]
-        if len(kept) < len(entries):
-            absent |= {entry[0] for entry in entries if entry not in kept}
-            further += [f"DATASETS.{key}", repr(kept)]
-    if not absent:
-        return []
-    left = {key: tuple(name for name in cfg.DATASETS[key] if name not in absent) for key in ("TRAIN", "TEST")}
-    for key, names in left.items():
-        further += [f"DATASETS.{key}", repr(names)]
-    key = classes_key(cfg)
-    if cfg.MODEL.WEIGHTS and not any(left.values()) and key not in overrides[::2]:
-        count = load_weights(local_weights(cfg.MODEL.WEIGHTS)).metadata.get("num_classes")
-        further += [] if count is None else [key, str(count)]
-    return further

@@ -10,6 +10,7 @@ from sact_det.detection import loader
 from sact_det.detection.box_evaluator import COCO_SIGMAS, BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.config_kinds import is_panoptic
+from sact_det.detection.drawing import class_names
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
 from sact_det.detection.panoptic_evaluator import PanopticEvaluator
 from sact_det.detection.pyramid import extractor_blocks
@@ -26,6 +27,7 @@ class DetectionTrainer(Trainer):
     test_sizes = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
     build_train_loader = staticmethod(loader.build_train_loader)
     build_test_loader = staticmethod(loader.build_test_loader)
+    class_names = staticmethod(class_names)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -91,6 +91,7 @@ class SACTCheckpointer(DetectionCheckpointer):
 
     Args:
         evaluate: the weights must be complete; nothing may start fresh.
+        classes: names in the order of the model's outputs, which checkpoints keep; None: they are unknown.
         (the others as in DetectionCheckpointer)
 
     Attributes:
@@ -101,9 +102,18 @@ class SACTCheckpointer(DetectionCheckpointer):
     source_lacks: tuple[str, ...] = ()
     per_class: tuple[str, ...] = ()
 
-    def __init__(self, model: torch.nn.Module, save_dir: str = "", *, evaluate: bool = False, **kwargs: Any):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str = "",
+        *,
+        evaluate: bool = False,
+        classes: Optional[Sequence[str]] = None,
+        **kwargs: Any,
+    ):
         super().__init__(model, save_dir, **kwargs)
         self._evaluate = evaluate
+        self._classes = {} if classes is None else {"classes": list(classes)}
         self._path = ""
         self._states: list[str] = []
         self._shifts: Mapping[str, float] = {}
@@ -262,7 +272,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         check_weights(weights)
         weights = weights if self.averages is None else self.averages.averaged(weights)
         shifts = self.model.own_shifts() if isinstance(self.model, Budgeted) else {}
-        described = {**self.description(), **({"shifts": shifts} if shifts else {}), "missing": []}
+        described = {**self.description(), **self._classes, **({"shifts": shifts} if shifts else {}), "missing": []}
         data = {"model": weights, "sact": described, **kwargs}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         path = Path(self.save_dir) / f"{name}.pth"

@@ -90,13 +90,19 @@ class Trainer(DefaultTrainer):
         self._trainer = Step(model, loader, optimizer, parts=parts, seed=cfg.SEED, amp=amp)
         with built("the schedule of the learning rate"):
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = self.checkpointer_class(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        classes = self.class_names(cfg)
+        self.checkpointer = self.checkpointer_class(model, cfg.OUTPUT_DIR, classes=classes, trainer=weakref.proxy(self))
         if cfg.SOLVER.EMA_DECAY:
             self.checkpointer.average(AveragedWeights(self.checkpointer.model, cfg.SOLVER.EMA_DECAY))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def class_names(cls, cfg: CfgNode) -> Optional[list[str]]:
+        """Names of the classes in the order of the model's outputs; None: they are unknown."""
+        return None
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:

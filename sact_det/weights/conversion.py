@@ -1,4 +1,4 @@
-"""Files of other programs as weights for Classifier: which conversion reads which file, and what comes out."""
+"""Files that are no weight files of ours as weights: which conversion reads which file, and what comes out."""
 
 import contextlib
 import shlex
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sact_det.base.archives import is_tar
 from sact_det.base.errors import InputError
+from sact_det.weights.compact import is_compact, load_compact
 from sact_det.weights.sact_tf import convert_sact_tf
 from sact_det.weights.tf_checkpoint import is_checkpoint, open_checkpoint
 from sact_det.weights.tf_slim import convert_tf_slim, read_npz
@@ -20,7 +21,7 @@ class Converted(NamedTuple):
     """What a conversion makes of a file.
 
     Attributes:
-        state_dict: of Classifier, float32.
+        state_dict: of Classifier, or, from weights in a byte each, of any network of ours; float32.
         metadata: of a weight file (sact_det/weights/weight_file.py).
         files: that were read.
         choice: which of several state dicts in the file was taken, and how to take the other; None: there is but one.
@@ -59,17 +60,22 @@ def from_timm(
     return Converted(state_dict, metadata, [path], f"{file.key} is taken; {option} takes {file.other}")
 
 
-CONVERSIONS = {"sact-tf": from_sact_tf, "tf-slim": from_tf_slim, "timm": from_timm}
+def from_compact(path: Path) -> Converted:
+    """From weights in a byte each (compact.py). Raises InputError if the file is damaged or none of these."""
+    return Converted(*load_compact(path), [path])
+
+
+CONVERSIONS = {"sact-tf": from_sact_tf, "tf-slim": from_tf_slim, "timm": from_timm, "from-compact": from_compact}
 
 
 def recognise(path: Path) -> Optional[str]:
-    """The key in CONVERSIONS of what reads a file of another program; None if it is a file of torch.save of ours.
+    """The key in CONVERSIONS of what reads a file of another program; None if it is a weight file of ours.
 
     Raises:
         InputError: the file is missing, unreadable or damaged.
     """
     if path.suffix == ".npz":
-        return "tf-slim"
+        return "from-compact" if is_compact(path) else "tf-slim"
     if path.suffix == ".safetensors":
         return "timm"
     if is_checkpoint(path):

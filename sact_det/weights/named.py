@@ -38,7 +38,8 @@ def weights_named(name: str) -> Path:
     """
     published = find_published(name)
     folder = _folder(name)
-    path = folder / f"{folder.name}.pth"
+    # A publisher's file does not change. Ours does with the package, and its digest with it.
+    path = folder / f"{folder.name}{f'-{published.sha256[:8]}' if published.sha256 else ''}.pth"
     with locked(folder / ".lock"):
         if not path.exists():
             source = _fetched(published, folder)
@@ -49,7 +50,9 @@ def weights_named(name: str) -> Path:
 
 
 def _fetched(published: Published, folder: Path) -> Path:
-    """The publisher's file."""
+    """The publisher's file, or that of this package."""
+    if not is_url(published.url):
+        return Path(published.url)
     source = folder / published.url.rpartition("/")[2]
     try:
         fetch(published.url, source, published.size, published.sha256)
@@ -65,7 +68,8 @@ def _fetched(published: Published, folder: Path) -> Path:
 def _convert(published: Published, source: Path, path: Path) -> None:
     with local_source(str(source)) as local:
         converted = CONVERSIONS[published.conversion](local)
-    origin = f"{converted.metadata['source']}, from {published.url}, sha256 {file_sha256(source)}"
+    place = published.url if is_url(published.url) else source.name
+    origin = f"{converted.metadata.get('source', published.what)}, from {place}, sha256 {file_sha256(source)}"
     save_weights(path, converted.state_dict, {**converted.metadata, "source": origin})
 
 

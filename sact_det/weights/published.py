@@ -1,5 +1,6 @@
 """Weights that others have published, by name: where they lie, what they are, and what is known of the files."""
 
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 from sact_det.base.errors import InputError
@@ -9,6 +10,7 @@ _AUTHORS = "https://s3.us-east-2.amazonaws.com/sact-models"  # the README of the
 _TF_SLIM = "http://download.tensorflow.org/models"  # the README of TF-Slim
 _HUB = "https://huggingface.co"
 _TIMM = "timm/"
+OWN = Path(__file__).parent / "own"  # the files that come with this package; docs/MODEL_ZOO.md has their commands
 TIMM_NETWORKS = ("resnetv2_50", "resnetv2_101", "resnetv2_152")
 
 
@@ -17,7 +19,7 @@ class Published(NamedTuple):
 
     Attributes:
         name: behind "sact://".
-        url: of the file.
+        url: of the file; the path of one that comes with this package.
         conversion: the key in CONVERSIONS (conversion.py) of what reads it.
         what: in a few words.
         size: in bytes; None: it is not known, and not compared.
@@ -41,6 +43,10 @@ def _of_tf_slim(depth: int) -> Published:
     return Published(name, f"{_TF_SLIM}/{name}_2017_04_14.tar.gz", "tf-slim", f"TF-Slim's ResNet-v2 {depth}, ImageNet")
 
 
+def _own(name: str, what: str, size: int, sha256: str) -> Published:
+    return Published(name, str(OWN / f"{name}.npz"), "from-compact", what, size, sha256)
+
+
 PUBLISHED = {
     own.name: own
     for own in (
@@ -48,6 +54,12 @@ PUBLISHED = {
         _of_authors("imagenet_101_sact_5e-3", "ResNet-101 SACT, tau 0.005, ImageNet"),
         _of_authors("cifar10_resnet_5_sact_1e-2", "ResNet-32 SACT, tau 0.01, CIFAR-10"),
         *map(_of_tf_slim, (50, 101, 152)),
+        _own(
+            "demo",
+            "the demo's SACT detector, digits on photographs; configs/demo/sact.yaml",
+            2330510,
+            "cc94b3996eada62e37ee9589ef49f9b6bd58c9a1b8723109eb1e6cbd87a25bfb",
+        ),
     )
 }
 

@@ -4,6 +4,7 @@ The metadata under "sact" is plain JSON-like data:
     family: "imagenet" or "cifar";
     units, base_channels, halting, dilation, stem_pool: the network, as in ResNetV2Spec (sact_det/network/resnet_v2.py);
     num_classes: outputs of the logits, or None without them;
+    classes: of a detector, names of its classes in the order of its outputs; absent: unknown;
     box_head_max_pool: of a detector, whether max pooling halves its regions before block 4;
     box_head_map_products: of a detector, whether block 4's first 1x1 products are computed on the map, before pooling;
     pixel_mean, pixel_std: per channel (RGB, 0-255), how images are normalised; 127.5 if absent: to [-1, 1];
@@ -76,7 +77,7 @@ def load_torch(path: Union[str, Path]) -> dict[str, Any]:
     content = read_torch(path)
     state_dict = take_state_dict(path, content, _KEYS)
     others = content if find_key(content, _KEYS) == "model" else {}
-    _check_metadata(path, others.get("sact", {}))
+    check_metadata(path, others.get("sact", {}))
     return {**others, "model": state_dict}
 
 
@@ -142,11 +143,12 @@ _METADATA: dict[str, Rule] = {
     **dict.fromkeys(("pixel_mean", "pixel_std"), listing(FINITE, "finite numbers")),
     "shifts": _SHIFTS,
     "prices": listing(POSITIVE, "finite positive numbers", 3),
-    **dict.fromkeys(("missing", "unused"), listing(TEXT, "names")),
+    **dict.fromkeys(("missing", "unused", "classes"), listing(TEXT, "names")),
 }
 
 
-def _check_metadata(path: Union[str, Path], metadata: object) -> None:
+def check_metadata(path: Union[str, Path], metadata: object) -> None:
+    """Raises InputError, which names the file, if these are not the metadata of a weight file."""
     if not isinstance(metadata, dict):
         raise InputError(f"{path}: 'sact' is a {type(metadata).__name__}; expected a dict that describes the network")
     for key, rule in _METADATA.items():

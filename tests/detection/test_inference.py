@@ -14,10 +14,8 @@ from sact_det.base.errors import InputError
 from sact_det.base.torchrun import Place
 from sact_det.data.image_files import find_images
 from sact_det.detection import inference
-from sact_det.detection.image_names import without_absent_data
 from sact_det.detection.inference import Outputs, predict_images
 from sact_det.detection.trainer import DetectionTrainer
-from sact_det.engine.setup import merge_config
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tests/tiny.yaml")
@@ -166,15 +164,3 @@ def test_parts_of_other_weights_are_refused(toy, images, tmp_path):
 def test_outputs_are_called_json():
     with pytest.raises(InputError, match=r"results\.txt: .*\.json"):
         Outputs.beside("results.txt")
-
-
-def test_without_its_data_set_a_config_takes_the_classes_of_the_weights(toy, tmp_path):
-    weights = tmp_path / "described.pth"
-    model = trained_model(toy)
-    DetectionTrainer.checkpointer_class(model, str(tmp_path)).save("described")
-    absent = str([("toy", str(tmp_path / "gone.json"), "images")])
-    overrides = ["DATASETS.COCO_FORMAT", absent, "DATASETS.TEST", "('toy',)", "MODEL.WEIGHTS", str(weights)]
-    further = without_absent_data(merge_config(TINY, overrides), overrides)
-    cfg = merge_config(TINY, [*overrides, *further])
-    assert cfg.DATASETS.COCO_FORMAT == [] and cfg.DATASETS.TEST == () and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
-    assert without_absent_data(cfg) == []
