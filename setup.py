@@ -60,6 +60,7 @@ setup(
         "bench": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.1"],
         "demo": ["scikit-image>=0.22", "scikit-learn>=1.3"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "wandb": ["wandb>=0.16"],
         "dev": [
             "axe-core-python>=0.1",
             "mypy>=1.8",

@@ -103,6 +103,21 @@ def add_sact_config(cfg: CN) -> None:
     # stay in proportion to that (sact_det/engine/schedule.py). 0: lengths are those that are given.
     cfg.SOLVER.EPOCHS = 0.0
 
+    # The losses of training on the images of DATASETS.TEST are logged every so many steps. 0: never.
+    cfg.TEST.LOSS_PERIOD = 0
+    # The checkpoint with the best value of this number of an evaluation ("bbox/AP"; with several data sets
+    # "NAME/bbox/AP") or this validation loss ("validation/total_loss") is kept as model_best.pth. "": none is.
+    cfg.TEST.BEST_METRIC = ""
+    # Whether the "max" or the "min" of it is the best.
+    cfg.TEST.BEST_METRIC_MODE = "max"
+    # The training ends when BEST_METRIC has not been better for so many of its periods. 0: it does not.
+    cfg.TEST.PATIENCE = 0
+
+    # The project on Weights & Biases that a training's course goes to, beside TensorBoard, by the package wandb; "" for
+    # none.
+    cfg.WANDB = node()
+    cfg.WANDB.PROJECT = ""
+
     # FLOPs are reported in percent of a plain network (BASE_CHANNELS wide) with these units: of the whole network for a
     # classifier, of the extractor for a detector: blocks 1-3 under C4 (the default is those of ResNet-101), as many as
     # MODEL.FPN.IN_FEATURES reads under a pyramid.
@@ -116,6 +131,12 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = 1001
     # This share of every target is spread evenly over the classes.
     cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING = 0.0
+
+    # Large-scale jitter of a detector's training images: lowest and highest scale, (0.1, 2.0) in arXiv 2012.07177, of
+    # a square of SCALE_JITTER_SIZE pixels that an image just fits into, and of which a part is cut out at most. It
+    # stands in the place of MIN_SIZE_TRAIN and MAX_SIZE_TRAIN. (): there is none.
+    cfg.INPUT.SCALE_JITTER = ()
+    cfg.INPUT.SCALE_JITTER_SIZE = 1024
 
     cfg.INPUT.CLASSIFICATION = node()
     # Side of the square that the network sees, in pixels. SIZE_TEST may be another: the network is fully convolutional.

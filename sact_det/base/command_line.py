@@ -11,7 +11,7 @@ from typing import Optional, Sequence
 from sact_det.base.errors import InputError
 
 _KEY = re.compile(
-    r"(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST|GLOBAL)(\.\w+)+"
+    r"(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST|WANDB|GLOBAL)(\.\w+)+"
     r"|OUTPUT_DIR|SEED|VIS_PERIOD|CUDNN_BENCHMARK|FLOAT32_PRECISION|VERSION"
 )
 

@@ -23,6 +23,7 @@ class ClassificationTrainer(Trainer):
     test_sizes = ("INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "INPUT.CLASSIFICATION.SIZE_TEST")
     build_train_loader = staticmethod(loader.build_train_loader)
     build_test_loader = staticmethod(loader.build_test_loader)
+    build_validation_loader = staticmethod(loader.build_test_loader)  # which has the labels
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ClassificationEvaluator:

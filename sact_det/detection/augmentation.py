@@ -23,6 +23,16 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
         return transform
 
 
+class ResizeScale(T.ResizeScale):
+    """Detectron2's, likewise."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """The transform of an image [H, W, C]."""
+        transform = super().get_transform(image)
+        transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
+        return transform
+
+
 class RandomCrop(T.RandomCrop):
     """Detectron2's, but of a relative size at least one pixel is left."""
 
@@ -35,6 +45,9 @@ class RandomCrop(T.RandomCrop):
 def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """What happens to a detector's images: Detectron2's crop (in training), resizing and flip, by the keys of INPUT.
 
+    In training under INPUT.SCALE_JITTER an image is scaled to a random share of a square, by its longer side, and a
+    part that fits into the square is cut out (large-scale jitter, arXiv 2012.07177); no padding is added.
+
     Raises:
         InputError: by these keys an augmentation cannot be applied to any image.
     """
@@ -43,6 +56,10 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     with _naming(**{name: sizes[name] for name in names}):
         augmentations = [_at_least_a_pixel(one) for one in detection_utils.build_augmentation(cfg, is_train)]
         augmentations[0].get_transform(_SAMPLE)
+    if is_train and sizes.SCALE_JITTER:
+        side = sizes.SCALE_JITTER_SIZE
+        jitter = [ResizeScale(*sizes.SCALE_JITTER, side, side), T.FixedSizeCrop((side, side), pad=False)]
+        return [*jitter, *augmentations[1:]]
     if is_train and sizes.CROP.ENABLED:
         with _naming(**{"CROP.TYPE": sizes.CROP.TYPE, "CROP.SIZE": list(sizes.CROP.SIZE)}):
             augmentations.insert(0, RandomCrop(sizes.CROP.TYPE, sizes.CROP.SIZE))

@@ -44,6 +44,8 @@ class CheckedMapper(DatasetMapper):
             cfg.defrost()
             cfg.MODEL.KEYPOINT_ON = False
         super().__init__(**{**DatasetMapper.from_config(cfg, is_train), "augmentations": augmentations})
+        if is_train and cfg.INPUT.SCALE_JITTER:  # of objects that are cut
+            self.recompute_boxes = cfg.MODEL.MASK_ON
         self.ignore_value: int = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -137,4 +139,20 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader over all images of `name`, one image at a time. Raises InputError for a bad data set."""
     dicts = _dataset_dicts([name], filter_empty=False)
     mapper = CheckedMapper(cfg, is_train=False)
+    return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def build_validation_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """This process's share of the images of `name`, as `build_test_loader` has them, with their objects for losses.
+
+    Where masks are learned, images with an object without one are left out, as in training.
+
+    Raises:
+        InputError: the data set cannot be used.
+    """
+    dicts = _dataset_dicts([name], filter_empty=False)
+    if cfg.MODEL.MASK_ON and not any("pan_seg_file_name" in one for one in dicts):
+        dicts = _with_all_masks(dicts, name, cfg.INPUT.MASK_FORMAT)
+    mapper = CheckedMapper(cfg, is_train=True)
+    mapper.augmentations = T.AugmentationList(build_augmentation(cfg, is_train=False))
     return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)

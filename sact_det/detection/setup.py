@@ -84,8 +84,11 @@ def _check_sizes(cfg: CfgNode) -> None:
             )
     relative = sizes.CROP.TYPE.startswith("relative")
     rule = within(0, 1, "(]") if relative else whole(1)
-    if sizes.CROP.ENABLED and cfg.MODEL.MASK_ON and find_spec("shapely") is None:
-        raise InputError("INPUT.CROP.ENABLED cuts the polygons of masks, which needs shapely: pip install shapely")
+    if sizes.CROP.ENABLED and sizes.SCALE_JITTER:
+        raise InputError("INPUT.SCALE_JITTER cuts a part out of an image itself: INPUT.CROP.ENABLED must be False")
+    cutting = "SCALE_JITTER" if sizes.SCALE_JITTER else "CROP.ENABLED" if sizes.CROP.ENABLED else ""
+    if cutting and cfg.MODEL.MASK_ON and find_spec("shapely") is None:
+        raise InputError(f"INPUT.{cutting} cuts the polygons of masks, which needs shapely: pip install shapely")
     if not all(map(rule.allows, sizes.CROP.SIZE)):
         raise InputError(
             f"INPUT.CROP.SIZE: each of both must {rule.expected} for INPUT.CROP.TYPE {sizes.CROP.TYPE!r}; "

@@ -27,6 +27,7 @@ class DetectionTrainer(Trainer):
     test_sizes = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
     build_train_loader = staticmethod(loader.build_train_loader)
     build_test_loader = staticmethod(loader.build_test_loader)
+    build_validation_loader = staticmethod(loader.build_validation_loader)
     class_names = staticmethod(class_names)
 
     @classmethod

@@ -30,14 +30,18 @@ class AveragedWeights:
 
     def __init__(self, model: nn.Module, decay: float):
         self._decay = decay
+        self._model = model
         learn = {name for name, value in model.named_parameters() if value.requires_grad}
-        buffers = {name for name, _ in model.named_buffers()}
-        self._learning: dict[str, Tensor] = {
-            name: value
-            for name, value in model.state_dict().items()
-            if value.is_floating_point() and (name in learn or name in buffers)
-        }
+        learn |= {name for name, _ in model.named_buffers()}
+        state_dict = model.state_dict()
+        self._names = [name for name, value in state_dict.items() if name in learn and value.is_floating_point()]
         self._averages: dict[str, Tensor] = {}
+
+    @property
+    def _learning(self) -> dict[str, Tensor]:
+        """The tensors themselves, as they are now: Detectron2 puts new ones into the places of some buffers."""
+        state_dict = self._model.state_dict()
+        return {name: state_dict[name] for name in self._names}
 
     def hook(self) -> CallbackHook:
         """What keeps the averages up in a training."""
@@ -77,25 +81,26 @@ class AveragedWeights:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for name, average in self._averages.items():
-            learning = self._learning[name]
+        for name, learning in self._learning.items():
+            average = self._averages[name]
             kept = learning.clone()
             learning.copy_(average)
             average.copy_(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What learns, without the averages: those are the checkpoint's model."""
-        return dict(self._learning)
+        return self._learning
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """What learns; the model has the averages of the same checkpoint. Raises InputError if it does not fit."""
-        wanted = {name: value.shape for name, value in self._learning.items()}
+        learning = self._learning
+        wanted = {name: value.shape for name, value in learning.items()}
         if {name: value.shape for name, value in state_dict.items()} != wanted:
             raise InputError(
                 f"the run in OUTPUT_DIR has other {UNAVERAGED} weights than the config's model: other parameters learn"
             )
-        self._averages = {name: value.clone() for name, value in self._learning.items()}
+        self._averages = {name: value.clone() for name, value in learning.items()}
         for name, value in state_dict.items():
             check_values(f"the checkpoint in OUTPUT_DIR: {UNAVERAGED} {name}", value)
-            self._learning[name].copy_(value)
+            learning[name].copy_(value)

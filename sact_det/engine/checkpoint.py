@@ -259,8 +259,13 @@ class SACTCheckpointer(DetectionCheckpointer):
                     f"the config has {wanted}"
                 )
 
-    def save(self, name: str, **kwargs: Any) -> None:
+    def save(self, name: str, is_last: bool = True, **kwargs: Any) -> None:
         """Saves model and checkpointables as `name`.pth in the save folder.
+
+        Args:
+            name: of the file.
+            is_last: whether --resume goes on from it.
+            kwargs: what else it holds.
 
         Raises:
             OSError: it cannot be written.
@@ -278,7 +283,8 @@ class SACTCheckpointer(DetectionCheckpointer):
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
         write_torch(path, data)
-        self.tag_last_checkpoint(path.name)
+        if is_last:
+            self.tag_last_checkpoint(path.name)
 
     @override
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -1,6 +1,7 @@
 """Checks of a config's values, by the tables of config_table.py and between keys; before anything is built."""
 
 import re
+from importlib.util import find_spec
 from typing import Any, Iterator, Mapping, Sequence
 
 import torch
@@ -91,3 +92,19 @@ def check_training(cfg: CfgNode) -> None:
             "SOLVER.RESCALE_INTERVAL needs steps behind the warm-up: SOLVER.MAX_ITER must be more than "
             f"SOLVER.WARMUP_ITERS, {cfg.SOLVER.WARMUP_ITERS}; got {cfg.SOLVER.MAX_ITER}"
         )
+    _check_judges(cfg)
+    if cfg.WANDB.PROJECT and find_spec("wandb") is None:
+        raise InputError(f"WANDB.PROJECT {cfg.WANDB.PROJECT!r} needs wandb: pip install wandb")
+
+
+def _check_judges(cfg: CfgNode) -> None:
+    """What is measured during a training must be measured now and then, on images."""
+    test = cfg.TEST
+    if test.PATIENCE and not test.BEST_METRIC:
+        raise InputError(f"TEST.PATIENCE {test.PATIENCE} needs a TEST.BEST_METRIC")
+    period = "LOSS_PERIOD" if test.BEST_METRIC.startswith("validation/") else "EVAL_PERIOD"
+    if test.BEST_METRIC and not test[period]:
+        raise InputError(f"TEST.BEST_METRIC {test.BEST_METRIC!r} needs a TEST.{period} above 0")
+    for key in ("LOSS_PERIOD", "BEST_METRIC"):
+        if test[key] and not cfg.DATASETS.TEST:
+            raise InputError(f"TEST.{key} {test[key]!r} needs images: DATASETS.TEST is empty")

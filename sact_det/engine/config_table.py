@@ -40,6 +40,10 @@ def _is_range(value: Any) -> bool:
     return value == () or value == [] or (len(value) == 2 and all(map(FINITE.allows, value)) and value[0] < value[1])
 
 
+def _is_scales(value: Any) -> bool:
+    return len(value) == 0 or (len(value) == 2 and all(map(POSITIVE.allows, value)) and value[0] <= value[1])
+
+
 def _is_device(name: str) -> bool:
     try:
         device = torch.device(name)
@@ -100,6 +104,9 @@ COMMON: Mapping[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": Rule(lambda value: value > 0, "be positive"),
     "TEST.EVAL_PERIOD": whole(0),
+    "TEST.LOSS_PERIOD": whole(0),
+    "TEST.BEST_METRIC_MODE": one_of("max", "min"),
+    "TEST.PATIENCE": whole(0),
     "TEST.EXPECTED_RESULTS": listing(Rule(_is_expectation, ""), "(task, metric, value, tolerance) each"),
     "SEED": Rule(lambda seed: seed < 2**32, f"be an integer below {2**32}"),
     "VIS_PERIOD": whole(0),
@@ -166,6 +173,8 @@ DETECTION: Mapping[str, Rule] = {
     "INPUT.MAX_SIZE_TRAIN": whole(1, MOST_PIXELS),
     "INPUT.MIN_SIZE_TEST": _SIZE,
     "INPUT.MAX_SIZE_TEST": whole(1, MOST_PIXELS),
+    "INPUT.SCALE_JITTER": Rule(_is_scales, "list nothing, or two positive numbers, the lower one first"),
+    "INPUT.SCALE_JITTER_SIZE": whole(1, MOST_PIXELS),
     "INPUT.RANDOM_FLIP": one_of("horizontal", "vertical", "none"),
     "INPUT.CROP.TYPE": one_of("relative_range", "relative", "absolute", "absolute_range"),
     "INPUT.CROP.SIZE": listing(POSITIVE, "finite positive numbers", 2),
@@ -236,6 +245,8 @@ UNUSED_BY_CLASSIFIERS = (
     "INPUT.MAX_SIZE_TRAIN",
     "INPUT.MIN_SIZE_TEST",
     "INPUT.MAX_SIZE_TEST",
+    "INPUT.SCALE_JITTER",
+    "INPUT.SCALE_JITTER_SIZE",
     "INPUT.RANDOM_FLIP",
     "INPUT.CROP",
     "DATALOADER.ASPECT_RATIO_GROUPING",

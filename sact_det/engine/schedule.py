@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from sact_det.engine.config_checks import value_of
 
 # Numbers of steps, beside MAX_ITER and STEPS, that stay in proportion to the length of a training.
-_PERIODS = ("SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "VIS_PERIOD")
+_PERIODS = ("SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "TEST.LOSS_PERIOD", "VIS_PERIOD")
 _STRETCHES = ("SOLVER.WARMUP_ITERS",)
 
 logger = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ def follow_epochs(cfg: CfgNode, images: int) -> CfgNode:
     """The config with the schedule that SOLVER.EPOCHS stands for, which is logged; at 0 epochs, the config itself.
 
     MAX_ITER becomes the number of steps in which every image is seen EPOCHS times, and all other lengths (STEPS,
-    WARMUP_ITERS, CHECKPOINT_PERIOD, EVAL_PERIOD, VIS_PERIOD) stay in proportion to it, to the nearest step; what was
-    more than 0 stays at least 1.
+    WARMUP_ITERS, CHECKPOINT_PERIOD, EVAL_PERIOD, LOSS_PERIOD, VIS_PERIOD) stay in proportion to it, to the nearest
+    step; what was more than 0 stays at least 1.
 
     Args:
         cfg: with SOLVER.IMS_PER_BATCH of all processes together.

@@ -1,17 +1,19 @@
 """Detectron2's trainer with repeatable runs and our checkpoints."""
 
+import contextlib
+import itertools
 import logging
 import weakref
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,14 +23,18 @@ from sact_det.base.errors import InputError, naming, one_line
 from sact_det.base.files import write_json
 from sact_det.data.stream import check_batch_size
 from sact_det.engine.averaged_weights import AveragedWeights
+from sact_det.engine.best_checkpoint import BestCheckpoint, StoppedEarly, metric_period
 from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteCheckpoints
 from sact_det.engine.failures import build_model, built, sizes_fit
 from sact_det.engine.interruption import CheckpointAtSignal
+from sact_det.engine.peak_memory import MemoryPrinter, PeakMemory
 from sact_det.engine.schedule import follow_epochs
 from sact_det.engine.shared_statistics import SharedStatistics
 from sact_det.engine.step import Step
+from sact_det.engine.validation_loss import ValidationLoss
+from sact_det.engine.wandb_writer import WandbWriter
 from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.network.freeze import halting_branches
 from sact_det.network.halting_rule import halting_rule
@@ -53,7 +59,8 @@ class Trainer(DefaultTrainer):
 
     A task is a subclass with `checkpointer_class`, the config's keys that say how large a step's and an evaluation's
     tensors are (`training_sizes`, `test_sizes`), `table_row` and, as in DefaultTrainer, `build_train_loader` (whose
-    batch sampler is a BatchStream), `build_test_loader` and `build_evaluator`.
+    batch sampler is a BatchStream), `build_test_loader` and `build_evaluator`; `build_validation_loader` gives images
+    of a test set with what losses judge them by.
 
     Raises:
         InputError: a data set cannot be used (those in DATASETS.TEST are looked at before training, not after), or
@@ -164,21 +171,44 @@ class Trainer(DefaultTrainer):
             for hook in hooks:
                 if isinstance(hook, EvalHook):
                     hook._func = averages.during(hook._func)
-        return [SharedStatistics(), averages and averages.hook(), finite, *hooks, CheckpointAtSignal()]
+        # The writers come last, so that what is measured behind a step is written with it.
+        writers = [hooks.pop()] if isinstance(hooks[-1], PeriodicWriter) else []
+        shared = [SharedStatistics(), averages and averages.hook(), finite]
+        return [*shared, *hooks, *self._judges(), PeakMemory(), *writers, CheckpointAtSignal()]
+
+    def _judges(self) -> Iterator[HookBase]:
+        """What looks at images of DATASETS.TEST beside the evaluation, and what follows from both."""
+        test, averages = self.cfg.TEST, self.checkpointer.averages
+        if test.LOSS_PERIOD:
+            loaders = [self.build_validation_loader(self.cfg, name) for name in self.cfg.DATASETS.TEST]
+            averaged = contextlib.nullcontext if averages is None else averages.applied
+            yield ValidationLoss(test.LOSS_PERIOD, lambda: itertools.chain(*loaders), averaged)
+        if test.BEST_METRIC:
+            period = metric_period(test.BEST_METRIC, test.EVAL_PERIOD, test.LOSS_PERIOD)
+            yield BestCheckpoint(test.BEST_METRIC, test.BEST_METRIC_MODE, period, test.PATIENCE)
 
     def build_writers(self) -> list[EventWriter]:
         """As in DefaultTrainer, but what earlier runs wrote into OUTPUT_DIR of the steps to come no longer counts."""
         trainer, folder = weakref.proxy(self), self.cfg.OUTPUT_DIR
         return [
-            CommonMetricPrinter(self.max_iter),
+            MemoryPrinter(self.max_iter),
             DeferredWriter(lambda: json_writer(folder, trainer.start_iter)),
             # TensorBoard hides what earlier runs wrote of these steps.
             DeferredWriter(lambda: TensorboardXWriter(folder, purge_step=trainer.start_iter)),
+            *([DeferredWriter(lambda: WandbWriter(trainer.cfg, trainer.start_iter))] if self.cfg.WANDB.PROJECT else []),
         ]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As in DefaultTrainer; the data stream continues where the checkpoint was written."""
         super().resume_or_load(resume)
+        if self.start_iter >= self.max_iter:
+            logger.warning(
+                "Nothing is left to train: the run in OUTPUT_DIR %s has done %d steps, SOLVER.MAX_ITER is %d; it is "
+                "evaluated",
+                self.cfg.OUTPUT_DIR,
+                self.start_iter,
+                self.max_iter,
+            )
         self.data_loader.batch_sampler.start = self.start_iter
 
     def train(self) -> Any:
@@ -189,7 +219,8 @@ class Trainer(DefaultTrainer):
                 than expected.
         """
         try:
-            with sizes_fit(self.cfg, "a step of the training", self.training_sizes):
+            stopped = contextlib.suppress(StoppedEarly)  # the log has said so
+            with sizes_fit(self.cfg, "a step of the training", self.training_sizes), stopped:
                 super(DefaultTrainer, self).train(self.start_iter, self.max_iter)
         except FloatingPointError as error:
             raise InputError(self._diverged(error)) from error
