@@ -28,6 +28,7 @@ MOST_CLASSES, MOST_WORKERS = 100_000, 1024
 
 UNITS = listing(whole(1, MOST_UNITS), f"integers from 1 to {MOST_UNITS}")
 NAMES = listing(Rule(lambda name: isinstance(name, str) and name != "", ""), "names")
+_NAME = Rule(str.isprintable, "be a name")
 _PATH = Rule(lambda path: "\0" not in path and path.encode() is not None, "be a path, in characters that UTF-8 has")
 
 
@@ -105,9 +106,11 @@ COMMON: Mapping[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": Rule(lambda value: value > 0, "be positive"),
     "TEST.EVAL_PERIOD": whole(0),
     "TEST.LOSS_PERIOD": whole(0),
+    "TEST.BEST_METRIC": _NAME,
     "TEST.BEST_METRIC_MODE": one_of("max", "min"),
     "TEST.PATIENCE": whole(0),
     "TEST.EXPECTED_RESULTS": listing(Rule(_is_expectation, ""), "(task, metric, value, tolerance) each"),
+    "WANDB.PROJECT": _NAME,
     "SEED": Rule(lambda seed: seed < 2**32, f"be an integer below {2**32}"),
     "VIS_PERIOD": whole(0),
     "OUTPUT_DIR": Rule(lambda path: path and _PATH.allows(path), "name a folder, in characters that UTF-8 has"),

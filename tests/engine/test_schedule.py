@@ -1,14 +1,17 @@
 """SOLVER.EPOCHS: how long a training is follows the data set, and everything else follows that."""
 
 import logging
+import math
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from coco_folder import toy_config, write_coco_folder
 
 import sact_det.detection  # noqa: F401
 from sact_det.base.errors import InputError
+from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.schedule import follow_epochs
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.published import SCHEME, find_published
@@ -61,3 +64,20 @@ def test_the_configs_for_own_data_start_from_published_weights_and_freeze_no_fre
     assert cfg.MODEL.SACT.HALTING_NORM != "FrozenBN" and cfg.MODEL.SACT.BOX_HEAD_HALTING_NORM != "FrozenBN"
     assert cfg.MODEL.SACT.EXECUTION == "auto" and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
     assert 4 * cfg.SOLVER.CHECKPOINT_PERIOD <= cfg.SOLVER.MAX_ITER and cfg.SOLVER.EPOCHS > 0
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine(files):
+    lengths = ("SOLVER.MAX_ITER", "20", "SOLVER.WARMUP_ITERS", "5", "SOLVER.WARMUP_FACTOR", "0.01")
+    rates = ("SOLVER.BASE_LR", "0.1", "SOLVER.BASE_LR_END", "0.02", "SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")
+    cfg = toy_config(files, *lengths, *rates)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    schedule = DetectionTrainer.build_lr_scheduler(cfg, optimizer)
+    found = []
+    for _ in range(20):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    cosine = [0.02 + 0.08 * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(20)]
+    begin = 0.01 * cosine[0]
+    warming = [begin + (cosine[5] - begin) * step / 5 for step in range(5)]
+    assert found == pytest.approx([*warming, *cosine[5:]])
