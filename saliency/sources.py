@@ -52,7 +52,7 @@ def make_models(args: argparse.Namespace, networks: dict[str, Any], dataset: Fix
 
         edge = args.image_size or LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE]
         logger.info("Ponder maps of %s: longer edge %d pixels", name, edge)
-        folder = args.cache or Path(args.output) / "maps"
+        folder = args.cache or Path(args.output or args.submission) / "maps"
         maps = extract_maps(cfg, dataset, folder, edge, processes=args.num_gpus)
         models.append(Model(name, maps, PostProcessing(edge, blur_at=args.blur_at, interpolation=args.interpolation)))
     for kind, stored in ((GIVEN_MAP, args.maps), (LOG_DENSITY, args.densities)):

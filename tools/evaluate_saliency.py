@@ -18,6 +18,10 @@ Maps and log densities of any program, all images scored as they are, by the rul
     python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/theirs --protocol tuebingen --as-is \
         --maps "another program's" its_maps/ --densities "a density" its_log_densities.h5
 
+A submission to that benchmark, for images that need no fixations:
+
+    python tools/evaluate_saliency.py --dataset CAT2000/testSet --submission output/submission --densities mine mine.h5
+
 The centre baselines alone; neither torch nor Detectron2 is needed:
 
     python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/center --center-only
@@ -76,6 +80,8 @@ from saliency.scores import ALL_METRICS, PROTOCOLS
 from saliency.search import Grid
 from saliency.sheet import draw_sheet
 from saliency.sources import load_networks, make_models
+from saliency.stimuli import read_stimuli
+from saliency.submission import write_submissions
 
 logger = logging.getLogger("saliency")
 
@@ -88,7 +94,13 @@ def density_sigma(text: str) -> float:
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, metavar="PATH", help="images and fixations")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; made if missing")
+    parser.add_argument(
+        "--submission",
+        metavar="DIR",
+        help="scores nothing, and writes what the MIT/Tuebingen benchmark takes of every model; images of --dataset, a "
+        "folder, need no fixations; --sigmas and --multipliers, one each, are applied to maps (default: neither)",
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder of the results; made if missing")
     parser.add_argument("--title", metavar="TEXT", help="of table and sheets (default: the data set's name)")
 
     sources = parser.add_argument_group("what is scored beside centre baselines")
@@ -128,15 +140,11 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
 
     protocol = parser.add_argument_group("tuning and scores")
-    grid = Grid.mit()
-    protocol.add_argument(
-        "--sigmas", nargs="+", type=float, default=grid.sigmas, metavar="S", help="pixels of the image (default: MIT's)"
-    )
+    protocol.add_argument("--sigmas", nargs="+", type=float, metavar="S", help="pixels of the image (default: MIT's)")
     protocol.add_argument(
         "--multipliers",
         nargs="+",
         type=float,
-        default=grid.multipliers,
         metavar="M",
         help="of the centre; inf is the centre alone (default: those of MIT's weights)",
     )
@@ -181,6 +189,10 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def check_arguments(args: argparse.Namespace) -> None:
     networks = bool(args.config_file or args.model)
+    if (args.output is None) == (args.submission is None):
+        raise InputError("give one of --output and --submission")
+    if args.submission and (args.center_only or any(len(one or [0]) > 1 for one in (args.sigmas, args.multipliers))):
+        raise InputError("--submission takes models, and one value of --sigmas and of --multipliers")
     if args.center_only == bool(networks or args.hdf5 or args.maps or args.densities):
         raise InputError("give one of --config-file, --model, --hdf5, --maps, --densities, or --center-only")
     if args.as_is and args.folds is not None:
@@ -193,9 +205,9 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def make_settings(args: argparse.Namespace) -> Settings:
-    protocol = PROTOCOLS[args.protocol]
+    protocol, grid = PROTOCOLS[args.protocol], Grid.mit()
     return Settings(
-        grid=Grid(tuple(args.sigmas), tuple(args.multipliers)),
+        grid=Grid(tuple(args.sigmas or grid.sigmas), tuple(args.multipliers or grid.multipliers)),
         center=CenterBaseline(args.center, args.center_width),
         tuned_for=args.tune_for or protocol.tuned_for,
         metrics=protocol.metrics,
@@ -243,12 +255,23 @@ def about(args: argparse.Namespace, networks: dict[str, Any], dataset: FixationD
     }
 
 
+def submit(args: argparse.Namespace, networks: dict[str, Any]) -> None:
+    folder = writable_folder(args.submission)
+    dataset = read_stimuli(args.dataset)
+    models = make_models(args, networks, dataset)
+    chosen = (values[0] if values else None for values in (args.sigmas, args.multipliers))
+    write_submissions(folder, dataset, models, CenterBaseline(args.center, args.center_width), *chosen)
+
+
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
-    settings = make_settings(args)
     networks = load_networks(args)
+    if args.submission:
+        submit(args, networks)
+        return
+    settings = make_settings(args)
     folder = writable_folder(args.output)
     dataset = read_dataset(args)
     models = make_models(args, networks, dataset)
