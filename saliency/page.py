@@ -10,7 +10,7 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import naming
 from sact_det.base.text_files import read_json
 from sact_det.report.bars import BarChart
 from sact_det.report.gallery import Gallery, Layer, Number, PackedGallery, Seen, View
@@ -107,13 +107,12 @@ def saliency_section(folder: Path) -> Section:
         InputError: a file of the folder cannot be used.
     """
     results = read_json(folder / "results.json")
-    try:
+    with naming(f"{folder}/results.json: not as tools/evaluate_saliency.py writes it"):
         parts = _parts(results)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder}/results.json: not written by tools/evaluate_saliency.py ({error!r})") from error
+        text = f"{results['scored_images']} images of {results['dataset']['path']}, scored against fixations."
+        title = f"Saliency: {results['title']}"
     parts += [PackedGallery.read(file) for file in sorted(folder.glob(f"{PREFIX}*.json"))]
-    text = f"{results['scored_images']} images of {results['dataset']['path']}, scored against fixations."
-    return Section(f"Saliency: {results['title']}", text, parts)
+    return Section(title, text, parts)
 
 
 def _parts(results: dict[str, Any]) -> list[Part]:

@@ -1,5 +1,6 @@
 """A long command as one line with a bar; what it says goes to a file."""
 
+import contextlib
 import os
 import queue
 import re
@@ -88,8 +89,9 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
 
     def listen() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            said.put(line)
+        with contextlib.suppress(ValueError):  # closed, because the stage is interrupted
+            for line in process.stdout:
+                said.put(line)
         said.put(None)
 
     threading.Thread(target=listen, daemon=True).start()

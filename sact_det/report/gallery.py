@@ -12,7 +12,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming, shown
 from sact_det.base.files import write_json
 from sact_det.base.text_files import read_json
 from sact_det.pictures.canvas import COLORMAP, colorbar_ticks
@@ -103,6 +103,15 @@ class PackedGallery:
         content = read_json(path)
         if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in _PARTS.items()):
             raise InputError(f"{path}: no file of a gallery; expected an object with {', '.join(_PARTS)}")
+        with naming(f"{path}: not a gallery as tools/evaluate_saliency.py writes it"):
+            about, payloads = content["about"], content["payloads"]
+            for key in ("views", "layers", "numbers", "classes", "items"):
+                if not isinstance(about[key], list):
+                    raise InputError(f"{path}: {key} must be a list; got {shown(repr(about[key]))}")
+            for each, key in (("views", "network"), ("layers", "name"), ("numbers", "name")):
+                [one[key] for one in about[each]]  # what the page's template reads
+            if len([payload["truth"] for payload in payloads]) != len(about["items"]) or "scored" not in about:
+                raise InputError(f"{path}: there must be a payload for every one of the items")
         return cls(**{key: content[key] for key in _PARTS})
 
     @property

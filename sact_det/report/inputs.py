@@ -137,7 +137,12 @@ def _within(path: Path, depth: int) -> Iterator[Path]:
     if not path.is_dir():
         raise InputError(f"{path}: nothing to report; {_EXPECTED}")
     for child in sorted(path.iterdir()):
-        if _kind(child):
+        try:
+            kind = _kind(child)
+        except InputError as error:  # of a file that nobody named
+            logger.info("Left out: %s", error)
+            continue
+        if kind:
             yield child
         elif child.is_dir() and depth > 1:
             yield from _within(child, depth - 1)

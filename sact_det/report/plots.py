@@ -8,6 +8,8 @@ from typing import Callable, Mapping, Optional, Sequence
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from sact_det.base.value_rules import FINITE
+
 WIDTH, HEIGHT = 420, 270  # of a plot, in units of its viewBox
 COLOURS = 8  # that the page has for lines; more series begin anew
 
@@ -21,7 +23,7 @@ class Series:
 
     Attributes:
         name: for the legend.
-        x, y: of the points; NaN and None are left out.
+        x, y: of the points; what is no finite number is left out.
         colour: its number, so that a network has one colour in all plots.
         line: joins the points.
         dots: draws the points.
@@ -47,7 +49,7 @@ class Series:
         return [
             (x, y, label or f"{x:.4g}, {y:.4g}")
             for x, y, label in zip(self.x, self.y, labels)
-            if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)
+            if x is not None and y is not None and FINITE.allows(x) and FINITE.allows(y)
         ]
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from sact_det.base.errors import naming
 from sact_det.base.metrics_file import read_course
 from sact_det.base.text_files import read_json
+from sact_det.base.value_rules import FINITE
 from sact_det.budget.table import FILE_NAME, BudgetTable
 from sact_det.experiments.runs import mean_and_deviation
 from sact_det.experiments.table import columns_of, results_cells, values
@@ -23,7 +25,7 @@ def results_part(rows: Sequence[Row], milliseconds: dict[str, Optional[float]]) 
         milliseconds: an image took, by the row's name, where that is known.
     """
     heads, cells = results_cells(_plain(rows))
-    notes = ["FLOPs: of the extractor, in percent of the plain network on the same images."]
+    notes = [f"FLOPs: of {_counted(rows)}, in percent of the plain network on the same images."]
     if any(len(row.runs) > 1 for row in rows):
         notes.append("Several seeds: mean ± deviation over them.")
     if any(value is not None for value in milliseconds.values()):
@@ -51,7 +53,7 @@ def course_parts(rows: Sequence[Row]) -> list[Part]:
             for course in [read_course(Path(run["folder"]) / "metrics.json")]
         ]
         plots += _plot(title, "loss", series)
-    plots += _plot("FLOPs of the extractor", "% of the plain network", _course(rows, "flops_percent", colours))
+    plots += _plot(f"FLOPs of {_counted(rows)}", "% of the plain network", _course(rows, "flops_percent", colours))
     adaptive = [row for row in rows if row.runs[0]["halting"] != "none"] or rows
     blocks = sorted({key for row in adaptive for key in row.runs[0]["course"][0] if key.startswith("block")})
     for block in blocks:
@@ -84,10 +86,12 @@ def histogram_parts(rows: Sequence[Row]) -> list[Part]:
     colours = {row.name: number for number, row in enumerate(rows)}
     plots: list[Part] = []
     for key, what in (
-        ("flops_percent", "FLOPs of the extractor"),
+        ("flops_percent", f"FLOPs of {_counted(rows)}"),
         ("detector_flops_percent", "FLOPs of the whole detector"),
     ):
-        shares = {name: [image[key] for image in own if image.get(key) is not None] for name, own in adaptive.items()}
+        shares = {
+            name: [image[key] for image in own if FINITE.allows(image.get(key))] for name, own in adaptive.items()
+        }
         known = {name: own for name, own in shares.items() if own}
         if known:
             title = f"{what}, image by image"
@@ -99,7 +103,11 @@ def _images(row: Row) -> list[dict[str, Any]]:
     """The rows of the evaluation, one for every image; none where the file is not there."""
     folder = row.folder / "inference" / row.dataset
     files = (folder / name for name in ("ponder.json", "classification.json"))
-    return next((read_json(file)["images"] for file in files if file.is_file()), [])
+    known = next((file for file in files if file.is_file()), None)
+    if known is None:
+        return []
+    with naming(f"{known}: not as an evaluation writes it"):
+        return [dict(image) for image in read_json(known)["images"]]
 
 
 def quality_parts(rows: Sequence[Row]) -> list[Part]:
@@ -109,7 +117,7 @@ def quality_parts(rows: Sequence[Row]) -> list[Part]:
     quality, *others = columns_of(_plain(rows))
     plots: list[Part] = []
     for column in (one for one in others if one.key in ("flops_percent", "detector_flops_percent")):
-        what = "the extractor" if column.key == "flops_percent" else "the whole detector"
+        what = _counted(rows) if column.key == "flops_percent" else "the whole detector"
         series = []
         for number, row in enumerate(_plain(rows)):
             (x, _), (y, _) = (mean_and_deviation(values(row, one)) for one in (column, quality))
@@ -140,6 +148,11 @@ def budget_parts(rows: Sequence[Row]) -> list[Part]:
             series = [Series(row.name, x, quality, number, dots=True, labels=names, named=True)]
             parts.append(Plot(f"Budgets of {row.name}", label, metric, series, note))
     return [part for part in parts if isinstance(part, Plot) and part.series[0].points]
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """What the FLOPs in the table are of."""
+    return "the network" if "classification" in rows[0].results else "the extractor"
 
 
 def _plain(rows: Sequence[Row]) -> list[dict[str, Any]]:

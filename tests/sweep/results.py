@@ -22,7 +22,7 @@ _ROWS: dict[str, Any] = {
     "rows": [{"name": "a", "runs": [_RUN]}, {"name": "b", "runs": [copy.deepcopy(_RUN)]}],
 }
 _SUMMARY = {"flops": 1e9, "flops_std": 1e8, "accuracy": 0.5, "images": 7}
-_PAIRS: dict[str, Any] = {"dataset": "toy", "pairs": [{"model": "a", "size": 64, "summary": _SUMMARY}]}
+PAIRS: dict[str, Any] = {"dataset": "toy", "pairs": [{"model": "a", "size": 64, "summary": _SUMMARY}]}
 _NUMBER, _MAPPING, _LIST = "must be a finite number", "must be a mapping", "must be a list that is not empty"
 _ROW, _IN_ROW = r"rows\[1\]\.runs\[0\]", ("rows", 1, "runs", 0)
 
@@ -126,7 +126,7 @@ def dotted(place: tuple[Any, ...]) -> str:
 
 
 # The folder of a run, file by file.
-_FILES: dict[str, Any] = {
+RUN_FILES: dict[str, Any] = {
     "config.yaml": "MODEL: {SACT: {HALTING: sact, TAU: 0.1, UNITS: [3, 4]}, WEIGHTS: ''}\nSEED: 0\n"
     "SOLVER: {MAX_ITER: 40, IMS_PER_BATCH: 2}\n",
     "inference/results.json": {"toy": _RUN["results"]},
@@ -139,7 +139,7 @@ def collect(says: str, **files: Any) -> Case:
     """Collecting a run whose files, by the stems of their names, are others."""
 
     def folder(place: Place) -> str:
-        for name, content in _FILES.items():
+        for name, content in RUN_FILES.items():
             own = files.get(name.rsplit("/", 1)[-1].split(".")[0], content)
             if own is not None:
                 file(f"run/{name}", own)(place)
@@ -160,7 +160,7 @@ ALIASES_OF_ALIASES = "b0: &b0 [x]\n" + "\n".join(
 
 CASES = [
     *(plot(says, put(_ROWS, place, value)) for place, values, says in _WRONG_ROWS for value in values),
-    *(plot(says, put(_PAIRS, place, value)) for place, values, says in _WRONG_PAIRS for value in values),
+    *(plot(says, put(PAIRS, place, value)) for place, values, says in _WRONG_PAIRS for value in values),
     *(plot(f"{dotted(place)} is missing", drop(_ROWS, place)) for place in _REQUIRED),
     *(plot("holds no rows", content) for content in ({}, [], 7, None, {"rows": []}, {"rows": None})),
     plot("not a readable json file", b"\x89PNG\x00\x01"),
@@ -181,8 +181,8 @@ CASES = [
     collect(r"config\.yaml", config="MODEL: [unclosed"),
     collect(r"config\.yaml: has no MODEL\.SACT\.HALTING", config="MODEL: {}"),
     collect(r"config\.yaml: has no MODEL\.SACT\.HALTING", config="just words"),
-    collect(r"seed must be a finite number", config=_FILES["config.yaml"].replace("SEED: 0", "SEED: zero")),
-    collect(r"units must be a list", config=_FILES["config.yaml"].replace("[3, 4]", "7")),
+    collect(r"seed must be a finite number", config=RUN_FILES["config.yaml"].replace("SEED: 0", "SEED: zero")),
+    collect(r"units must be a list", config=RUN_FILES["config.yaml"].replace("[3, 4]", "7")),
     collect(r"results\.json: no such file", results=None),
     collect(r"results\.json: expected the results of one data set", results=[]),
     collect(r"results\.json: expected the results of one data set", results={}),
@@ -207,7 +207,7 @@ CASES = [
         r"run: results\.ponder\.block1_units must be a finite number",
         results={"toy": put(_RUN, ("results", "ponder", "block1_units"), "2")["results"]},
     ),
-    collect(r"metrics\.json: line 2 is no line of metrics", metrics=_FILES["metrics.json"] + "nonsense\n{}\n"),
+    collect(r"metrics\.json: line 2 is no line of metrics", metrics=RUN_FILES["metrics.json"] + "nonsense\n{}\n"),
     collect(r"metrics\.json: line 1 is no line of metrics .{,200}$", metrics="x" * 1_000_000 + "\n"),
     collect(r"course\[0\]\.step must be a finite number from 0", metrics='{"iteration": -1, "total_loss": 1}\n'),
     collect(r"config\.yaml: not a readable yaml file: its aliases stand", config=ALIASES_OF_ALIASES),

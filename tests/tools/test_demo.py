@@ -126,3 +126,21 @@ def test_the_start_is_not_evaluated_and_the_last_stage_is_the_report(demo, monke
     assert args.inputs == [str(demo.OUTPUT)] and args.output.endswith("report.html")
     monkeypatch.chdir(REPOSITORY)
     assert [demo.steps_of(arguments) for _, arguments in demo.commands()[:4]] == [500, 260, 260, None]
+
+
+def test_the_demo_runs_its_stages_in_order_and_ends_with_the_address_of_its_report(demo, tmp_path, monkeypatch, capsys):
+    stages = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "run_stage", lambda what, arguments, log, steps: stages.append((what, arguments[0], log)))
+    monkeypatch.setattr(demo, "steps_of", lambda arguments: None)
+    monkeypatch.setattr(demo, "read_results", lambda model: {"images": 300})
+    for line in ("table", "rival_line", "saliency_line"):
+        monkeypatch.setattr(demo, line, lambda *results, line=line: line)
+    demo.demo()
+    whats, tools, logs = zip(*stages)
+    assert whats[0] == "[1/8] digits on photographs" and whats[-1] == "[8/8] all of it on one page"
+    assert tools[0] == "tools/demo.py" and tools[-1] == "tools/report.py" and len(set(logs)) == 8
+    by_hand = (tmp_path / demo.OUTPUT / "commands.sh").read_text().splitlines()
+    assert [line.split()[1] for line in by_hand] == list(tools)
+    address = (tmp_path / demo.REPORT).as_uri()
+    assert capsys.readouterr().out.splitlines()[-1] == f"Open the report in a browser: {address}"

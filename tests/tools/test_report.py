@@ -215,4 +215,4 @@ def test_an_evaluation_that_something_else_wrote_is_one_line(tmp_path, capsys):
     (tmp_path / "saliency").mkdir()
     (tmp_path / "saliency/results.json").write_text('{"scored_images": 3}')
     arguments = [str(tmp_path / "saliency"), "--output", str(tmp_path / "report.html")]
-    assert "results.json: not written by tools/evaluate_saliency.py" in error_line(capsys, tool.main, arguments)
+    assert "results.json: not as tools/evaluate_saliency.py writes it" in error_line(capsys, tool.main, arguments)
