@@ -93,15 +93,15 @@ def train_in_process(options):
 
 
 def test_parts_draw_what_more_processes_draw(tmp_path):
-    """Anchors and proposals are sampled: two processes are one in two parts, and not one at once."""
+    """Anchors and proposals are sampled: two processes in two parts are one in four, and not one at once."""
     start, weights = start_of(DetectionTrainer, detector_config(tmp_path, tmp_path), tmp_path / "start.pth")
     weights += ("SOLVER.MAX_ITER", "1")
     runs = {}
-    for name, parts in (("at once", "1"), ("in parts", "2")):
+    for name, parts in (("at once", "1"), ("in parts", "4")):
         cfg = detector_config(tmp_path, tmp_path / name, *weights, "SOLVER.ACCUMULATION_STEPS", parts)
         short_trainings.train(DetectionTrainer, cfg)
         runs[name] = final_weights(cfg.OUTPUT_DIR)
-    options = detector_options(tmp_path, tmp_path / "processes", *weights)
+    options = detector_options(tmp_path, tmp_path / "processes", *weights, "SOLVER.ACCUMULATION_STEPS", "2")
     launch(train_in_process, 2, dist_url="auto", args=(options,))
     processes = final_weights(tmp_path / "processes")
     assert_equal_steps(processes, runs["in parts"], start, 1e-3)
