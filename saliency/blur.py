@@ -49,8 +49,8 @@ class ReflectingBlur:
             self._transform = fft.dctn(self._values, type=2, norm="ortho")
         height, width = self._values.shape
         dtype = self._values.dtype
-        scaled = self._transform * _response(height, vertical).astype(dtype)[:, None]
-        scaled *= _response(width, horizontal).astype(dtype)
+        scaled = self._transform * axis_response(height, vertical).astype(dtype)[:, None]
+        scaled *= axis_response(width, horizontal).astype(dtype)
         return fft.idctn(scaled, type=2, norm="ortho", overwrite_x=True)
 
 
@@ -62,11 +62,11 @@ def gaussian_blur(values: np.ndarray, sigma: Sigma) -> np.ndarray:
 def blur_matrix(length: int, sigma: float) -> np.ndarray:
     """What the blur does to an axis of `length` pixels, as a matrix, float64 [length, length]; symmetric."""
     cosines = fft.dct(np.eye(length), type=2, norm="ortho", axis=0)
-    return cosines.T @ (_response(length, sigma)[:, None] * cosines)
+    return cosines.T @ (axis_response(length, sigma)[:, None] * cosines)
 
 
-def _response(length: int, sigma: float) -> np.ndarray:
-    """What the kernel scales each of the cosines of an axis by, float64 [length]."""
+def axis_response(length: int, sigma: float) -> np.ndarray:
+    """What the kernel scales each of the cosines of an axis of `length` pixels by, float64 [length]."""
     radius = int(TRUNCATE * sigma + 0.5)
     offsets = np.arange(1, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2) if sigma > 0 else np.zeros(0)
