@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 
 from sact_det.pictures.canvas import COLORMAP, Canvas, printable, shortened
+from sact_det.pictures.scales import map_limits
 from saliency.evaluation import PONDER_MAP, Evaluation, Model, Row, as_it_is, saliency_map
 from saliency.postprocess import PostProcessing, min_max, resize, softmax
 from saliency.scores import get_metric
@@ -96,7 +97,8 @@ def _colored(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         small = cv2.resize(values.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
     else:
         small = resize(values, shape, "nearest")
-    return matplotlib.colormaps[COLORMAP](min_max(small), bytes=True)[..., :3]
+    low, high = map_limits(small)  # of a constant map, whose rounding would look like a pattern, farther apart
+    return matplotlib.colormaps[COLORMAP]((small - low) / (high - low), bytes=True)[..., :3]
 
 
 def _page(

@@ -51,12 +51,12 @@ def make_page(found: Inputs, options: Options, further: Sequence[Section] = ()) 
 def _of_rows(dataset: str, rows: Sequence[Row], benchmarks: Sequence[Path], options: Options) -> list[Section]:
     """Results, the gallery and the course of trainings on one data set."""
     gallery, milliseconds = _look(rows, options) if options.max_images else (None, {})
-    for row in rows:
-        weights = (row.folder / "model_final.pth").resolve()
-        timed = [value for value in (median_milliseconds(file, weights) for file in benchmarks) if value is not None]
-        if timed:
-            milliseconds[row.name] = timed[0]
-    results: list[Part] = [results_part(rows, milliseconds), *quality_parts(rows), *budget_parts(rows)]
+    how = "in one pass, all networks in turns on the machine that made this page; tools/benchmark.py measures with care"
+    for file in benchmarks:
+        timed = {row.name: median_milliseconds(file, (row.folder / "model_final.pth").resolve()) for row in rows}
+        if None not in timed.values():  # numbers of two kinds are not put beside each other
+            milliseconds, how = timed, f"by tools/benchmark.py ({file.name})"
+    results: list[Part] = [results_part(rows, milliseconds, how), *quality_parts(rows), *budget_parts(rows)]
     sections = [Section(f"Results on {dataset}", "", [*results, *histogram_parts(rows)])]
     if gallery is not None:
         sections.append(Section(f"Images of {dataset}, by what was spent on them", "", [gallery]))

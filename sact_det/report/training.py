@@ -17,12 +17,13 @@ from sact_det.report.plots import Plot, Series, histogram
 _LOSSES = {"total_loss": "Loss", "loss_ponder": "Ponder loss"}
 
 
-def results_part(rows: Sequence[Row], milliseconds: dict[str, Optional[float]]) -> Table:
+def results_part(rows: Sequence[Row], milliseconds: dict[str, Optional[float]], how: str) -> Table:
     """The table of the rows.
 
     Args:
         rows: evaluated on one data set.
         milliseconds: an image took, by the row's name, where that is known.
+        how: they were measured.
     """
     heads, cells = results_cells(_plain(rows))
     notes = [f"FLOPs: of {_counted(rows)}, in percent of the plain network on the same images."]
@@ -34,10 +35,7 @@ def results_part(rows: Sequence[Row], milliseconds: dict[str, Optional[float]]) 
         for row, own in zip(rows, cells):
             value = milliseconds.get(row.name)
             own.insert(at, "-" if value is None else f"{value:.0f}")
-        notes.append(
-            "Milliseconds: median, one pass, all networks in turns on the machine that made this page; "
-            "tools/benchmark.py measures with care."
-        )
+        notes.append(f"Milliseconds: median over images, measured {how}.")
     return Table(f"Evaluated on {rows[0].dataset}", heads, cells, " ".join(notes))
 
 

@@ -216,3 +216,17 @@ def test_an_evaluation_that_something_else_wrote_is_one_line(tmp_path, capsys):
     (tmp_path / "saliency/results.json").write_text('{"scored_images": 3}')
     arguments = [str(tmp_path / "saliency"), "--output", str(tmp_path / "report.html")]
     assert "results.json: not as tools/evaluate_saliency.py writes it" in error_line(capsys, tool.main, arguments)
+
+
+def test_seconds_of_the_benchmark_stand_in_the_table_where_it_timed_every_network(detectors, tmp_path):
+    row = {"line": "", "programs": "", "time_ratio": {"median": 1.0}, "flops_percent": 100.0, "AP": 30.0}
+    rows = [
+        {**row, "name": name, "s": {"median": s}, "weights": str(detectors / f"{folder}/model_final.pth")}
+        for name, folder, s in (("plain", "toy_plain", 0.2), ("SACT", "toy_sact/seed_0", 0.123))
+    ]
+    for number, part in enumerate((rows, rows[:1])):
+        (tmp_path / f"times_{number}.json").write_text(json.dumps({"tables": [{"title": "Detectors", "rows": part}]}))
+        inputs = (detectors, tmp_path / f"times_{number}.json")
+        text = make(*inputs, "--max-images", 0, "--output", tmp_path / "report.html")
+        assert ("measured by tools/benchmark.py (times_0.json)" in text) == (len(part) == 2)
+        assert ("<td>123</td>" in text) == (len(part) == 2)
