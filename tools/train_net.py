@@ -3,6 +3,10 @@
 
 Train:       python tools/train_net.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --num-gpus 8
 Go on:       the same with --resume
+On a CPU:    --num-processes 2 MODEL.DEVICE cpu instead of --num-gpus
+Machines:    --num-machines 2 --machine-rank 0 --dist-url tcp://FIRST_MACHINE:29500 on the first one, the same with
+             --machine-rank 1 on the other; torchrun --nproc-per-node 8 tools/train_net.py ... without these options;
+             or tools/slurm/train.sbatch
 Evaluate:    the same with --eval-only MODEL.WEIGHTS output/model_final.pth
              and --budget 0.6 for a share of the FLOPs, once tools/calibrate_budget.py has measured them
 Own data:    DATASETS.COCO_FORMAT "[('my_train', 'train.json', 'images'), ('my_val', 'val.json', 'images')]" \
@@ -33,9 +37,11 @@ from torch.multiprocessing import ProcessExitedException
 from sact_det.base.command_line import add_budget, add_deadline, deadline_of, with_budget
 from sact_det.base.errors import InputError, errors_to_exit_code
 from sact_det.base.processes import command_line
+from sact_det.base.torchrun import Place, place_by_torchrun, restarts
+from sact_det.data import coco_file
 from sact_det.data.stream import check_batch_size
 from sact_det.engine.config_checks import check_training
-from sact_det.engine.launch import check_launch, launch
+from sact_det.engine.launch import check_launch, launch, run_by_torchrun, who_ended
 from sact_det.engine.trainer import check_expected_results
 from sact_det.tasks import load_config, task_of
 
@@ -89,17 +95,24 @@ def main(args: argparse.Namespace) -> None:
     trainer.train()
 
 
-def main_in_processes(args: argparse.Namespace) -> None:
-    """Runs main in --num-gpus processes; without any GPU, they share the CPU."""
+def main_in_processes(args: argparse.Namespace, num_processes: int) -> None:
+    """Runs main in so many processes on this machine: on GPUs or, for --num-processes, on its CPU."""
     cfg = read_config(args)  # what is wrong with it is said once, not by every process
+    coco_file.forget()  # the processes read for themselves
+    on_gpus = args.num_processes is None and torch.cuda.is_available()
+    if args.num_processes is not None and cfg.MODEL.DEVICE != "cpu":
+        raise InputError(
+            f"--num-processes is for MODEL.DEVICE cpu, --num-gpus for GPUs; got MODEL.DEVICE {cfg.MODEL.DEVICE}"
+        )
     if not args.eval_only:
         parts = cfg.SOLVER.ACCUMULATION_STEPS
-        check_batch_size(cfg.SOLVER.IMS_PER_BATCH, args.num_gpus * args.num_machines, parts)
+        check_batch_size(cfg.SOLVER.IMS_PER_BATCH, num_processes * args.num_machines, parts)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
     try:
         launch(
             main,
-            args.num_gpus,
+            num_processes,
+            on_gpus=on_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
@@ -107,12 +120,24 @@ def main_in_processes(args: argparse.Namespace) -> None:
         )
     except ProcessExitedException as error:
         # A process that exits has said why; one that was killed has not.
-        sys.exit(error.exit_code if error.signal_name is None else f"error: {error}")
+        killed = error.signal_name is not None
+        sys.exit(f"error: {who_ended(error, num_processes, args.machine_rank)}" if killed else error.exit_code)
+
+
+def main_by_torchrun(args: argparse.Namespace, place: Place) -> None:
+    """Runs main as one of the processes that torchrun has started; restarted, it goes on by itself."""
+    if args.num_processes is not None or args.num_gpus > 1 or args.num_machines > 1:
+        raise InputError(
+            "--num-gpus, --num-processes and --num-machines do not go with torchrun, which starts processes"
+        )
+    args.resume = args.resume or (restarts(os.environ) > 0 and not args.eval_only)
+    run_by_torchrun(main, place, (args,))
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """The arguments of `main`."""
     parser = default_argument_parser(__doc__)
+    parser.add_argument("--num-processes", type=int, metavar="N", help="on this machine's CPU, instead of --num-gpus")
     add_budget(parser)
     add_deadline(parser)
     return parser.parse_args(argv)
@@ -121,10 +146,19 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def invoke_main(argv: Optional[Sequence[str]] = None) -> None:
     """The command line: main, in this process or in several."""
     args = parse_args(argv)
-    with command_line(args.num_machines):
-        check_launch(args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, torch.cuda.device_count())
-        if args.num_gpus * args.num_machines > 1:
-            main_in_processes(args)
+    with command_line(args.num_machines, by_torchrun=True):
+        place = place_by_torchrun(os.environ)
+        if place is not None:
+            main_by_torchrun(args, place)
+            return
+        on_gpus = args.num_processes is None
+        if not on_gpus and args.num_gpus > 1:
+            raise InputError("--num-gpus and --num-processes: give one of them")
+        number = args.num_gpus if on_gpus else args.num_processes
+        machines = (args.num_machines, args.machine_rank, args.dist_url)
+        check_launch(number, on_gpus, *machines, torch.cuda.device_count())
+        if number * args.num_machines > 1:
+            main_in_processes(args, number)
         else:
             main(args)
 

@@ -37,3 +37,9 @@ def place_by_torchrun(environment: Mapping[str, str]) -> Optional[Place]:
     if not place.local_rank <= place.rank < place.world_size:
         raise InputError(f"{said}: RANK must be below WORLD_SIZE and not below LOCAL_RANK")
     return place
+
+
+def restarts(environment: Mapping[str, str]) -> int:
+    """How often torchrun has started processes anew because one failed (--max-restarts); 0 without torchrun."""
+    count = environment.get("TORCHELASTIC_RESTART_COUNT", "").strip()
+    return int(count) if count.isdecimal() else 0

@@ -5,10 +5,13 @@ from typing import Any, Iterator, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_model_of_detectron2
+from detectron2.utils import comm
 
 from sact_det.base.errors import InputError, is_out_of_memory, one_line
 from sact_det.engine.config_checks import value_of
 
+# What gloo and NCCL say when the process at the other end of a connection is no longer there.
+_PEER_ENDED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "ncclRemoteError")
 _MODEL_SIZES = ("MODEL.SACT.BASE_CHANNELS", "MODEL.SACT.UNITS", "MODEL.RPN.CONV_DIMS")
 
 
@@ -27,6 +30,24 @@ def sizes_fit(cfg: CfgNode, what: str, keys: Sequence[str]) -> Iterator[None]:
         sizes = ", ".join(f"{key} {value_of(cfg, key)}" for key in keys)
         raise InputError(
             f"out of memory: {what} takes more than there is; lower {sizes} ({one_line(error)})"
+        ) from error
+
+
+@contextlib.contextmanager
+def with_others() -> Iterator[None]:
+    """For work that processes do together: one that ends lets the others end, too, and says why where it was started.
+
+    Raises:
+        InputError: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _PEER_ENDED):
+            raise
+        raise InputError(
+            f"rank {comm.get_rank()} ends because another process of the training has ended, whose own words, or those "
+            f"of who started it, say why; --resume goes on ({one_line(error).partition('. ')[0]})"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """A training that is asked to end writes a checkpoint first, so that it can go on from there."""
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -11,6 +12,8 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from sact_det.base.torchrun import place_by_torchrun
+
 # Ctrl-C; what schedulers send before they kill a job; what SLURM can be told to send first (sbatch --signal).
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -20,8 +23,9 @@ logger = logging.getLogger(__name__)
 class CheckpointAtSignal(HookBase):
     """At a signal the step is finished, a checkpoint is written, and then the signal does what it does otherwise.
 
-    The same signal a second time does it at once. Processes of one training end behind the same step, whichever of them
-    was asked: they agree in one small sum a step.
+    The same signal a second time does it at once, but under torchrun: it passes on to its processes what a scheduler
+    has sent to them already, and kills those that have not ended half a minute later. Processes of one training end
+    behind the same step, whichever of them was asked: they agree in one small sum a step.
     """
 
     def __init__(self) -> None:
@@ -54,7 +58,7 @@ class CheckpointAtSignal(HookBase):
         self._end(number)
 
     def _ask(self, number: int, frame: Optional[FrameType]) -> None:
-        if self._asked == number:
+        if self._asked == number and not place_by_torchrun(os.environ):
             self._end(number)
         self._asked = number
 

@@ -27,7 +27,7 @@ from sact_det.engine.best_checkpoint import BestCheckpoint, StoppedEarly, metric
 from sact_det.engine.checkpoint import SACTCheckpointer
 from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteCheckpoints
-from sact_det.engine.failures import build_model, built, sizes_fit
+from sact_det.engine.failures import build_model, built, sizes_fit, with_others
 from sact_det.engine.interruption import CheckpointAtSignal
 from sact_det.engine.peak_memory import MemoryPrinter, PeakMemory
 from sact_det.engine.schedule import follow_epochs
@@ -220,7 +220,7 @@ class Trainer(DefaultTrainer):
         """
         try:
             stopped = contextlib.suppress(StoppedEarly)  # the log has said so
-            with sizes_fit(self.cfg, "a step of the training", self.training_sizes), stopped:
+            with with_others(), sizes_fit(self.cfg, "a step of the training", self.training_sizes), stopped:
                 super(DefaultTrainer, self).train(self.start_iter, self.max_iter)
         except FloatingPointError as error:
             raise InputError(self._diverged(error)) from error

@@ -129,7 +129,14 @@ def test_processes_that_score_end_with_the_command(tmp_path: Path, number: signa
 def test_processes_that_train_end_with_the_command(tmp_path: Path, number: signal.Signals):
     json_file, images = write_coco_folder(tmp_path, num_images=4)
     options = [
-        *("--num-gpus", "2", "--dist-url", "auto", "DATASETS.COCO_FORMAT", f"[('toy', '{json_file}', '{images}')]"),
+        *(
+            "--num-processes",
+            "2",
+            "--dist-url",
+            "auto",
+            "DATASETS.COCO_FORMAT",
+            f"[('toy', '{json_file}', '{images}')]",
+        ),
         *("DATASETS.TRAIN", "('toy',)", "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "output")),
         *("SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1"),
     ]

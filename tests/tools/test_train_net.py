@@ -286,7 +286,7 @@ def test_a_file_in_place_of_the_output_folder_is_named(files, output, capsys):
     ids=["found before the processes start", "found by the processes"],
 )
 def test_two_processes_end_with_exit_code_1_and_no_traceback(files, output, options, message):
-    arguments = command(files, output, "--num-gpus=2", "--dist-url=auto", *options)
+    arguments = command(files, output, "--num-processes=2", "--dist-url=auto", *options)
     done = subprocess.run(
         [sys.executable, str(TOOL), *arguments],
         cwd=ROOT,
