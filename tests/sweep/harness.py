@@ -150,5 +150,9 @@ MATCHED = (*CLASSIFIER[:2], "--output", output, *labelled_data(), "MODEL.WEIGHTS
 SALIENCY = ("--dataset", good("fixations"), "--output", output, "--processes", "1")
 ANALYZE = (*DETECTOR[:2], "MODEL.WEIGHTS", good("detector_weights"))
 PROGRAM = (*DETECTOR[:2], "--output", output, "--format", "torchscript", "MODEL.WEIGHTS", good("detector_weights"))
+PREDICT = (
+    *(*DETECTOR[:2], "--input", good("photograph"), "--output", "results.json"),
+    *("MODEL.WEIGHTS", good("detector_weights")),
+)
 PROPOSALS = (*DETECTOR[:2], "--output", output, *coco_data(), "MODEL.WEIGHTS", good("detector_weights"))
 RESOLUTIONS = ("--model", "SACT", good("classifier_config"), good("classifier_weights"), "--output", output)
