@@ -16,7 +16,7 @@ def _taken_port(place: Place) -> str:
 
 TWO_MACHINES = ("--num-machines", "2")
 CENTER = (*SALIENCY, "--center-only")
-TWO_PROCESSES = ("--num-gpus", "2")
+TWO_PROCESSES = ("--num-processes", "2")
 
 CASES = [
     *(
@@ -66,7 +66,7 @@ CASES = [
         Case(
             "train_net",
             rf"SOLVER\.IMS_PER_BATCH must be a positive multiple of the number of processes, {number}; got 4",
-            *("--num-gpus", number, "--dist-url", "auto", *task, "SOLVER.IMS_PER_BATCH", "4"),
+            *("--num-processes", number, "--dist-url", "auto", *task, "SOLVER.IMS_PER_BATCH", "4"),
         )
         for task in (DETECTOR, CLASSIFIER)
         for number in ("3", "1000000")
