@@ -21,6 +21,21 @@ def class_names(cfg: CfgNode) -> Optional[list[str]]:
     return list(names) if names is not None and len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else None
 
 
+def bright_colors() -> np.ndarray:
+    """Detectron2's palette as bright as its colours can be, for dark photographs, too: float [colors, 3] in [0, 1]."""
+    palette = colormap(rgb=True, maximum=1)
+    brightest = palette.max(1, keepdims=True)
+    return np.where(brightest > 0, palette / np.maximum(brightest, 1e-6), 1.0)
+
+
+class _OpaqueBoxes(Visualizer):
+    """Detectron2's own are half transparent, and hard to see in the colour of what is below."""
+
+    def draw_box(self, box_coord: Any, alpha: float = 1, edge_color: Any = "g", line_style: str = "-") -> Any:
+        """As in Detectron2, but for the default of `alpha`."""
+        return super().draw_box(box_coord, alpha, edge_color, line_style)
+
+
 class SegmentNames(NamedTuple):
     """Names of the classes of things and of stuff, those of stuff as PanopticFPN numbers them: all things are 0."""
 
@@ -58,7 +73,7 @@ def draw_segments(
     Returns:
         uint8 RGB [scale * H, scale * W, 3].
     """
-    palette, visualizer = colormap(rgb=True, maximum=1), Visualizer(image, scale=scale)
+    palette, visualizer = bright_colors(), Visualizer(image, scale=scale)
     for one in segments:
         isthing, number = one["isthing"], one["category_id"]
         kind = "class" if isthing else "stuff"
@@ -88,13 +103,13 @@ def draw_detections(
     Returns:
         uint8 RGB [scale * H, scale * W, 3].
     """
-    palette = colormap(rgb=True, maximum=1)
+    palette = bright_colors()
     classes = instances.pred_classes.tolist()
     labels = [
         f"{names[index] if names else f'class {index}'} {score:.0%}"
         for index, score in zip(classes, instances.scores.tolist())
     ]
-    picture = Visualizer(image, scale=scale).overlay_instances(
+    picture = _OpaqueBoxes(image, scale=scale).overlay_instances(
         boxes=instances.pred_boxes,
         labels=labels,
         masks=list(instances.pred_masks.numpy()) if instances.has("pred_masks") else None,

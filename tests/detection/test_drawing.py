@@ -7,7 +7,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
-from sact_det.detection.drawing import class_names, draw_detections
+from sact_det.detection.drawing import bright_colors, class_names, draw_detections
 from sact_det.tasks import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +25,13 @@ def test_drawing_detections_is_repeatable_and_enlarges():
     once, again = (draw_detections(image, instances, ["a", "b", "c"], scale=5) for _ in range(2))
     assert once.shape == (300, 400, 3) and once.dtype == np.uint8
     assert np.array_equal(once, again) and (once != 128).any()
+
+
+def test_boxes_are_bright_on_dark_photographs():
+    assert (bright_colors().max(1) == 1).all() and (bright_colors() >= 0).all()
+    dark = np.zeros((60, 80, 3), dtype=np.uint8)
+    grey = found([[20.0, 20.0, 60.0, 40.0]], [7])  # Detectron2 has a dark grey for this class
+    assert draw_detections(dark, grey, scale=4)[80, 120].min() > 200  # the upper edge
 
 
 def test_an_image_without_detections_stays_as_it_is():
