@@ -85,7 +85,7 @@ def _as_dicts(intervals: Intervals) -> dict[str, Any]:
 
 
 def markdown(evaluation: Evaluation, title: str) -> str:
-    """The rows with all metrics, what is to be known of them, and, of several categories, the metric tuned for."""
+    """The rows with all metrics, what is to be known of them, and, of several categories, every metric by category."""
     settings = evaluation.settings
     main = settings.tuned_for
     names = [main, *(name for name in settings.metrics if name != main)]
@@ -108,15 +108,21 @@ def markdown(evaluation: Evaluation, title: str) -> str:
     notices = [f"- {method.model}, {method.stage}: {notice}" for method in methods for notice in method.notices]
     lines += ["", *notices] if notices else []
     if len(evaluation.categories) > 1:
-        heads = ["model", "map", *evaluation.categories]
-        cells = [
-            [row.method.model, row.method.stage]
-            + [_number(evaluation.intervals[category][number][main].mean) for category in evaluation.categories]
-            for number, row in enumerate(evaluation.rows)
-        ]
-        counts = ["", "images", *(str(len(images)) for images in evaluation.categories.values())]
-        lines += ["", f"{get_metric(main).title} by category:", "", markdown_table(heads, [counts, *cells])]
+        for name in names:
+            lines += ["", f"{get_metric(name).title} by category:", "", _by_category(evaluation, name)]
     return "\n".join(lines)
+
+
+def _by_category(evaluation: Evaluation, name: str) -> str:
+    """A metric's means, a column for each category."""
+    heads = ["model", "map", *evaluation.categories]
+    cells = [
+        [row.method.model, row.method.stage]
+        + [_number(evaluation.intervals[category][number][name].mean) for category in evaluation.categories]
+        for number, row in enumerate(evaluation.rows)
+    ]
+    counts = ["", "images", *(str(len(images)) for images in evaluation.categories.values())]
+    return markdown_table(heads, [counts, *cells])
 
 
 def _markdown_cells(evaluation: Evaluation, number: int, names: Sequence[str]) -> list[str]:

@@ -111,7 +111,7 @@ def cells(scores: np.ndarray) -> list[str]:
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
-    check_positive(args, "--image-size", "--images")
+    check_positive(args, "--image-size", *(["--images"] if args.images else []))
     configs = {name: load_config(config, ["MODEL.WEIGHTS", weights]) for name, config, weights in args.model}
     for cfg in configs.values():
         check_halts_by_position(cfg)

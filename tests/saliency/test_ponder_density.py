@@ -131,6 +131,18 @@ def test_a_blur_that_is_none_is_named(tmp_path, weights, capsys):
     for blur, problem in (("wide", "must be a number; got 'wide'"), ("0", "must be positive; got 0")):
         with pytest.raises(SystemExit):
             tool.main(
-                ["--dataset", "x", root, blur, "--model", "a", CLASSIFIER, weights, "--output", str(tmp_path / "o")]
+                [
+                    "--images",
+                    "--dataset",
+                    "x",
+                    root,
+                    blur,
+                    "--model",
+                    "a",
+                    CLASSIFIER,
+                    weights,
+                    "--output",
+                    str(tmp_path / "o"),
+                ]
             )
         assert problem in capsys.readouterr().err

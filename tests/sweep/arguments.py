@@ -33,6 +33,7 @@ TOOLS = (
     "evaluate_saliency",
     "export",
     "export_ponder",
+    "fit_ponder_density",
     "gpu_check",
     "matched_units",
     "model_zoo",
