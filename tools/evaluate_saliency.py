@@ -201,6 +201,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError("--budget needs --config-file or --model")
     if args.opts and not networks:
         raise InputError(f"config overrides need --config-file or --model; got {' '.join(args.opts)}")
+    metrics = PROTOCOLS[args.protocol].metrics
+    if args.tune_for not in (None, *metrics):
+        raise InputError(
+            f"--tune-for must be a metric of --protocol {args.protocol}, {', '.join(metrics)}; got {args.tune_for}"
+        )
     check_positive(args, "--image-size", "--num-gpus", "--processes")
 
 

@@ -45,7 +45,9 @@ def test_a_run_has_the_config_and_goes_on_after_a_resumption(tmp_path, monkeypat
     assert (first["project"], first["name"], first["resume"]) == ("halting", "run", "allow")
     assert first["id"] == second["id"] and first["config"]["MODEL"]["SACT"]["TAU"] == cfg.MODEL.SACT.TAU
     assert service.finished == 2
-    written = {line["iteration"]: line for line in map(json.loads, (tmp_path / "run/metrics.json").open())}
+    written = {
+        line["iteration"]: line for line in map(json.loads, (tmp_path / "run/metrics.json").read_text().splitlines())
+    }
     logged = dict(service.logged)
     assert {19, 24} <= logged.keys() & written.keys()
     for step in (19, 24):

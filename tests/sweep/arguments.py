@@ -96,7 +96,12 @@ CASES = [
     Case("evaluate_saliency", r"--processes must be positive", *SALIENCY[:4], "--center-only", "--processes", "0"),
     Case("evaluate_saliency", r"--image-size must be positive", *SALIENCY, "--center-only", "--image-size", "-3"),
     Case("evaluate_saliency", r"config overrides need", *SALIENCY, "--center-only", "MODEL.SACT.TAU", "1.0"),
-    Case("evaluate_saliency", r"invalid choice", *SALIENCY, "--center-only", "--tune-for", "auc"),
+    Case("evaluate_saliency", r"invalid choice", *SALIENCY, "--center-only", "--tune-for", "area"),
+    Case(
+        "evaluate_saliency",
+        r"--tune-for must be a metric of --protocol mit, .*; got auc",
+        *(*SALIENCY, "--center-only", "--tune-for", "auc"),
+    ),
     Case("evaluate_saliency", r"nowhere", "--dataset", "nowhere", "--output", output, "--center-only"),
     Case(
         "evaluate_saliency",
