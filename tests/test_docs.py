@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = [ROOT / f"{page}.md" for page in ("README", "CHANGELOG", "CONTRIBUTING")]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 PRESENT = [path for path in PAGES if path.stem not in ("CHANGELOG", "history")]
 RESULTS = [path for path in sorted((ROOT / "docs/results").glob("*.md")) if path.stem not in ("README", "history")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")  # of text and of images alike
