@@ -297,7 +297,7 @@ def test_what_is_no_log_density_is_named(folder, capsys):
     assert "Action/001: a log density must sum to 1 after exp; the sum is 2304" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run(folder, "--center-only", "--tune-for", "auc")
-    assert "`tuned_for` must be one of the metrics of the rows; got 'auc'" in capsys.readouterr().err
+    assert "--tune-for must be a metric of --protocol mit, auc_judd, " in capsys.readouterr().err
 
 
 def test_maps_of_another_aspect_are_counted(folder, caplog):
