@@ -9,6 +9,8 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 import numpy as np
 import torch
 
+from sact_det.base.garbage_collection import uncollected
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -49,14 +51,9 @@ def synchronize(device: Optional[torch.device]) -> None:
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """No collection falls into a timed run; what there is now is collected first."""
-    enabled = gc.isenabled()
     gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def interleaved_times(

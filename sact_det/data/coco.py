@@ -12,14 +12,15 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 
 from sact_det.base.errors import InputError
-from sact_det.data.coco_file import coco_file, uncollected
+from sact_det.base.garbage_collection import uncollected
+from sact_det.data.coco_file import coco_file
 from sact_det.data.coco_json import LISTS
 from sact_det.data.coco_shapes import read_keypoints, read_segmentation
 from sact_det.data.voc import voc_files
 from sact_det.data.yolo import yolo_files
 
 # DATASETS key -> what its entries are, and how annotations and image folder follow from what is behind the name.
-_FORMATS: dict[str, tuple[str, Callable[[str, str], tuple[str, str]]]] = {
+FORMATS: dict[str, tuple[str, Callable[[str, str], tuple[str, str]]]] = {
     "COCO_FORMAT": ("(name, annotation json, image folder)", lambda json_file, images: (json_file, images)),
     "VOC_FORMAT": ("(name, folder, split)", voc_files),
     "YOLO_FORMAT": ("(name, folder, split)", yolo_files),
@@ -41,7 +42,7 @@ def register_coco_datasets(cfg: CfgNode) -> None:
             sets in use have different categories.
     """
     files: dict[str, Any] = {}
-    for key, (expected, find) in _FORMATS.items():
+    for key, (expected, find) in FORMATS.items():
         for entry in cfg.DATASETS[key]:
             if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(p, str) for p in entry)):
                 raise InputError(f"DATASETS.{key}: each entry must be {expected}; got {entry!r}")

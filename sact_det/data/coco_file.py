@@ -1,12 +1,11 @@
 """A file in COCO format, parsed once in a process, whoever asks for it: COCO's own takes seconds and gigabytes."""
 
-import contextlib
-import gc
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Optional, Sequence, Union
 
+from sact_det.base.garbage_collection import uncollected
 from sact_det.data.coco_boxes import CocoBoxes, coco_boxes
 from sact_det.data.coco_json import LISTS, read_categories, read_coco
 from sact_det.data.coco_shapes import Skeleton, has_segmentations, read_skeleton
@@ -90,15 +89,3 @@ def forget(json_file: Optional[Union[str, Path]] = None) -> None:
     for path, masks in list(_read):
         if json_file is None or path == os.path.abspath(json_file):
             del _read[path, masks]
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Python does not look for rings of objects meanwhile: among millions of new ones it would look all the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

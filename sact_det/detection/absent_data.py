@@ -7,12 +7,11 @@ from typing import Sequence
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from sact_det.data.coco import FORMATS
 from sact_det.detection.config_kinds import classes_key, is_retinanet
 from sact_det.engine.checkpoint import local_weights, telling_how_to_convert
 from sact_det.engine.config_checks import value_of
 from sact_det.weights.weight_file import load_weights
-
-_FORMATS = ("COCO_FORMAT", "VOC_FORMAT", "YOLO_FORMAT")
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def do_without_absent_data(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     Raises:
         InputError: the weights cannot be read.
     """
-    absent = {entry[0] for key in _FORMATS for entry in cfg.DATASETS[key] if not _is_there(entry)}
+    absent = {entry[0] for key in FORMATS for entry in cfg.DATASETS[key] if not _is_there(entry)}
     if not absent or not cfg.MODEL.WEIGHTS:
         return
     with telling_how_to_convert(cfg.MODEL.WEIGHTS):
@@ -42,7 +41,7 @@ def do_without_absent_data(cfg: CfgNode, overrides: Sequence[str] = ()) -> None:
     if count is None:
         return
     logger.info("%s: not there; the classes are those of the weights", ", ".join(sorted(absent)))
-    for key in _FORMATS:
+    for key in FORMATS:
         cfg.DATASETS[key] = [entry for entry in cfg.DATASETS[key] if entry[0] not in absent]
     for name in absent:
         if name in DatasetCatalog:

@@ -21,7 +21,7 @@ from sact_det.budget import FILE_NAME, BudgetTable
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.engine.reference import Reference
 from sact_det.experiments.calibration import Settings, calibrate_weights
-from sact_det.experiments.runs import mean_and_deviation
+from sact_det.experiments.runs import mean_and_deviation, mean_text
 from sact_det.network.classifier import FAMILIES
 from sact_det.pictures.figures import literal_text, new_figure, wrapped
 from sact_det.tasks import load_config
@@ -173,14 +173,14 @@ def comparison_table(points: Sequence[Mapping[str, Any]]) -> str:
         for seeds in row:
             first, timed = seeds[0], [one["seconds"] for one in seeds if one["seconds"] is not None]
             where = f"{first['budget']:g}" if first["budget"] is not None else first["setting"] or "as it is"
-            cells = [_cell([100 * one["flops"] for one in seeds], 1), _cell([one["accuracy"] for one in seeds], 1)]
-            lines.append([name, where, *cells, _cell(timed, 4) if timed else "-", len(seeds), f"{first['images']:.0f}"])
+            cells = [
+                mean_text([100 * one["flops"] for one in seeds], 1),
+                mean_text([one["accuracy"] for one in seeds], 1),
+            ]
+            lines.append(
+                [name, where, *cells, mean_text(timed, 4) if timed else "-", len(seeds), f"{first['images']:.0f}"]
+            )
     return markdown_table(heads, lines)
-
-
-def _cell(values: Sequence[float], digits: int) -> str:
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.{digits}f}" + ("" if math.isnan(deviation) else f" ± {deviation:.{digits}f}")
 
 
 @literal_text()

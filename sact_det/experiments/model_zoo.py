@@ -21,8 +21,8 @@ from sact_det.base.errors import InputError
 from sact_det.base.markdown import markdown_table
 from sact_det.base.text_files import read_json
 from sact_det.engine.setup import merge_config
-from sact_det.experiments.runs import mean_and_deviation
-from sact_det.experiments.table import COLUMNS, Column, values
+from sact_det.experiments.runs import mean_text
+from sact_det.experiments.table import COLUMNS, values
 
 _QUALITY = {"bbox": "AP", "classification": "accuracy (%)"}
 _SHOWN = ("FLOPs (%)", "whole detector (%)")
@@ -140,13 +140,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     evaluator = next(name for name in _QUALITY if name in results)
     titles = dict(zip((_QUALITY[evaluator], *_SHOWN), ("quality", "flops", "whole")))
     columns = [one for one in COLUMNS[evaluator] if one.title in titles and one.key in results[one.evaluator]]
-    return {titles[one.title]: _cell(row, one) for one in columns}
-
-
-def _cell(row: dict[str, Any], column: Column) -> str:
-    mean, deviation = mean_and_deviation(values(row, column))
-    shown = f"{mean:.{column.digits}f}"
-    return shown if deviation != deviation else f"{shown} ± {deviation:.{column.digits}f}"
+    return {titles[one.title]: mean_text(values(row, one), one.digits) for one in columns}
 
 
 def _code(text: Optional[str]) -> str:

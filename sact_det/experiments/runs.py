@@ -70,6 +70,12 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values)
 
 
+def mean_text(values: Sequence[float], digits: int) -> str:
+    """Mean ± sample standard deviation over runs; of one run the mean alone. Raises ValueError: there are no values."""
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.{digits}f}" + ("" if math.isnan(deviation) else f" ± {deviation:.{digits}f}")
+
+
 def _course(line: dict[str, Any]) -> dict[str, Any]:
     blocks = {
         key.removeprefix("sact/").removesuffix("_units"): value for key, value in line.items() if key.endswith("_units")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Sequence
 
 from sact_det.base.errors import InputError
 from sact_det.base.markdown import markdown_table
-from sact_det.experiments.runs import mean_and_deviation
+from sact_det.experiments.runs import mean_and_deviation, mean_text
 from sact_det.pictures.canvas import printable
 
 MOST_PERCENT = 1e6  # of a plain network that is that much smaller
@@ -78,16 +78,12 @@ def results_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
     heads = ["network", *(column.title for column in columns), "units per block", "steps", "seeds", "images"]
     rows_of_cells = []
     for row in rows:
-        runs, cells = row["runs"], (_cell(*mean_and_deviation(values(row, one)), one.digits) for one in columns)
+        runs, cells = row["runs"], (mean_text(values(row, one), one.digits) for one in columns)
         images = runs[0]["results"][columns[-1].evaluator]["images"]
         units = _units(row, columns[-1].evaluator)
         counts = (str(runs[0]["steps"]), str(len(runs)), f"{images:.0f}")
         rows_of_cells.append([printable(row["name"]), *cells, units, *counts])
     return heads, rows_of_cells
-
-
-def _cell(mean: float, deviation: float, digits: int) -> str:
-    return f"{mean:.{digits}f}" + ("" if math.isnan(deviation) else f" ± {deviation:.{digits}f}")
 
 
 def _units(row: dict[str, Any], evaluator: str) -> str:
