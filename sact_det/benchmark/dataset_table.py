@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any, Mapping, Optional, Sequence, Union
 
 from tabulate import tabulate
@@ -80,7 +80,19 @@ class DatasetTable:
 
     def markdown(self) -> str:
         """The table with its title above and the remarks below."""
-        headers = ["", "AP", "AP50", "s/image", "time", "FLOPs, %", "time / FLOPs", "regions", "programs", ""]
+        headers = [
+            "",
+            "AP",
+            "AP50",
+            "s/image",
+            "time",
+            "FLOPs, %",
+            "time / FLOPs",
+            "regions",
+            "programs",
+            "parts, ms",
+            "",
+        ]
         cells = [
             [
                 f"**{row['name']}**" if row["name"] == self.base else row["name"],
@@ -92,11 +104,12 @@ class DatasetTable:
                 _number(row["time_over_flops"], 3),
                 _number(row["regions"], 1),
                 row["programs"] or "",
+                ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in part_medians(row["parts"]).items()),
                 "" if row["beaten_by"] is None else f"beaten by {row['beaten_by']}",
             ]
             for row in self.values()["rows"]
         ]
-        align = ("left", *["right"] * 7, "left", "left")
+        align = ("left", *["right"] * 7, "left", "left", "left")
         body = tabulate(cells, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
         return "\n\n".join([f"### {self.title}", body, *(f"{remark}." for remark in self.remarks)])
 
@@ -153,6 +166,18 @@ class DatasetTable:
         """Of the whole detector, on average over the images of these ids, or over all."""
         rows = self.quality[name]["images"]
         return mean(row["gflops"] for row in rows if ids is None or row["image_id"] in ids)
+
+
+def part_medians(parts: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, float]:
+    """Seconds an image of each part of a detector: the median over rounds of the mean over images.
+
+    Args:
+        parts: for every timed image seconds by part, a mapping a round.
+    """
+    rounds = list(zip(*parts))
+    return {
+        name: median(mean(laps[name] for laps in one) for one in rounds) for name in (rounds[0][0] if rounds else ())
+    }
 
 
 def known_evaluations(path: Union[str, Path]) -> dict[str, dict[str, Any]]:

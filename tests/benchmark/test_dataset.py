@@ -11,7 +11,7 @@ from command_lines import error_line, load_tool
 from random_detector import write_random_detector
 
 from sact_det.benchmark import dataset
-from sact_det.benchmark.dataset_table import known_evaluations
+from sact_det.benchmark.dataset_table import known_evaluations, part_medians
 from sact_det.benchmark.trained import load_detector
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.tasks import load_config
@@ -113,6 +113,11 @@ def test_every_image_is_timed_in_every_round_and_numbers_follow_from_these_times
     fewer = measured["rows"][5]  # proposals follow the image
     assert fewer["regions"] < 20 and fewer["flops_percent"] < 100
     assert measured["rows"][1]["flops_percent"] < 100 and base["time_over_flops"] == 1
+
+
+def test_parts_are_medians_over_rounds_of_means_over_images():
+    images = [[{"head": 1.0}, {"head": 5.0}, {"head": 9.0}], [{"head": 3.0}, {"head": 1.0}, {"head": 1.0}]]
+    assert part_medians(images) == {"head": 3.0} and part_medians([]) == {}
 
 
 def test_programs_are_told(measured):
