@@ -4,7 +4,8 @@
 # make bench  installs the rivals and runs the short benchmark  (numbers in output/benchmark.json)
 # make gpu    everything that needs a GPU in one go             (reports in output/gpu/; MINUTES=8 plans by what fits)
 # make setup  installs only. DETECTRON2=git takes Detectron2 from upstream's repository instead of the package index.
-#             As root on Debian it installs chromium, too, which the tests of HTML pages drive.
+# make dev    installs what tests, benchmarks and documentation need, too. As root on Debian it installs chromium,
+#             which the tests of HTML pages drive.
 #
 # Everything goes to .venv; PYTHON chooses the interpreter it is made with (3.10-3.13).
 
@@ -14,32 +15,34 @@ DETECTRON2 ?= index
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
-BENCH := $(VENV)/.bench
+DEV := $(VENV)/.dev
 
-.PHONY: demo test lint bench gpu format setup browser clean detectron2-index detectron2-git
+.PHONY: demo test lint bench gpu format setup dev browser clean detectron2-index detectron2-git
 
 demo: $(READY)
 	$(PY) tools/demo.py
 
-test: setup
+test: dev
 	$(PY) -m pytest
 
-lint: setup
+lint: dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: $(BENCH)
+bench: $(DEV)
 	$(PY) tools/benchmark.py short --json output/benchmark.json
 
-gpu: setup
+gpu: dev
 	$(PY) tools/gpu_check.py $(if $(MINUTES),--minutes $(MINUTES))
 
-format: setup
+format: dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-setup: $(READY) browser
+setup: $(READY)
+
+dev: $(DEV) browser
 
 # Tests that look at pages need chromium and are skipped without it.
 browser:
@@ -58,8 +61,9 @@ $(READY): requirements.lock setup.py
 	$(PIP) install --no-build-isolation --no-deps -e .
 	touch $@
 
-$(BENCH): requirements-bench.lock $(READY)
-	$(PIP) install --no-deps -r requirements-bench.lock
+$(DEV): requirements-dev.lock $(READY)
+	@echo "Installing the packages of requirements-dev.lock (a minute or more)"
+	$(PIP) install -r requirements-dev.lock
 	touch $@
 
 # The wheel also carries a top-level package `tools`, which has no place in site-packages.

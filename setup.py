@@ -1,4 +1,4 @@
-"""Package metadata; tool settings live in pyproject.toml, locked versions in requirements.lock."""
+"""Package metadata; tool settings live in pyproject.toml, locked versions in requirements*.lock."""
 
 import re
 from pathlib import Path
@@ -22,6 +22,19 @@ DETECTRON2_NEEDS = [
     "termcolor",
     "yacs>=0.1.8",
 ]
+
+# What single tasks need beside the rest.
+EXTRAS = {
+    "bench": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.1"],
+    "demo": ["scikit-image>=0.22", "scikit-learn>=1.3"],
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings-python>=1.10"],
+    "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+    "interop": ["supervision>=0.22"],
+    "live": ["gradio>=5"],
+    "notebook": ["ipykernel>=6", "nbclient>=0.10"],
+    "video": ["av>=12"],
+    "wandb": ["wandb>=0.16"],
+}
 
 setup(
     name="sact_det",
@@ -57,18 +70,15 @@ setup(
         *DETECTRON2_NEEDS,
     ],
     extras_require={
-        "bench": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.1"],
-        "demo": ["scikit-image>=0.22", "scikit-learn>=1.3"],
-        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
-        "wandb": ["wandb>=0.16"],
+        **EXTRAS,
         "dev": [
+            f"sact_det[{','.join(sorted(EXTRAS.keys() - {'wandb'}))}]",
             "axe-core-python>=0.1",
             "mypy>=1.8",
             "pre-commit",
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "ruff>=0.6",
-            "scikit-image>=0.22",
-            "scikit-learn>=1.3",
             "selenium>=4.20",
             "timm>=1.0",
         ],

@@ -134,7 +134,7 @@ def test_what_is_installed_gives_detectron2_its_model_zoo():
     assert done.stdout.endswith("rpn_R_50_C4_1x.yaml\n"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-bench.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
 def test_the_locked_setuptools_still_have_pkg_resources(name):
     (version,) = re.findall(r"^setuptools==(\d+)", (ROOT / name).read_text(), re.M)
     assert 77 <= int(version) < 82  # from PyTorch's requirement to what Detectron2's model zoo imports
