@@ -30,17 +30,14 @@ program's rule: in the picture of a detector at the size of the image itself, el
 
 import argparse
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
-import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
-from tqdm import tqdm
 
 from sact_det.base.command_line import (
     add_budget,
@@ -53,25 +50,13 @@ from sact_det.base.command_line import (
 from sact_det.base.errors import InputError
 from sact_det.base.processes import command_line
 from sact_det.budget.table import check_budget
-from sact_det.classification.pictures import ClassifiedImages, pixels_of
-from sact_det.classification.predictor import ClassPredictor
-from sact_det.classification.preprocessing import whole_image
-from sact_det.data.image_files import distinct_stems, find_images, read_checked
-from sact_det.detection.drawing import draw_found
-from sact_det.detection.predictor import Prediction, Predictor
+from sact_det.classification.pictures import ClassifiedImages, classifier_at_budgets
+from sact_det.data.image_files import distinct_stems, find_images
+from sact_det.detection.pictures import detector_at_budgets, draw_detected
+from sact_det.pictures.at_budgets import draw_at_budgets
 from sact_det.pictures.folder import PictureFolder
-from sact_det.pictures.image_sets import (
-    PonderedImages,
-    StoredImages,
-    block_costs,
-    check_drawable,
-    draw_on_one_scale,
-    titled,
-    without_photograph,
-)
-from sact_det.pictures.panels import display_scale, draw_maps, draw_panel
+from sact_det.pictures.image_sets import PonderedImages, StoredImages, draw_on_one_scale
 from sact_det.pictures.ponder_file import PonderFile
-from sact_det.rule.ponder import PonderRecord
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.pictures.panels")
@@ -122,42 +107,11 @@ def refuse(args: argparse.Namespace, where: str, *options: str) -> None:
             raise InputError(f"{option} does not go with {where}")
 
 
-def detected(cfg: CfgNode, paths: Sequence[Path], deadline: Optional[float]) -> Iterator[tuple[np.ndarray, Prediction]]:
-    """The RGB image and the prediction of each file."""
-    predictor = Predictor(cfg)
-    predictor.model.deadline = deadline
-    with tqdm(paths, unit="image", disable=None) as progress:  # silent where stderr is no terminal
-        for path in progress:
-            image = read_checked(path, "RGB")
-            check_drawable(path, image.shape[:2])
-            yield image, predictor(image[:, :, ::-1])
-
-
-def draw_detector_picture(
-    image: np.ndarray, prediction: Prediction, cfg: CfgNode, *, per_block: bool, overlay: bool
-) -> np.ndarray:
-    """The picture of an RGB image's detections and ponder map, at its own size or, where that is small, a multiple."""
-    scale = display_scale(*image.shape[:2])
-    return draw_panel(
-        draw_found(image, prediction, cfg, scale),
-        prediction.ponder.map((scale * image.shape[0], scale * image.shape[1]))[0].numpy(),
-        mean_cost=float(prediction.ponder.mean_cost()),
-        block_maps=titled(block_costs(prediction.ponder)) if per_block else None,
-        overlay=image.repeat(scale, 0).repeat(scale, 1) if overlay else None,
-    )
-
-
 def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
     """Every map between its own minimum and maximum; returns the number of pictures."""
     folder = PictureFolder(args.output, sheet=not args.no_sheet)
-    rows: list[dict[str, Any]] = []
-    for path, stem, (image, prediction) in zip(paths, distinct_stems(paths), detected(cfg, paths, deadline_of(args))):
-        if args.no_photographs:
-            image = without_photograph(image)
-        pixels = draw_detector_picture(image, prediction, cfg, per_block=args.per_block, overlay=args.overlay)
-        ponder_map = prediction.ponder.map(image.shape[:2])[0].numpy()
-        file = folder.save(stem, prediction.numbers["mean_ponder_cost"], pixels, path.name, image, ponder_map)
-        rows.append({"file": str(path), "picture": file, **prediction.numbers})
+    shown = {"per_block": args.per_block, "overlay": args.overlay, "photographs": not args.no_photographs}
+    rows = draw_detected(cfg, paths, folder, deadline=deadline_of(args), **shown)
     sact = cfg.MODEL.SACT
     reference = {"units": list(sact.REFERENCE_UNITS), "base_channels": sact.BASE_CHANNELS}
     folder.save_numbers(reference=reference, images=rows)
@@ -224,47 +178,6 @@ def draw_with_model(args: argparse.Namespace) -> int:
     return draw_set(args, images, paths, reference=reference)
 
 
-@dataclass(frozen=True)
-class AtBudget:
-    """What a model makes of an image at a budget: the image with what was found in it, or its class; the map."""
-
-    image: np.ndarray
-    title: str
-    ponder_map: np.ndarray
-    numbers: dict[str, Any]
-
-
-def detector_at_budgets(cfg: CfgNode) -> tuple[Any, Callable[[Path], AtBudget]]:
-    """A detector, and what it makes of a file."""
-    predictor = Predictor(cfg)
-
-    def look(path: Path) -> AtBudget:
-        image = read_checked(path, "RGB")
-        check_drawable(path, image.shape[:2])
-        prediction, scale = predictor(image[:, :, ::-1]), display_scale(*image.shape[:2])
-        shown = draw_found(image, prediction, cfg, scale)
-        return AtBudget(shown, "detections", _map_on(shown, prediction.ponder), prediction.numbers)
-
-    return predictor.model, look
-
-
-def classifier_at_budgets(cfg: CfgNode, longer_edge: Optional[int]) -> tuple[Any, Callable[[Path], AtBudget]]:
-    """A classifier, and what it makes of a file."""
-    predictor = ClassPredictor(cfg)
-
-    def look(path: Path) -> AtBudget:
-        image = whole_image(read_checked(path, "RGB"), longer_edge)
-        check_drawable(path, (image.shape[1], image.shape[2]))
-        prediction, shown = predictor(image), pixels_of(image)
-        return AtBudget(shown, "image", _map_on(shown, prediction.ponder), prediction.numbers)
-
-    return predictor.model, look
-
-
-def _map_on(image: np.ndarray, record: PonderRecord) -> np.ndarray:
-    return record.map((image.shape[0], image.shape[1]))[0].numpy()
-
-
 def draw_budgets(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
     """A picture for every file: the image at the last of the budgets, and the maps at all of them."""
     if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
@@ -273,18 +186,9 @@ def draw_budgets(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) 
         model, look = detector_at_budgets(cfg)
     model.set_budget(args.budgets[0])  # says before any picture if there is no table
     folder = PictureFolder(args.output, sheet=not args.no_sheet)
-    rows: list[dict[str, Any]] = []
-    for path, stem in zip(tqdm(paths, unit="image", disable=None), distinct_stems(paths)):
-        maps, numbers = {}, []
-        for budget in args.budgets:
-            model.set_budget(budget)
-            seen = look(path)
-            numbers.append({"budget": budget, **seen.numbers})
-            maps[f"budget {budget:g}, mean {seen.numbers['mean_ponder_cost']:.2f}"] = seen.ponder_map
-        image = without_photograph(seen.image) if args.no_photographs else seen.image
-        picture = draw_maps(image, maps, image_title=seen.title)
-        file = folder.save(stem, numbers[-1]["mean_ponder_cost"], picture, path.name, image, seen.ponder_map)
-        rows.append({"file": str(path), "picture": file, "budgets": numbers})
+    rows = draw_at_budgets(
+        model, look, args.budgets, paths, distinct_stems(paths), folder, photographs=not args.no_photographs
+    )
     folder.save_numbers(images=rows)
     return len(rows)
 

@@ -1,7 +1,7 @@
 """Image files as a classifier sees them, for pictures of its ponder maps."""
 
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from sact_det.classification.meta_arch import SACTClassifier
 from sact_det.classification.predictor import ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
+from sact_det.pictures.at_budgets import AtBudget
 from sact_det.pictures.image_sets import PonderedImage, PonderedImages, block_costs, check_drawable
 
 
@@ -60,6 +61,22 @@ class ClassifiedImages(PonderedImages):
             "title": f"{name} {probability:.0%}",
             "numbers": {**prediction.numbers, "label": label, "class": name, "probability": probability},
         }
+
+
+def classifier_at_budgets(
+    cfg: CfgNode, longer_edge: Optional[int]
+) -> tuple[SACTClassifier, Callable[[Path], AtBudget]]:
+    """A classifier, and what it makes of a file whose longer side is resized to `longer_edge` (None: kept)."""
+    predictor = ClassPredictor(cfg)
+
+    def look(path: Path) -> AtBudget:
+        image = whole_image(read_checked(path, "RGB"), longer_edge)
+        check_drawable(path, (image.shape[1], image.shape[2]))
+        prediction, shown = predictor(image), pixels_of(image)
+        ponder_map = prediction.ponder.map((shown.shape[0], shown.shape[1]))[0].numpy()
+        return AtBudget(shown, "image", ponder_map, prediction.numbers)
+
+    return predictor.model, look
 
 
 def pixels_of(image: torch.Tensor) -> np.ndarray:
