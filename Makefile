@@ -1,6 +1,7 @@
 # make demo   installs what is missing and runs the demo        (output in output/demo/)
 # make test   installs what is missing and runs the tests
 # make lint   ruff and mypy
+# make docs   the documentation as a site                       (output/site/index.html)
 # make bench  installs the rivals and runs the short benchmark  (numbers in output/benchmark.json)
 # make gpu    everything that needs a GPU in one go             (reports in output/gpu/; MINUTES=8 plans by what fits)
 # make setup  installs only. DETECTRON2=git takes Detectron2 from upstream's repository instead of the package index.
@@ -17,7 +18,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 
-.PHONY: demo test lint bench gpu format setup dev browser clean detectron2-index detectron2-git
+.PHONY: demo test lint docs bench gpu format setup dev browser clean detectron2-index detectron2-git
 
 demo: $(READY)
 	$(PY) tools/demo.py
@@ -29,6 +30,10 @@ lint: dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+	@echo "The documentation is output/site/index.html"
 
 bench: $(DEV)
 	$(PY) tools/benchmark.py short --json output/benchmark.json
