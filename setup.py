@@ -48,7 +48,7 @@ setup(
     package_data={
         "sact_det": [
             *("py.typed", "execution/cpu/*.cpp", "execution/cpu/*.h"),
-            *("weights/own/*.npz", "report/templates/*"),
+            *("weights/own/*.npz", "report/templates/*", "data/*.txt"),
         ],
         "saliency": ["py.typed"],
     },

@@ -7,6 +7,7 @@ import numpy as np
 from typing_extensions import override
 
 from sact_det.base.errors import InputError
+from sact_det.data.class_titles import folder_titles
 from sact_det.data.image_files import IMAGE_SUFFIXES, is_image_name, read_encoded
 from sact_det.data.labelled_images import EncodedImages
 
@@ -38,6 +39,11 @@ class ClassFolders(EncodedImages):
 
     def _path(self, index: int) -> Path:
         return self._root / self.classes[self.labels[index]] / os.fsdecode(self._names[index])
+
+    @property
+    @override
+    def titles(self) -> list[str]:
+        return folder_titles(self.classes, self._root)
 
     @override
     def name(self, index: int) -> str:

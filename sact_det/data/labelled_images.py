@@ -6,6 +6,7 @@ from typing import Any, Sequence, Union, overload
 import numpy as np
 from typing_extensions import override
 
+from sact_det.data.class_titles import synset_titles
 from sact_det.data.decoding import decode_rgb, decode_size
 from sact_det.data.image_files import naming_image
 
@@ -24,6 +25,11 @@ class LabelledImages(Sequence[dict[str, Any]]):
     def __init__(self, classes: Sequence[str], labels: np.ndarray):
         self.classes = list(classes)
         self.labels = labels
+
+    @property
+    def titles(self) -> list[str]:
+        """What people call the classes (class_titles.py). Raises InputError if a file of such names is none."""
+        return synset_titles(self.classes)
 
     @abstractmethod
     def name(self, index: int) -> str:

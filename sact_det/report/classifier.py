@@ -62,6 +62,7 @@ def classifier_gallery(networks: Sequence[Classifier], most: int, photographs: b
     """
     cfg = networks[0].cfg
     (images,) = open_data_sets(cfg.DATASETS.TEST)
+    titles = images.titles
     chosen = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
     settings = cfg.INPUT.CLASSIFICATION
     blocks = [f"block{number}" for number, _ in enumerate(cfg.MODEL.SACT.UNITS, 1)]
@@ -69,14 +70,14 @@ def classifier_gallery(networks: Sequence[Classifier], most: int, photographs: b
         views=[View(network.name) for network in networks],
         layers=[Layer("all blocks", range(len(blocks))), *(Layer(name, (n,)) for n, name in enumerate(blocks))],
         numbers=_NUMBERS,
-        classes=images.classes,
+        classes=titles,
         expected=len(chosen),
         scored=False,
     )
     for index in tqdm(chosen, desc="images", unit="image", disable=None):  # silent where stderr is no terminal
         item = images[int(index)]
         image = evaluation_image(item["image"], settings.SIZE_TEST, settings.CROP_FRACTION)
-        seen = [network.look(image, item["label"], images.classes) for network in networks]
+        seen = [network.look(image, item["label"], titles) for network in networks]
         pixels = pixels_of(image)
         name = str(item["file_name"]).rpartition("/")[2]
         gallery.add(name, pixels if photographs else without_photograph(pixels), seen, labels=[item["label"]])

@@ -15,6 +15,7 @@ from random_weights import write_random_weights
 from sact_det.classification.pictures import ClassifiedImages
 from sact_det.classification.predictor import ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
+from sact_det.data.class_titles import imagenet_titles
 from sact_det.data.image_files import read_checked
 from sact_det.pictures.colors import blend, colorize
 from sact_det.pictures.folder import sorted_name
@@ -142,6 +143,8 @@ def test_the_title_is_the_class_and_the_network_runs_once(folder):
         (["MODEL.CLASSIFIER.NUM_CLASSES", "9"], None),
         (["DATASETS.TEST", "()"], None),
         (["DATASETS.TEST", "('nowhere',)"], None),
+        (["DATASETS.TEST", "()", "MODEL.CLASSIFIER.NUM_CLASSES", "1000"], imagenet_titles()),
+        (["DATASETS.TEST", "()", "MODEL.CLASSIFIER.NUM_CLASSES", "1001"], ["background", *imagenet_titles()]),
     ],
 )
 def test_class_names_are_known_where_the_data_set_is_at_hand_and_fits(folder, options, names):
