@@ -32,7 +32,7 @@ EXTRAS = {
     "interop": ["supervision>=0.22"],
     "live": ["gradio>=5"],
     "notebook": ["ipykernel>=6", "nbclient>=0.10"],
-    "video": ["av>=12"],
+    "video": ["av>=15"],  # FFmpeg 7.1 or later: films of killed runs can be played
     "wandb": ["wandb>=0.16"],
 }
 

@@ -18,7 +18,7 @@ FLOORS = (
     ("sact_det.classification", "sact_det.detection"),
     ("sact_det.tasks",),
     ("sact_det.export", "sact_det.lazy"),
-    ("sact_det.benchmark", "sact_det.experiments", "sact_det.report"),
+    ("sact_det.benchmark", "sact_det.experiments", "sact_det.report", "sact_det.viewer"),
     ("saliency",),
     ("tools",),
 )

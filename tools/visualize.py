@@ -20,16 +20,24 @@ What other budgets make of an image, side by side (tools/calibrate_budget.py):
     python tools/visualize.py --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml --input photos/ \
         --output pictures --budgets 0.3 0.5 0.7 0.9 MODEL.WEIGHTS weights/sact.pth
 
+A video, or a camera (until Ctrl-C), frame by frame, as a film (the extra `video`):
+
+    python tools/visualize.py --config-file C --video walk.mp4 --output seen.mp4 MODEL.WEIGHTS W
+    python tools/visualize.py --config-file C --camera 0 --output seen.mp4 MODEL.WEIGHTS W
+
 OUTPUT receives, for every image, <mean ponder cost>_<name>.png (so that names sort by cost), all of them on sheet.png
 under one colour scale (sheet_1.png, ... if there are many), and the numbers in ponder.json. Pictures that a ponder.json
 in OUTPUT lists already, of an earlier run, give way to the new ones.
 
 Every block's ponder cost goes from the feature map to the picture in one nearest-neighbour step, by the original
 program's rule: in the picture of a detector at the size of the image itself, else at the size that the network saw.
+A film has all maps under one colour scale, FLOPs and milliseconds in a corner, and the times and upright pictures of
+the video. It can be played as far as it came, whatever ended it.
 """
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
@@ -58,6 +66,8 @@ from sact_det.pictures.folder import PictureFolder
 from sact_det.pictures.image_sets import PonderedImages, StoredImages, draw_on_one_scale
 from sact_det.pictures.ponder_file import PonderFile
 from sact_det.tasks import load_config
+from sact_det.viewer.clip import check_clip, draw_clip, open_frames
+from sact_det.viewer.look import viewer_of
 
 logger = logging.getLogger("sact_det.pictures.panels")
 
@@ -68,6 +78,8 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", metavar="FILE", help="of the trained detector or classifier")
     parser.add_argument("--input", nargs="+", metavar="IMAGE", help="images, folders or quoted globs")
+    parser.add_argument("--video", metavar="FILE", help="instead of --input, a video; OUTPUT is a film, something.mp4")
+    parser.add_argument("--camera", type=int, metavar="N", help="likewise, a camera by its number, until Ctrl-C")
     parser.add_argument("--from-hdf5", metavar="FILE.h5", help="instead of these two, a file of tools/export_ponder.py")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the pictures; made if missing")
     parser.add_argument("--per-block", action="store_true", help="adds a row with the map of every block")
@@ -103,7 +115,8 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def refuse(args: argparse.Namespace, where: str, *options: str) -> None:
     """Raises InputError if one of these options is given."""
     for option in options:
-        if getattr(args, option.strip("-").replace("-", "_")) not in (None, []):
+        given = getattr(args, option.strip("-").replace("-", "_"))
+        if not (given is None or given is False or given == []):
             raise InputError(f"{option} does not go with {where}")
 
 
@@ -140,17 +153,13 @@ def check_budgets(args: argparse.Namespace) -> None:
     """Raises InputError if --budgets are out of range, or go with what they do not."""
     if args.budgets is None:
         return
-    refuse(args, "--budgets", "--budget", "--deadline-ms")
-    for option, given in (("--per-block", args.per_block), ("--overlay", args.overlay)):
-        if given:
-            raise InputError(f"{option} does not go with --budgets")
+    refuse(args, "--budgets", "--budget", "--deadline-ms", "--per-block", "--overlay")
     for budget in args.budgets:
         check_budget("--budgets", budget)
 
 
-def draw_with_model(args: argparse.Namespace) -> int:
-    if args.config_file is None or args.input is None:
-        raise InputError("give --config-file and --input, or --from-hdf5")
+def config_of(args: argparse.Namespace) -> tuple[CfgNode, float]:
+    """The config with what the options say of it, and the least score."""
     confidence = DEFAULT_CONFIDENCE if args.confidence_threshold is None else args.confidence_threshold
     if not 0 <= confidence <= 1:
         raise InputError(f"--confidence-threshold must be from 0 to 1; got {confidence}")
@@ -159,15 +168,40 @@ def draw_with_model(args: argparse.Namespace) -> int:
     deadline_of(args)
     overrides = [*with_budget(args), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)]
     cfg = load_config(args.config_file, overrides, data=False)
-    if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
-        refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
-        if args.budgets:
-            return draw_budgets(args, cfg, find_images(args.input))
-        return draw_detections_of(args, cfg, find_images(args.input))
-    refuse(args, "a classifier", "--confidence-threshold")
+    if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
+        refuse(args, "a classifier", "--confidence-threshold")
+        return cfg, 0.0
+    refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
+    return cfg, confidence
+
+
+def draw_film(args: argparse.Namespace) -> int:
+    """Returns the exit code: that of a signal which ended a file's film; that of a camera can only end so."""
+    where = "--video" if args.camera is None else "--camera"
+    refuse(args, where, "--input", "--from-hdf5", "--budgets", "--per-block", "--no-sheet")
+    if args.config_file is None or (args.video is not None and args.camera is not None):
+        raise InputError("give --config-file and one of --video and --camera")
+    check_clip(args.output, args.video)
+    cfg, confidence = config_of(args)
+    source = open_frames(args.video, args.camera)
+    viewer = viewer_of(cfg, args.image_size)
+    viewer.model.deadline = deadline_of(args)
+    shown = {"overlay": args.overlay, "photographs": not args.no_photographs}
+    ended_by = draw_clip(viewer, source, args.output, confidence, **shown)
+    return ended_by if args.camera is None else 0
+
+
+def draw_with_model(args: argparse.Namespace) -> int:
+    if args.config_file is None or args.input is None:
+        raise InputError(
+            "give --config-file and --input, or --from-hdf5; for a film, --config-file and --video or --camera"
+        )
+    cfg, _ = config_of(args)
     paths = find_images(args.input)
     if args.budgets:
         return draw_budgets(args, cfg, paths)
+    if cfg.MODEL.META_ARCHITECTURE != "SACTClassifier":
+        return draw_detections_of(args, cfg, paths)
     reference = {
         "family": cfg.MODEL.CLASSIFIER.FAMILY,
         "units": list(cfg.MODEL.SACT.REFERENCE_UNITS),
@@ -196,6 +230,8 @@ def draw_budgets(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) 
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
+    if args.video is not None or args.camera is not None:
+        sys.exit(draw_film(args))
     count = draw_with_model(args) if args.from_hdf5 is None else draw_file(args)
     logger.info("%d pictures are in %s", count, args.output)
 

@@ -1,6 +1,6 @@
 """One image in, detections and an account of the computation out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
@@ -20,6 +20,8 @@ from sact_det.engine.failures import build_model
 from sact_det.engine.priced import Priced
 from sact_det.rule.ponder import PonderRecord
 
+_SPENT = ("flops", "regions", "rejected_regions", "detections", "units_per_region")
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -32,12 +34,14 @@ class Prediction:
         segments: of a panoptic detector, as Detectron2 has them: ids, int32 [H, W] of the given image (0: none), on the
             CPU, and what is known of each; None: the detector is none.
         numbers: as PonderEvaluator's per-image rows (sact_det/detection/evaluator.py), with box_head_flops.
+        spent: "flops" of the adaptive parts, and how many regions took them, as `Priced` has it (engine/priced.py).
     """
 
     instances: Instances
     ponder: PonderRecord
     numbers: dict[str, Any]
     segments: Optional[tuple[Tensor, list[dict[str, Any]]]] = None
+    spent: dict[str, Any] = field(default_factory=dict)
 
 
 class Predictor:
@@ -79,6 +83,7 @@ class Predictor:
             ponder=output["ponder"],
             numbers={**row, "box_head_flops": output["box_head_flops"]},
             segments=_on_cpu(output["panoptic_seg"]) if "panoptic_seg" in output else None,
+            spent={key: output[key] for key in _SPENT},
         )
 
     def prepare(self, image: np.ndarray) -> torch.Tensor:

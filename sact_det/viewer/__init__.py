@@ -1,0 +1,1 @@
+"""A trained network under the eyes of people: videos, cameras, a page to try it on."""
