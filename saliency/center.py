@@ -5,6 +5,7 @@ width of a baseline changes nothing, in a mixture it does.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -48,6 +49,17 @@ class CenterBaseline:
             for side, unit in ((width, unit_x), (height, unit_y))
         )
         return y[:, None] * x[None, :]
+
+    def single(self, shape: tuple[int, int]) -> np.ndarray:
+        """The map as float32, not to be written to: those of the last images are kept."""
+        return _single(self, shape)
+
+
+@lru_cache(maxsize=8)
+def _single(center: CenterBaseline, shape: tuple[int, int]) -> np.ndarray:
+    made = center.map(shape).astype(np.float32)
+    made.flags.writeable = False
+    return made
 
 
 def _mit_axis(side: int) -> np.ndarray:

@@ -6,7 +6,7 @@ paper, or on all other folds. Every row is scored on the same images.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Mapping, Optional, Sequence
 
 import numpy as np
@@ -269,6 +269,8 @@ class _Scoring:
 
     def _prediction(self, method: Method, made: Optional[np.ndarray], index: int) -> Prediction:
         shape = self.dataset[index].shape
+        if method.model == CENTER and method.chains:
+            return _center_prediction(method.chains[0].center, shape)
         if method.chains:
             return Prediction(saliency_map(method.chains[self.fold_of[index]], made, shape))
         if made is None:
@@ -292,6 +294,12 @@ def as_it_is(model: Model, made: np.ndarray, shape: tuple[int, int]) -> Predicti
     return Prediction(made, is_log_density=True)
 
 
+@lru_cache(maxsize=len(KINDS))
+def _center_prediction(center: CenterBaseline, shape: tuple[int, int]) -> Prediction:
+    """A baseline as a prediction, kept for the next image of this shape: what metrics make of it is made once."""
+    return Prediction(center.single(shape))
+
+
 def saliency_map(chain: PostProcessing, made: Optional[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """float32 [H, W] of `shape`: what a chain makes of a map, or of none (the centre alone)."""
-    return chain.center.map(shape).astype(np.float32) if made is None else chain(made, shape)
+    return chain.center.single(shape) if made is None else chain(made, shape)

@@ -114,7 +114,7 @@ class PostProcessing:
     def __call__(self, ponder_map: np.ndarray, shape: Shape) -> np.ndarray:
         """float32 [H, W] of `shape`, from a map float [h, w]."""
         normalized = next(self.normalized(ponder_map, shape, [self.sigma]))
-        return mix(normalized, self.center.map(shape).astype(np.float32), self.multiplier)
+        return mix(normalized, self.center.single(shape), self.multiplier)
 
     def normalized(self, ponder_map: np.ndarray, shape: Shape, sigmas: Sequence[float]) -> Iterator[np.ndarray]:
         """The map before the centre is added, for each of several sigmas (which replace the config's).

@@ -1,9 +1,9 @@
 """Where the values of a map lie among a few thresholds, exactly and without sorting the map.
 
 An ROC curve needs the ranks of the fixated values only: some hundred out of two million. OpenCV puts the values into
-65,536 equal bins, so that whole bins lie between two thresholds; only the bins that hold a threshold (about one pixel
-in a hundred) are looked at value by value. Where these are many, because the map has few distinct values, each is
-compared with the few thresholds of its bin; else they are sorted.
+65,536 bins: one below all thresholds, one above, equal ones between. Whole bins lie between two thresholds; only the
+bins that hold a threshold (about one pixel in a hundred) are looked at value by value. Where these are many, because
+the map has few distinct values, each is compared with the few thresholds of its bin; else they are sorted.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +19,9 @@ _UNDECIDED = _BINS - 1  # in the table of bins: this bin holds a threshold
 _CHUNK = 1 << 16  # values worked on at once, so that they stay in the processor's cache
 _WORTH_BINNING = 1 << 15  # values; fewer are sorted sooner
 _WORTH_A_THREAD = 1 << 18  # values
-_WORTH_COMPARING = 1 << 15  # undecided values; fewer are sorted sooner
+_WORTH_COMPARING = 1 << 13  # undecided values; fewer are sorted sooner
 _FEW = 4  # thresholds of a bin that values are compared with
-_NOT_FINITE = "`saliency_map` must be finite; it holds NaN or infinity"
+_FARTHEST = 2.0**30  # bins; OpenCV makes integers of them
 
 
 def _looks_up_16_bits() -> bool:
@@ -42,7 +42,7 @@ def step_sum(values: np.ndarray, thresholds: np.ndarray, heights: np.ndarray) ->
     Uses as many threads as OpenCV (cv2.setNumThreads), if there are values enough.
 
     Args:
-        values: float32 or float64 [n], contiguous.
+        values: float32 or float64 [n], contiguous, n >= 1.
         thresholds: of the same dtype, [T], ascending, all different and finite, T >= 1.
         heights: integers >= 0, [T + 1].
 
@@ -65,29 +65,25 @@ def step_sum(values: np.ndarray, thresholds: np.ndarray, heights: np.ndarray) ->
     near, bins = (np.concatenate([result[part] for result in results]) for part in (1, 2))
     total = sum(result[0] for result in results) - near.size * _UNDECIDED
     if near.size >= _WORTH_COMPARING:
-        compared, left = _by_comparing(near, bins, binning, heights)
-        total, near = total + compared, near[left]
-    at_least_low = near[~(near < thresholds[0])]  # NaN is kept, to be met
-    below = near.size - at_least_low.size
-    if below and not np.isfinite(near.min()):
-        raise InputError(_NOT_FINITE)
-    return total + below * int(heights[0]) + _by_sorting(at_least_low, thresholds, heights)
+        compared, near = _by_comparing(near, bins, binning, heights)
+        total += compared
+    return total + _by_sorting(near, thresholds, heights)
 
 
 def _by_comparing(
     near: np.ndarray, bins: np.ndarray, binning: "_Binning", heights: np.ndarray
 ) -> tuple[int, np.ndarray]:
-    """The sum over the values whose bin holds no more than _FEW thresholds, and a mask of the other values."""
-    if not np.isfinite(near).all():
-        raise InputError(_NOT_FINITE)
-    first, held = binning.held(near.dtype)
-    left = first.take(bins) < 0
-    if left.any():
-        near, bins = near[~left], bins[~left]
-    reached = first.take(bins)
+    """The sum over the values whose bin holds no more than _FEW thresholds, and the other values."""
+    number, first, held = binning.held(near.dtype)
+    which = number.take(bins)
+    below = first.take(which)
+    left = near[:0]
+    if first.min() < 0:
+        crowded = below < 0
+        left, near, which, below = near[crowded], near[~crowded], which[~crowded], below[~crowded]
     for of_bin in held:
-        reached += near >= of_bin.take(bins)
-    counts = np.bincount(reached, minlength=len(heights))
+        below += near >= of_bin.take(which)
+    counts = np.bincount(below, minlength=len(heights))
     return int(counts @ heights.astype(np.int64)), left
 
 
@@ -95,11 +91,15 @@ def _by_sorting(values: np.ndarray, thresholds: np.ndarray, heights: np.ndarray)
     if not values.size:
         return 0
     ascending = np.sort(values)  # NaN comes last
-    if not np.isfinite(ascending[[0, -1]]).all():
-        raise InputError(_NOT_FINITE)
+    _check_finite(ascending[0], ascending[-1])
     first = np.searchsorted(ascending, thresholds, side="left")
-    counts = np.diff(first, prepend=0, append=ascending.size)
+    counts = np.diff(first, prepend=0, append=values.size)
     return int(counts.astype(np.int64) @ heights.astype(np.int64))
+
+
+def _check_finite(lowest: float, highest: float) -> None:
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise InputError("`saliency_map` must be finite; it holds NaN or infinity")
 
 
 def _table_sum(values: np.ndarray, binning: "_Binning", table: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
@@ -109,6 +109,10 @@ def _table_sum(values: np.ndarray, binning: "_Binning", table: np.ndarray) -> tu
     total, undecided, their_bins = 0, [], []
     for start in range(0, values.size, _CHUNK):
         chunk = values[start : start + _CHUNK]
+        highest = chunk.max()  # NaN if a value is
+        _check_finite(chunk.min(), highest)
+        if highest > binning.farthest:
+            chunk = np.minimum(chunk, binning.farthest)
         of_chunk = binning.bins(chunk, bins[:, : chunk.size])
         here = _looked_up(of_chunk, table, steps[:, : chunk.size])
         total += int(cv2.sumElems(here)[0])  # exact: a double, and the sum of a chunk is at most 2**32
@@ -124,62 +128,66 @@ def _looked_up(bins: np.ndarray, table: np.ndarray, out: np.ndarray) -> np.ndarr
 
 
 class _Binning:
-    """65,536 equal bins from the first threshold to the last; what lies beyond is in the end bins, which are undecided.
+    """Equal bins from 1, which holds the first threshold, to 65,534, which holds the last; what lies beyond is in the
+    end bins, 0 and 65,535.
 
     Values are scaled and rounded by OpenCV, which may treat equal values differently by the rounding errors of one
     product and one sum, less than `margin`.
 
     Attributes:
         usable: the thresholds differ, by a number that can be divided by.
+        farthest: far above all thresholds; OpenCV makes integers of the bins of values up to it. Those far below come
+            into bin 0.
     """
 
     def __init__(self, thresholds: np.ndarray):
-        self._thresholds = thresholds.astype(np.float64)
         low, high = map(float, thresholds[[0, -1]])
         limits = np.finfo(thresholds.dtype)
         self.usable = float(limits.tiny) * _BINS < high - low < float(limits.max) / _BINS
-        if self.usable:
-            self._low = thresholds[0]
-            self._scale = (_BINS - 1) / (high - low)
-            self._shift = -low * self._scale
-            self._margin = 4 * float(limits.eps) * (_BINS + abs(self._shift))
-            # A difference is rounded less than a product so much larger than the bins.
-            self._subtracts = self._margin > 0.25
-            if self._subtracts:
-                self._margin = 4 * float(limits.eps) * _BINS
+        if not self.usable:
+            return
+        self._thresholds = thresholds.astype(np.float64)
+        self._low = thresholds[0]
+        self._scale = (_BINS - 3) / (high - low)
+        self._shift = 1 - low * self._scale
+        self.farthest = min(high + _FARTHEST / self._scale, float(limits.max))
+        margin = 4 * float(limits.eps) * (_BINS + abs(self._shift))
+        # A difference is rounded less than a product so much larger than the bins.
+        self._subtracts = margin > 0.25
+        if self._subtracts:
+            margin = 4 * float(limits.eps) * _BINS
+        exact = 1 + (self._thresholds - low) * self._scale
+        # The first and the last bin that a value equal to each threshold may be in; they are neighbours at most.
+        self._lower, self._upper = np.rint([exact - margin, exact + margin]).astype(np.intp)
 
-    def _around(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first and the last bin that a value equal to each threshold may be in; they are neighbours at most."""
-        exact = (self._thresholds - self._thresholds[0]) * self._scale
-        around = np.rint([exact - self._margin, exact + self._margin])
-        lower, upper = np.clip(around, 0, _BINS - 1).astype(np.intp)
-        return lower, upper
-
-    def held(self, dtype: np.dtype) -> tuple[np.ndarray, list[np.ndarray]]:
-        """How many thresholds lie below every bin, -1 if it holds more than _FEW; the thresholds of every bin.
+    def held(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """A number for every bin that may hold a threshold; how many thresholds lie below each of these bins, -1 if it
+        holds more than _FEW; and the thresholds of each.
 
         Returns:
-            int64 [_BINS]; arrays of `dtype` [_BINS], each with one threshold of every bin, inf where there is none.
+            uint16 [_BINS]; int64 [bins with a number]; arrays of `dtype` of that length, each with one threshold of
+            every bin, inf where there is none.
         """
-        lower, upper = self._around()
-        first = np.searchsorted(upper, np.arange(_BINS), side="left")
-        last = np.searchsorted(lower, np.arange(_BINS), side="right")
+        bins = np.unique([self._lower, self._upper])
+        number = np.zeros(_BINS, np.uint16)
+        number[bins] = np.arange(len(bins))
+        first = np.searchsorted(self._upper, bins, side="left")
+        last = np.searchsorted(self._lower, bins, side="right")
         padded = np.append(self._thresholds, np.inf).astype(dtype)
         most = min(int((last - first).max()), _FEW)
         held = [padded[np.where(first + step < last, first + step, len(padded) - 1)] for step in range(most)]
-        return np.where(last - first > _FEW, -1, first), held
+        return number, np.where(last - first > _FEW, -1, first), held
 
     def table(self, heights: np.ndarray) -> np.ndarray:
         """The height of every bin, uint16 [_BINS]; _UNDECIDED where a value may equal a threshold."""
-        lower, upper = self._around()
-        table = np.repeat(heights.astype(np.uint16), np.diff(lower, prepend=0, append=_BINS))
-        table[lower] = table[upper] = _UNDECIDED
+        table = np.repeat(heights.astype(np.uint16), np.diff(self._lower, prepend=0, append=_BINS))
+        table[self._lower] = table[self._upper] = _UNDECIDED
         return table
 
     def bins(self, values: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """uint16 [1, n], of [n] values; what is NaN, infinite, or too far away for an integer is in an end bin."""
+        """uint16 [1, n], of [n] values."""
         if self._subtracts:
             row: Any = (values - self._low)[None]
-            return cv2.multiply(row, self._scale, dst=out, dtype=cv2.CV_16U)  # type: ignore[call-overload]
+            return cv2.addWeighted(row, self._scale, row, 0, 1, dst=out, dtype=cv2.CV_16U)
         row = values[None]
         return cv2.addWeighted(row, self._scale, row, 0, self._shift, dst=out, dtype=cv2.CV_16U)

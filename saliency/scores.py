@@ -1,7 +1,7 @@
 """All metrics under their names, what each needs to know about an image besides the map, and whose rules it follows."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Callable, Iterable, Optional, Sequence, Union
 
 import numpy as np
@@ -12,7 +12,7 @@ from saliency.arguments import checked_map
 from saliency.center import CenterBaseline
 from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset
-from saliency.fixations import DENSITY_SIGMA, Fixations, pooled
+from saliency.fixations import DENSITY_SIGMA, Fixations, Shape, pooled
 from saliency.prediction import Prediction, as_prediction
 
 
@@ -60,8 +60,8 @@ class Reference:
 
     @cached_property
     def baseline_distribution(self) -> np.ndarray:
-        """The baseline's map as a distribution, float64 [H, W]."""
-        return metrics.distribution(self.baseline)
+        """The baseline's map as a distribution, float64 [H, W]; not to be written to."""
+        return _baseline_distribution(self._baseline, self.fixations.shape)
 
     @cached_property
     def other_fixations(self) -> Fixations:
@@ -70,16 +70,16 @@ class Reference:
         return pooled(others, self.fixations.shape)
 
     @cached_property
-    def baseline(self) -> np.ndarray:
-        """The baseline's map, float64 [H, W]."""
-        return self._baseline.map(self.fixations.shape)
-
-    @cached_property
     def center_log_likelihoods(self) -> np.ndarray:
         """ln of the centre bias's density at the fixations, float64 [n]. Raises InputError without a centre bias."""
         if self._center_bias is None:
             raise InputError("information gain of the Tuebingen protocol needs a centre bias (saliency/center_bias.py)")
         return self._center_bias.log_likelihoods(self._index)[self._chosen]
+
+
+@lru_cache(maxsize=4)
+def _baseline_distribution(baseline: CenterBaseline, shape: Shape) -> np.ndarray:
+    return metrics.distribution(baseline.map(shape))
 
 
 def gain_over_center_bias(prediction: Prediction, fixations: Fixations, center_log_likelihoods: np.ndarray) -> float:

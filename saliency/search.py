@@ -5,14 +5,12 @@ A map's cosine transform is taken once, each blur once per sigma, and every mixt
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Optional, Sequence
 
 import numpy as np
 
 from sact_det.base.errors import InputError, naming
-from saliency.center import CenterBaseline
 from saliency.center_bias import CenterBias
 from saliency.dataset import FixationDataset
 from saliency.fixations import DENSITY_SIGMA
@@ -156,7 +154,7 @@ class _Task:
 
     def _scores(self, ponder_map: np.ndarray, truth: Reference, shape: tuple[int, int]) -> np.ndarray:
         metric = get_metric(self.metric)
-        center = _center_map(self.chain.center, shape)
+        center = self.chain.center.single(shape)
         mixture = np.empty(shape, np.float32)
         scores = np.empty((len(self.grid.sigmas), len(self.grid.multipliers)))
         for row, normalized in enumerate(self.chain.normalized(ponder_map, shape, self.grid.sigmas)):
@@ -166,8 +164,3 @@ class _Task:
                 else:
                     scores[row, column] = metric.of(mix(normalized, center, multiplier, out=mixture), truth)
         return scores
-
-
-@lru_cache(maxsize=8)
-def _center_map(center: CenterBaseline, shape: tuple[int, int]) -> np.ndarray:
-    return center.map(shape).astype(np.float32)
