@@ -14,7 +14,6 @@ from typing import Optional, Sequence
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
-from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from sact_det.base.command_line import add_budget, parse_with_overrides, with_budget
@@ -24,6 +23,7 @@ from sact_det.base.processes import command_line
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.detection.analysis import counts
 from sact_det.detection.predictor import Predictor
+from sact_det.engine.console import setup_log
 from sact_det.export.programs import recording
 from sact_det.tasks import load_config
 
@@ -55,5 +55,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger(name="sact_det")
+    setup_log()
     main()

@@ -25,7 +25,6 @@ from typing import Optional, Sequence
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
-from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
@@ -34,6 +33,7 @@ from sact_det.base.processes import command_line
 from sact_det.budget import FILE_NAME
 from sact_det.budget.table import check_budget
 from sact_det.engine.checkpoint import local_weights
+from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_report import budget_table, draw_budgets, read_rivals
 from sact_det.experiments.calibration import Settings, calibrate_weights, calibration_set
 from sact_det.pictures.figures import save_png
@@ -105,6 +105,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger(name="sact_det")
+    setup_log()
     logging.getLogger("sact_det.detection.box_evaluator").setLevel(logging.WARNING)  # a pass is told in a line
     main()

@@ -29,13 +29,13 @@ from typing import Any, Callable, Optional, Sequence
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
-from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
 from sact_det.budget.table import check_budget
+from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_comparison import (
     Contender,
     compare,
@@ -179,6 +179,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger()
-    setup_logger(name="sact_det")
+    setup_log()
     main()

@@ -18,7 +18,6 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 # isort: split
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,6 +29,7 @@ from sact_det.classification.predictor import ClassPredictor
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.detection.predictor import Predictor
+from sact_det.engine.console import setup_log
 from sact_det.execution import set_execution
 from sact_det.export.forms import BackboneForm, ClassifierForm, DetectorForm, Form, check_exportable
 from sact_det.export.programs import FORMATS, write_program
@@ -110,5 +110,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == "__main__":
-    setup_logger(name="sact_det")
+    setup_log()
     main()

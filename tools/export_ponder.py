@@ -25,7 +25,6 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 # isort: split
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
@@ -34,6 +33,7 @@ from sact_det.base.files import writable_file, writable_folder
 from sact_det.base.processes import command_line
 from sact_det.classification.ponder_export import build_export_loader, export_ponder
 from sact_det.classification.predictor import load_classifier
+from sact_det.engine.console import setup_log
 from sact_det.engine.failures import sizes_fit
 from sact_det.tasks import load_config
 from saliency.dataset import FixationImage
@@ -114,5 +114,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger(name="sact_det")
+    setup_log()
     main()

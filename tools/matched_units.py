@@ -20,12 +20,12 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 
 # isort: split
 from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import parse_with_overrides
 from sact_det.base.errors import InputError, naming
 from sact_det.base.files import write_json, write_text
 from sact_det.base.processes import command_line
+from sact_det.engine.console import setup_log
 from sact_det.network.halting_rule import halting_rule
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.matched_units import first_units, matched_units
@@ -98,5 +98,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger(name="sact_det")
+    setup_log()
     main()

@@ -25,7 +25,6 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides, with_budget
@@ -34,6 +33,7 @@ from sact_det.base.processes import command_line
 from sact_det.base.torchrun import Place, place_by_torchrun
 from sact_det.data.image_files import find_images, is_image_name, listed_images
 from sact_det.detection.inference import predict_images
+from sact_det.engine.console import setup_log
 from sact_det.engine.launch import launch
 from sact_det.tasks import load_config
 
@@ -99,7 +99,7 @@ def predict_in_processes(args: argparse.Namespace) -> None:
 
 def set_up_logging() -> None:
     logging.captureWarnings(True)
-    setup_logger(name="sact_det")
+    setup_log()
 
 
 @command_line(by_torchrun=True)

@@ -20,7 +20,6 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 
 # isort: split
 from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from sact_det.base.command_line import check_positive, parse_with_overrides
@@ -30,6 +29,7 @@ from sact_det.base.processes import command_line
 from sact_det.detection.config_kinds import check_detector
 from sact_det.detection.loader import build_test_loader
 from sact_det.detection.predictor import load_detector
+from sact_det.engine.console import setup_log
 from sact_det.engine.failures import sizes_fit
 from sact_det.experiments.proposal_plot import draw_proposals
 from sact_det.experiments.proposal_sweep import ProposalSweep, Setting, sweep_table
@@ -115,6 +115,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger()
-    setup_logger(name="sact_det")
+    setup_log()
     main()

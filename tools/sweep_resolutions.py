@@ -20,7 +20,6 @@ from typing import Any, Optional, Sequence
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
-from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
@@ -29,6 +28,7 @@ from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.classification.evaluator import accuracy_table
 from sact_det.classification.sweep import Pair, evaluate_pairs
+from sact_det.engine.console import setup_log
 from sact_det.pictures.figures import save_png
 from sact_det.tasks import load_config
 
@@ -109,6 +109,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger()
-    setup_logger(name="sact_det")
+    setup_log()
     main()

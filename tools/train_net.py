@@ -31,7 +31,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from sact_det.base.command_line import add_budget, add_deadline, deadline_of, with_budget
@@ -41,6 +40,8 @@ from sact_det.base.torchrun import Place, place_by_torchrun, restarts
 from sact_det.data import coco_file
 from sact_det.data.stream import check_batch_size
 from sact_det.engine.config_checks import check_training
+from sact_det.engine.console import setup_log
+from sact_det.engine.introduction import introduce_evaluation
 from sact_det.engine.launch import check_launch, launch, run_by_torchrun, who_ended
 from sact_det.engine.trainer import check_expected_results
 from sact_det.tasks import load_config, task_of
@@ -71,8 +72,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     records = cfg.clone()
     records.defrost()
     records.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "inference") if args.eval_only else cfg.OUTPUT_DIR
+    setup_log(records.OUTPUT_DIR, args.verbose)
     default_setup(records, args)
-    setup_logger(records.OUTPUT_DIR, name="sact_det", distributed_rank=comm.get_rank())
     return cfg
 
 
@@ -86,6 +87,7 @@ def main(args: argparse.Namespace) -> None:
         checkpointer = trainer_class.checkpointer_class(model, cfg.OUTPUT_DIR, evaluate=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         model.deadline = deadline_of(args)
+        introduce_evaluation(cfg, model, checkpointer.loaded)
         results = trainer_class.test(cfg, model)
         if comm.is_main_process():
             check_expected_results(cfg, results)
@@ -138,6 +140,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """The arguments of `main`."""
     parser = default_argument_parser(__doc__)
     parser.add_argument("--num-processes", type=int, metavar="N", help="on this machine's CPU, instead of --num-gpus")
+    parser.add_argument(
+        "--verbose", action="store_true", help="all lines of the log: environment, config, network, data, too"
+    )
     add_budget(parser)
     add_deadline(parser)
     return parser.parse_args(argv)

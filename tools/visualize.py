@@ -45,7 +45,6 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 
 # isort: split
 from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
 
 from sact_det.base.command_line import (
     add_budget,
@@ -61,6 +60,7 @@ from sact_det.budget.table import check_budget
 from sact_det.classification.pictures import ClassifiedImages, classifier_at_budgets
 from sact_det.data.image_files import distinct_stems, find_images
 from sact_det.detection.pictures import detector_at_budgets, draw_detected
+from sact_det.engine.console import setup_log
 from sact_det.pictures.at_budgets import draw_at_budgets
 from sact_det.pictures.folder import PictureFolder
 from sact_det.pictures.image_sets import PonderedImages, StoredImages, draw_on_one_scale
@@ -238,5 +238,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    setup_logger(name="sact_det")
+    setup_log()
     main()

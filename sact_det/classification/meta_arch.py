@@ -12,7 +12,7 @@ from torch import Tensor
 from sact_det.base.transfer import to_device, to_host
 from sact_det.budget import Drawing
 from sact_det.classification.model import Classifier
-from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
+from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import drawing_from_config, spec_from_config
 from sact_det.network.classifier import FAMILIES, ClassifierOutput
@@ -143,7 +143,8 @@ class SACTClassifier(Classifier):
         height, width = batched_inputs[0]["image"].shape[1:]
         values = {
             "classifier/accuracy": (output.logits.argmax(1) == labels).float().mean(),
-            "sact/flops_percent": 100 * ponder.flops.double().mean() / self.reference.flops((height, width)),
+            FLOPS_PERCENT: 100 * ponder.flops.double().mean() / self.reference.flops((height, width)),
+            UNITS: ponder.mean_units().mean(),
             **block_means(ponder.blocks),
         }
         log_after_backward(values, loss)

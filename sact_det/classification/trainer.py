@@ -11,7 +11,8 @@ from sact_det.classification.checkpoint import ClassifierCheckpointer
 from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_table
 from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
 from sact_det.engine.reference import Reference
-from sact_det.engine.trainer import Trainer, network_title
+from sact_det.engine.spec import network_title
+from sact_det.engine.trainer import Trainer
 from sact_det.network.classifier import FAMILIES
 
 
@@ -38,5 +39,4 @@ class ClassificationTrainer(Trainer):
     @classmethod
     @override
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
-        name = network_title(cfg, len(cfg.MODEL.SACT.UNITS))
-        return accuracy_table([(name, cfg.INPUT.CLASSIFICATION.SIZE_TEST, results["classification"])])
+        return accuracy_table([(network_title(cfg), cfg.INPUT.CLASSIFICATION.SIZE_TEST, results["classification"])])

@@ -135,5 +135,5 @@ class DetectorCheckpointer(SACTCheckpointer):
         if branches <= set(self.model.state_dict()):
             return state_dict
         rule = self.model.roi_heads.res5.block4.rule.name
-        logger.info("Left out: block 4's halting branches in %s, for the box head halts by %r", self._path, rule)
+        logger.info("Left out: block 4's halting branches in %s, for the box head halts by %r", self.loaded, rule)
         return {name: value for name, value in state_dict.items() if not _BOX_HEAD_BRANCH.match(name)}

@@ -13,10 +13,10 @@ from sact_det.detection.config_kinds import is_panoptic
 from sact_det.detection.drawing import class_names
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
 from sact_det.detection.panoptic_evaluator import PanopticEvaluator
-from sact_det.detection.pyramid import extractor_blocks
 from sact_det.detection.reference import DetectorReference
 from sact_det.engine.reference import Reference
-from sact_det.engine.trainer import Trainer, network_title
+from sact_det.engine.spec import network_title
+from sact_det.engine.trainer import Trainer
 
 
 class DetectionTrainer(Trainer):
@@ -45,4 +45,4 @@ class DetectionTrainer(Trainer):
     @classmethod
     def table_row(cls, cfg: CfgNode, results: dict[str, Any]) -> str:
         """The paper's Table 1 for one model."""
-        return table_1_row(network_title(cfg, extractor_blocks(cfg)), results)
+        return table_1_row(network_title(cfg), results)

@@ -18,6 +18,8 @@ def import_detectron2() -> None:
         )
     # It asks torch.fx whether it is being traced, which torch answers with a note about newer functions, every run.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    # Where CUDA's compiler is and no GPU, which nobody asked about.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.jit.script is deprecated

@@ -95,6 +95,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         (the others as in DetectionCheckpointer)
 
     Attributes:
+        loaded: what was loaded last, as it was named; "" before.
         source_lacks: prefixes of what no source but the model's own checkpoints has.
         per_class: prefixes of the layers whose shapes depend on the number of classes.
     """
@@ -114,7 +115,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self._evaluate = evaluate
         self._classes = {} if classes is None else {"classes": list(classes)}
-        self._path = ""
+        self.loaded = ""
         self._states: list[str] = []
         self._shifts: Mapping[str, float] = {}
         self.averages: Optional[AveragedWeights] = None
@@ -149,7 +150,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         self._states = list(self.checkpointables) if checkpointables is None else checkpointables
         with telling_how_to_convert(path):
             if path:
-                self._path, path = path, local_weights(path)
+                self.loaded, path = path, local_weights(path)
             # Past DetectionCheckpointer.load: it cuts local names at a "?", and waits for processes without the file.
             rest = super(DetectionCheckpointer, self).load(path, self._states)
         if path and isinstance(self.model, Budgeted):
@@ -171,9 +172,9 @@ class SACTCheckpointer(DetectionCheckpointer):
         absent = [state for state in self._states if state not in content]
         if self._states and (UNAVERAGED in content) != (UNAVERAGED in self._states):
             begun = "with" if UNAVERAGED in content else "without"
-            raise InputError(f"{self._path}: its training was begun {begun} SOLVER.EMA_DECAY, and goes on so only")
+            raise InputError(f"{self.loaded}: its training was begun {begun} SOLVER.EMA_DECAY, and goes on so only")
         if absent:
-            raise InputError(f"{self._path}: holds weights, not a training to go on with (there is no {absent[0]!r})")
+            raise InputError(f"{self.loaded}: holds weights, not a training to go on with (there is no {absent[0]!r})")
         return content
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
@@ -203,7 +204,7 @@ class SACTCheckpointer(DetectionCheckpointer):
         ]
         for name, value in known.items():
             if not is_of_kind(name, value):
-                raise InputError(f"{self._path}: {name} is {describe(value)}; expected {kind(name)}")
+                raise InputError(f"{self.loaded}: {name} is {describe(value)}; expected {kind(name)}")
         # Learning norms count their steps, frozen ones do not.
         unexpected = [n for n in state_dict if n not in model_state and not n.endswith(COUNTER)]
         fresh = [n for n in model_state if n not in state_dict and not n.endswith(COUNTER)]
@@ -213,13 +214,13 @@ class SACTCheckpointer(DetectionCheckpointer):
             if names:
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
                 raise InputError(
-                    f"{self._path}: weights of another architecture than the config's (MODEL.SACT, number of "
+                    f"{self.loaded}: weights of another architecture than the config's (MODEL.SACT, number of "
                     f"classes): {what}: {names[0]}{more}"
                 )
-        self._check_frozen_norms(f"{self._path} has no values for it", set(fresh))
+        self._check_frozen_norms(f"{self.loaded} has no values for it", set(fresh))
         if fresh:
             parts = sorted({re.sub(r"\.[^.]+$", "", name) for name in fresh})
-            logger.info("Starting fresh, because %s has no values for them: %s", self._path, ", ".join(parts))
+            logger.info("Starting fresh, because %s has no values for them: %s", self.loaded, ", ".join(parts))
         self.model.load_state_dict(state_dict, strict=False)
 
     def _check_frozen_norms(self, why: str, fresh: set[str]) -> None:
@@ -255,7 +256,7 @@ class SACTCheckpointer(DetectionCheckpointer):
             found = tuple(found) if isinstance(found, list) else found  # json has no tuples
             if None not in (found, wanted) and found != wanted:
                 raise InputError(
-                    f"{self._path}: weights of another architecture: they need {config_key} {found}, "
+                    f"{self.loaded}: weights of another architecture: they need {config_key} {found}, "
                     f"the config has {wanted}"
                 )
 

@@ -1,6 +1,7 @@
 """Evaluations that keep a row of plain numbers for every image, and say what they are on the whole."""
 
 import logging
+import time
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Optional, Sequence
@@ -34,6 +35,7 @@ class RowEvaluator(DatasetEvaluator):
     budget: Optional[float] = None
     task: str
     id_type: type
+    pause = 5.0  # seconds between lines on what images took, as between Detectron2's on how many are done
     described: Sequence[str] = ("units", "base_channels")  # what the file says of the reference
 
     def __init__(self, reference: Reference, output_dir: Optional[str] = None):
@@ -53,11 +55,21 @@ class RowEvaluator(DatasetEvaluator):
     @override
     def reset(self) -> None:
         self._rows: list[dict[str, Any]] = []
+        self._told = time.monotonic()
 
     @override
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         for item, output in zip(inputs, outputs):
             self.take(self.row(item, output))
+        if time.monotonic() - self._told >= self.pause:
+            self._told = time.monotonic()
+            logger.info("%s", self._spent())
+
+    def _spent(self) -> str:
+        """What an image took so far, on average, in percent of the plain network's FLOPs and in units."""
+        percent = np.mean([row["flops_percent"] for row in self._rows])
+        units = np.mean([sum(row["units"].values()) for row in self._rows])
+        return f"images: {len(self._rows)}  flops: {percent:.1f}%  units: {units:.1f}"
 
     def take(self, row: dict[str, Any]) -> None:
         """Takes the `row` of an image, of this run or an earlier one."""

@@ -11,6 +11,9 @@ from torch import Tensor
 from sact_det.pictures.panels import draw_panel
 from sact_det.rule.ponder import BlockPonder, PonderRecord
 
+FLOPS_PERCENT = "sact/flops_percent"  # of the plain network's, mean over the images of a step
+UNITS = "sact/units"  # evaluated, over all blocks; mean over an image's positions, then over images
+
 
 def log_after_backward(values: Mapping[str, Tensor], loss: Optional[Tensor] = None) -> None:
     """Puts scalars into the current storage when the backward pass of `loss` has been run, all in one copy.

@@ -5,7 +5,6 @@ import sys
 
 import torch
 from detectron2.engine import HookBase
-from detectron2.utils.events import CommonMetricPrinter, get_event_storage
 from typing_extensions import override
 
 MEGABYTE = 2**20
@@ -30,14 +29,3 @@ class PeakMemory(HookBase):
     def after_step(self) -> None:
         device = next(self.trainer.model.parameters()).device
         self.trainer.storage.put_scalar(NAME, peak_memory(device), smoothing_hint=False)
-
-
-class MemoryPrinter(CommonMetricPrinter):
-    """Detectron2's line in the log, which names memory on GPUs alone, with that of a process on CPUs."""
-
-    @override
-    def write(self) -> None:
-        super().write()
-        storage = get_event_storage()
-        if not torch.cuda.is_available() and storage.iter != self._max_iter and NAME in storage.histories():
-            self.logger.info(" iter: %d  max_mem: %.0fM of the process", storage.iter, storage.history(NAME).latest())

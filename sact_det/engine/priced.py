@@ -12,7 +12,7 @@ from torch import Tensor
 from sact_det.base.errors import InputError
 from sact_det.base.transfer import to_host
 from sact_det.budget import Budgeted, Drawing
-from sact_det.engine.logged import block_means, log_after_backward, put_ponder_map
+from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import box_head_spec, drawing_from_config, spec_from_config
 from sact_det.execution import Executable
@@ -153,7 +153,9 @@ class Priced(Budgeted, Executable):
         values = {}
         if self.reference is not None and "backbone" in spent:
             dense = sum(map(self.reference.flops, _sizes(batched_inputs)))
-            values["sact/flops_percent"] = 100 * spent.flops("backbone").sum().double() / dense
+            values[FLOPS_PERCENT] = 100 * spent.flops("backbone").sum().double() / dense
+        if "backbone" in spent:
+            values[UNITS] = spent["backbone"][-1].mean_units().mean()
         for part, records in spent.items():
             if part != "backbone":
                 values[f"sact/{part}_gflops"] = spent.flops(part).double().mean() / 1e9

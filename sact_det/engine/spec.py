@@ -59,3 +59,21 @@ def box_head_spec(cfg: CN) -> ResNetV2Spec:
         norm=sact.BOX_HEAD_NORM or spec.norm,
         halting_norm=sact.BOX_HEAD_HALTING_NORM or spec.halting_norm,
     )
+
+
+def extractor_units(cfg: CN) -> int:
+    """Residual units of the blocks that REFERENCE_UNITS describes: a detector's extractor, or a whole classifier."""
+    return sum(_units(cfg))
+
+
+def network_title(cfg: CN) -> str:
+    """How a table names these blocks, e.g. "SACT (3, 4, 23), tau 0.005"."""
+    sact = cfg.MODEL.SACT
+    if not halting_rule(sact.HALTING).adaptive:
+        return f"ResNet {_units(cfg)}"
+    budget = f", budget {sact.BUDGET:g}" if sact.BUDGET else ""
+    return f"{sact.HALTING.upper()} {_units(cfg)}, tau {sact.TAU:g}{budget}"
+
+
+def _units(cfg: CN) -> tuple[int, ...]:
+    return tuple(cfg.MODEL.SACT.UNITS[: len(cfg.MODEL.SACT.REFERENCE_UNITS)])

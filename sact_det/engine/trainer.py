@@ -29,15 +29,17 @@ from sact_det.engine.config_checks import check_common, check_training
 from sact_det.engine.divergence import FiniteCheckpoints
 from sact_det.engine.failures import build_model, built, sizes_fit, with_others
 from sact_det.engine.interruption import CheckpointAtSignal
-from sact_det.engine.peak_memory import MemoryPrinter, PeakMemory
+from sact_det.engine.introduction import Introduction
+from sact_det.engine.peak_memory import PeakMemory
 from sact_det.engine.schedule import follow_epochs
 from sact_det.engine.shared_statistics import SharedStatistics
+from sact_det.engine.spec import extractor_units
 from sact_det.engine.step import Step
+from sact_det.engine.step_printer import StepPrinter
 from sact_det.engine.validation_loss import ValidationLoss
 from sact_det.engine.wandb_writer import WandbWriter
 from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.network.freeze import halting_branches
-from sact_det.network.halting_rule import halting_rule
 from sact_det.weights.values import check_values
 
 logger = logging.getLogger(__name__)
@@ -115,7 +117,7 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         """Builds and logs the model. Raises InputError if it cannot be built or does not fit into memory."""
         model = build_model(cfg)
-        logger.info("Model:\n%s", model)
+        logger.debug("Model:\n%s", model)
         return model
 
     @classmethod
@@ -173,7 +175,7 @@ class Trainer(DefaultTrainer):
                     hook._func = averages.during(hook._func)
         # The writers come last, so that what is measured behind a step is written with it.
         writers = [hooks.pop()] if isinstance(hooks[-1], PeriodicWriter) else []
-        shared = [SharedStatistics(), averages and averages.hook(), finite]
+        shared = [Introduction(), SharedStatistics(), averages and averages.hook(), finite]
         return [*shared, *hooks, *self._judges(), PeakMemory(), *writers, CheckpointAtSignal()]
 
     def _judges(self) -> Iterator[HookBase]:
@@ -191,7 +193,7 @@ class Trainer(DefaultTrainer):
         """As in DefaultTrainer, but what earlier runs wrote into OUTPUT_DIR of the steps to come no longer counts."""
         trainer, folder = weakref.proxy(self), self.cfg.OUTPUT_DIR
         return [
-            MemoryPrinter(self.max_iter),
+            StepPrinter(self.max_iter, extractor_units(self.cfg)),
             DeferredWriter(lambda: json_writer(folder, trainer.start_iter)),
             # TensorBoard hides what earlier runs wrote of these steps.
             DeferredWriter(lambda: TensorboardXWriter(folder, purge_step=trainer.start_iter)),
@@ -287,13 +289,3 @@ def check_expected_results(cfg: CfgNode, results: dict[str, Any]) -> None:
         if found is None or not abs(found - expected) <= tolerance:
             said = "there is none" if found is None else f"got {found}"
             raise InputError(f"TEST.EXPECTED_RESULTS: {task} {metric} must be {expected} to within {tolerance}; {said}")
-
-
-def network_title(cfg: CfgNode, blocks: int) -> str:
-    """How a table names the first so many blocks of a config's network, e.g. "SACT (3, 4, 23), tau 0.005"."""
-    sact = cfg.MODEL.SACT
-    units = tuple(sact.UNITS[:blocks])
-    if not halting_rule(sact.HALTING).adaptive:
-        return f"ResNet {units}"
-    budget = f", budget {sact.BUDGET:g}" if sact.BUDGET else ""
-    return f"{sact.HALTING.upper()} {units}, tau {sact.TAU:g}{budget}"
