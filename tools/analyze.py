@@ -1,10 +1,13 @@
 #!/usr/bin/env python
-"""Counts the FLOPs of a trained detector on photographs: fvcore's count of its operators beside the paper's.
+"""Counts the FLOPs of a trained detector on photographs: fvcore's count of
+its operators beside the paper's.
 
     python tools/analyze.py --config-file C --images photos/ MODEL.WEIGHTS W
 
-Numbers are GFLOP of the whole detector, two for a multiply-add (fvcore's own unit is one): of its dense form by fvcore,
-as Detectron2's tools/analyze_model.py counts; of the plain detector; and what it spends where positions halt.
+Numbers are GFLOP of the whole detector, two for a multiply-add (fvcore's own
+unit is one): of its dense form by fvcore, as Detectron2's
+tools/analyze_model.py counts; of the plain detector; and what it spends where
+positions halt.
 """
 
 import argparse

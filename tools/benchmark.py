@@ -1,28 +1,42 @@
 #!/usr/bin/env python
-"""Times adaptive networks beside the fastest dense ones, in one process, taking turns.
+r"""Times adaptive networks beside the fastest dense ones, in one process,
+taking turns.
 
-    python tools/benchmark.py short                                 # what `make bench` runs
-    python tools/benchmark.py extractor --sizes 600x800 800x1333    # stem and blocks 1-3, at several FLOP ratios
-    python tools/benchmark.py sweep                                 # the same, at FLOP ratios from the least to 1
-    python tools/benchmark.py scaling --batch 1 4                   # over image areas and batches
-    python tools/benchmark.py block --block 3                       # one block; `unit`: one unit of it
-    python tools/benchmark.py regions --regions 300                 # RoIAlign and block 4 on the regions of an image
-    python tools/benchmark.py rpn                                   # the 3x3 convolution of the RPN
-    python tools/benchmark.py training --depth 50                   # a step of fine-tuning with frozen norms
-    python tools/benchmark.py memory                                # peak memory, a process for each candidate
-    python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --images photos/    # end to end
-    python tools/benchmark.py extractor --config-file C MODEL.WEIGHTS W --images photos/   # masks of a trained network
-    python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W --dataset NAME --plain PC PW  # AP beside seconds
+    python tools/benchmark.py short                  # what `make bench` runs
+    python tools/benchmark.py extractor              # stem and blocks 1-3
+    python tools/benchmark.py sweep                  # at many FLOP ratios
+    python tools/benchmark.py scaling --batch 1 4    # image areas and batches
+    python tools/benchmark.py block --block 3        # one block; `unit`: a unit
+    python tools/benchmark.py regions --regions 300  # RoIAlign and block 4
+    python tools/benchmark.py rpn                    # the RPN's 3x3 convolution
+    python tools/benchmark.py training --depth 50    # a step, norms frozen
+    python tools/benchmark.py memory                 # peak memory
 
-With --dataset, trained static detectors (--plain) are measured with fewer regions (--proposals) and smaller images
-(--scales), each in the programs that are fastest for it; the first of them is what times and FLOPs are shares of.
-Overrides of INPUT, DATASETS, DATALOADER and TEST are for all detectors, others for that of --config-file. A run that
-ends early goes on from its --json file: what has been evaluated there is not evaluated again.
+A trained detector end to end, and its extractor under its own masks:
 
-Rivals are dense and have the same weights: PyTorch in several forms, ONNX Runtime and OpenVINO (pip install
-'sact_det[bench]'). The fastest of them, in bold, is THE dense time. "time ratio" is the time / THE dense time of the
-same round, "time / FLOPs" that divided by the FLOP ratio: 1 if every FLOP saved saved its time. Without photographs,
-positions halt as smooth random fields have it, so that the wanted share of FLOPs remains.
+    python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W \
+        --images photos/
+    python tools/benchmark.py extractor --config-file C MODEL.WEIGHTS W \
+        --images photos/
+
+AP beside seconds:
+
+    python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W \
+        --dataset NAME --plain PC PW
+
+With --dataset, trained static detectors (--plain) are measured with fewer
+regions (--proposals) and smaller images (--scales), each in the programs that
+are fastest for it; the first of them is what times and FLOPs are shares of.
+Overrides of INPUT, DATASETS, DATALOADER and TEST are for all detectors, others
+for that of --config-file. A run that ends early goes on from its --json file:
+what has been evaluated there is not evaluated again.
+
+Rivals are dense and have the same weights: PyTorch in several forms, ONNX
+Runtime and OpenVINO (pip install 'sact_det[bench]'). The fastest of them, in
+bold, is THE dense time. "time ratio" is the time / THE dense time of the same
+round, "time / FLOPs" that divided by the FLOP ratio: 1 if every FLOP saved
+saved its time. Without photographs, positions halt as smooth random fields
+have it, so that the wanted share of FLOPs remains.
 """
 
 import argparse
@@ -48,7 +62,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("measure", choices=tuple(MEASURES))
+    parser.add_argument("measure", choices=tuple(MEASURES), metavar="MEASURE", help=", ".join(MEASURES))
     parser.add_argument("--json", metavar="FILE", help="writes all numbers there, table by table")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")

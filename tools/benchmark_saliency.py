@@ -1,12 +1,16 @@
 #!/usr/bin/env python
-"""Times AUC-Judd and the seven metrics of the Tuebingen protocol beside pysaliency's, and the grid search.
+"""Times AUC-Judd and the seven metrics of the Tuebingen protocol beside
+pysaliency's, and the grid search.
 
-    python tools/benchmark_saliency.py auc                  # pysaliency is compared with where it is installed
+    python tools/benchmark_saliency.py auc
     python tools/benchmark_saliency.py seven --map blocks
     python tools/benchmark_saliency.py grid --processes 2
 
-Times are medians, and the least, in milliseconds; the methods take turns, so that other load meets all of them. Images,
-maps and fixations are synthetic: they have the size and number of CAT2000's and say nothing about people.
+pysaliency is compared with where it is installed.
+
+Times are medians, and the least, in milliseconds; the methods take turns, so
+that other load meets all of them. Images, maps and fixations are synthetic:
+they have the size and number of CAT2000's and say nothing about people.
 """
 
 import argparse

@@ -1,13 +1,16 @@
 #!/usr/bin/env python
-"""Times how several processes come to their first training step on annotations of COCO's size, and how much they take.
+"""Times how several processes come to their first training step on
+annotations of COCO's size, and how much they take.
 
-    python tools/benchmark_startup.py                       # 8 processes, 118,000 images
+    python tools/benchmark_startup.py  # 8 processes, 118,000 images
     python tools/benchmark_startup.py --processes 2 --masks
 
-A process starts, reads the config and the annotations of both data sets, checks every entry and every image's
-existence, and builds model, optimizer and loaders, as in a training of ResNet-50 C4 (with --masks, of Mask R-CNN C4).
-Annotations are synthetic: 22 objects in three images, a polygon of 26 points each. Images are empty files. Peak memory
-is resident memory with the libraries' pages, which processes share.
+A process starts, reads the config and the annotations of both data sets,
+checks every entry and every image's existence, and builds model, optimizer and
+loaders, as in a training of ResNet-50 C4 (with --masks, of Mask R-CNN C4).
+Annotations are synthetic: 22 objects in three images, a polygon of 26 points
+each. Images are empty files. Peak memory is resident memory with the
+libraries' pages, which processes share.
 """
 
 import argparse

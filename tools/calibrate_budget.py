@@ -1,20 +1,28 @@
 #!/usr/bin/env python
-"""Finds out how trained weights spend any budget best, and writes budget.json beside them.
+r"""Finds out how trained weights spend any budget best, and writes budget.json
+beside them.
 
-    python tools/calibrate_budget.py --config-file configs/Imagenette/sact_R_50_tau_0.05_from_plain.yaml \
-        --budgets 0.4 0.5 0.6 0.7 0.8 0.9 1.0 MODEL.WEIGHTS output/sact/model_final.pth
+    python tools/calibrate_budget.py \
+        --config-file configs/Imagenette/sact_R_50_tau_0.05_from_plain.yaml \
+        --budgets 0.4 0.5 0.6 0.7 0.8 0.9 1.0 \
+        MODEL.WEIGHTS output/sact/model_final.pth
 
-A budget is a share of the FLOPs of the plain network with the same units: of a classifier all of it, of a detector all
-of it (--of detector, the default) or the extractor (--of extractor). A number in every halting logit, a block's shift,
-makes positions halt earlier or later. For every budget a bisection finds the common shift that spends it; then a few
-others, drawn for each block, are tried, and the best that spend as much are kept. At budget 1 nothing halts early.
+A budget is a share of the FLOPs of the plain network with the same units: of a
+classifier all of it, of a detector all of it (--of detector, the default) or
+the extractor (--of extractor). A number in every halting logit, a block's
+shift, makes positions halt earlier or later. For every budget a bisection
+finds the common shift that spends it; then a few others, drawn for each block,
+are tried, and the best that spend as much are kept. At budget 1 nothing halts
+early.
 
-Afterwards `model.set_budget(0.6)`, `--budget 0.6` of the other tools and MODEL.SACT.BUDGET know what to do. Accuracy or
-AP is that on the calibration's images, DATASETS.TRAIN by default: images that neither training nor test has seen say
-more (--dataset). Those of DATASETS.TEST are refused.
+Afterwards `model.set_budget(0.6)`, `--budget 0.6` of the other tools and
+MODEL.SACT.BUDGET know what to do. Accuracy or AP is that on the calibration's
+images, DATASETS.TRAIN by default: images that neither training nor test has
+seen say more (--dataset). Those of DATASETS.TEST are refused.
 
-OUTPUT, by default the folder of the weights, receives budget.md, budget.png, and budget_measured.json, from which a
-calibration that was interrupted goes on.
+OUTPUT, by default the folder of the weights, receives budget.md, budget.png,
+and budget_measured.json, from which a calibration that was interrupted goes
+on.
 """
 
 import argparse

@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Annotations in COCO format with supercategories as classes: COCO's 80 classes become 12.
+r"""Annotations in COCO format with supercategories as classes: COCO's 80
+classes become 12.
 
-    python tools/coco_supercategories.py datasets/coco510/annotations/instances_train.json \
+    python tools/coco_supercategories.py \
+        datasets/coco510/annotations/instances_train.json \
         output/coco510_supercategories/train.json
 """
 

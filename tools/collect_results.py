@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Gathers finished trainings into one json and prints their table: means and deviations over seeds.
+r"""Gathers finished trainings into one json and prints their table: means and
+deviations over seeds.
 
-    python tools/collect_results.py --output docs/results/bccd.json --title "BCCD, 72 test photographs" \
+    python tools/collect_results.py --output docs/results/bccd.json \
+        --title "BCCD, 72 test photographs" \
         --row "ResNet-50" output/bccd_plain_R_50_C4/seed_* \
         --row "SACT, tau 0.005" output/bccd_sact_R_50_C4_tau_0.005/seed_*
 
-Every row is a network, every folder after its name the OUTPUT_DIR of one training of it. tools/plot_results.py draws
-what is in the json.
+Every row is a network, every folder after its name the OUTPUT_DIR of one
+training of it. tools/plot_results.py draws what is in the json.
 """
 
 import argparse

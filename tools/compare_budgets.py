@@ -1,20 +1,28 @@
 #!/usr/bin/env python
-"""Trains and evaluates classifiers at several budgets: one for all of them, one for each, and static ones.
+r"""Trains and evaluates classifiers at several budgets: one for all of them,
+one for each, and static ones.
 
     B=configs/Imagenette/budgets
-    python tools/compare_budgets.py --output output/imagenette_budgets --seeds 0 1 2 --budgets 0.4 0.55 0.7 0.85 1 \
+    python tools/compare_budgets.py --output output/imagenette_budgets \
+        --seeds 0 1 2 --budgets 0.4 0.55 0.7 0.85 1 \
         --calibrate-on imagenette1k_train \
-        --adaptive "one price, shifted" $B/sact.yaml --adaptive "drawn shift" $B/drawn_shift.yaml \
-        --adaptive "drawn tau" $B/drawn_tau.yaml --priced "each for its price" $B/sact.yaml 0.5 0.2 0.1 0.05 0.001 \
-        --units "fewer units" $B/plain.yaml 1,1,2,1 2,2,3,1 2,2,3,3 2,3,5,3 3,4,6,3 \
+        --adaptive "one price, shifted" $B/sact.yaml \
+        --adaptive "drawn shift" $B/drawn_shift.yaml \
+        --adaptive "drawn tau" $B/drawn_tau.yaml \
+        --priced "each for its price" $B/sact.yaml 0.5 0.2 0.1 0.05 0.001 \
+        --units "fewer units" $B/plain.yaml 1,1,2,1 2,2,3,1 2,2,3,3 2,3,5,3 \
+            3,4,6,3 \
         --sizes "lower resolution" $B/plain.yaml 80 96 104 120 128
 
-Adaptive networks are calibrated (tools/calibrate_budget.py) on images of --calibrate-on, and evaluated at the budgets
-on DATASETS.TEST, as static ones are. FLOPs are shares of those of REFERENCE_UNITS at SIZE_TEST. `--units` starts from
-the first units of the config's MODEL.WEIGHTS.
+Adaptive networks are calibrated (tools/calibrate_budget.py) on images of
+--calibrate-on, and evaluated at the budgets on DATASETS.TEST, as static ones
+are. FLOPs are shares of those of REFERENCE_UNITS at SIZE_TEST. `--units`
+starts from the first units of the config's MODEL.WEIGHTS.
 
-OUTPUT receives results.json, table.md and budgets.png, anew after every seed, and a folder for each training. The same
-command goes on where it was interrupted, in the midst of a training, too; more seeds and networks may be added.
+OUTPUT receives results.json, table.md and budgets.png, anew after every seed,
+and a folder for each training. The same command goes on where it was
+interrupted, in the midst of a training, too; more seeds and networks may be
+added.
 """
 
 import argparse

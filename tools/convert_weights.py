@@ -1,19 +1,30 @@
 #!/usr/bin/env python
-"""Converts weights of other programs to our weight files, packs ours, and says what a weight file holds.
+"""Converts weights of other programs to our weight files, packs ours, and
+says what a weight file holds.
 
-The original SACT program:    python tools/convert_weights.py sact-tf CHECKPOINT OUT.pth
-TF-Slim's resnet_v2:          python tools/convert_weights.py tf-slim CHECKPOINT OUT.pth
-  the same, frozen (npz):     python tools/convert_weights.py tf-slim SRC.npz OUT.pth
-timm's resnetv2:              python tools/convert_weights.py timm SRC.safetensors OUT.pth
-Ours in a byte each:          python tools/convert_weights.py compact SRC.pth OUT.npz
-  and back:                   python tools/convert_weights.py from-compact SRC.npz OUT.pth
-What a file holds:            python tools/convert_weights.py inspect FILE
-Published weights by name:    python tools/convert_weights.py names
+The original SACT program, TF-Slim's resnet_v2 (also frozen, as npz), timm's
+resnetv2:
 
-CHECKPOINT is a folder with a file `checkpoint`, a prefix, an .index file, or the one file of an old checkpoint. What
-is read may also be a tar of it, an address of either (https://..., file://...), or sact://NAME: it is fetched once and
-kept in the cache folder. MODEL.WEIGHTS takes sact://NAME as it is, without a conversion.
-All print the config keys (KEY VALUE, for a yaml or the command line) that the weights need.
+    python tools/convert_weights.py sact-tf CHECKPOINT OUT.pth
+    python tools/convert_weights.py tf-slim CHECKPOINT OUT.pth
+    python tools/convert_weights.py timm SRC.safetensors OUT.pth
+
+Ours in a byte each, and back:
+
+    python tools/convert_weights.py compact SRC.pth OUT.npz
+    python tools/convert_weights.py from-compact SRC.npz OUT.pth
+
+What a file holds, and published weights by name:
+
+    python tools/convert_weights.py inspect FILE
+    python tools/convert_weights.py names
+
+CHECKPOINT is a folder with a file `checkpoint`, a prefix, an .index file, or
+the one file of an old checkpoint. What is read may also be a tar of it, an
+address of either (https://..., file://...), or sact://NAME: it is fetched once
+and kept in the cache folder. MODEL.WEIGHTS takes sact://NAME as it is, without
+a conversion. All print the config keys (KEY VALUE, for a yaml or the command
+line) that the weights need.
 """
 
 import argparse

@@ -1,10 +1,13 @@
 #!/usr/bin/env python
-"""The whole of it in minutes: makes a data set, trains a plain and a SACT detector, evaluates and times both, draws
-pictures, scores ponder maps against made-up fixations, and puts all of it on one HTML page, whose address it ends with.
+"""The whole of it in minutes: makes a data set, trains a plain and a SACT
+detector, evaluates and times both, draws pictures, scores ponder maps against
+made-up fixations, and puts all of it on one HTML page, whose address it ends
+with.
 
-    python tools/demo.py        (or: make demo)
+    python tools/demo.py    # or: make demo
 
-Everything goes to output/demo/. An interrupted demo goes on where it stopped; `rm -r output/demo` starts it anew.
+Everything goes to output/demo/. An interrupted demo goes on where it stopped;
+`rm -r output/demo` starts it anew.
 """
 
 import argparse
@@ -167,11 +170,15 @@ def demo() -> None:
     print(f"Open the report in a browser: {REPORT.resolve().as_uri()}")
 
 
-@command_line()
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-only", action="store_true", help="makes the data set and stops")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+@command_line()
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_arguments(argv)
     os.chdir(REPOSITORY)
     (make_data if args.data_only else demo)()
 

@@ -1,48 +1,64 @@
 #!/usr/bin/env python
-"""Scores ponder maps, or anyone's maps, as a saliency model against human fixations: the paper's Table 2.
+r"""Scores ponder maps, or anyone's maps, as a saliency model against human
+fixations: the paper's Table 2.
 
 One model:
 
-    python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/saliency \
-        --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml MODEL.WEIGHTS weights/sact_imagenet.pth
+    python tools/evaluate_saliency.py --dataset CAT2000/trainSet \
+        --output output/saliency \
+        --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml \
+        MODEL.WEIGHTS weights/sact_imagenet.pth
 
 Several on the same images, with maps that exist already among them:
 
-    python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/table2 \
-        --model "ImageNet SACT" configs/ImageNet/sact_R_101_tau_0.005.yaml weights/sact_imagenet.pth \
-        --model "COCO SACT" configs/COCO/sact_R_101_C4_tau_0.005.yaml weights/sact_coco.pth \
+    python tools/evaluate_saliency.py --dataset CAT2000/trainSet \
+        --output output/table2 \
+        --model "ImageNet SACT" \
+            configs/ImageNet/sact_R_101_tau_0.005.yaml weights/imagenet.pth \
+        --model "COCO SACT" \
+            configs/COCO/sact_R_101_C4_tau_0.005.yaml weights/coco.pth \
         --hdf5 "exported" ponder.h5 --maps "another program's" its_maps/
 
-Maps and log densities of any program, all images scored as they are, by the rules of the MIT/Tuebingen benchmark:
+Maps and log densities of any program, all images scored as they are, by the
+rules of the MIT/Tuebingen benchmark:
 
-    python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/theirs --protocol tuebingen --as-is \
-        --maps "another program's" its_maps/ --densities "a density" its_log_densities.h5
+    python tools/evaluate_saliency.py --dataset CAT2000/trainSet \
+        --output output/theirs --protocol tuebingen --as-is \
+        --maps "another program's" its_maps/ \
+        --densities "a density" its_log_densities.h5
 
 A submission to that benchmark, for images that need no fixations:
 
-    python tools/evaluate_saliency.py --dataset CAT2000/testSet --submission output/submission --densities mine mine.h5
+    python tools/evaluate_saliency.py --dataset CAT2000/testSet \
+        --submission output/submission --densities mine mine.h5
 
 The centre baselines alone; neither torch nor Detectron2 is needed:
 
-    python tools/evaluate_saliency.py --dataset CAT2000/trainSet --output output/center --center-only
+    python tools/evaluate_saliency.py --dataset CAT2000/trainSet \
+        --output output/center --center-only
 
---dataset is a folder in CAT2000's layout (saliency/cat2000.py), one that pysaliency wrote (stimuli.hdf5 and
-fixations.hdf5), or a list, .json or .csv (saliency/image_list.py). Where viewers are known, the last rows are how well
+--dataset is a folder in CAT2000's layout (saliency/cat2000.py), one that
+pysaliency wrote (stimuli.hdf5 and fixations.hdf5), or a list, .json or .csv
+(saliency/image_list.py). Where viewers are known, the last rows are how well
 people predict each other, and the density of all of them.
 
-A map's way, every step of which results.json repeats: the image is resized to --image-size, the ponder map has the
-size that the network saw; it is resized to the image and blurred (--blur-at image) or the other way round, scaled to
-[0, 1], and the multiplier times the centre baseline is added. Blur and multiplier are tuned on the first half of every
-category; every row is scored on the second halves. With --as-is nothing is tuned and all images are scored; log
-densities are never changed.
+A map's way, every step of which results.json repeats: the image is resized to
+--image-size, the ponder map has the size that the network saw; it is resized
+to the image and blurred (--blur-at image) or the other way round, scaled to
+[0, 1], and the multiplier times the centre baseline is added. Blur and
+multiplier are tuned on the first half of every category; every row is scored
+on the second halves. With --as-is nothing is tuned and all images are scored;
+log densities are never changed.
 
---protocol mit scores by the MIT benchmark's MATLAB code, --protocol tuebingen by the rules of its successor, equal to
-pysaliency: information gain in bits per fixation over a centre bias fitted to the other images (the first row as well),
-AUC against all pixels, sAUC, NSS, CC, KL, SIM.
+--protocol mit scores by the MIT benchmark's MATLAB code, --protocol tuebingen
+by the rules of its successor, equal to pysaliency: information gain in bits
+per fixation over a centre bias fitted to the other images (the first row as
+well), AUC against all pixels, sAUC, NSS, CC, KL, SIM.
 
-OUTPUT receives table.md, table.csv, results.json, images.csv (every image's scores), sheet_<model>.png and
-gallery_<model>.json (for tools/report.py), and maps/, where ponder maps are kept: an interrupted extraction goes on
-where it was, and is done again if weights or config change.
+OUTPUT receives table.md, table.csv, results.json, images.csv (every image's
+scores), sheet_<model>.png and gallery_<model>.json (for tools/report.py), and
+maps/, where ponder maps are kept: an interrupted extraction goes on where it
+was, and is done again if weights or config change.
 """
 
 import argparse

@@ -1,11 +1,15 @@
 #!/usr/bin/env python
-"""Writes a trained classifier, backbone or whole detector as a file that runs without this package.
+r"""Writes a trained classifier, backbone or whole detector as a file that runs
+without this package.
 
-    python tools/export.py --config-file C --format onnx --output model.onnx --images photos/ MODEL.WEIGHTS W
+    python tools/export.py --config-file C --format onnx --output model.onnx \
+        --images photos/ MODEL.WEIGHTS W
 
-What is written computes densely, for images of any size: every unit at every position, masked by the halting scores, so
-that results are those of the trained network. Before the file appears it is run (ONNX Runtime, torch.export.load,
-torch.jit.load) on photographs of three sizes, and compared with PyTorch. docs/TRAINING.md says what it takes and gives.
+What is written computes densely, for images of any size: every unit at every
+position, masked by the halting scores, so that results are those of the
+trained network. Before the file appears it is run (ONNX Runtime,
+torch.export.load, torch.jit.load) on photographs of three sizes, and compared
+with PyTorch. docs/TRAINING.md says what it takes and gives.
 """
 
 import argparse

@@ -1,18 +1,25 @@
 #!/usr/bin/env python
-"""Writes what a trained classifier spends on every image of a data set, as HDF5; or ponder maps of any folder's images.
+r"""Writes what a trained classifier spends on every image of a data set, as
+HDF5; or ponder maps of any folder's images.
 
-    python tools/export_ponder.py --config-file configs/CIFAR10/sact_R_32_tau_0.01.yaml --output ponder.h5 \
+    python tools/export_ponder.py \
+        --config-file configs/CIFAR10/sact_R_32_tau_0.01.yaml \
+        --output ponder.h5 \
         MODEL.WEIGHTS output/cifar10_sact_R_32_tau_0.01/model_final.pth
 
-Keys and shapes are the original program's: sact_det/pictures/ponder_file.py lists them, and reads the file. Images are
-cropped and resized as in evaluation; with --image-size nothing is cut off.
+Keys and shapes are the original program's: sact_det/pictures/ponder_file.py
+lists them, and reads the file. Images are cropped and resized as in
+evaluation; with --image-size nothing is cut off.
 
-Ponder maps alone, of a classifier or a detector, for images without labels or fixations:
+Ponder maps alone, of a classifier or a detector, for images without labels or
+fixations:
 
-    python tools/export_ponder.py --config-file CONFIG --input photographs/ --output maps/ MODEL.WEIGHTS model_final.pth
+    python tools/export_ponder.py --config-file CONFIG --input photographs/ \
+        --output maps/ MODEL.WEIGHTS model_final.pth
 
-Each has its image's size (nearest neighbour of the map that the network made at --image-size) and its name: float32
-.npy, 16-bit .png (value x 256), or, where --output ends with .h5, one file of pysaliency's layout.
+Each has its image's size (nearest neighbour of the map that the network made
+at --image-size) and its name: float32 .npy, 16-bit .png (value x 256), or,
+where --output ends with .h5, one file of pysaliency's layout.
 """
 
 import argparse

@@ -1,17 +1,24 @@
 #!/usr/bin/env python
-"""Fits ponder maps as densities of fixations, and scores them on images that were not fitted on.
+r"""Fits ponder maps as densities of fixations, and scores them on images that
+were not fitted on.
 
-    python tools/fit_ponder_density.py --output output/density --cache output/maps \
-        --dataset OSIE datasets/osie_cat2000 24 --dataset MIT1003 datasets/mit1003_100 16 \
-        --model "ImageNet SACT" CONFIG WEIGHTS --model "detector" CONFIG WEIGHTS
+    python tools/fit_ponder_density.py --output output/density \
+        --cache output/maps --dataset OSIE datasets/osie_cat2000 24 \
+        --dataset MIT1003 datasets/mit1003_100 16 \
+        --model "ImageNet SACT" CONFIG WEIGHTS \
+        --model "detector" CONFIG WEIGHTS
 
-A data set is a name, a path as --dataset of evaluate_saliency.py takes it, and the blur of its fixation density in
-pixels. Parameters (saliency/ponder_density.py) are fitted on the first half of every category, and on fewer images of
-it (--images); scored are the second halves, by the metrics of the Tuebingen protocol, each on the map that the density
-expects to be its best. With several data sets, what was fitted on one is scored on the others as well, without fitting.
+A data set is a name, a path as --dataset of evaluate_saliency.py takes it, and
+the blur of its fixation density in pixels. Parameters
+(saliency/ponder_density.py) are fitted on the first half of every category,
+and on fewer images of it (--images); scored are the second halves, by the
+metrics of the Tuebingen protocol, each on the map that the density expects to
+be its best. With several data sets, what was fitted on one is scored on the
+others as well, without fitting.
 
-OUTPUT receives table.md and results.json: every row with 95% bootstrap intervals over images, the parameters, and
-paired differences in information gain between models fitted alike.
+OUTPUT receives table.md and results.json: every row with 95% bootstrap
+intervals over images, the parameters, and paired differences in information
+gain between models fitted alike.
 """
 
 import argparse

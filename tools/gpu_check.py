@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Everything that needs a GPU, in one go: is it exact there, does it train, does it wait, how fast is it.
+"""Everything that needs a GPU, in one go: is it exact there, does it train,
+does it wait, how fast is it.
 
-    python tools/gpu_check.py --minutes 8           # as many stages as fit, in order of worth
-    python tools/gpu_check.py --only exactness      # one stage, or several
-    python tools/gpu_check.py --device cpu          # tries the script itself: Triton's interpreter, tiny networks
+    python tools/gpu_check.py --minutes 8       # what fits, in order of worth
+    python tools/gpu_check.py --only exactness  # one stage, or several
+    python tools/gpu_check.py --device cpu      # a try: Triton's interpreter
 
-Every stage runs in a process of its own and writes STAGE.json as it goes; summary.md and summary.json come last. The
-exit code is 0 if no stage found a fault.
+Every stage runs in a process of its own and writes STAGE.json as it goes;
+summary.md and summary.json come last. The exit code is 0 if no stage found a
+fault.
 """
 
 import argparse

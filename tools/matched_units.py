@@ -1,12 +1,16 @@
 #!/usr/bin/env python
-"""The matched-units baseline: how deep is an adaptive network on average, and a plain network of that depth to train.
+r"""The matched-units baseline: how deep is an adaptive network on average, and
+a plain network of that depth to train.
 
-    python tools/matched_units.py --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml --output output/matched \
-        MODEL.WEIGHTS output/sact/model_final.pth DATASETS.TEST "('imagenet_val',)"
+    python tools/matched_units.py \
+        --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml \
+        --output output/matched MODEL.WEIGHTS output/sact/model_final.pth \
+        DATASETS.TEST "('imagenet_val',)"
 
-measures the mean units per block on DATASETS.TEST, rounds them, and writes to OUTPUT the plain network's weights (the
-first units of each block, of the adaptive network or of another one), its config.yaml, and the measurement (inference/,
-units.json). To train it:
+measures the mean units per block on DATASETS.TEST, rounds them, and writes to
+OUTPUT the plain network's weights (the first units of each block, of the
+adaptive network or of another one), its config.yaml, and the measurement
+(inference/, units.json). To train it:
 
     python tools/train_net.py --config-file output/matched/config.yaml
 """

@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Draws the json files of tools/collect_results.py and tools/sweep_resolutions.py.
+"""Draws the json files of tools/collect_results.py and
+tools/sweep_resolutions.py.
 
     python tools/plot_results.py docs/results/*.json --output docs/results
 
-writes for NAME.json of the first tool NAME_quality.png (quality against FLOPs) and NAME_units.png (units per block
-while training), of the second one NAME_accuracy.png (accuracy against FLOPs at several resolutions).
+writes for NAME.json of the first tool NAME_quality.png (quality against FLOPs)
+and NAME_units.png (units per block while training), of the second one
+NAME_accuracy.png (accuracy against FLOPs at several resolutions).
 """
 
 import argparse

@@ -1,15 +1,22 @@
 #!/usr/bin/env python
-"""Detects in many images without annotations: COCO results, and FLOPs and units of every image.
+r"""Detects in many images without annotations: COCO results, and FLOPs and
+units of every image.
 
-    python tools/predict.py --config-file C --input photos/ --output results.json MODEL.WEIGHTS W
-    python tools/predict.py --config-file C --input list.txt --output results.json --num-processes 8 MODEL.WEIGHTS W
-    torchrun --nproc-per-node 8 tools/predict.py --config-file C --input photos/ --output results.json MODEL.WEIGHTS W
+    python tools/predict.py --config-file C --input photos/ \
+        --output results.json MODEL.WEIGHTS W
+    python tools/predict.py --config-file C --input list.txt \
+        --output results.json --num-processes 8 MODEL.WEIGHTS W
+    torchrun --nproc-per-node 8 tools/predict.py --config-file C \
+        --input photos/ --output results.json MODEL.WEIGHTS W
 
-A list has the path of an image in every line, relative to its folder. OUTPUT, something.json, receives boxes (masks and
-keypoints of such detectors); beside it are something.images.jsonl, a line for every image with what it took or why it
-cannot be read, and something.summary.json: means, and whose the ids of images and categories are. Parts are kept as
-they are done, in something.parts/: the same command goes on after a kill, with any number of processes. torchrun shares
-the images on several machines, too, which must have the folder of OUTPUT in common.
+A list has the path of an image in every line, relative to its folder. OUTPUT,
+something.json, receives boxes (masks and keypoints of such detectors); beside
+it are something.images.jsonl, a line for every image with what it took or why
+it cannot be read, and something.summary.json: means, and whose the ids of
+images and categories are. Parts are kept as they are done, in
+something.parts/: the same command goes on after a kill, with any number of
+processes. torchrun shares the images on several machines, too, which must have
+the folder of OUTPUT in common.
 """
 
 import argparse

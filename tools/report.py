@@ -1,17 +1,22 @@
 #!/usr/bin/env python
-r"""Makes an HTML page of what trainings and evaluations found: one file, which needs no network and opens by itself.
+r"""Makes an HTML page of what trainings and evaluations found: one file, which
+needs no network and opens by itself.
 
-    python tools/report.py output/bccd_plain_R_50_C4 output/bccd_sact_R_50_C4_tau_0.05 --output report.html
+    python tools/report.py output/bccd_plain_R_50_C4 \
+        output/bccd_sact_R_50_C4_tau_0.05 --output report.html
     python tools/report.py output/demo --output report.html
-    python tools/report.py output/table2 output/figure7 output/yardstick.json --output report.html
+    python tools/report.py output/table2 output/figure7 output/yardstick.json \
+        --output report.html
 
-Every path is the OUTPUT_DIR of a finished training of a detector or classifier, the folder of
-tools/evaluate_saliency.py or tools/sweep_resolutions.py, a json of tools/benchmark.py detector --dataset, or a folder
-that holds such. Folders seed_0, seed_1, ... are one row.
+Every path is the OUTPUT_DIR of a finished training of a detector or
+classifier, the folder of tools/evaluate_saliency.py or
+tools/sweep_resolutions.py, a json of tools/benchmark.py detector --dataset, or
+a folder that holds such. Folders seed_0, seed_1, ... are one row.
 
-The page has tables, the course of the trainings, FLOPs over images, quality against FLOPs and seconds, and galleries of
-the evaluated images: boxes from a score on, the ponder map over the image, block by block, at every calibrated budget.
-For the galleries, networks look at the images again.
+The page has tables, the course of the trainings, FLOPs over images, quality
+against FLOPs and seconds, and galleries of the evaluated images: boxes from a
+score on, the ponder map over the image, block by block, at every calibrated
+budget. For the galleries, networks look at the images again.
 """
 
 import argparse

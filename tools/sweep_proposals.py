@@ -1,14 +1,20 @@
 #!/usr/bin/env python
-"""Evaluates a detector with different numbers of proposals: AP, recall, FLOPs and seconds against regions per image.
+r"""Evaluates a detector with different numbers of proposals: AP, recall, FLOPs
+and seconds against regions per image.
 
-    python tools/sweep_proposals.py --config-file configs/BCCD/sact_R_50_C4_tau_0.05.yaml --proposals 60 40 20 10 \
-        --masses 0.95 0.9 0.8 0.7 --output output/proposals MODEL.WEIGHTS output/bccd/model_final.pth
+    python tools/sweep_proposals.py \
+        --config-file configs/BCCD/sact_R_50_C4_tau_0.05.yaml \
+        --proposals 60 40 20 10 --masses 0.95 0.9 0.8 0.7 \
+        --output output/proposals MODEL.WEIGHTS output/bccd/model_final.pth
 
-Each of --proposals is a MODEL.RPN.POST_NMS_TOPK_TEST, the first so many of every image; each of --masses a
-MODEL.SACT.PROPOSAL_MASS, of the largest of --proposals. One pass over the data set serves all of them. Each of
---positions, MODEL.SACT.RPN_POSITIONS, is tried with all of them. OUTPUT receives table.md, results.json, proposals.png,
-and a folder with the detections of every setting. What is measured of an image is kept there, too: an interrupted sweep
-goes on where it was, and more settings can be added; it is used again if weights, config and threads are the same.
+Each of --proposals is a MODEL.RPN.POST_NMS_TOPK_TEST, the first so many of
+every image; each of --masses a MODEL.SACT.PROPOSAL_MASS, of the largest of
+--proposals. One pass over the data set serves all of them. Each of
+--positions, MODEL.SACT.RPN_POSITIONS, is tried with all of them. OUTPUT
+receives table.md, results.json, proposals.png, and a folder with the
+detections of every setting. What is measured of an image is kept there, too:
+an interrupted sweep goes on where it was, and more settings can be added; it
+is used again if weights, config and threads are the same.
 """
 
 import argparse

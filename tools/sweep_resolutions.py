@@ -1,13 +1,17 @@
 #!/usr/bin/env python
-"""Evaluates classifiers at several test resolutions: accuracy against FLOPs, as in the paper's figure 7.
+r"""Evaluates classifiers at several test resolutions: accuracy against FLOPs,
+as in the paper's figure 7.
 
-    python tools/sweep_resolutions.py \
-        --model "ResNet-101" configs/ImageNet/plain_R_101.yaml weights/plain.pth \
-        --model "SACT 0.005" configs/ImageNet/sact_R_101_tau_0.005.yaml weights/sact.pth \
-        --sizes 224 256 288 320 352 --output output/figure7 DATASETS.TEST "('imagenet_val',)"
+    python tools/sweep_resolutions.py --model "ResNet-101" \
+            configs/ImageNet/plain_R_101.yaml weights/plain.pth \
+        --model "SACT 0.005" \
+            configs/ImageNet/sact_R_101_tau_0.005.yaml weights/sact.pth \
+        --sizes 224 256 288 320 352 --output output/figure7 \
+        DATASETS.TEST "('imagenet_val',)"
 
-OUTPUT receives table.md, results.json and sweep.png. The result of every model at every size is kept there, too: an
-interrupted sweep goes on where it was, and more models and sizes can be added; a result is used again if weights and
+OUTPUT receives table.md, results.json and sweep.png. The result of every model
+at every size is kept there, too: an interrupted sweep goes on where it was,
+and more models and sizes can be added; a result is used again if weights and
 settings are the same.
 """
 

@@ -1,20 +1,47 @@
 #!/usr/bin/env python
-"""Trains and evaluates SACT models, detectors and classifiers; the command line of Detectron2's train_net.py.
+r"""Trains and evaluates SACT models, detectors and classifiers; the command
+line of Detectron2's train_net.py.
 
-Train:       python tools/train_net.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --num-gpus 8
-Go on:       the same with --resume
-On a CPU:    --num-processes 2 MODEL.DEVICE cpu instead of --num-gpus
-Machines:    --num-machines 2 --machine-rank 0 --dist-url tcp://FIRST_MACHINE:29500 on the first one, the same with
-             --machine-rank 1 on the other; torchrun --nproc-per-node 8 tools/train_net.py ... without these options;
-             or tools/slurm/train.sbatch
-Evaluate:    the same with --eval-only MODEL.WEIGHTS output/model_final.pth
-             and --budget 0.6 for a share of the FLOPs, once tools/calibrate_budget.py has measured them
-Own data:    DATASETS.COCO_FORMAT "[('my_train', 'train.json', 'images'), ('my_val', 'val.json', 'images')]" \
-             DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
-             or folders, DATASETS.VOC_FORMAT and DATASETS.YOLO_FORMAT "[('my_train', 'folder', 'train')]",
-             or, for a classifier,
-             DATASETS.CLASSIFICATION "[('my_train', 'folder/train'), ('my_val', 'folder/val')]" (one folder per class;
-             other layouts: sact_det/data/image_sources.py) and MODEL.CLASSIFIER.NUM_CLASSES
+Train, and go on where it was interrupted:
+
+    python tools/train_net.py --config-file C --num-gpus 8
+    python tools/train_net.py --config-file C --num-gpus 8 --resume
+
+On a CPU, in two processes:
+
+    python tools/train_net.py --config-file C --num-processes 2 \
+        MODEL.DEVICE cpu
+
+On two machines, the second with --machine-rank 1; or by torchrun, or
+tools/slurm/train.sbatch:
+
+    python tools/train_net.py --config-file C --num-gpus 8 --num-machines 2 \
+        --machine-rank 0 --dist-url tcp://FIRST_MACHINE:29500
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file C
+
+Evaluate, and at a share of the FLOPs, once tools/calibrate_budget.py has
+measured them:
+
+    python tools/train_net.py --config-file C --eval-only \
+        MODEL.WEIGHTS output/model_final.pth
+    python tools/train_net.py --config-file C --eval-only --budget 0.6 \
+        MODEL.WEIGHTS output/model_final.pth
+
+Own data in COCO format, for a detector; folders, one for each class, for a
+classifier:
+
+    python tools/train_net.py --config-file configs/own_data/sact_R_50_C4.yaml \
+        DATASETS.COCO_FORMAT "[('a', 'train.json', 'images'),
+                               ('b', 'val.json', 'images')]" \
+        DATASETS.TRAIN "('a',)" DATASETS.TEST "('b',)"
+    python tools/train_net.py \
+        --config-file configs/ImageNet/sact_R_50_tau_0.005.yaml \
+        DATASETS.CLASSIFICATION "[('a', 'data/train'), ('b', 'data/val')]" \
+        DATASETS.TRAIN "('a',)" DATASETS.TEST "('b',)" \
+        MODEL.CLASSIFIER.NUM_CLASSES 10
+
+DATASETS.VOC_FORMAT and YOLO_FORMAT take folders, [('a', 'folder', 'train')];
+sact_det/data/image_sources.py has other layouts of classifiers' data.
 """
 
 import argparse

@@ -1,15 +1,22 @@
 #!/usr/bin/env python
-"""Draws ponder maps beside images: where in an image a trained network spends its computation.
+r"""Draws ponder maps beside images: where in an image a trained network spends
+its computation.
 
-A detector's, with what it detects: boxes, masks and keypoints, or panoptic segments:
+A detector's, with what it detects: boxes, masks and keypoints, or panoptic
+segments:
 
-    python tools/visualize.py --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml --input photos/ "more/*.jpg" \
-        --output pictures MODEL.WEIGHTS output/model_final.pth
+    python tools/visualize.py \
+        --config-file configs/COCO/sact_R_101_C4_tau_0.005.yaml \
+        --input photos/ "more/*.jpg" --output pictures \
+        MODEL.WEIGHTS output/model_final.pth
 
-A classifier's, with the class; all maps under one colour scale, from the 0.1 to the 99.9 percentile of the set:
+A classifier's, with the class; all maps under one colour scale, from the 0.1
+to the 99.9 percentile of the set:
 
-    python tools/visualize.py --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml --input photos/ \
-        --output pictures --image-size 1000 MODEL.WEIGHTS weights/sact.pth
+    python tools/visualize.py \
+        --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml \
+        --input photos/ --output pictures --image-size 1000 \
+        MODEL.WEIGHTS weights/sact.pth
 
 Those in a file of tools/export_ponder.py, likewise; no model is needed:
 
@@ -17,22 +24,31 @@ Those in a file of tools/export_ponder.py, likewise; no model is needed:
 
 What other budgets make of an image, side by side (tools/calibrate_budget.py):
 
-    python tools/visualize.py --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml --input photos/ \
-        --output pictures --budgets 0.3 0.5 0.7 0.9 MODEL.WEIGHTS weights/sact.pth
+    python tools/visualize.py \
+        --config-file configs/ImageNet/sact_R_101_tau_0.005.yaml \
+        --input photos/ --output pictures --budgets 0.3 0.5 0.7 0.9 \
+        MODEL.WEIGHTS weights/sact.pth
 
-A video, or a camera (until Ctrl-C), frame by frame, as a film (the extra `video`):
+A video, or a camera (until Ctrl-C), frame by frame, as a film (the extra
+`video`):
 
-    python tools/visualize.py --config-file C --video walk.mp4 --output seen.mp4 MODEL.WEIGHTS W
-    python tools/visualize.py --config-file C --camera 0 --output seen.mp4 MODEL.WEIGHTS W
+    python tools/visualize.py --config-file C --video walk.mp4 \
+        --output seen.mp4 MODEL.WEIGHTS W
+    python tools/visualize.py --config-file C --camera 0 --output seen.mp4 \
+        MODEL.WEIGHTS W
 
-OUTPUT receives, for every image, <mean ponder cost>_<name>.png (so that names sort by cost), all of them on sheet.png
-under one colour scale (sheet_1.png, ... if there are many), and the numbers in ponder.json. Pictures that a ponder.json
-in OUTPUT lists already, of an earlier run, give way to the new ones.
+OUTPUT receives, for every image, <mean ponder cost>_<name>.png (so that names
+sort by cost), all of them on sheet.png under one colour scale (sheet_1.png,
+... if there are many), and the numbers in ponder.json. Pictures that a
+ponder.json in OUTPUT lists already, of an earlier run, give way to the new
+ones.
 
-Every block's ponder cost goes from the feature map to the picture in one nearest-neighbour step, by the original
-program's rule: in the picture of a detector at the size of the image itself, else at the size that the network saw.
-A film has all maps under one colour scale, FLOPs and milliseconds in a corner, and the times and upright pictures of
-the video. It can be played as far as it came, whatever ended it.
+Every block's ponder cost goes from the feature map to the picture in one
+nearest-neighbour step, by the original program's rule: in the picture of a
+detector at the size of the image itself, else at the size that the network
+saw. A film has all maps under one colour scale, FLOPs and milliseconds in a
+corner, and the times and upright pictures of the video. It can be played as
+far as it came, whatever ended it.
 """
 
 import argparse

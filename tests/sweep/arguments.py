@@ -39,6 +39,7 @@ TOOLS = (
     "model_zoo",
     "plot_results",
     "predict",
+    "report",
     "sweep_proposals",
     "sweep_resolutions",
     "train_net",
