@@ -10,13 +10,15 @@ units of every image.
         --input photos/ --output results.json MODEL.WEIGHTS W
 
 A list has the path of an image in every line, relative to its folder. OUTPUT,
-something.json, receives boxes (masks and keypoints of such detectors); beside
-it are something.images.jsonl, a line for every image with what it took or why
-it cannot be read, and something.summary.json: means, and whose the ids of
-images and categories are. Parts are kept as they are done, in
-something.parts/: the same command goes on after a kill, with any number of
-processes. torchrun shares the images on several machines, too, which must have
-the folder of OUTPUT in common.
+something.json, receives what is found: boxes, and masks and keypoints of such
+detectors, in COCO's format, or boxes as FiftyOne imports them (--format
+fiftyone), whose something.media.json says where the images are. Beside it are
+something.images.jsonl, a line for every image with what it took or why it
+cannot be read, and something.summary.json: means, and whose the ids of images
+and categories are. Parts are kept as they are done, in something.parts/: the
+same command goes on after a kill, with any number of processes. torchrun
+shares the images on several machines, too, which must have the folder of
+OUTPUT in common.
 """
 
 import argparse
@@ -39,7 +41,7 @@ from sact_det.base.errors import InputError, errors_to_exit_code
 from sact_det.base.processes import command_line
 from sact_det.base.torchrun import Place, place_by_torchrun
 from sact_det.data.image_files import find_images, is_image_name, listed_images
-from sact_det.detection.inference import predict_images
+from sact_det.detection.inference import FORMATS, predict_images
 from sact_det.engine.console import setup_log
 from sact_det.engine.launch import launch
 from sact_det.tasks import load_config
@@ -51,13 +53,14 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="INPUT", help="folders, images or quoted globs, or a list, .txt"
     )
-    parser.add_argument("--output", required=True, metavar="RESULTS.json", help="what is found, in COCO's format")
+    parser.add_argument("--output", required=True, metavar="RESULTS.json", help="what is found")
     parser.add_argument(
         "--num-processes",
         type=int,
         metavar="N",
         help="on this machine, one for each GPU if there are any (default: 1, or as torchrun says)",
     )
+    parser.add_argument("--format", choices=FORMATS, default="coco", help="of RESULTS.json (default: coco)")
     add_budget(parser)
     return parse_with_overrides(parser, argv)
 
@@ -82,7 +85,7 @@ def images_of(inputs: Sequence[str]) -> list[Path]:
 def predict(args: argparse.Namespace, place: Place) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
-    predict_images(read_config(args), images_of(args.input), args.output, place)
+    predict_images(read_config(args), images_of(args.input), args.output, place, args.format)
 
 
 @errors_to_exit_code()

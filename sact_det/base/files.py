@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator, Optional, Union
+from typing import Any, Iterable, Iterator, Optional, Union
 
 from sact_det.base.errors import InputError
 from sact_det.base.unfinished import PREFIX, unfinished_folder
@@ -133,6 +133,18 @@ def write_text(path: Union[str, Path], text: str) -> None:
     """Writes a text as UTF-8. Raises OSError if `path` cannot be written."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_lines(path: Union[str, Path], lines: Iterable[str], before: str, between: str, behind: str) -> None:
+    """Writes lines, of which there may be more than memory takes, as UTF-8, with something before, between and behind.
+
+    Raises OSError if `path` cannot be written.
+    """
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(before)
+        for number, line in enumerate(lines):
+            file.write(f"{between if number else ''}{line}")
+        file.write(behind)
 
 
 def write_json(path: Union[str, Path], value: Any) -> None:

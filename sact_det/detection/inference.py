@@ -1,4 +1,7 @@
-"""A detector over many images without annotations, shared by processes: what it found, in COCO's format, and spent."""
+"""A detector over many images without annotations, shared by processes: what it found, and what it spent.
+
+Results are in COCO's format or in FiftyOne's (fiftyone.py).
+"""
 
 import hashlib
 import itertools
@@ -7,7 +10,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -16,12 +19,14 @@ from tqdm import tqdm
 
 import sact_det
 from sact_det.base.errors import InputError
-from sact_det.base.files import file_sha256, replacing, writable_file, write_json
+from sact_det.base.files import file_sha256, writable_file, write_json, write_lines
 from sact_det.base.parts import Parts
 from sact_det.base.text_files import read_json
 from sact_det.base.torchrun import Place
+from sact_det.data.image_files import distinct_stems
 from sact_det.detection.box_evaluator import coco_results
 from sact_det.detection.evaluator import PonderEvaluator, detector_row
+from sact_det.detection.fiftyone import write_labels
 from sact_det.detection.image_names import Categories, image_ids
 from sact_det.detection.loader import CheckedMapper
 from sact_det.detection.predictor import load_detector
@@ -31,7 +36,10 @@ from sact_det.engine.evaluator import ponder_row
 from sact_det.engine.failures import sizes_fit
 from sact_det.engine.fingerprint import fingerprint
 
+FORMATS = ("coco", "fiftyone")
 PART = 32  # images: what a kill costs a process, at most
+
+_BESIDE = ("images.jsonl", "summary.json", "media.json", "parts")
 
 logger = logging.getLogger(__name__)
 
@@ -41,24 +49,26 @@ class Outputs:
     """The files of a run, and where it keeps its parts.
 
     Attributes:
-        results: what was found, a list in COCO's result format: in the order of the images.
+        results: what was found, in the order of the images: a list in COCO's result format, or FiftyOne's labels.
         rows: what each image took, a line of json for every image; one that cannot be read has its "error".
         summary: means over images, and which ids stand for what.
+        media: where the images are that FiftyOne's labels name; in COCO's format there is no such file.
         parts: a folder, gone when all is done.
     """
 
     results: Path
     rows: Path
     summary: Path
+    media: Path
     parts: Path
 
     @classmethod
     def beside(cls, results: str) -> "Outputs":
-        """Those of RESULTS.json: RESULTS.images.jsonl, RESULTS.summary.json and RESULTS.parts/."""
+        """Those of RESULTS.json: RESULTS.images.jsonl, RESULTS.summary.json, RESULTS.media.json and RESULTS.parts/."""
         path = Path(results)
         if path.suffix != ".json":
             raise InputError(f"{results}: the output must be called something.json")
-        further = (path.with_name(f"{path.stem}.{name}") for name in ("images.jsonl", "summary.json", "parts"))
+        further = (path.with_name(f"{path.stem}.{name}") for name in _BESIDE)
         return cls(path, *further)
 
     def run(self) -> Optional[str]:
@@ -113,7 +123,7 @@ class _Run:
         return found, {**names, **row, **detector_row(output, size, self._detector)}
 
 
-def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Place) -> None:
+def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Place, output_format: str = "coco") -> None:
     """Detects in images and writes `Outputs`; what was done before a kill is not done again.
 
     Several processes, of one machine or of several that have the folder in common, share the images. The files do not
@@ -124,6 +134,7 @@ def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Plac
         paths: of the images.
         output: RESULTS.json.
         place: which of the processes this is.
+        output_format: of RESULTS.json, one of FORMATS.
 
     Raises:
         InputError: weights or config cannot be used, no image can be read, or parts of another run are in the way.
@@ -133,14 +144,15 @@ def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Plac
     for path in (files.results, files.rows, files.summary):
         writable_file(path)
     ids, ids_said = image_ids(cfg, paths)
-    run = _identity(cfg, paths, ids, categories)
+    run = _identity(cfg, paths, ids, categories, output_format)
     parts = Parts(files.parts, run, len(paths), PART, lambda: files.run() == run)
     missing = parts.missing(place.rank, place.world_size)
     if missing:
         with sizes_fit(cfg, "an image", ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")):
             _work(cfg, paths, parts, missing, _Run(cfg, ids, categories), place)
     about = {"run": run, "version": sact_det.__version__, "image_ids": ids_said, **categories.said()}
-    if parts.join(lambda: _write(files, parts, about)):
+    names = distinct_stems(paths) if output_format == "fiftyone" else None
+    if parts.join(lambda: _write(files, parts, about, categories, names)):
         logger.info("What was found is in %s, what each image took in %s and %s", *_outputs(files))
     elif files.run() == run:
         logger.info("%s is there, of this config, these weights and images", files.results)
@@ -150,12 +162,16 @@ def _outputs(files: Outputs) -> tuple[Path, Path, Path]:
     return files.results, files.rows, files.summary
 
 
-def _identity(cfg: CfgNode, paths: Sequence[Path], ids: Sequence[Any], categories: Categories) -> str:
+def _identity(
+    cfg: CfgNode, paths: Sequence[Path], ids: Sequence[Any], categories: Categories, output_format: str
+) -> str:
     """Tells runs apart that may write other files. Raises InputError without weights."""
     if not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: detections need trained weights")
     images = [(str(path), path.stat().st_size if path.is_file() else None) for path in paths]
-    said = json.dumps([images, list(ids), list(categories.ids), cfg.MODEL.SACT.EXECUTION, sact_det.__version__])
+    said = json.dumps(
+        [images, list(ids), list(categories.ids), cfg.MODEL.SACT.EXECUTION, sact_det.__version__, output_format]
+    )
     own = fingerprint(cfg, file_sha256(local_weights(cfg.MODEL.WEIGHTS)))
     return hashlib.sha256(f"{own}\n{said}".encode()).hexdigest()
 
@@ -169,9 +185,12 @@ def _work(cfg: CfgNode, paths: Sequence[Path], parts: Parts, missing: Sequence[i
         items = iter(progress)
         for part in missing:
             of_part = itertools.islice(items, len(parts.items(part)))
-            done = [run(index, paths[index], item) for index, item in of_part]
+            done, sizes = [], []
+            for index, item in of_part:
+                done.append(run(index, paths[index], item))
+                sizes.append([item.get("height"), item.get("width")])  # of the file
             results = [result for found, _ in done for result in found]
-            parts.write(part, {"results": results, "images": [row for _, row in done]})
+            parts.write(part, {"results": results, "images": [row for _, row in done], "sizes": sizes})
     seconds = time.perf_counter() - start
     logger.info(
         "Process %d of %d: %d images in %.1f s, %.2f a second; the network took %.4f s an image",
@@ -184,23 +203,21 @@ def _work(cfg: CfgNode, paths: Sequence[Path], parts: Parts, missing: Sequence[i
     )
 
 
-def _write(files: Outputs, parts: Parts, about: dict[str, Any]) -> None:
+def _write(
+    files: Outputs, parts: Parts, about: dict[str, Any], categories: Categories, names: Optional[Sequence[str]]
+) -> None:
+    """In FiftyOne's format if images have names."""
     rows = [row for part in parts.read() for row in part["images"]]
     read, unreadable = ([row for row in rows if ("error" in row) is wrong] for wrong in (False, True))
     if not read:
         raise InputError(f"none of the {len(rows)} images can be read: {rows[0]['error']}")
-    _write_lines(files.results, (result for part in parts.read() for result in part["results"]), "[\n", ",\n", "\n]\n")
-    _write_lines(files.rows, iter(rows), "", "\n", "\n")
-    names = [row["file_name"] for row in unreadable]
-    write_json(files.summary, {**about, "unreadable": names, "summary": PonderEvaluator.summarize(read)})
-    if names:
-        logger.warning("%d of %d images cannot be read; %s says why", len(names), len(rows), files.rows)
-
-
-def _write_lines(path: Path, values: Iterator[Any], before: str, between: str, behind: str) -> None:
-    """One line for each value: there may be more of them than memory takes."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(before)
-        for number, value in enumerate(values):
-            file.write(f"{between if number else ''}{json.dumps(value)}")
-        file.write(behind)
+    if names is None:
+        results = (json.dumps(own) for part in parts.read() for own in part["results"])
+        write_lines(files.results, results, "[\n", ",\n", "\n]\n")
+    else:
+        write_labels(files.results, files.media, parts.read(), names, categories)
+    write_lines(files.rows, map(json.dumps, rows), "", "\n", "\n")
+    failed = [row["file_name"] for row in unreadable]
+    write_json(files.summary, {**about, "unreadable": failed, "summary": PonderEvaluator.summarize(read)})
+    if failed:
+        logger.warning("%d of %d images cannot be read; %s says why", len(failed), len(rows), files.rows)

@@ -43,6 +43,18 @@ class Prediction:
     segments: Optional[tuple[Tensor, list[dict[str, Any]]]] = None
     spent: dict[str, Any] = field(default_factory=dict)
 
+    def box_costs(self) -> np.ndarray:
+        """float32 [R]: the mean ponder cost of the pixels that each box of `instances` touches, one at least."""
+        height, width = self.instances.image_size
+        ponder_map = self.ponder.map((height, width))[0].double().numpy()
+        sums = np.pad(ponder_map.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # of everything above and left of a corner
+        boxes, sides = self.instances.pred_boxes.tensor.double().numpy(), np.array([width, height])
+        start = np.clip(np.floor(boxes[:, :2]), 0, sides - 1).astype(int)
+        end = np.maximum(np.clip(np.ceil(boxes[:, 2:]), 0, sides).astype(int), start + 1)
+        (left, top), (right, bottom) = start.T, end.T
+        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return (inside / (end - start).prod(1)).astype(np.float32)
+
 
 class Predictor:
     """The trained detector of a config, for single images: Detectron2's DefaultPredictor with the ponder record.
