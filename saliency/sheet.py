@@ -11,8 +11,9 @@ import cv2
 import matplotlib
 import numpy as np
 
-from sact_det.pictures.canvas import COLORMAP, Canvas, printable, shortened
+from sact_det.pictures.canvas import Canvas, printable, shortened
 from sact_det.pictures.scales import map_limits
+from sact_det.pictures.style import COLORMAP
 from saliency.evaluation import PONDER_MAP, Evaluation, Model, Row, as_it_is, saliency_map
 from saliency.postprocess import PostProcessing, min_max, resize, softmax
 from saliency.scores import get_metric

@@ -81,6 +81,7 @@ from sact_det.pictures.at_budgets import draw_at_budgets
 from sact_det.pictures.folder import PictureFolder
 from sact_det.pictures.image_sets import PonderedImages, StoredImages, draw_on_one_scale
 from sact_det.pictures.ponder_file import PonderFile
+from sact_det.pictures.style import add_map_style, add_page_style, style_of
 from sact_det.tasks import load_config
 from sact_det.viewer.clip import check_clip, draw_clip, open_frames
 from sact_det.viewer.look import viewer_of
@@ -123,8 +124,12 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
     parser.add_argument("--no-sheet", action="store_true", help="leaves out the contact sheet")
     parser.add_argument(
-        "--no-photographs", action="store_true", help="shows white instead of the images, for publication: boxes stay"
+        "--no-photographs",
+        action="store_true",
+        help="for publication: leaves the images out; what was found is drawn on the maps, in grey",
     )
+    add_map_style(parser)
+    add_page_style(parser)
     return parse_with_overrides(parser, argv)
 
 
@@ -138,7 +143,7 @@ def refuse(args: argparse.Namespace, where: str, *options: str) -> None:
 
 def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
     """Every map between its own minimum and maximum; returns the number of pictures."""
-    folder = PictureFolder(args.output, sheet=not args.no_sheet)
+    folder = PictureFolder(args.output, not args.no_sheet, style_of(args))
     shown = {"per_block": args.per_block, "overlay": args.overlay, "photographs": not args.no_photographs}
     rows = draw_detected(cfg, paths, folder, deadline=deadline_of(args), **shown)
     sact = cfg.MODEL.SACT
@@ -149,7 +154,7 @@ def draw_detections_of(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[P
 
 def draw_set(args: argparse.Namespace, images: PonderedImages, names: Sequence[Any], **about: Any) -> int:
     """All maps on one scale; `about` joins the numbers. Returns the number of pictures."""
-    folder = PictureFolder(args.output, sheet=not args.no_sheet)
+    folder = PictureFolder(args.output, not args.no_sheet, style_of(args))
     shown = {"per_block": args.per_block, "overlay": args.overlay, "photographs": not args.no_photographs}
     limits, rows = draw_on_one_scale(images, distinct_stems(names), folder, **shown)
     folder.save_numbers(**about, limits=limits, images=rows)
@@ -231,14 +236,13 @@ def draw_with_model(args: argparse.Namespace) -> int:
 def draw_budgets(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) -> int:
     """A picture for every file: the image at the last of the budgets, and the maps at all of them."""
     if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
-        model, look = classifier_at_budgets(cfg, args.image_size)
+        model, look = classifier_at_budgets(cfg, args.image_size, style_of(args))
     else:
-        model, look = detector_at_budgets(cfg)
+        model, look = detector_at_budgets(cfg, not args.no_photographs, style_of(args))
     model.set_budget(args.budgets[0])  # says before any picture if there is no table
-    folder = PictureFolder(args.output, sheet=not args.no_sheet)
-    rows = draw_at_budgets(
-        model, look, args.budgets, paths, distinct_stems(paths), folder, photographs=not args.no_photographs
-    )
+    folder = PictureFolder(args.output, not args.no_sheet, style_of(args))
+    photographs = not args.no_photographs
+    rows = draw_at_budgets(model, look, args.budgets, paths, distinct_stems(paths), folder, photographs=photographs)
     folder.save_numbers(images=rows)
     return len(rows)
 
@@ -246,6 +250,7 @@ def draw_budgets(args: argparse.Namespace, cfg: CfgNode, paths: Sequence[Path]) 
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
+    style_of(args)  # says before any work what cannot be drawn with
     if args.video is not None or args.camera is not None:
         sys.exit(draw_film(args))
     count = draw_with_model(args) if args.from_hdf5 is None else draw_file(args)

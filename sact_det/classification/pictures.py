@@ -8,11 +8,12 @@ import torch
 from detectron2.config import CfgNode
 
 from sact_det.classification.meta_arch import SACTClassifier
-from sact_det.classification.predictor import ClassPredictor, class_names
+from sact_det.classification.predictor import ClassPrediction, ClassPredictor, class_names
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
 from sact_det.pictures.at_budgets import AtBudget
 from sact_det.pictures.image_sets import PonderedImage, PonderedImages, block_costs, check_drawable
+from sact_det.pictures.style import ON_SCREEN, Style
 
 
 class ClassifiedImages(PonderedImages):
@@ -53,28 +54,29 @@ class ClassifiedImages(PonderedImages):
 
     def _classify(self, image: torch.Tensor) -> dict[str, Any]:
         prediction = self._predictor(image)
-        label = int(prediction.probabilities.argmax())
-        name = self._names[label] if self._names else f"class {label}"
-        probability = float(prediction.probabilities[label])
-        return {
-            "block_costs": block_costs(prediction.ponder),
-            "title": f"{name} {probability:.0%}",
-            "numbers": {**prediction.numbers, "label": label, "class": name, "probability": probability},
-        }
+        return {"block_costs": block_costs(prediction.ponder), **described(prediction, self._names)}
+
+
+def described(prediction: ClassPrediction, names: Optional[Sequence[str]]) -> dict[str, Any]:
+    """A "title" and "numbers" for what a classifier took an image for; `names` are those of its classes if known."""
+    label = int(prediction.probabilities.argmax())
+    name, probability = names[label] if names else f"class {label}", float(prediction.probabilities[label])
+    numbers = {**prediction.numbers, "label": label, "class": name, "probability": probability}
+    return {"title": f"{name} {probability:.0%}", "numbers": numbers}
 
 
 def classifier_at_budgets(
-    cfg: CfgNode, longer_edge: Optional[int]
+    cfg: CfgNode, longer_edge: Optional[int], style: Style = ON_SCREEN
 ) -> tuple[SACTClassifier, Callable[[Path], AtBudget]]:
     """A classifier, and what it makes of a file whose longer side is resized to `longer_edge` (None: kept)."""
-    predictor = ClassPredictor(cfg)
+    predictor, names = ClassPredictor(cfg), class_names(cfg)
 
     def look(path: Path) -> AtBudget:
         image = whole_image(read_checked(path, "RGB"), longer_edge)
         check_drawable(path, (image.shape[1], image.shape[2]))
-        prediction, shown = predictor(image), pixels_of(image)
-        ponder_map = prediction.ponder.map((shown.shape[0], shown.shape[1]))[0].numpy()
-        return AtBudget(shown, "image", ponder_map, prediction.numbers)
+        prediction, pixels = predictor(image), pixels_of(image)
+        told = described(prediction, names)
+        return AtBudget(style.enlarged(pixels), pixels, block_costs(prediction.ponder), **told)
 
     return predictor.model, look
 

@@ -1,7 +1,8 @@
-"""Boxes, masks, keypoints and panoptic segments on images, drawn by Detectron2's Visualizer."""
+"""What was found, on its image: boxes (pictures/boxes.py); masks, keypoints and segments by Detectron2's Visualizer."""
 
 from typing import Any, NamedTuple, Optional, Sequence
 
+import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -11,6 +12,8 @@ from detectron2.utils.visualizer import Visualizer
 from torch import Tensor
 
 from sact_det.detection.predictor import Prediction
+from sact_det.pictures.boxes import Mark, draw_marks
+from sact_det.pictures.style import ON_SCREEN, Style
 
 
 def class_names(cfg: CfgNode) -> Optional[list[str]]:
@@ -26,14 +29,6 @@ def bright_colors() -> np.ndarray:
     palette = colormap(rgb=True, maximum=1)
     brightest = palette.max(1, keepdims=True)
     return np.where(brightest > 0, palette / np.maximum(brightest, 1e-6), 1.0)
-
-
-class _OpaqueBoxes(Visualizer):
-    """Detectron2's own are half transparent, and hard to see in the colour of what is below."""
-
-    def draw_box(self, box_coord: Any, alpha: float = 1, edge_color: Any = "g", line_style: str = "-") -> Any:
-        """As in Detectron2, but for the default of `alpha`."""
-        return super().draw_box(box_coord, alpha, edge_color, line_style)
 
 
 class SegmentNames(NamedTuple):
@@ -57,7 +52,7 @@ def draw_segments(
     ids: Tensor,
     segments: Sequence[dict[str, Any]],
     names: Optional[SegmentNames] = None,
-    scale: int = 1,
+    scale: float = 1,
 ) -> np.ndarray:
     """The image under its panoptic segments, each with its class; a thing's score stands behind it.
 
@@ -85,8 +80,30 @@ def draw_segments(
     return np.asarray(visualizer.get_output().get_image())
 
 
+def instance_marks(instances: Instances, names: Optional[Sequence[str]] = None) -> list[Mark]:
+    """A box for every instance, in the order of their scores, with its class and score; a class has one colour.
+
+    Args:
+        instances: with pred_boxes in pixels of the image, scores and pred_classes.
+        names: of the classes; their numbers are written if None.
+    """
+    palette = np.rint(255 * bright_colors()).astype(int).tolist()
+    order = instances.scores.argsort(descending=True, stable=True).tolist()
+    boxes, classes = instances.pred_boxes.tensor.tolist(), instances.pred_classes.tolist()
+    marks = []
+    for index in order:
+        number, score = classes[index], float(instances.scores[index])
+        label = f"{names[number] if names else f'class {number}'} {score:.0%}"
+        marks.append(Mark(tuple(boxes[index]), tuple(palette[number % len(palette)]), label))
+    return marks
+
+
 def draw_detections(
-    image: np.ndarray, instances: Instances, names: Optional[Sequence[str]] = None, scale: int = 1
+    image: np.ndarray,
+    instances: Instances,
+    names: Optional[Sequence[str]] = None,
+    scale: int = 1,
+    style: Style = ON_SCREEN,
 ) -> np.ndarray:
     """The image with a box, a class and a score for every instance; with its mask and keypoints where it has them.
 
@@ -99,28 +116,39 @@ def draw_detections(
             there are such.
         names: of the classes; their numbers are written if None.
         scale: enlarges the image under the boxes, whose lines and labels stay as they are.
+        style: its density enlarges everything; it may have a font size.
 
     Returns:
-        uint8 RGB [scale * H, scale * W, 3].
+        uint8 RGB [scale * H, scale * W, 3], times the density.
     """
-    palette = bright_colors()
-    classes = instances.pred_classes.tolist()
-    labels = [
-        f"{names[index] if names else f'class {index}'} {score:.0%}"
-        for index, score in zip(classes, instances.scores.tolist())
-    ]
-    picture = _OpaqueBoxes(image, scale=scale).overlay_instances(
-        boxes=instances.pred_boxes,
-        labels=labels,
-        masks=list(instances.pred_masks.numpy()) if instances.has("pred_masks") else None,
-        keypoints=instances.pred_keypoints if instances.has("pred_keypoints") else None,
-        assigned_colors=[palette[index % len(palette)] for index in classes],
-    )
-    return np.asarray(picture.get_image())
+    enlarged = style.enlarged(image, scale)
+    factor = scale * style.density
+    masks = list(instances.pred_masks.numpy()) if instances.has("pred_masks") else None
+    keypoints = instances.pred_keypoints if instances.has("pred_keypoints") else None
+    if len(instances) and (masks is not None or keypoints is not None):
+        palette = bright_colors()
+        colors = [palette[index % len(palette)] for index in instances.pred_classes.tolist()]
+        visualizer = Visualizer(image, scale=factor)
+        shapes = visualizer.overlay_instances(masks=masks, keypoints=keypoints, assigned_colors=colors)
+        enlarged = _of_size(np.asarray(shapes.get_image()), enlarged.shape)
+    marks = [mark.scaled(factor, factor) for mark in instance_marks(instances, names)]
+    return draw_marks(enlarged, marks, style.font_pixels, style.density)
 
 
-def draw_found(image: np.ndarray, prediction: Prediction, cfg: CfgNode, scale: int) -> np.ndarray:
-    """What a detector found in an RGB image: its segments if it is a panoptic one, else its detections."""
+def _of_size(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The Visualizer's picture may lack a row or column where its scale is no whole number."""
+    same = image.shape == tuple(shape)
+    return image if same else cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def draw_found(
+    image: np.ndarray, prediction: Prediction, cfg: CfgNode, scale: int, style: Style = ON_SCREEN
+) -> np.ndarray:
+    """What a detector found in an RGB image: its segments if it is a panoptic one, else its detections.
+
+    Arguments and result: those of `draw_detections`.
+    """
     if prediction.segments is not None:
-        return draw_segments(image, *prediction.segments, segment_names(cfg), scale)
-    return draw_detections(image, prediction.instances, class_names(cfg), scale)
+        drawn = draw_segments(image, *prediction.segments, segment_names(cfg), scale * style.density)
+        return _of_size(drawn, style.enlarged(image, scale).shape)
+    return draw_detections(image, prediction.instances, class_names(cfg), scale, style)

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Protocol, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from sact_det.pictures.boxes import Mark
 from sact_det.pictures.folder import PictureFolder
-from sact_det.pictures.image_sets import without_photograph
-from sact_det.pictures.panels import draw_maps
+from sact_det.pictures.panels import maps_panel
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,20 @@ class AtBudget:
     """What a model makes of an image at a budget.
 
     Attributes:
-        image: uint8 RGB [H, W, 3], with what was found in it.
+        shown: uint8 RGB, with what was found in it, in the dots of the folder's style.
+        image: uint8 RGB [H, W, 3], without.
+        block_costs: name -> rho of a block, float32 [h, w].
         title: above the image.
-        ponder_map: float [H, W].
         numbers: for ponder.json; `mean_ponder_cost` is one of them.
+        marks: what was found, for the contact sheet.
     """
 
+    shown: np.ndarray
     image: np.ndarray
+    block_costs: Mapping[str, np.ndarray]
     title: str
-    ponder_map: np.ndarray
     numbers: dict[str, Any]
+    marks: Sequence[Mark] = ()
 
 
 class _Budgeted(Protocol):
@@ -52,11 +56,12 @@ def draw_at_budgets(
         paths: of the files.
         stems: names of the pictures, without suffix and cost.
         folder: where they go.
-        photographs: whether the images are shown, or white in their place.
+        photographs: whether the images are shown, or only their maps.
 
     Returns:
         A row for every picture: file, picture, and under "budgets" the numbers at each.
     """
+    style = folder.style
     rows: list[dict[str, Any]] = []
     for path, stem in zip(tqdm(paths, unit="image", disable=None), stems):  # silent where stderr is no terminal
         maps, numbers = {}, []
@@ -64,9 +69,12 @@ def draw_at_budgets(
             model.set_budget(budget)
             seen = look(path)
             numbers.append({"budget": budget, **seen.numbers})
-            maps[f"budget {budget:g}, mean {seen.numbers['mean_ponder_cost']:.2f}"] = seen.ponder_map
-        image = seen.image if photographs else without_photograph(seen.image)
-        picture = draw_maps(image, maps, image_title=seen.title)
-        file = folder.save(stem, numbers[-1]["mean_ponder_cost"], picture, path.name, image, seen.ponder_map)
+            size = (round(seen.shown.shape[0] / style.density), round(seen.shown.shape[1] / style.density))
+            title = f"budget {budget:.0%}: {seen.numbers['flops_percent']:.0f}% of the FLOPs"
+            maps[title] = style.spread(seen.block_costs.values(), size)
+        picture = maps_panel(seen.shown if photographs else None, maps, image_title=seen.title, style=style)
+        image, cost = seen.image if photographs else None, numbers[-1]["mean_ponder_cost"]
+        ponder_map = style.spread(seen.block_costs.values(), seen.image.shape[:2])
+        file = folder.save(stem, cost, picture, path.name, image, ponder_map, seen.marks)
         rows.append({"file": str(path), "picture": file, "budgets": numbers})
     return rows

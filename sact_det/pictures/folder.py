@@ -3,18 +3,20 @@
 import contextlib
 import re
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Sequence, Union
 
 import numpy as np
-from PIL import Image
 
 from sact_det.base.errors import InputError
 from sact_det.base.files import replacing, writable_folder, write_json
 from sact_det.base.text_files import read_json
+from sact_det.pictures.boxes import Mark
+from sact_det.pictures.canvas import Canvas
 from sact_det.pictures.contact_sheet import ContactSheet
+from sact_det.pictures.style import FORMATS, ON_SCREEN, Style
 
 _NUMBERS = "ponder.json"
-_OWN_NAME = re.compile(r"(\d+\.\d\d_[^/\0]+|sheet(_\d+)?)\.png")
+_OWN_NAME = re.compile(rf"(\d+\.\d\d_[^/\0]+|sheet(_\d+)?)\.({'|'.join(FORMATS)})")
 
 
 def sorted_name(mean_cost: float, stem: str) -> str:
@@ -31,31 +33,40 @@ class PictureFolder:
     Args:
         path: of the folder.
         sheet: whether all images go to a contact sheet, too.
+        style: of all pictures; an attribute, too.
 
     Raises:
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Union[str, Path], sheet: bool = True):
+    def __init__(self, path: Union[str, Path], sheet: bool = True, style: Style = ON_SCREEN):
         self._path = writable_folder(path)
-        self._sheet = ContactSheet() if sheet else None
+        self.style = style
+        self._sheet = ContactSheet(style=style) if sheet else None
         self._pictures: list[str] = []
 
     def save(
-        self, stem: str, mean_cost: float, picture: np.ndarray, name: str, image: np.ndarray, ponder_map: np.ndarray
+        self,
+        stem: str,
+        mean_cost: float,
+        picture: Canvas,
+        name: str,
+        image: Optional[np.ndarray],
+        ponder_map: np.ndarray,
+        marks: Sequence[Mark] = (),
     ) -> str:
-        """Saves a picture, uint8 RGB, as <mean ponder cost>_<stem>.png; returns this name.
+        """Saves a picture as <mean ponder cost>_<stem>.png, or of the style's format; returns this name.
 
         Args:
             stem, mean_cost: make the name.
             picture: of an image and its ponder map.
-            name, image, ponder_map: what the contact sheet shows, as of ContactSheet.add.
+            name, image, ponder_map, marks: what the contact sheet shows, as of ContactSheet.add.
         """
-        file = f"{sorted_name(mean_cost, stem)}.png"
+        file = f"{sorted_name(mean_cost, stem)}.{self.style.format}"
         self._save(file, picture)
         self._pictures.append(file)
         if self._sheet is not None:
-            self._sheet.add(name, image, ponder_map, mean_cost)
+            self._sheet.add(name, image, ponder_map, mean_cost, marks)
         return file
 
     def save_numbers(self, **content: Any) -> None:
@@ -66,8 +77,9 @@ class PictureFolder:
         sheets = []
         if self._sheet is not None:
             pages = self._sheet.number_of_pages
-            for number, page in enumerate(self._sheet.pages(), 1):
-                sheets.append("sheet.png" if pages == 1 else f"sheet_{number:0{len(str(pages))}}.png")
+            for number, page in enumerate(self._sheet.canvases(), 1):
+                which = "" if pages == 1 else f"_{number:0{len(str(pages))}}"
+                sheets.append(f"sheet{which}.{self.style.format}")
                 self._save(sheets[-1], page)
         for name in self._earlier() - {*self._pictures, *sheets}:
             with contextlib.suppress(OSError):
@@ -83,6 +95,6 @@ class PictureFolder:
             return set()
         return {name for name in listed if isinstance(name, str) and _OWN_NAME.fullmatch(name)}
 
-    def _save(self, name: str, pixels: np.ndarray) -> None:
+    def _save(self, name: str, page: Canvas) -> None:
         with replacing(self._path / name) as temporary:
-            Image.fromarray(pixels).save(temporary)
+            page.save(temporary)

@@ -9,12 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from sact_det.base.errors import InputError
-from sact_det.pictures.canvas import Limits
-from sact_det.pictures.colors import resize_nearest
 from sact_det.pictures.folder import PictureFolder
-from sact_det.pictures.panels import draw_panel
+from sact_det.pictures.panels import panel
 from sact_det.pictures.ponder_file import PonderFile
 from sact_det.pictures.scales import SharedLimits
+from sact_det.pictures.style import ON_SCREEN, Limits, Style
 from sact_det.rule.ponder import PonderRecord
 
 MAX_SIDE = 16384  # pixels; three panels of this side are as much as matplotlib draws
@@ -38,10 +37,9 @@ class PonderedImage:
     title: str
     numbers: Mapping[str, Any]
 
-    def ponder_map(self) -> np.ndarray:
-        """The ponder cost of every pixel, float32 [H, W], by the rule of `PonderRecord.map`."""
-        height, width = self.image.shape[:2]
-        return np.sum([resize_nearest(cost, (height, width)) for cost in self.block_costs.values()], axis=0)
+    def ponder_map(self, style: Style = ON_SCREEN) -> np.ndarray:
+        """The ponder cost of every pixel, float32 [H, W], by the rule of `PonderRecord.map`, or smoothly."""
+        return style.spread(self.block_costs.values(), (self.image.shape[0], self.image.shape[1]))
 
 
 class PonderedImages(Sized, Iterable[PonderedImage]):
@@ -109,28 +107,29 @@ def draw_on_one_scale(
         folder: where they go.
         per_block: adds a row with the map of every block, each on its own scale.
         overlay: adds the ponder map blended on the image.
-        photographs: whether the images are shown, or white in their place.
+        photographs: whether the images are shown, or only their maps.
 
     Returns:
         The scale, and a row for every picture: file, picture, and the image's own numbers.
     """
-    scale = SharedLimits()
+    scale, style = SharedLimits(), folder.style
     for item in tqdm(images, desc="ponder costs", unit="image", disable=None):  # silent where stderr is no terminal
-        scale.add(item.ponder_map())
-    limits = scale.limits()
+        scale.add(item.ponder_map(style))
+    limits = style.limits or scale.limits()
     rows = []
     for item, stem in zip(tqdm(images, desc="pictures", unit="image", disable=None), stems):
-        ponder_map, cost = item.ponder_map(), item.numbers["mean_ponder_cost"]
-        image = item.image if photographs else without_photograph(item.image)
-        picture = draw_panel(
-            image,
+        ponder_map, cost = item.ponder_map(style), item.numbers["mean_ponder_cost"]
+        picture = panel(
+            style.enlarged(item.image) if photographs else None,
             ponder_map,
             image_title=item.title,
             mean_cost=cost,
-            limits=limits,
+            limits=None if scale.flat else limits,
             block_maps=titled(item.block_costs) if per_block else None,
-            overlay=image if overlay else None,
+            overlay=item.image if overlay and photographs else None,
+            style=style,
         )
+        image = item.image if photographs else None
         file = folder.save(stem, cost, picture, Path(item.name).name, image, ponder_map)
         rows.append({"file": item.name, "picture": file, **item.numbers})
     return limits, rows

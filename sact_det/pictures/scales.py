@@ -2,23 +2,31 @@
 
 import numpy as np
 
-from sact_det.pictures.canvas import Limits
+from sact_det.pictures.style import Limits
 
 PERCENTILES = (0.1, 99.9)
 
 _BIN = 1e-3  # of the histogram, in units of ponder cost
 
 
+def one_value(low: float, high: float) -> bool:
+    """Whether the two are one value but for float32 rounding."""
+    return high - low <= 1e-5 * max(1.0, abs(high))
+
+
 def widened(low: float, high: float) -> Limits:
     """(low, high), or value -+ 0.5 where the two are one value but for float32 rounding."""
-    if high - low > 1e-5 * max(1.0, abs(high)):
-        return low, high
-    return low - 0.5, high + 0.5
+    return (low - 0.5, high + 0.5) if one_value(low, high) else (low, high)
 
 
 def map_limits(ponder_map: np.ndarray) -> Limits:
     """(minimum, maximum) of a map, or value -+ 0.5 around a constant one."""
     return widened(float(ponder_map.min()), float(ponder_map.max()))
+
+
+def is_flat(ponder_map: np.ndarray) -> bool:
+    """Whether a map has one value: then a colour bar would say nothing."""
+    return one_value(float(ponder_map.min()), float(ponder_map.max()))
 
 
 class SharedLimits:
@@ -33,6 +41,11 @@ class SharedLimits:
         counts = np.bincount(bins, minlength=len(self._counts))
         counts[: len(self._counts)] += self._counts
         self._counts = counts
+
+    @property
+    def flat(self) -> bool:
+        """Whether all maps have the same one value, to 0.001 units."""
+        return int(np.count_nonzero(self._counts)) <= 1
 
     def limits(self) -> Limits:
         """The 0.1 and 99.9 percentiles of all values of all maps, to 0.001 units.

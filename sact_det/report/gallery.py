@@ -15,8 +15,9 @@ import numpy as np
 from sact_det.base.errors import InputError, naming, shown
 from sact_det.base.files import write_json
 from sact_det.base.text_files import read_json
-from sact_det.pictures.canvas import COLORMAP, colorbar_ticks
+from sact_det.pictures.canvas import colorbar_ticks
 from sact_det.pictures.scales import SharedLimits
+from sact_det.pictures.style import COLORMAP
 from sact_det.report.packing import pack_maps, pack_photograph
 
 _PHOTOGRAPH = 0.4  # of what an image may take

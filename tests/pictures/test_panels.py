@@ -7,10 +7,11 @@ import pytest
 from picture_search import place
 
 from sact_det.pictures.canvas import Canvas, colorbar_ticks, printable, shortened, text_width
-from sact_det.pictures.colors import blend, colorize, resize_nearest
+from sact_det.pictures.colors import blend, colorize
 from sact_det.pictures.contact_sheet import ContactSheet
 from sact_det.pictures.folder import sorted_name
 from sact_det.pictures.panels import UNITS_LABEL, display_scale, draw_panel
+from sact_det.pictures.style import resize_nearest
 
 DARK, BRIGHT = (matplotlib.colormaps["viridis"](value, bytes=True)[:3] for value in (0.0, 1.0))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sact_det.pictures.canvas import Canvas
 from sact_det.pictures.folder import PictureFolder
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
@@ -14,7 +15,9 @@ PIXELS = np.zeros((4, 5, 3), np.uint8)
 def draw(path: Path, costs: dict[str, float], sheet: bool = True) -> set[str]:
     """Pictures of these mean ponder costs; the names of all files that were written."""
     folder, ponder_map = PictureFolder(path, sheet=sheet), np.zeros((4, 5), np.float32)
-    rows = [{"picture": folder.save(stem, cost, PIXELS, stem, PIXELS, ponder_map)} for stem, cost in costs.items()]
+    rows = [
+        {"picture": folder.save(stem, cost, Canvas(5, 4), stem, PIXELS, ponder_map)} for stem, cost in costs.items()
+    ]
     folder.save_numbers(images=rows)
     return {row["picture"] for row in rows} | {"ponder.json"} | ({"sheet.png"} if sheet else set())
 

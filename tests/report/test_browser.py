@@ -9,7 +9,7 @@ from browser import WIDTHS, Browser, browser  # noqa: F401  (a fixture)
 from PIL import Image
 from report_page import CLASSES, block_maps, make_gallery, make_page, repeated
 
-from sact_det.pictures.colors import resize_nearest
+from sact_det.pictures.style import resize_nearest
 
 SIZE = (120, 160)  # (height, width) of the images
 SHOWN = (

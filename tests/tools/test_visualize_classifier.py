@@ -108,14 +108,14 @@ def test_all_maps_are_drawn_on_the_scale_of_the_percentiles_of_all_of_them(drawn
         assert left[0] < middle[0] < right[0] and left[1] == middle[1] == right[1]
 
 
-def test_without_photographs_the_maps_stay_and_the_images_are_white(drawn, folder, tmp_path):
+def test_without_photographs_the_maps_stay_and_nothing_stands_for_the_images(drawn, folder, tmp_path):
     _, content, images, predictions = drawn
     tool.main(arguments(folder, tmp_path, "--image-size", "96", "--no-photographs"))
     for row, image, prediction in zip(content["images"], images, predictions):
         picture = read(tmp_path / row["picture"])
         pixels = enlarged(image.round().byte().permute(1, 2, 0).numpy())
         ponder_map = prediction.ponder.map(image.shape[1:])[0].numpy()
-        assert not place(picture, pixels) and place(picture, np.full_like(pixels, 255))
+        assert not place(picture, pixels) and not place(picture, np.full_like(pixels, 255))
         assert place(picture, enlarged(colorize(ponder_map, content["limits"])))
 
 

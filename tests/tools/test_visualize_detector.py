@@ -18,6 +18,7 @@ from torch import nn
 
 from sact_det.data.image_files import read_checked
 from sact_det.detection.drawing import class_names, draw_detections
+from sact_det.detection.pictures import pale
 from sact_det.detection.predictor import Predictor
 from sact_det.pictures.colors import blend, colorize
 from sact_det.pictures.folder import sorted_name
@@ -123,7 +124,7 @@ def test_the_numbers_are_the_models(run, weights):
         assert row["flops_percent"] == pytest.approx(100 * row["flops"] / dense)
 
 
-def test_without_photographs_boxes_are_drawn_on_white(run, photos, weights, tmp_path):
+def test_without_photographs_boxes_are_drawn_on_the_map_in_grey(run, photos, weights, tmp_path):
     _, rows = run
     image = photos / "large.JPG"
     row = next(row for row in rows if row["file"] == str(image))
@@ -132,8 +133,9 @@ def test_without_photographs_boxes_are_drawn_on_white(run, photos, weights, tmp_
     cfg = load_config(TINY, [*weights, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"])
     prediction = Predictor(cfg)(read_checked(image, "BGR"))
     assert len(prediction.instances) > 0
-    white = np.full((400, 500, 3), 255, dtype=np.uint8)
-    assert place(read(tmp_path / row["picture"]), draw_detections(white, prediction.instances, class_names(cfg)))
+    grey = pale(prediction.ponder.map((400, 500))[0].numpy())
+    assert (grey == grey[..., :1]).all() and grey.min() == 170 and grey.max() == 255
+    assert place(read(tmp_path / row["picture"]), draw_detections(grey, prediction.instances, class_names(cfg)))
 
 
 def test_maps_are_drawn_at_the_size_of_the_image_itself(run, weights):
