@@ -1,7 +1,7 @@
 """Maps that a model made, kept on disk: an interrupted extraction goes on where it was, and is never done twice.
 
     FOLDER/<digest of the fingerprint>/fingerprint.json
-    FOLDER/<digest of the fingerprint>/<name>.npz          float32 [h, w], or by block [B, h, w], under "map"
+    FOLDER/<digest of the fingerprint>/<name>.npz          float32 [h, w], or of every block [B, h, w], under "map"
 
 The fingerprint is whatever the maps depend on: the weights' checksum, the config, the size of the model's input. Maps
 of another fingerprint lie in another folder and are not seen.

@@ -1,8 +1,8 @@
 """The ponder maps of a trained model for the images of a data set: the one file here that needs torch and Detectron2.
 
 A map has the size of the image as the model sees it: every block's ponder cost enlarged to it by the original's rule,
-and summed (`PonderRecord.map`). Maps are kept (saliency/cache.py) under a fingerprint of the weights, the model's
-config and that size, and under a digest of the image; what has been made is not made again.
+and summed (`PonderRecord.map`). The parts of the sum are kept (saliency/cache.py) under a fingerprint of the weights,
+the model's config and that size, and under a digest of the image; what has been made is not made again.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from sact_det.classification.preprocessing import whole_image, whole_size
 from sact_det.detection.predictor import Predictor
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.fingerprint import budgets_sha256
-from sact_det.engine.launch import launch
+from sact_det.engine.launch import check_launch, launch
 from sact_det.network.halting_rule import halting_rule
 from sact_det.rule import ledger
 from sact_det.rule.ponder import PonderRecord
@@ -105,12 +105,13 @@ class ExtractedMaps:
     Maps are float32 [h, w], or by block [B, h, w].
     """
 
-    def __init__(self, cache: MapCache, keys: Mapping[str, str]):
-        self._cache, self._keys = cache, keys
+    def __init__(self, cache: MapCache, keys: Mapping[str, str], by_block: bool):
+        self._cache, self._keys, self._by_block = cache, keys, by_block
 
     def __call__(self, name: str) -> np.ndarray:
         """The map. Raises InputError if it is not there."""
-        return self._cache(self._keys[name])
+        blocks = self._cache(self._keys[name])
+        return blocks if self._by_block else torch.from_numpy(blocks).sum(0).numpy()  # as `PonderRecord.map` adds
 
 
 def check_halts_by_position(cfg: CfgNode) -> None:
@@ -119,6 +120,21 @@ def check_halts_by_position(cfg: CfgNode) -> None:
         raise InputError(
             f"MODEL.SACT.HALTING must be 'sact' for ponder maps to differ from place to place; "
             f"got {cfg.MODEL.SACT.HALTING!r}"
+        )
+
+
+def check_processes(cfg: CfgNode, processes: int, on_gpus: bool) -> None:
+    """Raises InputError, naming the option, if there are fewer GPUs, or processes on the CPU are for a model on a GPU.
+
+    Args:
+        cfg: of the model.
+        processes: the option --num-gpus or, on the CPU, --num-processes.
+        on_gpus: which of both.
+    """
+    check_launch(processes, on_gpus, 1, 0, "auto", torch.cuda.device_count())
+    if not on_gpus and cfg.MODEL.DEVICE != "cpu":
+        raise InputError(
+            f"--num-processes is for MODEL.DEVICE cpu, --num-gpus for GPUs; got MODEL.DEVICE {cfg.MODEL.DEVICE}"
         )
 
 
@@ -146,6 +162,7 @@ def extract_maps(
     longer_edge: Optional[int] = None,
     *,
     processes: int = 1,
+    on_gpus: Optional[bool] = None,
     by_block: bool = False,
 ) -> ExtractedMaps:
     """The ponder maps of all images; makes those that the cache lacks.
@@ -155,9 +172,10 @@ def extract_maps(
         dataset: the images.
         folder: of the cache.
         longer_edge: of the images as the model sees them, in pixels; default: LONGER_EDGE's.
-        processes: that share the images, one for each GPU, or without any on the CPU. The maps do not depend on it.
-            With more than one, the calling script needs `if __name__ == "__main__":`.
-        by_block: maps are those of every block, as `PonderModel.by_block` makes them, and kept apart from the sums.
+        processes: that share the images. The maps do not depend on it. With more than one, the calling script needs
+            `if __name__ == "__main__":`.
+        on_gpus: whether each of them has a GPU; else they share the CPU. None: if there are any.
+        by_block: maps are those of every block, as `PonderModel.by_block` makes them, instead of their sums.
 
     Raises:
         InputError: the model cannot be used, an image cannot be read, the cache cannot be written, or there are fewer
@@ -167,33 +185,30 @@ def extract_maps(
     longer_edge = LONGER_EDGE[cfg.MODEL.META_ARCHITECTURE] if longer_edge is None else longer_edge
     images = {_key(image): image for image in dataset}
     shapes = {key: whole_size(image.shape, longer_edge) for key, image in images.items()}
-    described = {**fingerprint(cfg, longer_edge), **({"by_block": True} if by_block else {})}
-    cache = MapCache(folder, described, shapes, by_block=by_block)
+    cache = MapCache(folder, {**fingerprint(cfg, longer_edge), "by_block": True}, shapes, by_block=True)
     missing = {key: images[key] for key in cache.missing(list(images))}
     processes = min(processes, max(len(missing), 1))
-    if torch.cuda.is_available() and processes > torch.cuda.device_count():
-        raise InputError(f"{processes} processes need as many GPUs; this machine has {torch.cuda.device_count()}")
+    on_gpus = torch.cuda.is_available() if on_gpus is None else on_gpus
+    if processes > 1:
+        check_processes(cfg, processes, on_gpus)
     if missing and processes == 1:
-        _extract(cfg, longer_edge, missing, cache, by_block)
+        _extract(cfg, longer_edge, missing, cache)
     elif missing:
-        _extract_in_processes(processes, cfg, longer_edge, missing, cache, by_block)
-    return ExtractedMaps(cache, {image.name: key for key, image in images.items()})
+        _extract_in_processes(processes, on_gpus, cfg, longer_edge, missing, cache)
+    return ExtractedMaps(cache, {image.name: key for key, image in images.items()}, by_block)
 
 
-def _extract(
-    cfg: CfgNode, longer_edge: int, images: Mapping[str, FixationImage], cache: MapCache, by_block: bool
-) -> None:
+def _extract(cfg: CfgNode, longer_edge: int, images: Mapping[str, FixationImage], cache: MapCache) -> None:
     model = PonderModel(cfg, longer_edge)
-    extract = model.by_block if by_block else model
-    cache.fill(list(images), lambda key: extract(images[key].pixels()), progress=comm.get_rank() == 0)
+    cache.fill(list(images), lambda key: model.by_block(images[key].pixels()), progress=comm.get_rank() == 0)
 
 
-def _extract_in_processes(processes: int, *job: Any) -> None:
+def _extract_in_processes(processes: int, on_gpus: bool, *job: Any) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: processes share the cores
     with tempfile.TemporaryDirectory() as folder:
         problem = Path(folder) / "problem"
         try:
-            launch(_extract_share, processes, dist_url="auto", args=(problem, *job))
+            launch(_extract_share, processes, on_gpus=on_gpus, dist_url="auto", args=(problem, *job))
         except ProcessExitedException as error:
             raise InputError(problem.read_text() if problem.exists() else f"extraction: {one_line(error)}") from error
 
@@ -204,12 +219,11 @@ def _extract_share(
     longer_edge: int,
     images: Mapping[str, FixationImage],
     cache: MapCache,
-    by_block: bool,
 ) -> None:
     """Every n-th image, in one of n processes. What is wrong with the input goes to `problem`: one of them says it."""
     share = dict(islice(images.items(), comm.get_rank(), None, comm.get_world_size()))
     try:
-        _extract(cfg, longer_edge, share, cache, by_block)
+        _extract(cfg, longer_edge, share, cache)
     except (InputError, OSError) as error:
         problem.write_text(one_line(error))
         sys.exit(1)

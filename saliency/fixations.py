@@ -183,7 +183,8 @@ def read_fixations(path: Union[str, Path], variable: str = MAT_VARIABLE) -> Fixa
     value. Where fixations are so many that the map may be a smoothed or inverted one, a warning says their share.
 
     Args:
-        path: of a .mat file (format 4 to 7), of an image in grey levels, or of an array [H, W].
+        path: of a .mat file (format 4 to 7) with a matrix, a sparse one, or a cell that holds one; of an image in grey
+            levels; or of an array [H, W].
         variable: the map's name in a MATLAB file.
 
     Raises:
@@ -217,6 +218,18 @@ def _from_mat(path: Path, variable: str) -> Fixations:
         if variable not in content:
             names = ", ".join(name for name, _, _ in whosmat(path)) or "none"
             raise InputError(f"{path}: has no variable {variable!r}; it holds: {names}")
-    found = content[variable]
     with naming(f"{path}: {variable}", InputError):
-        return Fixations.from_map(found.toarray() if issparse(found) else found)
+        return Fixations.from_map(_one_matrix(content[variable]))
+
+
+def _one_matrix(found: Any) -> np.ndarray:
+    """What a variable of MATLAB's holds as one array: a matrix, a sparse one, or a cell with one of them."""
+    while isinstance(found, np.ndarray) and found.dtype == object and found.size == 1:
+        found = found.item()
+    if issparse(found):
+        return found.toarray()
+    if isinstance(found, np.ndarray) and found.dtype == object:
+        raise InputError(f"a cell array of {found.size} cells; expected one fixation map")
+    if isinstance(found, np.ndarray) and found.dtype.names:
+        raise InputError(f"a struct with {', '.join(found.dtype.names)}; expected a fixation map")
+    return np.asarray(found)

@@ -5,7 +5,7 @@ Shape shorthand in this module:
 """
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,7 +101,7 @@ def _small(values: np.ndarray) -> np.ndarray:
 
 
 def saliency_section(folder: Path) -> Section:
-    """The paper's Table 2, bars for every category, and the galleries, from the folder of tools/evaluate_saliency.py.
+    """The paper's Table 2, bars by category of every metric, and galleries, of a folder of tools/evaluate_saliency.py.
 
     Raises:
         InputError: a file of the folder cannot be used.
@@ -133,10 +133,21 @@ def _parts(results: dict[str, Any]) -> list[Part]:
     categories = list(results["rows"][0]["categories"])
     if len(categories) > 1:
         shown = [results["rows"][0], *(row for row in results["rows"] if row["model"] != results["rows"][0]["model"])]
-        bars = {f"{row['model']}, {row['map']}": [_mean(row, name, main) for name in categories] for row in shown}
-        parts.append(BarChart(f"{get_metric(main).title} by category", get_metric(main).title, categories, bars))
+        parts += [_by_category(shown, categories, name) for name in names]
     return parts
 
 
-def _mean(row: dict[str, Any], category: str, metric: str) -> Optional[float]:
-    return row["categories"][category][metric]["mean"]
+def _by_category(rows: list[dict[str, Any]], categories: list[str], metric: str) -> BarChart:
+    title = get_metric(metric).title
+    found = {
+        f"{row['model']}, {row['map']}": [row["categories"][category][metric] for category in categories]
+        for row in rows
+    }
+    return BarChart(
+        f"{title} by category",
+        title,
+        categories,
+        {name: [one["mean"] for one in own] for name, own in found.items()},
+        "Lines: 95% bootstrap intervals over a category's images.",
+        {name: [(one["low"], one["high"]) for one in own] for name, own in found.items()},
+    )

@@ -35,3 +35,10 @@ def random_locations(rng, shape=SHAPE, number=12):
 
 def write_locations(path, locations, variable="fixLocs"):
     savemat(path, {variable: locations}, do_compression=True)
+
+
+def cells(*content):
+    """A cell array, as savemat writes it."""
+    made = np.empty((1, len(content)), object)
+    made[0, :] = content
+    return made

@@ -56,45 +56,40 @@ per fixation over a centre bias fitted to the other images (the first row as
 well), AUC against all pixels, sAUC, NSS, CC, KL, SIM.
 
 OUTPUT receives table.md, table.csv, results.json, images.csv (every image's
-scores), sheet_<model>.png and gallery_<model>.json (for tools/report.py), and
-maps/, where ponder maps are kept: an interrupted extraction goes on where it
-was, and is done again if weights or config change.
+scores), sheet_<model>.png, gallery_<model>.json (for tools/report.py),
+categories.png (where there are several), and maps/, where ponder maps are
+kept: an interrupted extraction goes on where it was, and is done again if
+weights or config change.
 """
 
 import argparse
 import logging
 import os
 import platform
-import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import numpy as np
-from PIL import Image
 
 import sact_det
 from sact_det.base.command_line import add_budget, check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
-from sact_det.base.files import replacing, writable_folder
+from sact_det.base.files import writable_folder
 from sact_det.base.processes import command_line
-from sact_det.data.image_files import distinct_stems
-from saliency.cat2000 import description, read_cat2000
+from saliency.cat2000 import description
 from saliency.center import KINDS, CenterBaseline
+from saliency.data_sets import read_dataset
 from saliency.dataset import FixationDataset, Split
-from saliency.evaluation import LOG_DENSITY, Evaluation, Settings, evaluate
+from saliency.evaluation import Settings, evaluate
 from saliency.fixations import BENCHMARK_SIGMAS, DENSITY_SIGMA, MAT_VARIABLE
-from saliency.image_list import SUFFIXES, read_image_list
-from saliency.map_sources import PaddingMasked, with_all_maps
-from saliency.page import PREFIX, saliency_gallery
+from saliency.map_sources import with_all_maps
+from saliency.pictures import write_pictures
 from saliency.postprocess import INTERPOLATIONS, SCALES
-from saliency.pysaliency_files import is_pysaliency_folder, read_pysaliency
 from saliency.report import write_report
 from saliency.scanpaths import CONVENTIONS
 from saliency.scores import ALL_METRICS, PROTOCOLS
 from saliency.search import Grid
-from saliency.sheet import draw_sheet
 from saliency.sources import load_networks, make_models
 from saliency.stimuli import read_stimuli
 from saliency.submission import write_submissions
@@ -193,7 +188,10 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     running.add_argument("--skip-bad", action="store_true", help="leaves out and lists images that cannot be used")
     running.add_argument("--cache", metavar="DIR", help="of ponder maps (default: OUTPUT/maps)")
     running.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="processes that extract maps; without a GPU, on the CPU"
+        "--num-gpus", type=int, default=1, metavar="N", help="that extract maps, a process each (default: 1)"
+    )
+    running.add_argument(
+        "--num-processes", type=int, metavar="N", help="that extract maps on this machine's CPU, instead of --num-gpus"
     )
     running.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="that score (default: every core)"
@@ -213,6 +211,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError("give one of --config-file, --model, --hdf5, --maps, --densities, or --center-only")
     if args.as_is and args.folds is not None:
         raise InputError("--as-is tunes nothing: it needs no --folds")
+    if args.num_processes is not None and args.num_gpus > 1:
+        raise InputError("--num-gpus and --num-processes: give one of them")
     if args.budget is not None and not networks:
         raise InputError("--budget needs --config-file or --model")
     if args.opts and not networks:
@@ -222,7 +222,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(
             f"--tune-for must be a metric of --protocol {args.protocol}, {', '.join(metrics)}; got {args.tune_for}"
         )
-    check_positive(args, "--image-size", "--num-gpus", "--processes")
+    check_positive(args, "--image-size", "--num-gpus", "--num-processes", "--processes")
 
 
 def make_settings(args: argparse.Namespace) -> Settings:
@@ -238,30 +238,10 @@ def make_settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def read_dataset(args: argparse.Namespace) -> FixationDataset:
-    path = Path(args.dataset)
-    if is_pysaliency_folder(path):
-        dataset = read_pysaliency(path, convention=args.convention, skip_bad=args.skip_bad)
-    elif path.suffix.lower() in SUFFIXES:
-        dataset = read_image_list(path, variable=args.variable, convention=args.convention, skip_bad=args.skip_bad)
-    else:
-        dataset = read_cat2000(path, variable=args.variable, skip_bad=args.skip_bad)
-    logger.info("%s: %s", args.dataset, description(dataset))
-    return dataset
-
-
 def make_splits(args: argparse.Namespace, dataset: FixationDataset) -> list[Split]:
     if args.as_is:
         return [Split((), range(len(dataset)))]
     return dataset.halves(args.skip_bad) if args.folds is None else dataset.folds(args.folds)
-
-
-def save_sheets(evaluation: Evaluation, folder: Path, title: str, photographs: bool) -> None:
-    stems = distinct_stems([re.sub(r"[^\w.+-]+", "_", model.name) for model in evaluation.models])
-    for model, stem in zip(evaluation.models, stems):
-        with replacing(folder / f"sheet_{stem}.png") as temporary:
-            Image.fromarray(draw_sheet(evaluation, model, title, photographs)).save(temporary)
-        saliency_gallery(evaluation, model, photographs).write(folder / f"{PREFIX}{stem}.json")
 
 
 def about(args: argparse.Namespace, networks: dict[str, Any], dataset: FixationDataset) -> dict[str, Any]:
@@ -280,6 +260,7 @@ def submit(args: argparse.Namespace, networks: dict[str, Any]) -> None:
     folder = writable_folder(args.submission)
     dataset = read_stimuli(args.dataset)
     models = make_models(args, networks, dataset)
+    with_all_maps(dataset, {model.name: model.maps for model in models})  # what is wrong with one is said before
     chosen = (values[0] if values else None for values in (args.sigmas, args.multipliers))
     write_submissions(folder, dataset, models, CenterBaseline(args.center, args.center_width), *chosen)
 
@@ -294,20 +275,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         return
     settings = make_settings(args)
     folder = writable_folder(args.output)
-    dataset = read_dataset(args)
+    dataset = read_dataset(args.dataset, variable=args.variable, convention=args.convention, skip_bad=args.skip_bad)
+    logger.info("%s: %s", args.dataset, description(dataset))
     models = make_models(args, networks, dataset)
-    if args.mask_padding:
-        models = [
-            model if model.kind == LOG_DENSITY else replace(model, maps=PaddingMasked(model.maps, dataset))
-            for model in models
-        ]
     dataset = with_all_maps(dataset, {m.name: m.maps for m in models}, skip_bad=args.skip_bad)
     splits = make_splits(args, dataset)
     evaluation = evaluate(dataset, models, splits, settings)
     title = args.title or Path(args.dataset).resolve().stem
     table = write_report(folder, evaluation, title, about(args, networks, dataset))
     if not args.no_sheet:
-        save_sheets(evaluation, folder, title, not args.no_photographs)
+        write_pictures(folder, evaluation, title, not args.no_photographs)
     for line in dataset.skipped:
         logger.warning("left out: %s", line)
     logger.info("In %s:\n%s", folder, table)

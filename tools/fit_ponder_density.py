@@ -25,7 +25,6 @@ import argparse
 import logging
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import numpy as np
@@ -36,11 +35,10 @@ from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.markdown import markdown_table
 from sact_det.base.processes import command_line
 from sact_det.tasks import load_config
-from saliency.cat2000 import read_cat2000
 from saliency.center_bias import CenterBias
+from saliency.data_sets import read_dataset
 from saliency.dataset import FixationDataset
 from saliency.extraction import ExtractedMaps, check_halts_by_position, extract_maps
-from saliency.image_list import SUFFIXES, read_image_list
 from saliency.intervals import bootstrap_intervals
 from saliency.ponder_density import PonderDensity, best_maps, fit_ponder_density
 from saliency.prediction import Prediction
@@ -77,7 +75,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def read_data(name: str, path: str, sigma: str) -> Data:
-    images = read_image_list(path) if Path(path).suffix.lower() in SUFFIXES else read_cat2000(path)
+    images = read_dataset(path)
     try:
         blur = float(sigma)
     except ValueError as error:

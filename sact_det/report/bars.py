@@ -1,6 +1,6 @@
 """Bars of several series for every category, as inline SVG."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Mapping, Optional, Sequence
 
@@ -17,6 +17,8 @@ class BarChart:
         title, x_label: what is seen.
         categories: from top to bottom.
         series: name -> a value for every category, or None where there is none.
+        note: below the chart.
+        intervals: name -> (low, high) of every value, drawn as lines over the bars; of some series, or none.
     """
 
     title: str
@@ -24,12 +26,15 @@ class BarChart:
     categories: Sequence[str]
     series: Mapping[str, Sequence[Optional[float]]]
     note: str = ""
+    intervals: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     kind = "bars"
 
     @cached_property
     def axis(self) -> Axis:
-        """From 0, or the lowest value where one lies below."""
-        return Axis.over([0.0, *(value for own in self.series.values() for value in own if value is not None)], 6)
+        """From 0, or the lowest value or end of an interval where one lies below."""
+        values = [value for own in self.series.values() for value in own if value is not None]
+        ends = [end for own in self.intervals.values() for interval in own for end in interval]
+        return Axis.over([0.0, *values, *ends], 6)
 
     @property
     def width(self) -> int:
@@ -62,6 +67,10 @@ class BarChart:
     def bar(self, category: int, series: int) -> int:
         """The pixel where a bar begins."""
         return self.top(category) + series * _ROW
+
+    def middle(self, category: int, series: int) -> float:
+        """The pixel of a bar's middle."""
+        return self.bar(category, series) + self.thickness / 2
 
     @property
     def summary(self) -> str:

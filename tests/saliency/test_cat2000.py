@@ -5,15 +5,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from cat2000_folder import REAL, SHAPE, random_locations, write_cat2000_folder, write_locations
+from cat2000_folder import REAL, SHAPE, cells, random_locations, write_cat2000_folder, write_locations
 from PIL import Image
 from scipy.io import savemat
-from scipy.sparse import csc_matrix
 
 from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000, statistics
 from saliency.dataset import FixationDataset, FixationImage
-from saliency.fixations import Fixations, read_fixations
+from saliency.fixations import Fixations
 from saliency.images import padding_mask, read_image
 
 
@@ -59,44 +58,8 @@ def test_fixation_maps_may_be_images(root, suffix):
     assert (read_cat2000(root)[0].fixations.counts() == locations // 255).all()
 
 
-COUNTS = np.zeros(SHAPE, np.uint16)
-COUNTS[::7, ::11] = np.arange(36).reshape(6, 6) % 5 + 1  # 1 to 5 observers
-
-
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".gif", ".pgm", ".npy", "16.png", "16.tif", ".mat"])
-def test_of_a_lossless_map_every_pixel_that_is_not_zero_is_fixated(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    counts = COUNTS if suffix.startswith("16") else COUNTS.astype(np.uint8)
-    if suffix == ".npy":
-        np.save(path, counts)
-    elif suffix == ".mat":
-        write_locations(path, counts)
-    elif suffix == ".gif":
-        Image.fromarray(counts).save(path)
-    else:
-        cv2.imwrite(str(path), counts)
-    assert (read_fixations(path).counts() == (COUNTS > 0)).all()
-
-
-def test_a_sparse_map_of_matlab_is_a_map(tmp_path):
-    write_locations(tmp_path / "a.mat", csc_matrix(COUNTS.astype(float)))
-    assert (read_fixations(tmp_path / "a.mat").counts() == (COUNTS > 0)).all()
-
-
-@pytest.mark.parametrize(("share", "warns"), [(0.009, False), (0.03, True), (0.97, True)])
-@pytest.mark.parametrize("suffix", [".png", ".mat"])
-def test_more_fixations_than_people_make_are_warned_of(tmp_path, caplog, suffix, share, warns):
-    locations = np.zeros(50 * 40, np.uint8)
-    locations[: round(share * 2000)] = 255
-    path = tmp_path / f"a{suffix}"
-    (write_locations if suffix == ".mat" else cv2.imwrite)(str(path), locations.reshape(40, 50))
-    assert len(read_fixations(path)) == round(share * 2000)
-    expected = f"{path}: {100 * share:.1f}% of the pixels are fixated ({round(share * 2000)} of 50x40)"
-    assert (expected in caplog.text) == warns and bool(caplog.records) == warns
-
-
 def test_two_fixation_files_of_one_image_are_named(root):
-    cv2.imwrite(str(root / "FIXATIONLOCS/Action/001.png"), COUNTS)
+    cv2.imwrite(str(root / "FIXATIONLOCS/Action/001.png"), np.eye(9, dtype=np.uint8))
     with pytest.raises(InputError, match=r"001\.mat: also 001\.png: which of them are the fixations\?"):
         read_cat2000(root)
 
@@ -169,7 +132,10 @@ BROKEN = {
     "cut mat": (lambda root: cut(root / "FIXATIONLOCS" / "Action" / "002.mat", 150), "not a MATLAB file"),
     "text": (replace_locations(lambda path: savemat(path, {"fixLocs": "hello"})), "must be numbers"),
     "complex": (replace_locations(lambda path: write_locations(path, np.eye(9) * 1j)), r"got complex128 [9, 9]"),
-    "cell": (replace_locations(lambda path: savemat(path, {"fixLocs": {"a": 1}})), "must be numbers"),
+    "struct": (replace_locations(lambda path: savemat(path, {"fixLocs": {"a": 1, "b": 2}})), "a struct with a, b;"),
+    "cells": (replace_locations(lambda path: write_locations(path, cells(np.eye(9), np.eye(9)))), "cell array of 2"),
+    "empty cell": (replace_locations(lambda path: write_locations(path, cells())), "a cell array of 0 cells; expected"),
+    "cell of text": (replace_locations(lambda path: write_locations(path, cells("hello"))), "must be numbers"),
     "nan": (replace_locations(lambda path: write_locations(path, np.full(SHAPE, np.nan))), "must be finite"),
     "other size": (
         replace_locations(lambda path: write_locations(path, np.eye(9))),

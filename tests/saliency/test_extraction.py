@@ -43,8 +43,8 @@ def config(path, weights, *overrides):
 def made(monkeypatch):
     """How many maps were made."""
     count = []
-    original = PonderModel.__call__
-    monkeypatch.setattr(PonderModel, "__call__", lambda self, image: count.append(1) or original(self, image))
+    original = PonderModel.by_block
+    monkeypatch.setattr(PonderModel, "by_block", lambda self, image: count.append(1) or original(self, image))
     return count
 
 
@@ -118,7 +118,7 @@ def test_an_image_of_the_same_name_gets_its_own_map(weights, tmp_path, made):
 
 
 def test_what_is_wrong_in_a_process_is_one_line(weights, tmp_path, monkeypatch):
-    def launch_here(function, number, dist_url, args):
+    def launch_here(function, number, on_gpus, dist_url, args):
         with pytest.raises(SystemExit, match="1"):
             function(*args)
         raise ProcessExitedException("process 0 terminated", error_index=0, error_pid=0, exit_code=1)
@@ -131,7 +131,7 @@ def test_what_is_wrong_in_a_process_is_one_line(weights, tmp_path, monkeypatch):
 
 
 def test_a_process_that_is_killed_is_said(dataset, weights, tmp_path, monkeypatch):
-    def launch_killed(function, number, dist_url, args):
+    def launch_killed(function, number, on_gpus, dist_url, args):
         raise ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 0, -9, "SIGKILL")
 
     monkeypatch.setattr(extraction, "launch", launch_killed)
@@ -156,3 +156,5 @@ def test_weights_must_be_there(tmp_path):
 def test_without_a_gpu_any_number_of_processes_share_the_cpu(dataset, weights, tmp_path):
     maps = extract_maps(config(CLASSIFIER, weights), dataset.subset([0]), tmp_path, EDGE, processes=5)
     assert maps("Action/001").shape == (54, 96)
+    with pytest.raises(InputError, match="--num-gpus 2: this machine has none; --num-processes 2 share its CPU"):
+        extract_maps(config(CLASSIFIER, weights), dataset, tmp_path, EDGE, processes=2, on_gpus=True)

@@ -90,16 +90,18 @@ def weights(tmp_path):
     return str(tmp_path / "weights.pth")
 
 
-def test_maps_by_block_sum_to_the_ponder_map_and_are_kept(tmp_path, weights, monkeypatch):
+def test_maps_by_block_are_kept_and_sum_to_the_ponder_map(tmp_path, weights, monkeypatch):
     dataset = read_cat2000(write_cat2000_folder(tmp_path / "set", categories=("Action",), numbers=(1, 2)))
     cfg = load_config(CLASSIFIER, ["MODEL.WEIGHTS", weights])
     whole, parts = (extract_maps(cfg, dataset, tmp_path / "maps", 64, by_block=kind) for kind in (False, True))
     for image in dataset:
         assert parts(image.name).ndim == 3 and len(parts(image.name)) > 1
         assert parts(image.name).sum(0) == pytest.approx(whole(image.name), rel=1e-6)
+        assert (PonderModel(cfg, 64)(image.pixels()) == whole(image.name)).all()
     monkeypatch.setattr(PonderModel, "__init__", lambda *arguments: pytest.fail("a model was made"))
-    again = extract_maps(cfg, dataset, tmp_path / "maps", 64, by_block=True)
+    again, summed = (extract_maps(cfg, dataset, tmp_path / "maps", 64, by_block=kind) for kind in (True, False))
     assert (again("Action/001") == parts("Action/001")).all()
+    assert (summed("Action/001") == whole("Action/001")).all()
 
 
 def test_the_command_fits_scores_and_carries_over(tmp_path, weights):

@@ -75,7 +75,7 @@ CASES = [
         Case(
             "evaluate_saliency", rf"{option} must be positive; got {number}", *SALIENCY, "--center-only", option, number
         )
-        for option in ("--processes", "--num-gpus")
+        for option in ("--processes", "--num-gpus", "--num-processes")
         for number in ("0", "-1")
     ),
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from cat2000_folder import write_cat2000_folder
 from command_lines import load_tool
 from PIL import Image
@@ -88,6 +89,7 @@ def test_every_source_gets_its_rows_and_its_sheet(evaluated):
         sheet = np.asarray(Image.open(evaluated / f"sheet_{model.replace(' ', '_')}.png"))
         assert sheet.shape[1] > 1200 and sheet.std() > 10
     assert (evaluated / "table.md").read_text().startswith("Noise: 4 images;")
+    assert np.asarray(Image.open(evaluated / "categories.png")).std() > 10
 
 
 def test_an_export_of_a_classifier_scores_as_the_classifier(evaluated):
@@ -129,7 +131,7 @@ def test_a_second_run_makes_no_map_again(evaluated, files, monkeypatch):
 
 def test_the_command_in_processes_gives_the_same_numbers(evaluated, files, tmp_path):
     detector = networks(files)[4:]
-    result = run(arguments(files, tmp_path, *detector, "--no-sheet", "--num-gpus", "2"))
+    result = run(arguments(files, tmp_path, *detector, "--no-sheet", "--num-processes", "2"))
     assert result.returncode == 0, result.stderr
     before, after = scores(evaluated), scores(tmp_path)
     assert ("detector", "with centre") in after and all(after[key] == before[key] for key in after)
@@ -228,11 +230,23 @@ BAD = {
     "descending grid": (["--center-only", "--sigmas", "3", "1"], "`sigmas` of a grid must ascend"),
     "no 0": (["--center-only", "--multipliers", "1"], "`multipliers` of the grid must hold 0"),
     "processes": (["--center-only", "--processes", "0"], "--processes must be positive; got 0"),
+    "both kinds of processes": (
+        ["--center-only", "--num-gpus", "2", "--num-processes", "2"],
+        "--num-gpus and --num-processes: give one of them",
+    ),
     "size": (["--center-only", "--image-size", "-1"], "--image-size must be positive; got -1"),
     "width": (["--center-only", "--center-width", "0"], "`width` of a centre baseline must be positive"),
     "folds": (["--center-only", "--folds", "9"], "folds must lie between 2 and its 8 images"),
     "variable": (["--center-only", "--variable", "other"], "has no variable 'other'"),
 }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_gpus_that_are_not_there_are_named_before_any_work(files, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(arguments(files, tmp_path / "out", *networks(files), "--num-gpus", "2"))
+    assert capsys.readouterr().err == "error: --num-gpus 2: this machine has none; --num-processes 2 share its CPU\n"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
