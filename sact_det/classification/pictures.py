@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
+from sact_det.classification.class_names import class_names
 from sact_det.classification.meta_arch import SACTClassifier
-from sact_det.classification.predictor import ClassPrediction, ClassPredictor, class_names
+from sact_det.classification.predictor import ClassPrediction, ClassPredictor
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import read_checked
 from sact_det.pictures.at_budgets import AtBudget

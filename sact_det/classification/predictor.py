@@ -1,7 +1,7 @@
 """One image in, its class and an account of the computation out."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -9,9 +9,7 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.classification.checkpoint import ClassifierCheckpointer
-from sact_det.classification.loader import label_offset, open_data_sets
 from sact_det.classification.meta_arch import SACTClassifier
-from sact_det.data.class_titles import imagenet_titles
 from sact_det.engine.evaluator import ponder_row
 from sact_det.engine.failures import build_model
 from sact_det.rule.ponder import PonderRecord
@@ -60,24 +58,3 @@ def load_classifier(cfg: CfgNode) -> SACTClassifier:
     model = build_model(cfg)
     ClassifierCheckpointer(model, evaluate=True).load(cfg.MODEL.WEIGHTS)
     return model.eval()
-
-
-def class_names(cfg: CfgNode) -> Optional[list[str]]:
-    """What people call the model's classes, as the data set DATASETS.TEST[0] has it (sact_det/data/class_titles.py).
-
-    If it is not at hand or does not fit, 1000 classes of an ImageNet network, or 1001, are ImageNet's; others have no
-    names: None.
-
-    Raises:
-        InputError: a file of names is none.
-    """
-    name, count = next(iter(cfg.DATASETS.TEST), ""), cfg.MODEL.CLASSIFIER.NUM_CLASSES
-    try:
-        (images,) = open_data_sets([name])
-        offset = label_offset(images.classes, count, name)
-    except InputError:
-        titles = imagenet_titles()
-        if cfg.MODEL.CLASSIFIER.FAMILY != "imagenet" or count - len(titles) not in (0, 1):
-            return None
-        return ["background"] * (count - len(titles)) + titles
-    return ["background"] * offset + images.titles

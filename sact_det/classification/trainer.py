@@ -1,13 +1,14 @@
 """The trainer of classifiers: loaders, evaluator, table."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from detectron2.config import CfgNode
 from typing_extensions import override
 
 from sact_det.classification import loader
 from sact_det.classification.checkpoint import ClassifierCheckpointer
+from sact_det.classification.class_names import names_of_data
 from sact_det.classification.evaluator import ClassificationEvaluator, accuracy_table
 from sact_det.classification.meta_arch import SACTClassifier  # noqa: F401  (registers it)
 from sact_det.engine.reference import Reference
@@ -25,6 +26,11 @@ class ClassificationTrainer(Trainer):
     build_train_loader = staticmethod(loader.build_train_loader)
     build_test_loader = staticmethod(loader.build_test_loader)
     build_validation_loader = staticmethod(loader.build_test_loader)  # which has the labels
+
+    @classmethod
+    @override
+    def class_names(cls, cfg: CfgNode) -> Optional[list[str]]:
+        return names_of_data(cfg)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ClassificationEvaluator:

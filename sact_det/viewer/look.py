@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence, Union
 import numpy as np
 from detectron2.config import CfgNode
 
-import sact_det.classification.predictor as classes
+import sact_det.classification.class_names as classes
 from sact_det.classification.pictures import pixels_of
 from sact_det.classification.predictor import ClassPrediction, ClassPredictor
 from sact_det.classification.preprocessing import whole_image

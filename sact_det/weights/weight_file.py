@@ -4,7 +4,7 @@ The metadata under "sact" is plain JSON-like data:
     family: "imagenet" or "cifar";
     units, base_channels, halting, dilation, stem_pool: the network, as in ResNetV2Spec (sact_det/network/resnet_v2.py);
     num_classes: outputs of the logits, or None without them;
-    classes: of a detector, names of its classes in the order of its outputs; absent: unknown;
+    classes: names of the classes in the order of the model's outputs; absent: unknown;
     box_head_max_pool: of a detector, whether max pooling halves its regions before block 4;
     box_head_map_products: of a detector, whether block 4's first 1x1 products are computed on the map, before pooling;
     pixel_mean, pixel_std: per channel (RGB, 0-255), how images are normalised; 127.5 if absent: to [-1, 1];

@@ -12,8 +12,9 @@ from picture_search import place
 from PIL import Image
 from random_weights import write_random_weights
 
+from sact_det.classification.class_names import class_names
 from sact_det.classification.pictures import ClassifiedImages
-from sact_det.classification.predictor import ClassPredictor, class_names
+from sact_det.classification.predictor import ClassPredictor
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.class_titles import imagenet_titles
 from sact_det.data.image_files import read_checked
