@@ -11,7 +11,6 @@ import matplotlib
 import numpy as np
 
 from sact_det.base.errors import InputError
-from sact_det.rule.ponder import legacy_nearest_index
 
 Limits = tuple[float, float]
 
@@ -81,6 +80,8 @@ ON_SCREEN = Style()
 
 def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[h, w] -> [H, W] for `size` = (H, W), by the original's nearest-neighbour rule."""
+    from sact_det.rule.ponder import legacy_nearest_index  # late: it imports torch, which saliency does without
+
     rows, columns = (legacy_nearest_index(n_in, n_out) for n_in, n_out in zip(values.shape, size))
     return np.asarray(values)[rows][:, columns]
 
