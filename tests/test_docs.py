@@ -1,4 +1,4 @@
-"""What the documentation refers to is there: links, headings, images, files of the repository."""
+"""What the documentation refers to is there: links, headings, images, files of the repository; its Python runs."""
 
 import pkgutil
 import re
@@ -11,6 +11,7 @@ TOP = [ROOT / f"{page}.md" for page in ("README", "CHANGELOG", "CONTRIBUTING")]
 PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 PRESENT = [path for path in PAGES if path.stem not in ("CHANGELOG", "history")]
 RESULTS = [path for path in sorted((ROOT / "docs/results").glob("*.md")) if path.stem not in ("README", "history")]
+COMPLETE = ("README", "docs/guide/python", "docs/guide/detectors")  # pages whose Python needs nothing else
 LINK = re.compile(r"\]\(([^)\s]+)\)")  # of text and of images alike
 FILE = re.compile(r"(?<![\w./(-])(?:sact_det|saliency|tools|configs|tests|docs)/[\w./*${}-]*(?<![.-])")
 PYTHON = re.compile(r"(?<![\w./-])(?:sact_det|saliency)(?:\.[A-Za-z_]\w*)+")
@@ -58,3 +59,22 @@ def test_a_page_of_results_has_the_headings_of_all_and_a_row_in_the_table(page: 
         "Machine and commit",
     ]
     assert f"]({page.name})" in (page.parent / "README.md").read_text()
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_is_python(page: Path):
+    for block in python_blocks(page):
+        compile(block, name(page), "exec")
+
+
+@pytest.mark.parametrize("page", [ROOT / f"{page}.md" for page in COMPLETE], ids=name)
+def test_python_that_is_complete_runs(page: Path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    blocks = python_blocks(page)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, name(page), "exec"), {})

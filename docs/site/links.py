@@ -65,7 +65,8 @@ def in_repository(page: str) -> str:
 
 def in_site(path: str) -> str:
     """The path in the site of a file, folder or page of the repository."""
-    return TOP.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path}.md")
+    page = path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path}.md"
+    return TOP.get(path) or re.sub(r"\.ipynb$", ".md", page)
 
 
 def resolved(origin: str, link: str) -> str | None:
