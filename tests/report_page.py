@@ -10,6 +10,7 @@ from sact_det.report.bars import BarChart
 from sact_det.report.gallery import Box, Gallery, Layer, Number, PackedGallery, Seen, View
 from sact_det.report.page import Page, Section, Table
 from sact_det.report.plots import Plot, Series
+from sact_det.report.shapes import Shape
 
 CLASSES = ("cat", "dog", "bird")
 VIEWS = (View("SACT"), View("SACT", 0.5), View("plain"))
@@ -36,19 +37,38 @@ def boxes(number: int) -> list[Box]:
     return [Box(10, 20, 60, 50, 0, 0.95), Box(80, 30, 70, 60, number % 3, 0.1 + 0.1 * (number % 8))]
 
 
+SKELETON = ((0, 1), (1, 2))
+
+
+def shapes(number: int, size: tuple[int, int]) -> list[Shape]:
+    """For the boxes of image `number`: a ring and three keypoints, one of them unsure; a rectangle."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    distance = ((columns - 40) / 30) ** 2 + ((rows - 45) / 25) ** 2
+    ring = (distance < 1) & (distance > 0.1)
+    points = np.array([[20, 30, 0.9], [40, 45, 0.8], [60, 60, 0.01]], np.float32)
+    return [Shape(ring, points), Shape((rows >= 30) & (rows < 90) & (columns >= 80) & (columns < 150))]
+
+
 def make_gallery(
     images: int = 6,
     size: tuple[int, int] = (120, 160),
     cells: tuple[int, int] = (12, 16),
     expected: Optional[int] = None,
+    shaped: bool = False,
     **about: Any,
 ) -> PackedGallery:
     """Image number n is called "photo n.jpg" and has ponder cost n + 1 as trained."""
     layers = [Layer("all blocks", (0, 1)), Layer("block1", (0,)), Layer("block2", (1,))]
-    gallery = Gallery(VIEWS, layers, [Number("ponder cost"), Number("FLOPs", 1, "%")], CLASSES, expected or images)
+    numbers = [Number("ponder cost"), Number("FLOPs", 1, "%")]
+    gallery = Gallery(VIEWS, layers, numbers, CLASSES, expected or images, skeleton=SKELETON)
     for number in range(images):
         seen = [
-            Seen(block_maps(number, None, cells), (number + 1, 60 + number), boxes(number)),
+            Seen(
+                block_maps(number, None, cells),
+                (number + 1, 60 + number),
+                boxes(number),
+                shapes=shapes(number, size) if shaped else (),
+            ),
             Seen(block_maps(number, 0.5, cells), (0.4 * (number + 1), 50), boxes(number)[:1]),
             Seen((), (20, 100), boxes(number)),
         ]

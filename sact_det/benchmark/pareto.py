@@ -1,27 +1,18 @@
 """AP against seconds: who is beaten, and the figure."""
 
-import itertools
-from typing import Iterable, Mapping, NamedTuple, Optional, Sequence
+from typing import Iterable, NamedTuple, Optional, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from sact_det.pictures.figures import literal_text, logarithmic_where_wide, new_figure, wrapped
+from sact_det.pictures.point_labels import PointLabel, label_points
 
 _TITLE, _CAPTION, _NAME = 78, 150, 44  # characters of a line
-_STEP = 4  # pixels
 _STATIC_COLOURS = ("#1f3b63", "#7a5c3a", "#4d4d4d", "#2f6b62", "#6b4a7a")
 _STATIC_STYLES = ("-", "--", ":", "-.")
 _COLOURS = ("C3", "C1", "C2", "C4", "C6", "C8", "C5", "C9")
 _MARKERS = "*PX^vDs<>"
-# Where a label may stand beside its point, in points; the first that is free is taken.
-_PLACES = [
-    (x * distance, y * distance)
-    for distance in (7, 13, 20, 28)
-    for x, y in ((0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7), (0, 1), (0, -1), (1, 0), (-1, 0))
-]
 
 
 class Point(NamedTuple):
@@ -77,7 +68,10 @@ def draw_pareto(points: Sequence[Point], title: str, caption: str) -> Figure:
     axes.margins(0.08)
     logarithmic_where_wide(axes, [point.seconds for point in points])
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelspacing=0.8)
-    _label(figure, axes, points, colours)
+    labels = [
+        PointLabel(p.seconds, p.ap, p.label, colours.get(p.detector, "black"), 2 if p.static else 6) for p in points
+    ]
+    label_points(figure, axes, labels)
     return figure
 
 
@@ -119,46 +113,3 @@ def _draw_adaptive(axes: Axes, points: Sequence[Point]) -> None:
             zorder=3,
             label=wrapped(f"{point.name}, beaten" if beaten else point.name, _NAME),
         )
-
-
-def _label(figure: Figure, axes: Axes, points: Sequence[Point], colours: Mapping[str, str]) -> None:
-    """Writes every point's label where it covers no point and no other label; where there is no such place, nowhere."""
-    figure.draw_without_rendering()  # from now on the layout holds
-    figure.set_layout_engine("none")
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    unit = figure.dpi / 72
-    spots = axes.transData.transform(np.array([(point.seconds, point.ap) for point in points]).reshape(-1, 2))
-    taken = [
-        Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half)
-        for (x, y), half in zip(spots, ((2 if point.static else 6) * unit for point in points))
-    ]
-    for line in axes.get_lines():
-        taken += _along(axes.transData.transform(line.get_xydata()))
-    frame = axes.get_window_extent(renderer)
-    for point in points:
-        for place in _PLACES if point.label else ():
-            text = axes.annotate(
-                point.label,
-                (point.seconds, point.ap),
-                xytext=place,
-                textcoords="offset points",
-                fontsize="x-small",
-                color=colours.get(point.detector, "black"),
-                ha="center" if place[0] == 0 else "left" if place[0] > 0 else "right",
-                va="center" if place[1] == 0 else "bottom" if place[1] > 0 else "top",
-            )
-            extent = text.get_window_extent(renderer)
-            inside = frame.x0 <= extent.x0 and extent.x1 <= frame.x1 and frame.y0 <= extent.y0 and extent.y1 <= frame.y1
-            if inside and not any(extent.overlaps(other) for other in taken):
-                taken.append(extent)
-                break
-            text.remove()
-
-
-def _along(spots: np.ndarray) -> list[Bbox]:
-    """Small boxes on the way from spot to spot, [N, 2] in pixels, so that no label is crossed."""
-    boxes = []
-    for start, end in itertools.pairwise(spots):
-        steps = 1 + int(np.hypot(*(end - start)) // _STEP)
-        boxes += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in np.linspace(start, end, steps + 1)]
-    return boxes

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Sequence
 from matplotlib.figure import Figure
 
 from sact_det.pictures.figures import literal_text, logarithmic_where_wide, new_figure, wrapped
+from sact_det.pictures.point_labels import PointLabel, label_points
 
 
 class Point(NamedTuple):
@@ -32,12 +33,13 @@ def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
 
     The FLOPs axis is logarithmic where the points lie far apart.
     """
-    figure = new_figure(7, 5, dpi=150)
+    figure = new_figure(9, 5, dpi=150)
     axes = figure.add_subplot(
         title=wrapped(title, 64),
         xlabel="GFLOPs per image (mean ± standard deviation over images)",
-        ylabel="accuracy (%)",
+        ylabel="accuracy (%); a number is the side of the images",
     )
+    labels = []
     for model in dict.fromkeys(point.model for point in points):
         line = sorted((point for point in points if point.model == model), key=lambda point: point.size)
         flops = [point.flops / 1e9 for point in line]
@@ -45,12 +47,13 @@ def draw_accuracy(points: Sequence[Point], title: str = "") -> Figure:
         accuracy = [100 * point.accuracy for point in line]
         # A bar that reached 0 could not be drawn on a logarithmic axis.
         below = [min(deviation, 0.99 * mean) for deviation, mean in zip(deviations, flops)]
-        axes.errorbar(
+        bars = axes.errorbar(
             flops, accuracy, xerr=(below, deviations), marker="o", markersize=4, capsize=3, label=wrapped(model, 40)
         )
-        for point, x, y in zip(line, flops, accuracy):
-            axes.annotate(str(point.size), (x, y), xytext=(3, 4), textcoords="offset points", fontsize="small")
+        color = bars.lines[0].get_color()
+        labels += [PointLabel(x, y, str(point.size), color) for point, x, y in zip(line, flops, accuracy)]
     logarithmic_where_wide(axes, [point.flops for point in points])
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    label_points(figure, axes, labels, "small")
     return figure

@@ -11,6 +11,7 @@ from sact_det.base.text_files import read_json
 from sact_det.base.value_rules import FINITE, POSITIVE
 from sact_det.budget import BudgetTable
 from sact_det.pictures.figures import literal_text, new_figure, wrapped
+from sact_det.pictures.point_labels import PointLabel, label_points
 
 
 class Rival(NamedTuple):
@@ -67,10 +68,10 @@ def draw_budgets(table: BudgetTable, title: str, rivals: Sequence[Rival] = ()) -
     axes.errorbar(
         x, y, xerr=[100 * p.flops_std for p in points], marker="o", capsize=3, label="one network, any budget"
     )
-    for point, *place in zip(points, x, y):
-        axes.annotate(f"{point.budget:g}", place, xytext=(4, 5), textcoords="offset points", fontsize="small")
     for number, rival in enumerate(rivals):
         axes.plot([100 * rival.flops], [rival.quality], "s^Dv"[number % 4], color="0.35", label=wrapped(rival.name, 40))
     axes.grid(alpha=0.3)
     axes.legend()
+    labels = [PointLabel(100 * p.flops, p.quality, f"{p.budget:g}") for p in points if p.quality is not None]
+    label_points(figure, axes, labels, "small")
     return figure

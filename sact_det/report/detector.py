@@ -9,8 +9,8 @@ from typing import Any, Iterable, Optional, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
-from detectron2.structures import BoxMode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode, Instances
 from tqdm import tqdm
 
 from sact_det.base.errors import InputError
@@ -22,6 +22,7 @@ from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.network.halting_rule import halting_rule
 from sact_det.pictures.image_sets import block_costs, without_photograph
 from sact_det.report.gallery import Box, Gallery, Layer, Number, PackedGallery, Seen, View
+from sact_det.report.shapes import Shape
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +92,30 @@ def seen(prediction: Prediction, adaptive: bool) -> Seen:
         for (x0, y0, x1, y1), label, score in zip(corners, instances.pred_classes.tolist(), instances.scores.tolist())
         if score >= _LEAST_SCORE
     ]
-    numbers = prediction.numbers
+    numbers, kept = prediction.numbers, min(len(boxes), _MOST_BOXES)
     return Seen(
         maps=list(block_costs(prediction.ponder).values()) if adaptive else (),
         numbers=(numbers["mean_ponder_cost"], numbers["flops_percent"], sum(box.score >= 0.5 for box in boxes)),
-        boxes=boxes[:_MOST_BOXES],
+        boxes=boxes[:kept],
+        shapes=_shapes(instances[instances.scores >= _LEAST_SCORE][:kept]),
     )
+
+
+def _shapes(instances: Instances) -> list[Shape]:
+    """The masks and keypoints of a detector that has them."""
+    nothing = [None] * len(instances)
+    masks = instances.pred_masks.numpy() if instances.has("pred_masks") else nothing
+    keypoints = instances.pred_keypoints.numpy() if instances.has("pred_keypoints") else nothing
+    shapes = [Shape(*own) for own in zip(masks, keypoints)]
+    return shapes if any(part is not None for shape in shapes for part in shape) else []
+
+
+def _skeleton(cfg: CfgNode) -> list[tuple[int, int]]:
+    """Pairs of keypoints that the data set connects."""
+    known = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    names = {name: number for number, name in enumerate(known.get("keypoint_names") or ())}
+    rules = known.get("keypoint_connection_rules") or ()
+    return [(names[one], names[other]) for one, other, *_ in rules if one in names and other in names]
 
 
 def detector_gallery(networks: Sequence[Network], most: int, photographs: bool = True) -> PackedGallery:
@@ -120,6 +139,7 @@ def detector_gallery(networks: Sequence[Network], most: int, photographs: bool =
         numbers=_NUMBERS,
         classes=class_names(cfg) or [f"class {number}" for number in range(count)],
         expected=len(chosen),
+        skeleton=_skeleton(cfg),
     )
     for index in tqdm(chosen, desc="images", unit="image", disable=None):  # silent where stderr is no terminal
         entry = dataset[index]

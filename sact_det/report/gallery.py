@@ -4,6 +4,7 @@ Shape shorthand in this module:
     H, W: size of an image in pixels; h, w: size of a map.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence, Union
@@ -19,8 +20,10 @@ from sact_det.pictures.canvas import colorbar_ticks
 from sact_det.pictures.scales import SharedLimits
 from sact_det.pictures.style import COLORMAP
 from sact_det.report.packing import pack_maps, pack_photograph
+from sact_det.report.shapes import Shape, pack_shapes
 
 _PHOTOGRAPH = 0.4  # of what an image may take
+_SHAPES = 0.25
 _MOST_CHARACTERS = 600_000  # of an image, however few there are
 _BAR = 240  # pixels of the colour bar
 
@@ -68,12 +71,14 @@ class Seen:
         numbers: one for every `Number` of the gallery; None where there is none.
         boxes: what was found.
         caption: under the image.
+        shapes: masks and keypoints, one for every box, or none.
     """
 
     maps: Sequence[np.ndarray]
     numbers: Sequence[Optional[float]]
     boxes: Sequence[Box] = ()
     caption: str = ""
+    shapes: Sequence[Shape] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,11 @@ class PackedGallery:
         return len(self.about["views"]) > len(self.networks)
 
     @property
+    def has_shapes(self) -> bool:
+        """Whether masks or keypoints were found."""
+        return any(any(view.get("shapes", ())) for payload in self.payloads for view in payload["views"])
+
+    @property
     def has_truth(self) -> bool:
         """Whether boxes were annotated."""
         return any(payload["truth"] for payload in self.payloads)
@@ -145,6 +155,7 @@ class Gallery:
         classes: names, in the order of their numbers.
         expected: how many images there will be.
         scored: whether the boxes have scores.
+        skeleton: pairs of numbers of keypoints that a line connects.
         characters: that all of them may take.
     """
 
@@ -154,6 +165,7 @@ class Gallery:
     classes: Sequence[str]
     expected: int
     scored: bool = True
+    skeleton: Sequence[tuple[int, int]] = ()
     characters: float = 23e6
 
     def __post_init__(self) -> None:
@@ -180,8 +192,10 @@ class Gallery:
         """
         room = min(self.characters / max(self.expected, 1), _MOST_CHARACTERS)
         picture = pack_photograph(image, _PHOTOGRAPH * room)
+        shapes = [pack_shapes(own.shapes, _SHAPES * room / len(seen)) for own in seen]
+        room -= len(picture) + len(json.dumps(shapes))
         maps = [one for own in seen for one in own.maps]
-        packed = iter(pack_maps(maps, room - len(picture)) if maps else ())
+        packed = iter(pack_maps(maps, room) if maps else ())
         found = [self._best(own.boxes) for own in seen]
         self._items.append(
             {
@@ -197,8 +211,12 @@ class Gallery:
             {
                 "picture": picture,
                 "views": [
-                    {"maps": [next(packed) for _ in own.maps], "boxes": [_rounded(box) for box in own.boxes]}
-                    for own in seen
+                    {
+                        "maps": [next(packed) for _ in own.maps],
+                        "boxes": [_rounded(box) for box in own.boxes],
+                        **({"shapes": found} if found else {}),
+                    }
+                    for own, found in zip(seen, shapes)
                 ],
                 "truth": [_rounded(box) for box in truth],
             }
@@ -233,6 +251,7 @@ class Gallery:
             "numbers": [number._asdict() for number in self.numbers],
             "classes": list(self.classes),
             "scored": self.scored,
+            "skeleton": [list(pair) for pair in self.skeleton],
             "items": self._items,
         }
         return PackedGallery(title, note, what, about, self._payloads)

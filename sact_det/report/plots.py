@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -15,6 +15,8 @@ COLOURS = 8  # that the page has for lines; more series begin anew
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 22, 12, 46
 _BINS = 24
+_CHARACTER = 6.2  # pixels, about
+_PLACES = ((1, -1), (1, 1), (-1, -1), (-1, 1), (0, -1), (0, 1), (1, 0), (-1, 0))  # of a label: right and below are 1
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,19 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
 
+class Name(NamedTuple):
+    """A label beside a point: its middle, where its letters stand, and the number of its colour."""
+
+    x: float
+    y: float
+    text: str
+    colour: int
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 @dataclass(frozen=True)
 class Plot:
     """Series in one frame. `title` says what is seen; `note` what one may have to know."""
@@ -115,6 +130,33 @@ class Plot:
     def path(self, series: Series) -> str:
         """The line through the points, as SVG has it."""
         return "M" + "L".join(f"{self.x(x)} {self.y(y)}" for x, y, _ in series.points)
+
+    @cached_property
+    def names(self) -> list[Name]:
+        """The labels that stand beside points, where they cover no point and no other label; else they are left out."""
+        taken = [
+            (self.x(x) - 5, self.y(y) - 5, self.x(x) + 5, self.y(y) + 5)
+            for one in self.series
+            if one.dots
+            for x, y, _ in one.points
+        ]
+        left, top, right, bottom = self.frame
+        names = []
+        for one in (one for one in self.series if one.named):
+            for x, y, label in one.points:
+                width = _CHARACTER * len(label)
+                for across, down in _PLACES:
+                    start = self.x(x) + (across * 8 if across > 0 else -8 - width if across else -width / 2)
+                    base = self.y(y) + (-7 if down < 0 else 15 if down else 4)
+                    place = (start, base - 9, start + width, base + 2)
+                    inside = (
+                        left <= place[0] and place[2] <= right + _RIGHT and top - 10 <= place[1] and place[3] <= bottom
+                    )
+                    if inside and not any(_overlap(place, other) for other in taken):
+                        taken.append(place)
+                        names.append(Name(round(start + width / 2, 1), round(base, 1), label, one.colour))
+                        break
+        return names
 
     @property
     def summary(self) -> str:

@@ -136,13 +136,13 @@ def budget_parts(rows: Sequence[Row]) -> list[Part]:
         about, points = table.about, table.points
         metric = str(about.get("metric", "quality"))
         where = f"{about.get('images', '?')} images of {about.get('dataset', '?')}"
-        names = [f"budget {point.budget:g}" for point in points]
+        names = [f"{point.budget:.0%}" for point in points]
         quality = [point.quality for point in points]
         axes = {f"% of the FLOPs of the plain {table.of}": [100 * point.flops for point in points]}
         if all(point.seconds for point in points):
             axes["ms an image"] = [1e3 * (point.seconds or 0) for point in points]
         for label, x in axes.items():
-            note = f"Measured by tools/calibrate_budget.py on {where}, not on {row.dataset}."
+            note = f"A number is the budget. Measured by tools/calibrate_budget.py on {where}, not on {row.dataset}."
             series = [Series(row.name, x, quality, number, dots=True, labels=names, named=True)]
             parts.append(Plot(f"Budgets of {row.name}", label, metric, series, note))
     return [part for part in parts if isinstance(part, Plot) and part.series[0].points]

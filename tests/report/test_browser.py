@@ -226,3 +226,35 @@ def test_two_hundred_images_take_less_than_25_megabytes_and_are_decoded_when_the
     browser.wait("return document.querySelector('.tiles li:last-child canvas')?.width > 1")
     assert browser.run(decoded) < 60 and browser.run("return !document.querySelector('.tile').querySelector('img')")
     assert browser.said() == []
+
+
+@pytest.fixture(scope="module")
+def shaped_page(tmp_path_factory):
+    return make_page(tmp_path_factory.mktemp("shapes") / "report.html", make_gallery(size=SIZE, shaped=True))
+
+
+def test_masks_and_keypoints_lie_where_they_were_found_and_go_with_their_boxes(browser: Browser, shaped_page):  # noqa: F811
+    browser.open(shaped_page, height=2000)
+    browser.wait(SHOWN)
+    count = "return document.querySelectorAll(`.tile ${arguments[0]}`).length"
+    set_field(browser, "score", 0)
+    assert [browser.run(count, name) for name in (".mask", ".point", "line.line")] == [12, 12, 6]
+    set_field(browser, "score", 50)
+    assert browser.run(count, ".mask") == 8
+    set_field(browser, "opacity", 0)
+    with_mask = pixels(browser, ".tile .stage").astype(int)
+    browser.find("[name='shapes']").click()
+    assert browser.run(count, ".mask") == browser.run(count, ".point") == 0
+    without = pixels(browser, ".tile .stage").astype(int)
+    height, width = without.shape[:2]
+    y, x = (round(at * side / whole) for at, side, whole in ((60, height, SIZE[0]), (115, width, SIZE[1])))
+    assert np.abs(with_mask - without)[y, x].max() > 25  # within the second mask, away from its box
+    assert np.abs(with_mask - without)[round(0.9 * height), round(0.5 * width)].max() < 3  # outside
+    browser.find("[name='shapes']").click()
+    set_field(browser, "network", "plain")  # found none
+    browser.wait("return document.querySelectorAll('.tile .mask').length === 0")
+    assert browser.said() == []
+
+
+def test_a_gallery_without_masks_does_not_offer_them(opened):
+    assert not opened.find("[name='shapes']").is_displayed()

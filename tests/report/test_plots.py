@@ -43,3 +43,21 @@ def test_bars_begin_at_zero_and_do_not_overlap():
     tops = [chart.bar(category, series) for category in range(2) for series in range(2)]
     assert all(after - before >= chart.thickness for before, after in itertools.pairwise(tops))
     assert "one 0.500" in chart.summary and "None" not in chart.summary
+
+
+def test_names_beside_points_cover_neither_points_nor_each_other():
+    rng = np.random.default_rng(0)
+    series = [
+        Series(str(n), rng.uniform(0, 9, 6).tolist(), rng.uniform(50, 60, 6).tolist(), n, dots=True, named=True)
+        for n in range(4)
+    ]
+    series = [Series(one.name, one.x, one.y, one.colour, dots=True, named=True, labels=["208"] * 6) for one in series]
+    plot = Plot("title", "x", "y", series)
+    boxes = [(name.x - 9.3, name.y - 9, name.x + 9.3, name.y + 2) for name in plot.names]
+    assert len(boxes) > 16  # of 24
+    points = [(plot.x(x), plot.y(y)) for one in series for x, y, _ in one.points]
+    for number, (x0, y0, x1, y1) in enumerate(boxes):
+        assert not any(x0 < x < x1 and y0 < y < y1 for x, y in points)
+        for a0, b0, a1, b1 in boxes[:number]:
+            assert x1 <= a0 or a1 <= x0 or y1 <= b0 or b1 <= y0
+        assert x0 >= 0 and x1 <= WIDTH

@@ -57,11 +57,34 @@ class Stage {
   }
 
   drawBoxes() {
-    const { boxes } = this.payload.views[this.gallery.view.index];
-    const shown = boxes.filter((box) => !this.gallery.about.scored || box[5] >= this.gallery.score).reverse();
-    const drawn = shown.map((box) => this.box(box, false));
+    const { boxes, shapes } = this.payload.views[this.gallery.view.index];
+    const found = boxes.map((box, number) => ({ box, shape: shapes?.[number] ?? {} }));
+    const shown = found.filter(({ box }) => !this.gallery.about.scored || box[5] >= this.gallery.score).reverse();
+    const drawn = this.gallery.field("shapes").checked ? shown.map(({ box, shape }) => this.shape(shape, box[4])) : [];
+    drawn.push(...shown.map(({ box }) => this.box(box, false)));
     if (this.gallery.field("truth").checked) drawn.push(...this.payload.truth.map((box) => this.box(box, true)));
     this.boxes.replaceChildren(...drawn);
+  }
+
+  // A mask, and keypoints with the lines between them.
+  shape({ mask, points = [] }, label) {
+    const group = document.createElementNS(SVG, "g");
+    group.setAttribute("class", `b${label % 8}`);
+    const add = (name, attributes) => {
+      const made = document.createElementNS(SVG, name);
+      Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
+      group.append(made);
+    };
+    if (mask) add("path", { d: mask, class: "mask", "fill-rule": "evenodd" });
+    for (const line of ["ground", "line"]) {
+      for (const [from, to] of this.gallery.about.skeleton ?? []) {
+        const [start, end] = [points[from], points[to]];
+        if (start && end) add("line", { x1: start[0], y1: start[1], x2: end[0], y2: end[1], class: line });
+      }
+    }
+    const radius = (3 * this.width) / (this.root.clientWidth || 640);
+    for (const point of points) if (point) add("circle", { cx: point[0], cy: point[1], r: radius, class: "point" });
+    return group;
   }
 
   // The dark line under the coloured one is seen on any ground.
