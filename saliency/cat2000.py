@@ -30,8 +30,8 @@ CATEGORIES = frozenset((
 ))
 # fmt: on
 TRAINING_IMAGES, TRAINING_CATEGORIES, TRAINING_SHAPE = 2000, 20, (1080, 1920)
-TRAINING_FIXATIONS = 672_053  # as pysaliency counts them, from the eye tracks
-_LEAST_LOCATIONS = 0.9  # of these fixations, that maps of locations must show: several on one pixel are one there
+TRAINING_FIXATIONS = {"1.0": 672_053, "1.1": 667_804}  # of the eye tracks, by version of pysaliency's data set
+_LEAST_LOCATIONS = 0.9  # of 1.0's fixations, that maps of locations must show: several on one pixel are one there
 
 
 def read_cat2000(root: Union[str, Path], *, variable: str = MAT_VARIABLE, skip_bad: bool = False) -> FixationDataset:
@@ -88,8 +88,12 @@ def _load(root: Path, category: str, image: Path, sources: Sequence[Path], varia
 
 
 def description(dataset: FixationDataset) -> str:
-    """What a data set holds, in one line: `statistics` if it has none but categories of CAT2000, else the counts."""
-    if CATEGORIES.issuperset(dataset.categories):
+    """What a data set holds, in one line: `statistics` if it claims to be CAT2000, else the counts.
+
+    It does where it has no categories but CAT2000's, or its images lie in folders of those names.
+    """
+    folders = {image.name.split("/")[0] for image in dataset}
+    if CATEGORIES.issuperset(dataset.categories) or CATEGORIES.issuperset(folders):
         return statistics(dataset)
     categories = len(dataset.categories)
     return (
@@ -107,21 +111,27 @@ def _sizes(dataset: FixationDataset) -> str:
 def statistics(dataset: FixationDataset) -> str:
     """What a data set holds, in one line: whether it is CAT2000's full training set, and the published numbers.
 
-    Several fixations on one pixel of a map of locations are one, so that there may be fewer than published.
+    Several fixations on one pixel of a map of locations are one, so that there may be fewer than published; lists of
+    fixations are those of a version of pysaliency's data set, or not the full set.
     """
     images, categories = len(dataset), len(dataset.categories)
     per_category = sorted({len(indices) for indices in dataset.categories.values()})
     shapes = list({image.shape for image in dataset})
     fixations = sum(len(image.fixations) for image in dataset)
+    of_maps = all(image.fixations.of_map for image in dataset)
+    most = TRAINING_FIXATIONS["1.0"]
+    version = next((f", version {name}" for name, number in TRAINING_FIXATIONS.items() if number == fixations), None)
     is_full = (
         (images, categories) == (TRAINING_IMAGES, TRAINING_CATEGORIES)
         and per_category == [TRAINING_IMAGES // TRAINING_CATEGORIES]
         and shapes == [TRAINING_SHAPE]
-        and _LEAST_LOCATIONS * TRAINING_FIXATIONS <= fixations <= TRAINING_FIXATIONS
+        and (_LEAST_LOCATIONS * most <= fixations <= most if of_maps else version is not None)
     )
+    versions = ", ".join(f"version {name}: {number}" for name, number in TRAINING_FIXATIONS.items())
+    counts = f"{fixations} {dataset.counted} ({f'at most {most}' if of_maps else versions})"
+    which = version if is_full and not of_maps else ""
     return (
-        f"this is {'' if is_full else 'not '}the full CAT2000 training set: {images} images (published: "
+        f"this is {'' if is_full else 'not '}the full CAT2000 training set{which}: {images} images (published: "
         f"{TRAINING_IMAGES}), {categories} categories of {' or '.join(map(str, per_category))} ({TRAINING_CATEGORIES} "
-        f"of 100), {_sizes(dataset)} (1920x1080), {fixations} fixated pixels (at most {TRAINING_FIXATIONS}), "
-        f"{len(dataset.skipped)} left out"
+        f"of 100), {_sizes(dataset)} (1920x1080), {counts}, {len(dataset.skipped)} left out"
     )

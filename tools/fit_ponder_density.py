@@ -117,7 +117,9 @@ def cells(scores: np.ndarray) -> list[str]:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     check_positive(args, "--image-size", *(["--images"] if args.images else []))
-    configs = {name: load_config(config, ["MODEL.WEIGHTS", weights]) for name, config, weights in args.model}
+    configs = {
+        name: load_config(config, ["MODEL.WEIGHTS", weights], data=False) for name, config, weights in args.model
+    }
     for cfg in configs.values():
         check_halts_by_position(cfg)
     folder = writable_folder(args.output)

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from sact_det.base.errors import InputError
-from saliency.cat2000 import read_cat2000, statistics
+from saliency.cat2000 import CATEGORIES, description, read_cat2000, statistics
 from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
 from saliency.images import padding_mask, read_image
@@ -194,7 +194,7 @@ def test_statistics_say_that_a_part_is_not_the_whole(root):
 def full_training_set(images=100, categories=20, fixations=336):
     shape = (1080, 1920)
     numbers = np.arange(fixations)
-    found = Fixations(numbers, numbers, shape)
+    found = Fixations(numbers, numbers, shape, of_map=True)
     return FixationDataset(
         "full",
         [
@@ -211,6 +211,30 @@ def full_training_set(images=100, categories=20, fixations=336):
 )
 def test_statistics_know_the_full_training_set(changes, full):
     assert statistics(full_training_set(**changes)).startswith("this is the full" if full else "this is not the full")
+
+
+@pytest.mark.parametrize(("number", "version"), [(672_053, "1.0"), (667_804, "1.1"), (667_803, None)])
+def test_statistics_know_the_versions_of_the_eye_tracks(number, version):
+    zeros, (whole, more) = np.zeros(number, np.int64), divmod(number, 2000)
+    images = [
+        FixationImage(
+            f"{category}/{index:03}",
+            str(place),  # pysaliency numbers categories
+            Fixations(*[zeros[: whole + (100 * place + index < more)]] * 2, (1080, 1920)),
+            np.zeros(0),
+        )
+        for place, category in enumerate(sorted(CATEGORIES))
+        for index in range(100)
+    ]
+    line = description(FixationDataset("from pysaliency", images))
+    start = f"this is the full CAT2000 training set, version {version}:" if version else "this is not the full"
+    assert line.startswith(start)
+    assert f"{number} fixations (version 1.0: 672053, version 1.1: 667804)" in line
+
+
+def test_of_data_that_do_not_claim_to_be_cat2000_nothing_is_said_about_it(tmp_path):
+    line = description(read_cat2000(write_cat2000_folder(tmp_path, categories=("Kitchens",))))
+    assert line == "4 images, 1 category, 64x36, 48 fixated pixels, 0 left out"
 
 
 def test_padding_is_the_grey_bars_and_not_grey_in_the_picture(tmp_path):
