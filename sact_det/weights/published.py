@@ -60,6 +60,12 @@ PUBLISHED = {
             2330510,
             "cc94b3996eada62e37ee9589ef49f9b6bd58c9a1b8723109eb1e6cbd87a25bfb",
         ),
+        _own(
+            "cifar10",
+            "ResNet-32 SACT, tau 0.01, briefly trained on a sixth of CIFAR-10; configs/CIFAR10/sact_R_32_tau_0.01.yaml",
+            496795,
+            "34bc60ff7b733be431702c16b221e997f19c30f8712ea417f887aa8c1406f919",
+        ),
     )
 }
 
