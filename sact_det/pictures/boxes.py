@@ -87,7 +87,7 @@ def _free_place(
 ) -> Optional[_Place]:
     """Where a label of `size` covers none of `taken`, inside an image; None if it does everywhere."""
     height, width = size
-    for x, y in _places(box, size, away):
+    for x, y in _places(box, size, away, within[0]):
         left, top = (min(max(round(at), 0), most) for at, most in ((x, within[1] - width), (y, within[0] - height)))
         place = (left, top, left + width, top + height)
         if left >= 0 and top >= 0 and not any(_overlap(place, other) for other in taken):
@@ -95,15 +95,17 @@ def _free_place(
     return None
 
 
-def _places(box: Sequence[float], size: tuple[int, int], away: int) -> Iterator[tuple[float, float]]:
+def _places(box: Sequence[float], size: tuple[int, int], away: int, bottom: int) -> Iterator[tuple[float, float]]:
     """Left upper corners for a label, the best first: above, below, inside at the corners, along the edges."""
     (x0, y0, x1, y1), (height, width) = box, size
     left, right, above, below = x0 - away, x1 + away - width, y0 - away - height, y1 + away + 1
     if above >= 0:
         yield from ((left, above), (right, above))
     inner_left, inner_right, inner_top, inner_bottom = x0 + away, x1 - away - width, y0 + away, y1 - away - height
-    yield from ((inner_left, inner_top), (left, below), (right, below), (inner_right, inner_top))
-    yield from ((inner_left, inner_bottom), (inner_right, inner_bottom), (x1 + away, y0), (x0 - away - width, y0))
+    if below + height <= bottom:
+        yield from ((left, below), (right, below))
+    yield from ((inner_left, inner_top), (inner_right, inner_top), (inner_left, inner_bottom))
+    yield from ((inner_right, inner_bottom), (x1 + away, y0), (x0 - away - width, y0))
     for step in range(1, _STEPS):
         share = step / _STEPS
         x, y = left + share * (right - left), inner_top + share * (inner_bottom - inner_top)

@@ -11,7 +11,7 @@ _BIN = 1e-3  # of the histogram, in units of ponder cost
 
 def one_value(low: float, high: float) -> bool:
     """Whether the two are one value but for float32 rounding."""
-    return high - low <= 1e-5 * max(1.0, abs(high))
+    return high - low <= 1e-5 * max(abs(low), abs(high))
 
 
 def widened(low: float, high: float) -> Limits:

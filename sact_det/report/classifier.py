@@ -1,7 +1,7 @@
 """A gallery of labelled images under trained classifiers, as they see them in evaluation."""
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Iterator, Optional, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from sact_det.classification.predictor import ClassPredictor
 from sact_det.classification.preprocessing import evaluation_image
 from sact_det.network.halting_rule import halting_rule
 from sact_det.pictures.image_sets import block_costs, without_photograph
+from sact_det.report.budgets import calibrated, looking_note
 from sact_det.report.gallery import Gallery, Layer, Number, PackedGallery, Seen, View
 
 _NUMBERS = (Number("ponder cost"), Number("FLOPs", 1, "%"), Number("probability of the true class", 1, "%"))
@@ -29,9 +30,16 @@ class Classifier:
     def __post_init__(self) -> None:
         self.predictor = ClassPredictor(self.cfg)
         self.adaptive = halting_rule(self.cfg.MODEL.SACT.HALTING).adaptive
+        self.budgets: list[Optional[float]] = [*calibrated(self.cfg, self.predictor.model), None]
 
-    def look(self, image: torch.Tensor, label: int, classes: Sequence[str]) -> Seen:
-        """What it makes of [3, H, W] in [0, 255], whose class has this number among `classes`."""
+    def look(self, image: torch.Tensor, label: int, classes: Sequence[str]) -> Iterator[Seen]:
+        """What it makes of [3, H, W] in [0, 255], whose class has this number, at every budget, as trained last."""
+        for budget in self.budgets:
+            if len(self.budgets) > 1:
+                self.predictor.model.set_budget(budget)
+            yield self._look(image, label, classes)
+
+    def _look(self, image: torch.Tensor, label: int, classes: Sequence[str]) -> Seen:
         prediction = self.predictor(image)
         offset = label_offset(classes, len(prediction.probabilities), self.name)
         found = int(prediction.probabilities.argmax()) - offset
@@ -67,7 +75,7 @@ def classifier_gallery(networks: Sequence[Classifier], most: int, photographs: b
     settings = cfg.INPUT.CLASSIFICATION
     blocks = [f"block{number}" for number, _ in enumerate(cfg.MODEL.SACT.UNITS, 1)]
     gallery = Gallery(
-        views=[View(network.name) for network in networks],
+        views=[View(network.name, budget) for network in networks for budget in network.budgets],
         layers=[Layer("all blocks", range(len(blocks))), *(Layer(name, (n,)) for n, name in enumerate(blocks))],
         numbers=_NUMBERS,
         classes=titles,
@@ -77,9 +85,8 @@ def classifier_gallery(networks: Sequence[Classifier], most: int, photographs: b
     for index in tqdm(chosen, desc="images", unit="image", disable=None):  # silent where stderr is no terminal
         item = images[int(index)]
         image = evaluation_image(item["image"], settings.SIZE_TEST, settings.CROP_FRACTION)
-        seen = [network.look(image, item["label"], titles) for network in networks]
+        seen = [one for network in networks for one in network.look(image, item["label"], titles)]
         pixels = pixels_of(image)
         name = str(item["file_name"]).rpartition("/")[2]
         gallery.add(name, pixels if photographs else without_photograph(pixels), seen, labels=[item["label"]])
-    note = f"{len(chosen)} of {len(images)} images, as the network saw them. Bright places cost more."
-    return gallery.packed(note=note)
+    return gallery.packed(note=looking_note(len(chosen), len(images), [network.budgets for network in networks]))

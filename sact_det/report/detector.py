@@ -1,6 +1,5 @@
 """A gallery of a data set's images under trained detectors, which look at them in turns."""
 
-import logging
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -13,20 +12,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, Instances
 from tqdm import tqdm
 
-from sact_det.base.errors import InputError
-from sact_det.budget.table import FILE_NAME, BudgetTable
 from sact_det.data.image_files import read_checked
 from sact_det.detection.backbone import SACTBackbone
 from sact_det.detection.drawing import class_names
 from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.network.halting_rule import halting_rule
 from sact_det.pictures.image_sets import block_costs, without_photograph
+from sact_det.report.budgets import calibrated, looking_note
 from sact_det.report.gallery import Box, Gallery, Layer, Number, PackedGallery, Seen, View
 from sact_det.report.shapes import Shape
 
-logger = logging.getLogger(__name__)
-
-MOST_BUDGETS = 5  # of a network in a gallery
 _LEAST_SCORE = 0.05  # of a box that is kept
 _MOST_BOXES = 50  # of an image
 _NUMBERS = (Number("ponder cost"), Number("FLOPs of the extractor", 1, "%"), Number("objects found", 0))
@@ -66,21 +61,6 @@ class Network:
             if budget is None:
                 self.seconds.append(time.perf_counter() - start)
             yield seen(prediction, self.adaptive)
-
-
-def calibrated(cfg: CfgNode, model: Any) -> list[float]:
-    """The budgets of the table beside the weights, at most MOST_BUDGETS; none without one of these weights."""
-    file = Path(cfg.MODEL.WEIGHTS).with_name(FILE_NAME)
-    if not file.is_file():
-        return []
-    try:
-        points = BudgetTable.read(file).points
-        model.set_budget(points[0].budget, file)
-    except InputError as error:
-        logger.warning("No budgets are shown: %s", error)
-        return []
-    chosen = np.linspace(0, len(points) - 1, min(len(points), MOST_BUDGETS)).round().astype(int)
-    return [points[index].budget for index in chosen]
 
 
 def seen(prediction: Prediction, adaptive: bool) -> Seen:
@@ -149,7 +129,7 @@ def detector_gallery(networks: Sequence[Network], most: int, photographs: bool =
         gallery.add(Path(entry["file_name"]).name, image, found, _annotated(entry))
     for network in networks:
         del network.seconds[:1]  # packs weights, compiles, ...
-    return gallery.packed(note=_note(len(chosen), len(dataset), networks))
+    return gallery.packed(note=looking_note(len(chosen), len(dataset), [network.budgets for network in networks]))
 
 
 def _layers(networks: Sequence[Network]) -> list[Layer]:
@@ -159,12 +139,6 @@ def _layers(networks: Sequence[Network]) -> list[Layer]:
     blocks = next(list(part.blocks) for part in adaptive.predictor.model.modules() if isinstance(part, SACTBackbone))
     together = Layer("all blocks", range(len(blocks)))
     return [together, *(Layer(name, (number,)) for number, name in enumerate(blocks))]
-
-
-def _note(shown: int, there: int, networks: Sequence[Network]) -> str:
-    images = f"{shown} of {there} images, evenly spread." if shown < there else f"All {there} images."
-    budgets = " The budget slider looks at the calibrated budgets." if any(len(n.budgets) > 1 for n in networks) else ""
-    return f"{images} Bright places cost more.{budgets} Press an image to see it large, with every block's map."
 
 
 def _annotated(entry: dict[str, Any]) -> list[Box]:

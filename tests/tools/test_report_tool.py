@@ -13,6 +13,8 @@ from coco_folder import TINY, write_coco_folder
 from command_lines import ROOT, error_line, load_tool
 from labelled_folders import write_class_folders
 
+from sact_det.budget import BudgetPoint, BudgetTable, weights_digest
+from sact_det.classification.predictor import ClassPredictor
 from sact_det.data.image_files import read_checked
 from sact_det.detection.predictor import Predictor
 from sact_det.report.packing import PackedMap, unpack_map
@@ -121,6 +123,19 @@ def test_classifiers_have_a_gallery_with_their_classes(tmp_path):
         name, verdict = re.fullmatch(r"(\w+) \d+% \((.*)\)", item["captions"][0]).groups()
         truth = about["classes"][item["labels"][0]]
         assert verdict == ("right" if name == truth else f"wrong, it is {truth}")
+    calibrated = shutil.copytree(tmp_path / "net", tmp_path / "calibrated")
+    cfg = load_config(
+        str(calibrated / "config.yaml"), ["MODEL.WEIGHTS", str(calibrated / "model_final.pth")], data=False
+    )
+    model = ClassPredictor(cfg).model
+    point = BudgetPoint(0.5, dict.fromkeys(("block2", "block3"), 12.0), 0.5)
+    BudgetTable(weights_digest(model), "network", 0.3, (point,)).write(calibrated / "budget.json")
+    text = make(calibrated, "--output", tmp_path / "report.html")
+    (budgeted,) = scripts(text, "about")
+    assert [view["budget"] for view in budgeted["views"]] == [0.5, None]
+    for item, before in zip(budgeted["items"], about["items"]):
+        assert item["numbers"][1] == pytest.approx(before["numbers"][0])
+        assert item["numbers"][0][1] < item["numbers"][1][1]  # FLOPs
 
 
 def test_a_sweep_is_figure_7(tmp_path):
