@@ -32,7 +32,7 @@ lint: dev
 	$(PY) -m mypy
 
 docs: $(DEV)
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict -f docs/site/mkdocs.yml
 	@echo "The documentation is output/site/index.html"
 
 bench: $(DEV)

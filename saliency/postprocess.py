@@ -57,7 +57,8 @@ def mix(normalized: np.ndarray, center: np.ndarray, multiplier: float, out: Opti
     """normalized + multiplier x center; with an infinite multiplier the centre alone.
 
     Args:
-        normalized, center: float32 or float64 [H, W], both the same.
+        normalized: float32 or float64 [H, W].
+        center: of the same size and type.
         multiplier: >= 0.
         out: where to put the result, or None for a new array.
     """

@@ -12,7 +12,7 @@ PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 PRESENT = [path for path in PAGES if path.stem not in ("CHANGELOG", "history")]
 RESULTS = [path for path in sorted((ROOT / "docs/results").glob("*.md")) if path.stem not in ("README", "history")]
 COMPLETE = ("README", "docs/guide/python", "docs/guide/detectors")  # pages whose Python needs nothing else
-LINK = re.compile(r"\]\(([^)\s]+)\)")  # of text and of images alike
+LINK = re.compile(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]")  # of text and of images alike
 FILE = re.compile(r"(?<![\w./(-])(?:sact_det|saliency|tools|configs|tests|docs)/[\w./*${}-]*(?<![.-])")
 PYTHON = re.compile(r"(?<![\w./-])(?:sact_det|saliency)(?:\.[A-Za-z_]\w*)+")
 

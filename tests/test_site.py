@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from browser import WIDTHS, Browser, browser  # noqa: F401  (a fixture)
+from detectron2.config import get_cfg
+
+from sact_det.engine.config_checks import defaults, leaves
 
 ROOT = Path(__file__).parents[1]
 LOADED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "video": "src"}
@@ -83,7 +86,7 @@ def test_a_link_to_a_source_file_shows_the_file(site):
 @pytest.mark.parametrize(
     "page, name, text",
     [
-        ("python", "sact_det.classification.model.build_classifier", "residual units per block"),
+        ("python", "sact_det.build_classifier", "residual units per block"),
         ("saliency", "saliency.metrics.auc_judd", "Area under the ROC curve"),
         ("detection", "sact_det.detection.predictor.Predictor", "BGR"),
     ],
@@ -91,6 +94,14 @@ def test_a_link_to_a_source_file_shows_the_file(site):
 def test_docstrings_are_pages(site, page, name, text):
     html = (site / f"api/{page}.html").read_text()
     assert f'id="{name}"' in html and text in html
+
+
+def test_every_config_key_is_listed_with_what_it_does(site):
+    known = dict(leaves(get_cfg()))
+    added = [key for key, _ in leaves(defaults()) if key not in known]
+    html = (site / "api/config.html").read_text()
+    assert len(added) > 40 and not [key for key in added if f'id="{key}"' not in html]
+    assert "the price of one unit of ponder cost" in html
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -14,7 +14,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
-LINK = re.compile(r"(\]\()([^)\s#]+)(?=[)#])")  # of text and of images, up to an anchor
+LINK = re.compile(r"(\]\(|src=\")([^)\s#\"]+)(?=[)#\"])")  # of text and of images, up to an anchor
 LANGUAGES = {
     ".py": "python",
     ".yaml": "yaml",
