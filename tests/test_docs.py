@@ -61,6 +61,10 @@ def test_a_page_of_results_has_the_headings_of_all_and_a_row_in_the_table(page: 
     assert f"]({page.name})" in (page.parent / "README.md").read_text()
 
 
+def test_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
 def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
