@@ -13,6 +13,7 @@ Shape shorthand in this module:
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Callable, Sequence
 
 import cv2
@@ -24,6 +25,7 @@ from sact_det.base.errors import InputError
 from saliency.blur import axis_response, gaussian_blur
 from saliency.fixations import Fixations, Shape
 from saliency.postprocess import min_max, resize
+from saliency.prediction import Prediction
 
 EDGE = 80  # pixels of the longer side of the maps that are fitted on
 _LEAST = 1e-9  # s is no less, so that powers have slopes
@@ -52,11 +54,12 @@ class PonderDensity:
     def log_density(self, blocks: np.ndarray, shape: Shape) -> np.ndarray:
         """ln p of an image of `shape`, float64 [H, W], from its blocks' maps, float [B, h, w]. Raises InputError."""
         _check_blocks(blocks, len(self.weights))
-        saliency = np.zeros(shape)
+        cosines = np.zeros(shape)  # of the sum of what is blurred
         for weight, sigma, values in zip(self.weights, self.sigmas, blocks):
             enlarged = resize(min_max(values.astype(np.float64)), shape)
-            saliency += weight * gaussian_blur(enlarged, sigma * max(shape))
-        return np.log(self._mixed(saliency, _squared_distance(shape)))
+            vertical, horizontal = (axis_response(side, sigma * max(shape)) for side in shape)
+            cosines += weight * fft.dctn(enlarged, norm="ortho") * vertical[:, None] * horizontal
+        return np.log(self._mixed(fft.idctn(cosines, norm="ortho"), _squared_distance(shape)))
 
     def _mixed(self, saliency: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """p of maps s, [..., H, W]."""
@@ -114,8 +117,8 @@ def fit_ponder_density(blocks: Sequence[np.ndarray], fixations: Sequence[Fixatio
 
 def best_maps(
     log_density: np.ndarray, center_log_density: np.ndarray, sigma: float
-) -> dict[str, Callable[[], tuple[np.ndarray, bool]]]:
-    """What a density expects each metric of the Tuebingen protocol to score best, and whether it is a log density.
+) -> dict[str, Callable[[], Prediction]]:
+    """What a density expects each metric of the Tuebingen protocol to score best; made when called for, once.
 
     AUC and information gain: the density itself. sAUC: its ratio to the centre bias, whose fixations are the negatives.
     NSS: the density. CC, KL, SIM: the density blurred as fixations are, which is the mean of the empirical densities.
@@ -125,14 +128,19 @@ def best_maps(
         sigma: of the fixation density's blur, in pixels.
     """
 
-    def blurred() -> tuple[np.ndarray, bool]:
-        return np.maximum(gaussian_blur(np.exp(log_density), sigma), 0), False
+    @cache
+    def itself() -> Prediction:
+        return Prediction(log_density, is_log_density=True)
+
+    @cache
+    def blurred() -> Prediction:
+        return Prediction(np.maximum(gaussian_blur(itself().map, sigma), 0))
 
     return {
-        "gain_over_center_bias": lambda: (log_density, True),
-        "auc": lambda: (log_density, True),
-        "shuffled_auc": lambda: (log_density - center_log_density, False),
-        "nss": lambda: (np.exp(log_density), False),
+        "gain_over_center_bias": itself,
+        "auc": itself,
+        "shuffled_auc": lambda: Prediction(log_density - center_log_density),
+        "nss": itself,
         **dict.fromkeys(("cc", "kld", "sim"), blurred),
     }
 

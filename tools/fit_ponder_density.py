@@ -23,8 +23,9 @@ gain between models fitted alike.
 
 import argparse
 import logging
+import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Optional, Sequence
 
 import numpy as np
@@ -37,28 +38,15 @@ from sact_det.base.processes import command_line
 from sact_det.tasks import load_config
 from saliency.center_bias import CenterBias
 from saliency.data_sets import read_dataset
-from saliency.dataset import FixationDataset
+from saliency.density_scores import DensityData, density_scores
 from saliency.extraction import ExtractedMaps, check_halts_by_position, extract_maps
 from saliency.intervals import bootstrap_intervals
-from saliency.ponder_density import PonderDensity, best_maps, fit_ponder_density
-from saliency.prediction import Prediction
-from saliency.scores import TUEBINGEN_METRICS, Reference
+from saliency.ponder_density import PonderDensity, fit_ponder_density
+from saliency.scores import TUEBINGEN_METRICS
 
 logger = logging.getLogger("saliency")
 NAMES = tuple(TUEBINGEN_METRICS)
 GAIN = NAMES[0]
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set, its halves, and what its scores need."""
-
-    name: str
-    images: FixationDataset
-    sigma: float
-    center_bias: CenterBias
-    fitted_on: Sequence[int]
-    scored: Sequence[int]
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -71,10 +59,13 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--images", type=int, nargs="*", default=(10, 25, 50, 100), metavar="N", help="to fit on, besides all of them"
     )
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="that score (default: every core)"
+    )
     return parser.parse_args(argv)
 
 
-def read_data(name: str, path: str, sigma: str) -> Data:
+def read_data(name: str, path: str, sigma: str) -> DensityData:
     images = read_dataset(path)
     try:
         blur = float(sigma)
@@ -84,28 +75,16 @@ def read_data(name: str, path: str, sigma: str) -> Data:
         raise InputError(f"--dataset {name}: the blur of its density must be positive; got {sigma}")
     (split,) = images.halves()
     bias = CenterBias.fit([image.fixations for image in images])
-    return Data(name, images, blur, bias, split.tuned_on, split.scored)
+    return DensityData(name, images, blur, bias, split.tuned_on, split.scored)
 
 
-def fit(data: Data, maps: ExtractedMaps, number: Optional[int]) -> PonderDensity:
+def fit(data: DensityData, maps: ExtractedMaps, number: Optional[int]) -> PonderDensity:
     """Fitted on so many images of the first half, evenly spread over it, or on all of them."""
     chosen = list(data.fitted_on)
     if number is not None:
         chosen = [chosen[index] for index in np.linspace(0, len(chosen) - 1, number).round().astype(int)]
     images = [data.images[index] for index in chosen]
     return fit_ponder_density([maps(image.name) for image in images], [image.fixations for image in images])
-
-
-def score(data: Data, maps: ExtractedMaps, density: Optional[PonderDensity]) -> np.ndarray:
-    """float64 [images, metrics], of the second half; without a density those of the centre bias."""
-    rows = []
-    for index in data.scored:
-        image, center = data.images[index], data.center_bias.log_density(index)
-        found = center if density is None else density.log_density(maps(image.name), image.shape)
-        truth = Reference(data.images, index, data.sigma, center_bias=data.center_bias)
-        best = best_maps(found, center, data.sigma)
-        rows.append([TUEBINGEN_METRICS[name].of(Prediction(*best[name]()), truth) for name in NAMES])
-    return np.array(rows)
 
 
 def cells(scores: np.ndarray) -> list[str]:
@@ -116,7 +95,7 @@ def cells(scores: np.ndarray) -> list[str]:
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
-    check_positive(args, "--image-size", *(["--images"] if args.images else []))
+    check_positive(args, "--image-size", "--processes", *(["--images"] if args.images else []))
     configs = {
         name: load_config(config, ["MODEL.WEIGHTS", weights], data=False) for name, config, weights in args.model
     }
@@ -128,8 +107,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     rows: list[dict[str, Any]] = []
     all_scores: dict[tuple[str, str, str, int], np.ndarray] = {}
 
-    def add(model: str, fitted: str, number: int, data: Data, maps: Any, density: Optional[PonderDensity]) -> None:
-        scores = score(data, maps, density)
+    def add(
+        model: str, fitted: str, number: int, data: DensityData, maps: Any, density: Optional[PonderDensity]
+    ) -> None:
+        scores = density_scores(data, maps, density, args.processes)
         all_scores[model, fitted, data.name, number] = scores
         intervals = {name: asdict(one) for name, one in zip(NAMES, bootstrap_intervals(scores))}
         parameters = None if density is None else asdict(density)

@@ -15,7 +15,7 @@ from saliency.cat2000 import read_cat2000
 from saliency.extraction import PonderModel, extract_maps
 from saliency.fixations import Fixations
 from saliency.ponder_density import PonderDensity, best_maps, fit_ponder_density
-from saliency.postprocess import min_max
+from saliency.postprocess import min_max, resize
 
 SHAPE = (48, 64)
 TRUE = PonderDensity((0.7, 0.3), (0.03, 0.06), 6.0, 1.5, 0.4, 0.05)
@@ -72,8 +72,20 @@ def test_maps_for_metrics_are_derived_from_the_density():
     density = TRUE.log_density(np.random.default_rng(0).random((2, *SHAPE)), SHAPE)
     center = np.full(SHAPE, -np.log(density.size))
     maps = {name: make() for name, make in best_maps(density, center, 2.0).items()}
-    assert maps["auc"][1] and (maps["shuffled_auc"][0] == density - center).all()
-    assert maps["cc"][0] == pytest.approx(gaussian_filter(np.exp(density), 2.0, mode="reflect"), abs=1e-12)
+    assert maps["auc"].is_log_density and (maps["shuffled_auc"].map == density - center).all()
+    assert (maps["nss"].map == np.exp(density)).all() and not maps["shuffled_auc"].is_log_density
+    assert maps["cc"].map == pytest.approx(gaussian_filter(np.exp(density), 2.0, mode="reflect"), abs=1e-12)
+
+
+def test_a_density_is_that_of_every_block_blurred_by_itself():
+    blocks = np.random.default_rng(1).random((2, 12, 16))
+    density = TRUE.log_density(blocks, SHAPE)
+    parts = zip(TRUE.weights, TRUE.sigmas, blocks)
+    saliency = sum(w * gaussian_filter(resize(min_max(m), SHAPE), s * 64, mode="reflect") for w, s, m in parts)
+    y, x = (((np.arange(side) + 0.5) / side - 0.5) ** 2 for side in SHAPE)
+    powers = np.exp(TRUE.scale * saliency**TRUE.gamma - (y[:, None] + x) / (2 * TRUE.width**2))
+    expected = (1 - TRUE.uniform) * powers / powers.sum() + TRUE.uniform / powers.size
+    assert np.exp(density) == pytest.approx(expected, rel=1e-9)
 
 
 def test_what_cannot_be_fitted_is_refused():
@@ -109,7 +121,7 @@ def test_the_command_fits_scores_and_carries_over(tmp_path, weights):
     data = [part for name, path in zip(("one", "two"), paths) for part in ("--dataset", name, path, "4")]
     models = [part for name in ("a", "b") for part in ("--model", name, CLASSIFIER, weights)]
     output = tmp_path / "out"
-    tool.main([*data, *models, "--output", str(output), "--image-size", "64", "--images", "2"])
+    tool.main([*data, *models, "--output", str(output), "--image-size", "64", "--images", "2", "--processes", "1"])
     found = json.loads((output / "results.json").read_text())
     rows = [(row["model"], row["fitted_on"], row["images"], row["scored_on"]) for row in found["rows"]]
     of_model = [
