@@ -206,7 +206,7 @@ class ContactSheet:
         width = columns * (pair * plan.side + (pair - 1) * _BETWEEN) + (columns - 1) * gap
         aspects = np.array([entry.aspect for entry in entries])
         in_row = max(columns * pair * 4 / 3, aspects.max())  # a row of landscapes
-        number = max(1, round(aspects.sum() / in_row))
+        number = max(1, math.ceil(aspects.sum() / in_row - 0.25))
         middles = np.cumsum(aspects) - aspects / 2
         row_of = np.minimum((middles / aspects.sum() * number).astype(int), number - 1)
         rows = []

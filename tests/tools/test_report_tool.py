@@ -128,13 +128,16 @@ def test_classifiers_have_a_gallery_with_their_classes(tmp_path):
         str(calibrated / "config.yaml"), ["MODEL.WEIGHTS", str(calibrated / "model_final.pth")], data=False
     )
     model = ClassPredictor(cfg).model
-    point = BudgetPoint(0.5, dict.fromkeys(("block2", "block3"), 12.0), 0.5)
-    BudgetTable(weights_digest(model), "network", 0.3, (point,)).write(calibrated / "budget.json")
+    points = [  # everything halts early, nothing does
+        BudgetPoint(budget, dict.fromkeys(("block2", "block3"), shift), budget)
+        for budget, shift in ((0.5, 1e6), (0.9, -1e6))
+    ]
+    BudgetTable(weights_digest(model), "network", 0.3, tuple(points)).write(calibrated / "budget.json")
     text = make(calibrated, "--output", tmp_path / "report.html")
     (budgeted,) = scripts(text, "about")
-    assert [view["budget"] for view in budgeted["views"]] == [0.5, None]
+    assert [view["budget"] for view in budgeted["views"]] == [0.5, 0.9, None]
     for item, before in zip(budgeted["items"], about["items"]):
-        assert item["numbers"][1] == pytest.approx(before["numbers"][0])
+        assert item["numbers"][2] == pytest.approx(before["numbers"][0])
         assert item["numbers"][0][1] < item["numbers"][1][1]  # FLOPs
 
 
