@@ -30,7 +30,7 @@ EXTRAS = {
     "docs": ["mkdocs-material>=9.5", "mkdocstrings-python>=1.10"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
     "interop": ["supervision>=0.22"],
-    "live": ["gradio>=5"],
+    "live": ["gradio>=6"],
     "notebook": ["ipykernel>=6", "nbclient>=0.10"],
     "video": ["av>=15"],  # FFmpeg 7.1 or later: films of killed runs can be played
     "wandb": ["wandb>=0.16"],

@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Union
 
 import pytest
 
@@ -34,13 +34,13 @@ class Browser:
         service = webdriver.ChromeService(_DRIVER, env={**os.environ, "SE_OFFLINE": "true"})
         self.driver = webdriver.Chrome(options=options, service=service)
 
-    def open(self, page: Path, width: int = 1600, height: int = 1000, dark: bool = False) -> None:
-        """Opens a file in a window of this size."""
+    def open(self, page: Union[Path, str], width: int = 1600, height: int = 1000, dark: bool = False) -> None:
+        """Opens a file or an address in a window of this size."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.driver.get(page.as_uri())
+        self.driver.get(page.as_uri() if isinstance(page, Path) else page)
 
     def run(self, program: str, *arguments: Any) -> Any:
         """What a program of JavaScript returns."""

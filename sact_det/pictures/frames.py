@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
-from sact_det.pictures.canvas import Canvas, Limits, shortened, text_width
+from sact_det.pictures.canvas import Canvas, shortened, text_width
 from sact_det.pictures.panels import BAR_HEIGHT, UNITS_LABEL, display_scale
+from sact_det.pictures.style import Limits
 
 _LONGEST = 1280  # pixels of a picture's side: two of them and the bar are less than what players decode in hardware
 _INK = (34, 34, 34)
@@ -61,7 +62,7 @@ class FramePage:
         page = self._empty.copy()
         height, width = self.size
         for left, pixels in zip(self._lefts, pictures):
-            page[self._line : self._line + height, left : left + width] = self.fitted(pixels)
+            page[self._line : self._line + height, left : left + width] = fitted(pixels, self.size)
         image = Image.fromarray(page)
         brush, font = ImageDraw.Draw(image), _font(self._font)
         for left, title in zip(self._lefts, titles):
@@ -70,9 +71,10 @@ class FramePage:
         brush.text((self._lefts[0], 1.5 * self._line + self._row), words, _INK, font, anchor="lm")
         return np.asarray(image)
 
-    def fitted(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 RGB at the size of the pictures."""
-        if pixels.shape[:2] == self.size:
-            return pixels
-        way = cv2.INTER_AREA if pixels.shape[0] > self.size[0] else cv2.INTER_LINEAR
-        return cv2.resize(np.ascontiguousarray(pixels), self.size[::-1], interpolation=way)
+
+def fitted(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 RGB at a size of (height, width)."""
+    if pixels.shape[:2] == size:
+        return pixels
+    way = cv2.INTER_AREA if pixels.shape[0] > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(pixels), size[::-1], interpolation=way)

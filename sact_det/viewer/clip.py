@@ -11,12 +11,12 @@ from tqdm import tqdm
 from sact_det.base.errors import InputError
 from sact_det.base.files import check_output
 from sact_det.base.stopping import stops_when_asked
-from sact_det.pictures.canvas import Limits
 from sact_det.pictures.colors import blend, colorize
-from sact_det.pictures.frames import FramePage, shown_size
+from sact_det.pictures.frames import FramePage, fitted, shown_size
 from sact_det.pictures.image_sets import check_drawable, without_photograph
 from sact_det.pictures.panels import display_scale
 from sact_det.pictures.scales import SharedLimits
+from sact_det.pictures.style import Limits
 from sact_det.pictures.video import Camera, FrameSource, VideoFile, VideoWriter
 from sact_det.viewer.look import Look, Viewer
 
@@ -115,6 +115,6 @@ def _draw(page: FramePage, look: Look, score: float, limits: Limits, overlay: bo
     pictures = [look.draw(score, display_scale(*image.shape[:2]), image), colorize(ponder_map, limits)]
     titles = [look.title(score), f"ponder map, mean {float(look.ponder.mean_cost()):.2f}"]
     if overlay:
-        pictures.insert(1, blend(page.fitted(image), ponder_map, limits))
+        pictures.insert(1, blend(fitted(image, page.size), ponder_map, limits))
         titles.insert(1, "ponder map on the image")
     return page.draw(pictures, titles, look.price())

@@ -7,6 +7,7 @@ from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 from detectron2.config import CfgNode
+from torch import nn
 
 import sact_det.classification.class_names as classes
 from sact_det.classification.pictures import pixels_of
@@ -16,6 +17,9 @@ from sact_det.detection.drawing import class_names, draw_detections, draw_segmen
 from sact_det.detection.evaluator import detector_row
 from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.detection.reference import DetectorReference
+from sact_det.network.block import AdaptiveBlock
+from sact_det.pictures.scales import widened
+from sact_det.pictures.style import Limits
 from sact_det.rule.ponder import PonderRecord
 
 _GIGA = 1e9
@@ -30,6 +34,7 @@ class Look(ABC):
         ponder: of the extractor, or of a classifier, N = 1.
         flops: of the whole network.
         flops_percent: of what the plain one takes for this picture and as many regions.
+        extractor_percent: of what the plain extractor takes; of a classifier, the same as flops_percent.
         seconds: from the pixels to what was found.
     """
 
@@ -37,6 +42,7 @@ class Look(ABC):
     ponder: PonderRecord
     flops: int
     flops_percent: float
+    extractor_percent: float
     seconds: float
 
     @abstractmethod
@@ -110,17 +116,28 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def cost_limits(extractor: nn.Module) -> Limits:
+    """The least and the most that a position of a network can cost, N + R (eq. 9): over its blocks, sums."""
+    low = high = 0.0
+    for block in (part for part in extractor.modules() if isinstance(part, AdaptiveBlock)):
+        low += 2 if block.rule.adaptive else len(block.units)
+        high += len(block.units) + block.rule.adaptive
+    return widened(low, high)
+
+
 class DetectorViewer:
     """The trained detector of a config. Raises InputError as `Predictor` does.
 
     Attributes:
         model: it.
+        limits: what a position can cost, of one colour scale for all pictures.
     """
 
     def __init__(self, cfg: CfgNode):
         self._cfg, self._predictor = cfg, Predictor(cfg)
         self._reference = DetectorReference.from_config(cfg)
         self.model = self._predictor.model
+        self.limits = cost_limits(self.model.backbone)
 
     def __call__(self, image: np.ndarray) -> DetectorLook:
         """Looks at uint8 RGB [H, W, 3]."""
@@ -130,7 +147,8 @@ class DetectorViewer:
         size = prediction.numbers["height"], prediction.numbers["width"]
         row = detector_row(prediction.spent, size, self._reference)
         flops, percent = row["detector_flops"]["total"], row["detector_flops_percent"]
-        return DetectorLook(image, prediction.ponder, flops, percent, seconds, prediction, self._cfg)
+        extractor = prediction.numbers["flops_percent"]
+        return DetectorLook(image, prediction.ponder, flops, percent, extractor, seconds, prediction, self._cfg)
 
 
 class ClassifierViewer:
@@ -140,14 +158,14 @@ class ClassifierViewer:
         cfg: its config.
         longer_edge: pixels to which the longer side of a picture is resized; None: pictures keep their size.
 
-    Attributes:
-        model: it.
+    Attributes: as of DetectorViewer.
     """
 
     def __init__(self, cfg: CfgNode, longer_edge: Optional[int] = None):
         self._predictor, self._names = ClassPredictor(cfg), classes.class_names(cfg)
         self._longer_edge = longer_edge
         self.model = self._predictor.model
+        self.limits = cost_limits(self.model)
 
     def __call__(self, image: np.ndarray) -> ClassifierLook:
         """Looks at uint8 RGB [H, W, 3]."""
@@ -157,7 +175,7 @@ class ClassifierViewer:
         seconds = time.perf_counter() - start
         flops, percent = int(prediction.ponder.flops), prediction.numbers["flops_percent"]
         pixels = pixels_of(resized)
-        return ClassifierLook(pixels, prediction.ponder, flops, percent, seconds, prediction, self._names)
+        return ClassifierLook(pixels, prediction.ponder, flops, percent, percent, seconds, prediction, self._names)
 
 
 Viewer = Union[DetectorViewer, ClassifierViewer]
