@@ -26,6 +26,7 @@ _FURTHER = (
     ("mask AP (%)", "segm", "AP"),
     ("keypoint AP (%)", "keypoints", "AP"),
     ("PQ (%)", "panoptic_seg", "PQ"),
+    ("mIoU (%)", "sem_seg", "mIoU"),
 )
 
 

@@ -1,10 +1,10 @@
-"""COCO's panoptic quality of a data set's images."""
+"""COCO's panoptic quality of a data set's images, and what the semantic segmentation alone is worth."""
 
 import itertools
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -17,12 +17,16 @@ from detectron2.utils.logger import create_small_table
 from sact_det.base.files import replacing
 from sact_det.data.coco_panoptic import ids_of, pixels_of, read_panoptic, read_png
 from sact_det.detection.panoptic_quality import Labelled, Tally, compare, quality
+from sact_det.detection.semantic_quality import MEANS, confusion, semantic_quality
 
 logger = logging.getLogger(__name__)
 
 
 class PanopticEvaluator(DatasetEvaluator):
     """PQ, SQ and RQ in percent, of all categories, of things (_th) and of stuff (_st), as COCO's own program counts.
+
+    Where outputs have "sem_seg", also its mIoU, fwIoU, mACC and pACC, as Detectron2's SemSegEvaluator counts: of stuff,
+    and of things as one class.
 
     Results go to output_dir in COCO's format, with the ids of the file: panoptic_results.json, whole or not at all, and
     the PNGs that it names, in panoptic/.
@@ -47,15 +51,27 @@ class PanopticEvaluator(DatasetEvaluator):
                 (False, metadata.stuff_dataset_id_to_contiguous_id),
             )
         }
+        self._semantic_classes: Sequence[str] = metadata.stuff_classes
+        self._semantic_class_of = {
+            **dict.fromkeys(metadata.thing_dataset_id_to_contiguous_id, 0),
+            **metadata.stuff_dataset_id_to_contiguous_id,
+        }
         self._folder = Path(output_dir)
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was processed."""
         self._rows: list[dict[str, Any]] = []
+        self._confusion: Optional[np.ndarray] = None
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Takes the "panoptic_seg" of each output: ids, int [H, W], and what Detectron2 says of the segments."""
+        """Takes the outputs of a panoptic detector.
+
+        Args:
+            inputs: with "image_id".
+            outputs: "panoptic_seg": ids, int [H, W], and what Detectron2 says of the segments; perhaps "sem_seg",
+                scores [classes, H, W].
+        """
         for item, output in zip(inputs, outputs):
             ids, infos = output["panoptic_seg"]
             found = ids.cpu().numpy()
@@ -65,6 +81,10 @@ class PanopticEvaluator(DatasetEvaluator):
             wanted = [Labelled(one.id, one.category_id, one.iscrowd) for one in true.segments]
             name = f"{Path(true.png).stem}.png"
             self._write_png(name, found)
+            if "sem_seg" in output:
+                classes, number = output["sem_seg"].argmax(0).cpu().numpy(), len(self._semantic_classes)
+                counts = confusion(truth, wanted, self._semantic_class_of, classes, number)
+                self._confusion = counts if self._confusion is None else self._confusion + counts
             self._rows.append(
                 {
                     "image_id": item["image_id"],
@@ -80,12 +100,12 @@ class PanopticEvaluator(DatasetEvaluator):
             temporary.write_bytes(encoded.tobytes())
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """{"panoptic_seg": {...}} on the main process, nothing on the others.
+        """{"panoptic_seg": {...}, "sem_seg": {...}} on the main process, nothing on the others.
 
         Raises:
             OSError: the results cannot be written.
         """
-        gathered = comm.gather(self._rows)
+        gathered, counts = comm.gather(self._rows), comm.gather(self._confusion)
         if not comm.is_main_process():
             return {}
         # In one order, whoever processed them, for sums of floats depend on it.
@@ -105,4 +125,9 @@ class PanopticEvaluator(DatasetEvaluator):
         for suffix, categories in (("_th", things), ("_st", stuff)):
             results |= {f"{key}{suffix}": value for key, value in quality(tallies, categories).items()}
         logger.info("Panoptic quality:\n%s", create_small_table(results))
-        return {"panoptic_seg": results}
+        found = [own for own in counts if own is not None]
+        if not found:
+            return {"panoptic_seg": results}
+        semantic = semantic_quality(sum(found), self._semantic_classes)
+        logger.info("Semantic segmentation:\n%s", create_small_table({key: semantic[key] for key in MEANS}))
+        return {"panoptic_seg": results, "sem_seg": semantic}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from coco_folder import read_json, write_coco_folder
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from panoptic_folder import write_panoptic_folder
@@ -21,6 +22,7 @@ from sact_det.detection.drawing import draw_found, draw_segments, segment_names
 from sact_det.detection.loader import build_test_loader, build_train_loader
 from sact_det.detection.panoptic_evaluator import PanopticEvaluator
 from sact_det.detection.predictor import Predictor
+from sact_det.detection.semantic_quality import semantic_quality
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.launch import launch
 from sact_det.tasks import load_config
@@ -74,7 +76,8 @@ def test_it_trains_resumes_and_is_evaluated(tmp_path):
     (losses,) = [line for line in logged if "loss_ponder" in line]
     assert {"loss_sem_seg", "loss_mask", "loss_cls"} <= set(losses)
     results = read_json(tmp_path / "whole/inference/results.json")["toy"]
-    assert set(results) == {"panoptic_seg", "bbox", "segm", "ponder"}
+    assert set(results) == {"panoptic_seg", "sem_seg", "bbox", "segm", "ponder"}
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100 and {"IoU-things", "IoU-sky", "IoU-sea"} <= set(results["sem_seg"])
     assert 0 <= results["panoptic_seg"]["PQ_st"] <= 100 and results["ponder"]["sem_seg_gflops"] > 0
 
 
@@ -133,6 +136,48 @@ def test_a_perfect_segmentation_has_quality_100_and_is_written_in_coco_s_format(
         read_png(tmp_path / "out/panoptic" / first["file_name"], (128, 96)),
         read_png(tmp_path / "data/png/1.png", (128, 96)),
     )
+
+
+def test_mean_iou_is_that_of_detectron2(tmp_path):
+    cfg = toy(tmp_path, num_images=3)
+    evaluator, generator = PanopticEvaluator("toy", str(tmp_path / "out")), torch.Generator().manual_seed(0)
+    truth_of = {}
+    for inputs in build_test_loader(cfg, "toy"):
+        item = inputs[0]
+        ids = ids_of(read_png(tmp_path / f"data/png/{item['image_id']}.png", (item["height"], item["width"])))
+        truth = np.full(ids.shape, 255)
+        for segment, category in ((70_000, 1), (2, 2), (300, 0), (4, 0)):
+            truth[ids == segment] = category
+        truth_of[item["file_name"]] = truth
+    DatasetCatalog.register(
+        "toy_semantic", lambda: [{"file_name": name, "sem_seg_file_name": name} for name in truth_of]
+    )
+    stuff = MetadataCatalog.get("toy").stuff_classes
+    MetadataCatalog.get("toy_semantic").set(stuff_classes=stuff, ignore_label=255)
+    theirs = SemSegEvaluator("toy_semantic", False, sem_seg_loading_fn=lambda name, dtype: truth_of[name].astype(dtype))
+    theirs.reset()
+    for inputs in build_test_loader(cfg, "toy"):
+        size = truth_of[inputs[0]["file_name"]].shape
+        scores = torch.rand(3, *size, generator=generator)
+        scores[2] -= 0.4
+        output = {"sem_seg": scores, "panoptic_seg": (torch.zeros(size, dtype=torch.int64), [])}
+        evaluator.process(inputs, [output])
+        theirs.process(inputs, [output])
+    ours, expected = evaluator.evaluate()["sem_seg"], theirs.evaluate()["sem_seg"]
+    DatasetCatalog.remove("toy_semantic")
+    MetadataCatalog.remove("toy_semantic")
+    assert ours["mIoU"] < ours["pACC"] < 60
+    for name, value in ours.items():
+        assert value == pytest.approx(expected[name], rel=1e-12)
+
+
+def test_a_class_that_occurs_nowhere_has_no_iou():
+    counts = np.array([[6, 2, 0], [1, 3, 0], [2, 0, 0]])
+    found = semantic_quality(counts, ["things", "sky", "sea"])
+    assert math.isnan(found["IoU-sea"]) and found["IoU-sky"] == pytest.approx(100 * 3 / 6)
+    assert found["mIoU"] == pytest.approx(100 * (6 / 11 + 3 / 6) / 2)
+    assert found["pACC"] == pytest.approx(100 * 9 / 14)
+    assert math.isnan(semantic_quality(np.zeros((2, 2), int), ["things", "sky"])["mIoU"])
 
 
 @torch.no_grad()
