@@ -195,6 +195,11 @@ def kind_ranges(cfg: CfgNode) -> Mapping[str, Rule]:
 def check_kind(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, if a value cannot be one of a detector of this kind."""
     check_ranges(cfg, kind_ranges(cfg))
+    if cfg.MODEL.CLASSIFIER.FAMILY != "imagenet":
+        raise InputError(
+            "MODEL.CLASSIFIER.FAMILY must be 'imagenet' for a detector: other networks have no such features; "
+            f"got {cfg.MODEL.CLASSIFIER.FAMILY!r}"
+        )
     if has_pyramid(cfg) and not is_retinanet(cfg):
         check_registered("MODEL.ROI_BOX_HEAD.NAME", cfg.MODEL.ROI_BOX_HEAD.NAME, ROI_BOX_HEAD_REGISTRY)
     if cfg.MODEL.MASK_ON:

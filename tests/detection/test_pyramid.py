@@ -217,6 +217,8 @@ def test_the_whole_detector_s_flops_are_those_of_its_layers_as_they_run(tmp_path
         (FPN, ("MODEL.RPN.IN_FEATURES", "['p2', 'p7']"), "MODEL.RPN.IN_FEATURES must list 1 or more features, 'p2' to"),
         (FPN, ("MODEL.ROI_HEADS.IN_FEATURES", "['res4']"), "MODEL.ROI_HEADS.IN_FEATURES must list 1 or more features"),
         (RETINANET, ("MODEL.RETINANET.IN_FEATURES", "['p2']"), "MODEL.RETINANET.IN_FEATURES must list 1 or more featu"),
+        (FPN, ("MODEL.CLASSIFIER.FAMILY", "cifar"), "MODEL.CLASSIFIER.FAMILY must be 'imagenet' for a detector"),
+        (FPN, ("MODEL.SACT.UNITS", "(5, 5, 5)"), "MODEL.SACT.UNITS must list 4 positive integers"),
         (FPN, ("MODEL.FPN.NORM", "foo"), "MODEL.FPN.NORM must be one of '', 'BN'"),
         (FPN, ("MODEL.FPN.OUT_CHANNELS", "0"), "MODEL.FPN.OUT_CHANNELS must be an integer from 1"),
         (FPN, ("MODEL.SACT.TAU_BOX_HEAD", "0.1"), "MODEL.SACT.TAU_BOX_HEAD has no effect on a detector"),
