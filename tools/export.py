@@ -88,6 +88,7 @@ def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     set_execution(model, "dense")
     expected = [form_class.reference(model, image) for image in images]
     form, program_format = form_class(model).eval(), FORMATS[args.format]
+    program_format.check_served(images, form.axes)
     worst: dict[str, float] = {}
     with replacing(args.output) as temporary:
         write_program(args.format, form, images[0], form.axes, temporary)

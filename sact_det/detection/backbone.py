@@ -38,6 +38,11 @@ def is_read(cfg: CfgNode, feature: str) -> bool:
     )
 
 
+def top_left(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """[N, C, H, W] -> the part of (height, width) that begins at the top left."""
+    return images[:, :, : size[0], : size[1]]
+
+
 class SACTBackbone(Executable, Backbone):
     """Stem and first blocks of the pre-activation ResNet under a halting rule.
 
@@ -148,7 +153,7 @@ class SACTBackbone(Executable, Backbone):
         sizes, padded = ledger.sizes_of(images), None
         if sizes is not None and len(sizes) == 1:  # nothing needs its padding, which every layer would have to mask
             padded, ((height, width),), sizes = (images.shape[2], images.shape[3]), sizes, None
-            images = images[:, :, :height, :width]
+            images = top_left(images, (height, width))
         image_size = (images.shape[2], images.shape[3])
         root_flops = self.stem.flops(sizes, image_size, images.shape[0], images.device)
         x, sizes = self.stem(images, sizes), strided_sizes(sizes, self.stem.stride)

@@ -10,6 +10,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from sact_det.base.errors import InputError
+from sact_det.base.recording import is_recording
 from sact_det.base.transfer import to_host
 from sact_det.budget import Budgeted, Drawing
 from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_backward, put_ponder_map
@@ -179,8 +180,8 @@ def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 
 def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
-    """Adds to each image's output what it took ("ponder" alone in a trace); a GPU is waited for once."""
-    if torch.jit.is_tracing():  # numbers would be those of the example
+    """Adds to each image's output what it took ("ponder" alone in a recording); a GPU is waited for once."""
+    if is_recording():  # numbers would be those of the example
         for index, output in enumerate(outputs):
             output["ponder"] = spent["backbone"][-1].image(index)
         return

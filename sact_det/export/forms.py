@@ -3,18 +3,18 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
 from sact_det.execution import set_execution
-from sact_det.export.programs import Axes
+from sact_det.export.programs import Axes, Axis
+from sact_det.export.recordable import pad_image, recordable
 from sact_det.rule import ledger
 from sact_det.rule.ponder import PonderRecord
 
-_IMAGE_AXES = {1: "height", 2: "width"}
+# torch.export: a map of one position along a side would broadcast, which is another program.
+_LEAST_SIDE = 64
 # Fields of Detectron2's Instances -> names of outputs.
 _FIELDS = {
     "pred_boxes": "boxes",
@@ -28,10 +28,10 @@ _FIELDS = {
 def check_exportable(cfg: CfgNode, format_name: str) -> None:
     """Raises InputError if what a whole detector does depends on numbers that a recording cannot have."""
     sact = cfg.MODEL.SACT
-    if format_name == "torch_export":
+    if cfg.MODEL.KEYPOINT_ON and format_name != "torchscript":
         raise InputError(
-            "--format torch_export: how many boxes Detectron2's detectors propose and keep depends on the image, which "
-            "torch.export cannot record; choose onnx or torchscript, or --part backbone"
+            f"--format {format_name}: MODEL.KEYPOINT_ON True: Detectron2 looks for keypoints in one box after the "
+            "other, in heatmaps of its size, which can be recorded as torchscript alone"
         )
     if cfg.MODEL.META_ARCHITECTURE == "SACTPanopticFPN":
         raise InputError(
@@ -53,15 +53,18 @@ class Form(nn.Module):
         model: in evaluation mode; from now on its execution is "export".
 
     Attributes:
-        axes: those of the argument that are dynamic.
+        axes: those of the argument that are dynamic, here of an image [3, H, W].
     """
 
-    axes: Axes = _IMAGE_AXES
+    axes: Axes
 
     def __init__(self, model: Any):
         super().__init__()
         set_execution(model, "export")
         self.model = model
+        features = model.backbone.output_shape().values() if hasattr(model, "backbone") else ()
+        least = max([_LEAST_SIDE, *(1 + int(feature.stride) for feature in features)])
+        self.axes = {1: Axis("height", least), 2: Axis("width", least)}
 
     @classmethod
     def reference(cls, model: Any, x: Tensor) -> dict[str, Tensor]:
@@ -72,7 +75,9 @@ class Form(nn.Module):
 class ClassifierForm(Form):
     """Images float32 [N, 3, H, W], RGB in [0, 255] -> "logits" [N, classes], and what was spent on each."""
 
-    axes = {0: "images", 2: "height", 3: "width"}  # noqa: RUF012
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self.axes = {0: Axis("images"), 2: self.axes[1], 3: self.axes[2]}
 
     @classmethod
     def reference(cls, model: Any, x: Tensor) -> dict[str, Tensor]:
@@ -101,13 +106,11 @@ class BackboneForm(Form):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """See the class."""
-        model, height, width = self.model, image.shape[1], image.shape[2]
-        step = max(model.backbone.size_divisibility, 1)
-        x = (image - model.pixel_mean) / model.pixel_std
-        x = F.pad(x, (0, (step - width % step) % step, 0, (step - height % step) % step))
-        with ledger.open([(height, width)]) as spent:
-            features = model.backbone(x[None])
-        return {**features, **_of_one(spent["backbone"][-1], (height, width))}
+        model, size = self.model, (image.shape[1], image.shape[2])
+        x = pad_image([(image - model.pixel_mean) / model.pixel_std], model.backbone.size_divisibility).tensor
+        with recordable(), ledger.open([size]) as spent:
+            features = model.backbone(x)
+        return {**features, **_of_one(spent["backbone"][-1], size)}
 
 
 class DetectorForm(Form):
@@ -123,7 +126,7 @@ class DetectorForm(Form):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """See the class."""
-        with patch_builtin_len():  # Detectron2's way to keep lengths of tensors in a recording
+        with recordable():
             output = self.model([{"image": image}])[0]
         return _found(output, image)
 

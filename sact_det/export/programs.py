@@ -9,9 +9,10 @@ import importlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError, naming
@@ -19,7 +20,15 @@ from sact_det.base.errors import InputError, naming
 ONNX_OPSET = 17
 INPUT = "image"
 
-Axes = Mapping[int, str]
+
+class Axis(NamedTuple):
+    """A dynamic axis: its name, and the least size that files of some kinds serve."""
+
+    name: str
+    least: int = 1
+
+
+Axes = Mapping[int, Axis]
 Program = Callable[[Tensor], dict[str, Tensor]]
 
 
@@ -30,20 +39,32 @@ class ProgramFormat:
     Attributes:
         suffix: of its files.
         packages: that must be installed beside PyTorch.
-        write: a module in evaluation mode, an example of its argument, the dynamic axes by name, and a path.
+        write: a module in evaluation mode, an example of its argument, the dynamic axes, and a path.
         load: what runs a file.
+        serves_any_size: whether the least sizes of dynamic axes do not bind it.
     """
 
     suffix: str
     packages: Sequence[str]
     write: Callable[[nn.Module, Tensor, Axes, Path], None]
     load: Callable[[Path], Program]
+    serves_any_size: bool = True
 
     def check_installed(self) -> None:
         """Raises InputError, naming the extra, if a package is missing."""
         for package in self.packages:
             with naming(f"{package} is not installed; pip install 'sact_det[export]'", ImportError):
                 importlib.import_module(package)
+
+    def check_served(self, images: Sequence[Tensor], axes: Axes) -> None:
+        """Raises InputError if an image is too small for a file of this kind."""
+        for image in () if self.serves_any_size else images:
+            for axis, (name, least) in axes.items():
+                if image.shape[axis] < least:
+                    raise InputError(
+                        f"--images: with this format the model takes images whose {name} is {least} pixels or more; "
+                        f"got one of {list(image.shape[-2:])}"
+                    )
 
 
 def write_onnx(
@@ -55,13 +76,13 @@ def write_onnx(
         model: of one argument; it returns a tensor or a tuple.
         example: the argument.
         path: of the file.
-        axes: dynamic axes of the argument by their names.
+        axes: dynamic axes of the argument.
         outputs: names of what the module returns.
     """
     names: dict[str, Any] = {
         "input_names": [INPUT],
         "output_names": list(outputs),
-        "dynamic_axes": {INPUT: dict(axes or {})},
+        "dynamic_axes": {INPUT: {axis: own.name for axis, own in (axes or {}).items()}},
     }
     with recording():
         torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=ONNX_OPSET, **names)
@@ -89,7 +110,7 @@ class _Values(nn.Module):
 def _write_onnx(model: nn.Module, example: Tensor, axes: Axes, path: Path) -> None:
     with torch.no_grad():
         outputs = list(model(example))
-    write_onnx(_Values(model), example, path, axes, outputs)
+    write_onnx(_Values(model).eval(), example, path, axes, outputs)
 
 
 def _load_onnx(path: Path) -> Program:
@@ -117,13 +138,12 @@ def _load_torchscript(path: Path) -> Program:
 
 
 def _write_torch_export(model: nn.Module, example: Tensor, axes: Axes, path: Path) -> None:
-    for axis in axes:
-        if example.shape[axis] == 1:  # it takes a size of 1 for a constant
-            example = torch.cat([example, example], axis)
-    dynamic = {
-        axis: torch.export.Dim(name, min=_LEAST_SIDE) if name in ("height", "width") else torch.export.Dim(name)
-        for axis, name in axes.items()
-    }
+    dynamic: dict[int, Any] = {}
+    for axis, (name, least) in axes.items():
+        dynamic[axis] = torch.export.Dim(name, min=least)
+        missing = max(least, 2) - example.shape[axis]  # it takes a size of 1 for a constant
+        if missing > 0:
+            example = F.pad(example, (*(0, 0) * (example.dim() - 1 - axis), 0, missing))
     with recording():
         program = torch.export.export(model, (example,), dynamic_shapes=(dynamic,), strict=False)
         torch.export.save(program, str(path))
@@ -135,11 +155,9 @@ def _load_torch_export(path: Path) -> Program:
     return module
 
 
-_LEAST_SIDE = 64  # of torch.export: a map of one position along a side would broadcast, which is another program
-
 FORMATS = {
     "onnx": ProgramFormat(".onnx", ("onnx", "onnxruntime"), _write_onnx, _load_onnx),
-    "torch_export": ProgramFormat(".pt2", (), _write_torch_export, _load_torch_export),
+    "torch_export": ProgramFormat(".pt2", (), _write_torch_export, _load_torch_export, serves_any_size=False),
     "torchscript": ProgramFormat(".pt", (), _write_torchscript, _load_torchscript),
 }
 

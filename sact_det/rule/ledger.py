@@ -63,7 +63,7 @@ class Ledger(Mapping[str, list[PonderRecord]]):
 
     def add(self, part: str, call: _Call) -> None:
         """Enters a call. Raises ValueError if it does not account for each of the images."""
-        found, regions = len(call.record.dense_flops), call.regions
+        found, regions = call.record.dense_flops.shape[0], call.regions
         if regions is not None and sum(regions) != found:
             raise ValueError(f"`regions`: {part!r} ran on {found} regions; got {list(regions)}")
         images = found if regions is None else len(regions)
@@ -216,7 +216,7 @@ def _fitting(ledger: Ledger, batch: Tensor) -> Optional[Geometry]:
     sizes, shape = ledger.sizes, tuple(batch.shape)
     if sizes is None:
         return None
-    if not torch.jit.is_tracing() and (len(sizes) != shape[0] or any(h > shape[2] or w > shape[3] for h, w in sizes)):
+    if not is_recording() and (len(sizes) != shape[0] or any(h > shape[2] or w > shape[3] for h, w in sizes)):
         raise ValueError(f"the ledger is open for images of {list(sizes)}; a batch {list(shape)} needs one of its own")
     return own_sizes(sizes, (batch.shape[2], batch.shape[3]))
 

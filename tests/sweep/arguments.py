@@ -125,11 +125,6 @@ CASES = [
         r"MODEL\.SACT\.RPN_POSITIONS must be 'all'",
         *(*PROGRAM, "--images", good("photograph"), "MODEL.SACT.RPN_POSITIONS", "active"),
     ),
-    Case(
-        "export",
-        r"--format torch_export: how many boxes .* choose onnx or torchscript",
-        *(*PROGRAM, "--images", good("photograph"), "--format", "torch_export"),
-    ),
     Case("export_ponder", r"--image-size must be positive; got 0", *EXPORT, "--image-size", "0"),
     Case("export_ponder", r"--max-images must be positive; got -1", *EXPORT, "--max-images", "-1"),
     Case("export_ponder", r"nowhere", *EXPORT, "--dataset", "nowhere"),

@@ -18,7 +18,13 @@ from sact_det.export.verification import differences
 from sact_det.tasks import load_config
 
 tool = load_tool("export")
+BOX_THRESHOLD = "MODEL.ROI_HEADS.SCORE_THRESH_TEST"
 THRESHOLD = {"tiny_retinanet": "MODEL.RETINANET.SCORE_THRESH_TEST", "tiny_classifier": ""}
+MASKS = ("MODEL.MASK_ON", "True")
+KEYPOINTS = ("MODEL.KEYPOINT_ON", "True", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)")
+CASCADE = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True")
+FEW_UNITS = ("MODEL.SACT.UNITS", "(1, 2, 1, 1)")  # torch.export reasons about the sizes behind every operator
+LARGE = ("INPUT.MIN_SIZE_TEST", "132", "INPUT.MAX_SIZE_TEST", "264")
 SIZES = ((90, 120), (97, 64), (75, 75))
 
 
@@ -38,18 +44,16 @@ def networks(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("weights"), {}
 
     def of(name, *more):
-        if name not in made:
-            config, key = (
-                str(ROOT / f"configs/tests/{name}.yaml"),
-                THRESHOLD.get(name, "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
-            )
-            overrides = [key, "0.05" if "ROI" in key else "0.01"] if key else []
+        if (name, more) not in made:
+            config, key = str(ROOT / f"configs/tests/{name}.yaml"), THRESHOLD.get(name, BOX_THRESHOLD)
+            overrides = [*more, *([key, "0.01" if name == "tiny_retinanet" else "0.05"] if key else [])]
+            path = folder / f"{len(made)}.pth"
             if key:
-                weights = write_random_detector(folder / f"{name}.pth", config, *overrides)
+                weights = write_random_detector(path, config, *overrides)
             else:
-                weights = write_random_weights(folder / f"{name}.pth", load_config(config))
-            made[name] = ["--config-file", config, *overrides, "MODEL.WEIGHTS", weights]
-        return [*made[name], *more]
+                weights = write_random_weights(path, load_config(config))
+            made[name, more] = ["--config-file", config, *overrides, "MODEL.WEIGHTS", weights]
+        return made[name, more]
 
     return of
 
@@ -59,39 +63,51 @@ def command(network, kind, output, photographs, *more):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "kind", "more"),
     [
-        ("tiny", "onnx"),
-        ("tiny_fpn", "onnx"),
-        ("tiny_retinanet", "onnx"),
-        ("tiny_classifier", "onnx"),
-        ("tiny_fpn", "torchscript"),
-        ("tiny_retinanet", "torchscript"),
+        ("tiny", "onnx", ()),
+        ("tiny", "onnx", MASKS),
+        ("tiny_fpn", "onnx", (*MASKS, *CASCADE)),
+        ("tiny_retinanet", "onnx", ()),
+        ("tiny_classifier", "onnx", ()),
+        ("tiny_fpn", "torchscript", MASKS),
+        ("tiny_fpn", "torchscript", KEYPOINTS),
+        ("tiny_retinanet", "torchscript", ()),
+        ("tiny", "torch_export", (*MASKS, *FEW_UNITS)),
+        ("tiny_fpn", "torch_export", (*CASCADE, "MODEL.SACT.HALTING", "none", *FEW_UNITS)),
+        ("tiny_retinanet", "torch_export", (*LARGE, *FEW_UNITS)),
     ],
 )
-def test_a_file_holds_for_images_of_a_size_that_it_was_not_verified_on(tmp_path, networks, photographs, name, kind):
-    if kind == "onnx":
-        for package in FORMATS["onnx"].packages:
-            pytest.importorskip(package)
-    path, network = tmp_path / f"model{FORMATS[kind].suffix}", networks(name)
+@torch.no_grad()
+def test_a_file_holds_for_images_of_a_size_that_it_was_not_verified_on(
+    tmp_path, networks, photographs, name, kind, more
+):
+    for package in FORMATS[kind].packages:
+        pytest.importorskip(package)
+    path, network = tmp_path / f"model{FORMATS[kind].suffix}", networks(name, *more)
     tool.main(command(network, kind, path, photographs))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     program = FORMATS[kind].load(path)
-    image = torch.rand(3, 83, 131, generator=torch.Generator().manual_seed(0)) * 255
+    image = torch.rand(3, 139, 171, generator=torch.Generator().manual_seed(0)) * 255
     if name == "tiny_classifier":
         images = torch.stack([image, image.flip(2), image / 2])
         expected = ClassifierForm.reference(load_classifier(load_config(network[1], network[2:])), images)
-        assert expected["logits"].shape == (3, 3) and expected["ponder_map"].shape == (3, 83, 131)
+        assert expected["logits"].shape == (3, 3) and expected["ponder_map"].shape == (3, 139, 171)
         assert max(differences(expected, program(images)).values()) < 1e-4
         return
     model = Predictor(load_config(network[1], [*network[2:], "MODEL.DEVICE", "cpu"])).model
-    expected, actual = model([{"image": image}])[0], program(image)
-    assert len(expected["instances"]) > 0
-    torch.testing.assert_close(actual["boxes"], expected["instances"].pred_boxes.tensor, rtol=0, atol=1e-2)
-    torch.testing.assert_close(actual["scores"], expected["instances"].scores, rtol=0, atol=1e-4)
-    assert torch.equal(actual["classes"], expected["instances"].pred_classes)
-    ponder = expected["ponder"]
-    torch.testing.assert_close(actual["ponder_map"], ponder.map((83, 131))[0], rtol=0, atol=1e-3)
+    output, actual = model([{"image": image}])[0], program(image)
+    expected, ponder = output["instances"], output["ponder"]
+    assert len(expected) > 0
+    torch.testing.assert_close(actual["boxes"], expected.pred_boxes.tensor, rtol=0, atol=1e-2)
+    torch.testing.assert_close(actual["scores"], expected.scores, rtol=0, atol=1e-4)
+    assert torch.equal(actual["classes"], expected.pred_classes)
+    assert ("masks" in actual) == expected.has("pred_masks") == (MASKS[0] in more)
+    if "masks" in actual:  # a pixel may lie on the threshold to rounding
+        assert expected.pred_masks.any() and (actual["masks"] != expected.pred_masks).double().mean() < 1e-4
+    if more == KEYPOINTS:
+        torch.testing.assert_close(actual["keypoints"], expected.pred_keypoints, rtol=0, atol=1e-2)
+    torch.testing.assert_close(actual["ponder_map"], ponder.map((139, 171))[0], rtol=0, atol=1e-3)
     assert int(actual["flops"]) == int(ponder.flops)
     for block, own in ponder.blocks.items():
         torch.testing.assert_close(actual[f"ponder_cost_{block}"], own.ponder_cost[0], rtol=0, atol=1e-3)
@@ -134,7 +150,10 @@ def test_a_file_that_computes_something_else_does_not_appear(tmp_path, networks,
 @pytest.mark.parametrize(
     ("name", "kind", "more", "message"),
     [
-        ("tiny_fpn", "torch_export", (), "--format torch_export: how many boxes"),
+        ("tiny_fpn", "onnx", KEYPOINTS, "--format onnx: MODEL.KEYPOINT_ON True: "),
+        ("tiny_fpn", "torch_export", KEYPOINTS, "--format torch_export: MODEL.KEYPOINT_ON True: "),
+        ("tiny_retinanet", "torch_export", (), "--images: with this format the model takes images whose height is 129"),
+        ("tiny_panoptic", "torchscript", (), "MODEL.META_ARCHITECTURE SACTPanopticFPN: "),
         ("tiny", "torchscript", ("MODEL.SACT.REJECTION", "True"), "MODEL.SACT.REJECTION: "),
         ("tiny", "torchscript", ("MODEL.SACT.RPN_POSITIONS", "active"), "MODEL.SACT.RPN_POSITIONS must be 'all'"),
         ("tiny_classifier", "torchscript", ("--part", "backbone"), "--part backbone is for detectors"),
