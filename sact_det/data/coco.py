@@ -2,7 +2,8 @@
 
 import logging
 import os
-from typing import Any, Callable, Sequence
+from functools import partial
+from typing import Any, Callable, Optional, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -15,7 +16,8 @@ from sact_det.base.errors import InputError
 from sact_det.base.garbage_collection import uncollected
 from sact_det.data.coco_file import coco_file
 from sact_det.data.coco_json import LISTS
-from sact_det.data.coco_shapes import read_keypoints, read_segmentation
+from sact_det.data.coco_shapes import Skeleton, read_keypoints, read_segmentation
+from sact_det.data.made_once import made_once
 from sact_det.data.voc import voc_files
 from sact_det.data.yolo import yolo_files
 
@@ -70,13 +72,18 @@ def _load_by_us(name: str, masks: bool, keypoints: bool) -> None:
     """Detectron2 would parse a data set of its own list again and again, whole, and the evaluation once more."""
     metadata = MetadataCatalog.get(name)
     json_file, image_root = metadata.json_file, metadata.image_root
-
-    def load() -> list[dict[str, Any]]:
-        local = PathManager.get_local_path(json_file)
-        return load_checked(name, local, image_root, masks, keypoints, required=("images", "categories"))
-
     DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, load)
+    DatasetCatalog.register(name, partial(_load_listed, name, json_file, image_root, masks, keypoints))
+
+
+def _load_listed(name: str, json_file: str, image_root: str, masks: bool, keypoints: bool) -> list[dict[str, Any]]:
+    local = PathManager.get_local_path(json_file)
+    return load_checked(name, local, image_root, masks, keypoints, required=("images", "categories"))
+
+
+def is_read_here(name: str) -> bool:
+    """Whether a registered data set is loaded by this module, which does nothing else then."""
+    return isinstance(DatasetCatalog[name], partial) and DatasetCatalog[name].func in (load_checked, _load_listed)
 
 
 def register_coco_file(
@@ -87,12 +94,11 @@ def register_coco_file(
     Raises:
         InputError: it cannot be read.
     """
-    file = coco_file(json_file, masks)
-    categories, skeleton = file.categories, file.skeleton if keypoints else None
+    categories, skeleton = made_once(partial(_named, json_file, masks, keypoints))
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)  # labelled images have none
-    DatasetCatalog.register(name, lambda: load_checked(name, json_file, image_root, masks, keypoints))
+    DatasetCatalog.register(name, partial(load_checked, name, json_file, image_root, masks, keypoints))
     metadata = MetadataCatalog.get(name).set(
         json_file=json_file,
         image_root=image_root,
@@ -108,6 +114,11 @@ def register_coco_file(
             keypoint_flip_map=skeleton.flips,
             keypoint_connection_rules=[(*bone, _BONE_COLOR) for bone in skeleton.bones],
         )
+
+
+def _named(json_file: str, masks: bool, keypoints: bool) -> tuple[dict[int, str], Optional[Skeleton]]:
+    file = coco_file(json_file, masks)
+    return file.categories, file.skeleton if keypoints else None
 
 
 @uncollected()

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from typing import Any, Sequence
+from typing import Any, Callable, Optional, Sequence, TypeVar
 
 import numpy as np
 import torch
@@ -20,14 +20,17 @@ from detectron2.data.detection_utils import annotations_to_instances, check_imag
 from torch.utils.data import DataLoader
 
 from sact_det.base.errors import InputError, naming, one_line
+from sact_det.data.coco import is_read_here
 from sact_det.data.coco_file import forget
 from sact_det.data.decoding import decode_rgb
 from sact_det.data.image_files import naming_image, read_encoded
+from sact_det.data.made_once import list_made_once
 from sact_det.data.stream import build_stream_loader
 from sact_det.detection.augmentation import build_augmentation
 from sact_det.detection.panoptic_targets import put_panoptic_targets, put_semantic_target
 
 logger = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class CheckedMapper(DatasetMapper):
@@ -104,15 +107,33 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     """
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty: it must name a data set")
-    min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    dicts = _dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints)
-    if cfg.MODEL.MASK_ON and not any("pan_seg_file_name" in one for one in dicts):
-        dicts = _with_all_masks(dicts, ", ".join(cfg.DATASETS.TRAIN), cfg.INPUT.MASK_FORMAT)
-    for name in set(cfg.DATASETS.TRAIN).difference(cfg.DATASETS.TEST):  # nobody else asks for those
-        forget(MetadataCatalog.get(name).get("json_file", ""))
-    groups = [int(d["width"] > d["height"]) for d in dicts] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
-    mapper = CheckedMapper(cfg, is_train=True)
-    return build_stream_loader(cfg, DatasetFromList(dicts, copy=False), mapper, groups)
+
+    def read() -> tuple[list[dict[str, Any]], Optional[list[int]]]:
+        min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+        dicts = _dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints)
+        dicts = _of_kind(cfg, dicts, cfg.DATASETS.TRAIN)
+        for name in set(cfg.DATASETS.TRAIN).difference(cfg.DATASETS.TEST):  # nobody else asks for those
+            forget(MetadataCatalog.get(name).get("json_file", ""))
+        groups = [int(d["width"] > d["height"]) for d in dicts] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+        return dicts, groups
+
+    dicts, groups = _read_once(cfg.DATASETS.TRAIN, read)
+    return build_stream_loader(cfg, dicts, CheckedMapper(cfg, is_train=True), groups)
+
+
+def _read_once(names: Sequence[str], read: Callable[[], tuple[list[Any], R]]) -> tuple[Any, R]:
+    """What `read` returns, its list serialized: by one process of a machine, unless somebody else loads a data set."""
+    if all(name in DatasetCatalog and is_read_here(name) for name in names):
+        return list_made_once(read)
+    dicts, rest = read()
+    return DatasetFromList(dicts, copy=False), rest
+
+
+def _of_kind(cfg: CfgNode, dicts: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Those that can be learned from: where masks are, objects must have them."""
+    if not cfg.MODEL.MASK_ON or any("pan_seg_file_name" in one for one in dicts):
+        return dicts
+    return _with_all_masks(dicts, ", ".join(names), cfg.INPUT.MASK_FORMAT)
 
 
 def _with_all_masks(dicts: list[dict[str, Any]], names: str, mask_format: str) -> list[dict[str, Any]]:
@@ -137,7 +158,7 @@ def _with_all_masks(dicts: list[dict[str, Any]], names: str, mask_format: str) -
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader over all images of `name`, one image at a time. Raises InputError for a bad data set."""
-    dicts = _dataset_dicts([name], filter_empty=False)
+    dicts, _ = _read_once([name], lambda: (_dataset_dicts([name], filter_empty=False), None))
     mapper = CheckedMapper(cfg, is_train=False)
     return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
@@ -150,9 +171,7 @@ def build_validation_loader(cfg: CfgNode, name: str) -> DataLoader:
     Raises:
         InputError: the data set cannot be used.
     """
-    dicts = _dataset_dicts([name], filter_empty=False)
-    if cfg.MODEL.MASK_ON and not any("pan_seg_file_name" in one for one in dicts):
-        dicts = _with_all_masks(dicts, name, cfg.INPUT.MASK_FORMAT)
+    dicts, _ = _read_once([name], lambda: (_of_kind(cfg, _dataset_dicts([name], filter_empty=False), [name]), None))
     mapper = CheckedMapper(cfg, is_train=True)
     mapper.augmentations = T.AugmentationList(build_augmentation(cfg, is_train=False))
     return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
