@@ -1,4 +1,6 @@
-"""tools/train_net.py whose second process is killed behind its fourth step, unless torchrun has restarted it."""
+"""tools/train_net.py one of whose processes, of rank $KILLED or the second, is killed behind its fourth step, unless
+torchrun has restarted it.
+"""
 
 import os
 import signal
@@ -20,7 +22,7 @@ class KillOne(HookBase):
     def after_step(self) -> None:
         """Detectron2's interface."""
         restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-        if self.trainer.iter == FOURTH and comm.get_rank() == 1 and not restarted:
+        if self.trainer.iter == FOURTH and comm.get_rank() == int(os.environ.get("KILLED", 1)) and not restarted:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -24,6 +24,7 @@ from typing import Any, Callable, Optional, Sequence
 import cv2
 import numpy as np
 from tabulate import tabulate
+from tqdm import tqdm
 
 from sact_det.base.command_line import check_positive
 from sact_det.base.errors import InputError
@@ -126,7 +127,8 @@ def benchmark_auc(args: argparse.Namespace) -> dict[str, Any]:
         methods = {"pysaliency AUC_Judd": theirs, **methods}
     results = {name: method() for name, method in methods.items()}  # warms up as well
     candidates = [Candidate(name, method) for name, method in methods.items()]
-    times = interleaved_times(candidates, args.repeats, warmup=0)
+    with tqdm(total=args.repeats * len(candidates), unit="run", disable=None, leave=False) as bar:
+        times = interleaved_times(candidates, args.repeats, warmup=0, tick=bar.update)
     wall_ms = {name: 1e3 * Spread.of(own).median for name, own in times.items()}
     least_ms = {name: 1e3 * min(own) for name, own in times.items()}
     print(f"one map of {args.size[0]}x{args.size[1]} ({args.map}), {len(fixations)} fixations, {args.threads} threads")
@@ -166,7 +168,8 @@ def benchmark_seven(args: argparse.Namespace) -> dict[str, Any]:
     methods["ours", "together"] = lambda *_: score_maps([values], truth, tuple(ours))  # a distribution is made once
     results = {key: method() for key, method in methods.items()}  # warms up as well
     candidates = [Candidate(f"{who} {name}", method) for (who, name), method in methods.items()]
-    times = interleaved_times(candidates, args.repeats, warmup=0)
+    with tqdm(total=args.repeats * len(candidates), unit="run", disable=None, leave=False) as bar:
+        times = interleaved_times(candidates, args.repeats, warmup=0, tick=bar.update)
     wall_ms = {"ours": {name: 1e3 * Spread.of(times[f"ours {name}"]).median for name in ours}}
     print(f"one map of {args.size[0]}x{args.size[1]} ({args.map}), {args.fixations} fixations, {args.threads} threads")
     numbers: dict[str, Any] = {"wall_ms": wall_ms, "repeats": args.repeats, "map": args.map}

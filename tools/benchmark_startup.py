@@ -29,8 +29,10 @@ import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quie
 import torch
 from detectron2.utils import comm
 from tabulate import tabulate
+from tqdm import tqdm
 
 from sact_det.base.command_line import check_positive
+from sact_det.base.doing import doing
 from sact_det.base.files import writable_file, write_json
 from sact_det.base.processes import command_line
 from sact_det.engine.launch import launch
@@ -50,7 +52,7 @@ def write_annotations(folder: Path, name: str, images: int) -> tuple[str, str, s
     root.mkdir()
     with open(folder / f"{name}.json", "w") as file:
         file.write('{"annotations": [')
-        for image in range(1, images + 1):
+        for image in tqdm(range(1, images + 1), desc=name, unit="image", disable=None):  # silent elsewhere
             pictures.append({"id": image, "file_name": f"{image:012d}.jpg", "height": HEIGHT, "width": WIDTH})
             (root / pictures[-1]["file_name"]).touch()
             for _ in range(7 if image % 3 else 8):
@@ -112,7 +114,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         overrides += ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
         config = str(MASKS if args.masks else PLAIN)
         words = (config, [*overrides, "OUTPUT_DIR", str(folder)], time.time(), str(folder / "results.json"))
-        launch(start, args.processes, args=words)
+        with doing(f"{args.processes} processes come to their first step"):
+            launch(start, args.processes, args=words)
         took = json.loads((folder / "results.json").read_text())
     row = {
         "processes": args.processes,

@@ -14,6 +14,7 @@ from typing import Optional, Sequence
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
+from sact_det.base.doing import doing
 from sact_det.base.errors import InputError
 from sact_det.base.files import write_json
 from sact_det.base.processes import command_line
@@ -32,8 +33,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     if Path(args.output).resolve() == Path(args.annotations).resolve():
         raise InputError(f"{args.output}: would replace the annotations it is made from; choose another name")
-    merged = merge_supercategories(args.annotations)
-    write_json(args.output, merged)
+    with doing(f"merging the categories of {args.annotations}"):
+        merged = merge_supercategories(args.annotations)
+    with doing(f"writing {args.output}"):
+        write_json(args.output, merged)
     print(f"{args.output}: {len(merged['annotations'])} annotations in {len(merged['categories'])} classes")
 
 

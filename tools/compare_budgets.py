@@ -28,8 +28,6 @@ added.
 import argparse
 import logging
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
@@ -52,6 +50,7 @@ from sact_det.experiments.budget_comparison import (
     with_first_units,
 )
 from sact_det.experiments.calibration import Settings, calibration_set
+from sact_det.experiments.stage import run_stage
 from sact_det.pictures.figures import save_png
 
 logger = logging.getLogger("sact_det.compare_budgets")
@@ -155,14 +154,10 @@ def training_overrides(contender: Contender) -> list[str]:
 
 
 def train(contender: Contender) -> None:
-    """Trains in a process of its own, from the last checkpoint on."""
-    words = ["--config-file", contender.config, "--resume", *training_overrides(contender)]
-    done = subprocess.run(
-        [sys.executable, str(TRAIN), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
-        raise InputError(f"the training in {contender.folder} failed: {last}")
+    """Trains in a process of its own, from the last checkpoint on; one line with a bar shows it."""
+    words = [str(TRAIN), "--config-file", contender.config, "--resume", *training_overrides(contender)]
+    what = f"trains {contender.name} {contender.setting}".strip() + f", seed {contender.seed}"
+    run_stage(what, words, Path(contender.folder) / "terminal.txt", contender.load().SOLVER.MAX_ITER)
 
 
 def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) -> None:

@@ -35,6 +35,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from torch import Tensor
 
+from sact_det.base.doing import doing
 from sact_det.base.download import is_url
 from sact_det.base.errors import InputError
 from sact_det.base.files import file_sha256, writable_file
@@ -134,7 +135,9 @@ def read_source(args: argparse.Namespace, path: Path) -> Converted:
 def convert(args: argparse.Namespace) -> None:
     writable_file(args.output)
     with local_source(args.source) as path:
-        write(args, *read_source(args, path))
+        with doing(f"converting {args.source}"):
+            converted = read_source(args, path)
+        write(args, *converted)
 
 
 def pack(source: Path, output: Path) -> None:
@@ -144,7 +147,8 @@ def pack(source: Path, output: Path) -> None:
     writable_file(output)
     if recognise(source) is not None:
         raise InputError(f"{source}: expected a weight file of ours; others are converted first")
-    save_compact(output, *load_weights(source))
+    with doing(f"packing {source}"):
+        save_compact(output, *load_weights(source))
     print(f"{output}: {output.stat().st_size:,} bytes of {source.stat().st_size:,}, sha256 {file_sha256(output)}")
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sact_det.base.command_line import add_budget, parse_with_overrides, with_budget
+from sact_det.base.doing import doing
 from sact_det.base.errors import InputError, naming
 from sact_det.base.files import replacing, writable_file
 from sact_det.base.processes import command_line
@@ -91,7 +92,8 @@ def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     program_format.check_served(images, form.axes)
     worst: dict[str, float] = {}
     with replacing(args.output) as temporary:
-        write_program(args.format, form, images[0], form.axes, temporary)
+        with doing(f"recording {args.output}"):
+            write_program(args.format, form, images[0], form.axes, temporary)
         with naming(f"--format {args.format}: this model's file cannot be loaded"):
             program = program_format.load(temporary)
         for image, outputs in zip(tqdm(images, unit="image", disable=None), expected):

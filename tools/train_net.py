@@ -68,6 +68,7 @@ from sact_det.data import coco_file
 from sact_det.data.stream import check_batch_size
 from sact_det.engine.config_checks import check_training
 from sact_det.engine.console import setup_log
+from sact_det.engine.failures import with_others
 from sact_det.engine.introduction import introduce_evaluation
 from sact_det.engine.launch import check_launch, launch, run_by_torchrun, who_ended
 from sact_det.engine.trainer import check_expected_results
@@ -105,6 +106,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 @errors_to_exit_code()
+@with_others()
 def main(args: argparse.Namespace) -> None:
     """Trains or evaluates, in every process; whatever is wrong ends each of them without a traceback."""
     cfg = setup(args)

@@ -1,14 +1,19 @@
 """A file in COCO format, parsed once in a process, whoever asks for it: COCO's own takes seconds and gigabytes."""
 
+import contextlib
 import os
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Optional, Sequence, Union
 
+from sact_det.base.doing import doing
 from sact_det.base.garbage_collection import uncollected
 from sact_det.data.coco_boxes import CocoBoxes, coco_boxes
 from sact_det.data.coco_json import LISTS, read_categories, read_coco
 from sact_det.data.coco_shapes import Skeleton, has_segmentations, read_skeleton
+
+_LARGE = 30_000_000  # bytes
 
 
 class CocoFile:
@@ -26,7 +31,7 @@ class CocoFile:
 
     def __init__(self, json_file: Union[str, Path], masks: bool = False, required: Sequence[str] = LISTS):
         self._json_file = str(json_file)
-        with uncollected():
+        with _shown(self._json_file), uncollected():
             self._content = read_coco(json_file, required, polygons=masks)
         self.categories = read_categories(json_file, self._content)
         self.segmented = masks and has_segmentations(self._content)
@@ -43,11 +48,17 @@ class CocoFile:
         content, self._content["annotations"] = {**self._content}, []
         content["annotations"] = _taken_from(content["annotations"])
         try:
-            with uncollected():
+            with _shown(self._json_file, "checking"), uncollected():
                 return coco_boxes(self._json_file, content)
         except BaseException:
             forget(self._json_file)  # what is left of it is not the file
             raise
+
+
+def _shown(json_file: str, what: str = "reading") -> AbstractContextManager[None]:
+    """Tells a terminal of files that take seconds."""
+    is_large = os.path.isfile(json_file) and os.path.getsize(json_file) >= _LARGE
+    return doing(f"{what} {json_file}") if is_large else contextlib.nullcontext()
 
 
 def _taken_from(entries: list[Any]) -> Iterator[Any]:

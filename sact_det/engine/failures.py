@@ -1,6 +1,7 @@
 """What fails late, as errors that name the config: a part that cannot be built, sizes that do not fit into memory."""
 
 import contextlib
+import time
 from typing import Any, Iterator, Sequence
 
 from detectron2.config import CfgNode
@@ -8,10 +9,12 @@ from detectron2.modeling import build_model as build_model_of_detectron2
 from detectron2.utils import comm
 
 from sact_det.base.errors import InputError, is_out_of_memory, one_line
+from sact_det.engine import peers
 from sact_det.engine.config_checks import value_of
 
 # What gloo and NCCL say when the process at the other end of a connection is no longer there.
 _PEER_ENDED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "ncclRemoteError")
+_TO_BE_ENDED = 5.0  # seconds: whoever started the processes of a machine ends all behind the first
 _MODEL_SIZES = ("MODEL.SACT.BASE_CHANNELS", "MODEL.SACT.UNITS", "MODEL.RPN.CONV_DIMS")
 
 
@@ -37,6 +40,9 @@ def sizes_fit(cfg: CfgNode, what: str, keys: Sequence[str]) -> Iterator[None]:
 def with_others() -> Iterator[None]:
     """For work that processes do together: one that ends lets the others end, too, and says why where it was started.
 
+    The first process of every machine says which one it was; the others of the machine leave that to it, and wait to be
+    ended.
+
     Raises:
         InputError: another process has ended.
     """
@@ -45,9 +51,13 @@ def with_others() -> Iterator[None]:
     except RuntimeError as error:
         if not any(words in str(error) for words in _PEER_ENDED):
             raise
+        ended = peers.silent()
+        if comm.get_local_rank() > 0:
+            time.sleep(_TO_BE_ENDED)
+        which = ", ".join(ended) or "another process of the training"
         raise InputError(
-            f"rank {comm.get_rank()} ends because another process of the training has ended, whose own words, or those "
-            f"of who started it, say why; --resume goes on ({one_line(error).partition('. ')[0]})"
+            f"rank {comm.get_rank()} ends because {which} has ended; what was said there, by it or by who started it, "
+            f"says why, and --resume goes on ({one_line(error).partition('. ')[0]})"
         ) from error
 
 

@@ -19,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException
 from sact_det.base.errors import InputError
 from sact_det.base.processes import end_processes, follow_parent, interrupts_blocked
 from sact_det.base.torchrun import Place, restarts
+from sact_det.engine import peers
 
 GRACE = 5.0  # seconds in which processes may clean up: one that waits for others may never
 TO_SAVE = 60.0  # the same where all of them were asked to end: they finish their step and write a checkpoint
@@ -136,6 +137,7 @@ def launch(
         dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
     on_gpus = torch.cuda.is_available() if on_gpus is None else on_gpus
     group = (world_size, machine_rank, num_processes, on_gpus, dist_url, timeout)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a store whose process has ended is told of in one line
     with interrupts_blocked():
         context = torch.multiprocessing.spawn(_run, (group, main, args), num_processes, join=False)
     before = signal.signal(signal.SIGUSR1, _end) if _is_main_thread() else None
@@ -198,7 +200,7 @@ def _run_in_group(
     store.set_timeout(timeout)
     dist.init_process_group(backend, store=store, world_size=world_size, rank=rank, timeout=timeout)
     comm.create_local_process_group(on_this_machine)
-    comm.synchronize()
+    peers.join(store, rank)
     main(*args)
     leave_process_group()
 
@@ -217,6 +219,7 @@ def leave_process_group() -> None:
     lives for as long as it is referred to, and Detectron2 keeps references of its own.
     """
     if dist.is_initialized():
+        peers.leave()
         comm._get_global_gloo_group.cache_clear()
         comm._LOCAL_PROCESS_GROUP = None
         comm.create_local_process_group.cache_clear()

@@ -1,6 +1,7 @@
 """Detectron2's trainer with repeatable runs and our checkpoints."""
 
 import contextlib
+import inspect
 import itertools
 import logging
 import weakref
@@ -43,6 +44,10 @@ from sact_det.network.freeze import halting_branches
 from sact_det.weights.values import check_values
 
 logger = logging.getLogger(__name__)
+
+# Buffers are every process's own in a forward pass: SharedStatistics sees to norms. PyTorch 2.13 has a new name for it.
+_NAMES = inspect.signature(DistributedDataParallel).parameters
+_OWN_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
 
 
 def _shorten(record: logging.LogRecord) -> bool:
@@ -92,9 +97,9 @@ class Trainer(DefaultTrainer):
             loader = self.build_train_loader(cfg)
         cfg = follow_epochs(cfg, len(loader.dataset))
         if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
-            model = DistributedDataParallel(model, broadcast_buffers=False)
+            model = DistributedDataParallel(model, **_OWN_BUFFERS)
         else:
-            model = create_ddp_model(model, broadcast_buffers=False)
+            model = create_ddp_model(model, **_OWN_BUFFERS)
         parts, amp = cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.AMP.ENABLED
         self._trainer = Step(model, loader, optimizer, parts=parts, seed=cfg.SEED, amp=amp)
         with built("the schedule of the learning rate"):

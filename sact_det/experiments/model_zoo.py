@@ -29,7 +29,7 @@ _SHOWN = ("FLOPs (%)", "whole detector (%)")
 _FLOPS = "FLOPs (%)"
 _HEADS = (
     *("config", "weights", "starts from", "published", _FLOPS),
-    *("measured", _FLOPS, "whole (%)", "s an image", "seeds", "log"),
+    *("measured", _FLOPS, "whole (%)", "s an image", "MB in training", "seeds", "log"),
 )
 _SECTIONS = ("title", "text", "configs", "results", "page", "starts", "weights", "published", "measured", "seconds")
 
@@ -66,7 +66,8 @@ Every config, with what it starts from and what is known of it. "Published" is w
 original program, says of this network. "Measured" is AP of detectors and accuracy in percent of classifiers, on test
 images of the config's data set, ± the sample deviation over seeds; the log is its numbers and its course. FLOPs are the
 paper's count, in percent of the plain extractor's, under "whole" of the whole plain detector's. Seconds are those of a
-whole detector, on the page that they link. What nobody has measured is empty.
+whole detector, on the page that they link. Memory is the most that a training had allocated on a GPU or, on CPUs,
+that its process had resident (`max_memory_mb` in its metrics.json). What nobody has measured is empty.
 
     python tools/train_net.py --config-file CONFIG                                               # trains it
     python tools/train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS WEIGHTS            # evaluates it
@@ -121,6 +122,7 @@ def _row(root: Path, section: dict[str, Any], name: str) -> list[str]:
         measured.get("flops", ""),
         measured.get("whole", ""),
         f"[{seconds['s']}](results/{seconds['page']})" if seconds else "",
+        measured.get("memory", ""),
         str(found.seeds) if found else measured.get("seeds", ""),
         f"[json](results/{found.file})" if found else "",
     ]
@@ -140,7 +142,9 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     evaluator = next(name for name in _QUALITY if name in results)
     titles = dict(zip((_QUALITY[evaluator], *_SHOWN), ("quality", "flops", "whole")))
     columns = [one for one in COLUMNS[evaluator] if one.title in titles and one.key in results[one.evaluator]]
-    return {titles[one.title]: mean_text(values(row, one), one.digits) for one in columns}
+    cells = {titles[one.title]: mean_text(values(row, one), one.digits) for one in columns}
+    memory = [run["memory_mb"] for run in row["runs"] if run.get("memory_mb")]
+    return {**cells, "memory": f"{max(memory):,.0f}"} if memory else cells
 
 
 def _code(text: Optional[str]) -> str:

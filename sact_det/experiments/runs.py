@@ -28,6 +28,7 @@ def read_run(folder: Union[str, Path]) -> dict[str, Any]:
     Returns:
         halting, tau, units, start, seed, steps, images_per_step: of its config;
         seconds_per_step: median over the log's lines;
+        memory_mb: the most that the training took (sact_det/engine/peak_memory.py); None: its log does not say;
         dataset, results: of its evaluation, by evaluator, e.g. {"bbox": {...}, "ponder": {...}};
         course: [{"step": 19, "loss": 1.2, "flops_percent": 98.1, "block1": 3.0, ...}, ...], units per block and FLOPs
             over training images;
@@ -47,8 +48,10 @@ def read_run(folder: Union[str, Path]) -> dict[str, Any]:
     if not (folder / "model_final.pth").is_file() or not steps:
         raise InputError(f"{folder}: the training is not finished; go on with tools/train_net.py --resume")
     times = [line["time"] for line in steps if "time" in line]
+    memory = [line["max_memory_mb"] for line in steps if "max_memory_mb" in line]
     return {
         **run,
+        "memory_mb": max(memory, default=None),
         "seconds_per_step": statistics.median(times) if times else None,
         "dataset": dataset,
         "results": results,

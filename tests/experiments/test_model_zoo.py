@@ -34,6 +34,7 @@ def test_numbers_that_no_json_has_stand_on_the_page_that_the_row_links():
             shown = [numbers[key] for key in ("quality", "flops", "whole") if key in numbers]
             # Pages give accuracy as a share or in percent.
             assert all(number in page or f"{float(number) / 100:.4f}" in page for number in shown), numbers
+            assert f"{numbers['memory']} MB" in page if "memory" in numbers else True
         for seconds in section.get("seconds", {}).values():
             assert f"| {seconds['s']} |" in (ROOT / "docs/results" / seconds["page"]).read_text(encoding="utf-8")
 

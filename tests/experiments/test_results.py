@@ -71,6 +71,7 @@ def test_a_run_is_what_its_folder_says(runs):
     lines = [line for line in lines if "total_loss" in line]
     assert [point["step"] for point in run["course"]] == [line["iteration"] for line in lines] == [19, 20]
     assert [point["block3"] for point in run["course"]] == [line["sact/block3_units"] for line in lines]
+    assert run["memory_mb"] == max(line["max_memory_mb"] for line in lines) > 100
 
 
 def test_runs_stand_in_the_order_of_their_seeds(collected):

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,6 +73,24 @@ def test_a_killed_process_ends_the_others_in_a_line_that_names_its_rank(data: st
     line = "error: rank 1 was killed by SIGKILL; the others have been ended, and --resume goes on"
     assert text.count(line) == 1 and text.rstrip().split("\n")[-1] == line, text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("killed", ["0", "1"], ids=["the first, which keeps the store", "the second"])
+def test_a_killed_process_of_another_machine_is_named_with_host(data: str, tmp_path: Path, monkeypatch, killed: str):
+    monkeypatch.setenv("KILLED", killed)
+    address, machines = f"tcp://127.0.0.1:{_find_free_port()}", []
+    for rank in "01":
+        flags = ("--num-machines", "2", "--machine-rank", rank, "--num-processes", "1", "--dist-url", address)
+        words = (TRAIN_AND_KILL, *TINY, *flags, *options(data, tmp_path / "output", steps=100_000))
+        machines.append(start(tmp_path / rank, sys.executable, *words))
+    other = 1 - int(killed)
+    assert machines[int(killed)].wait(timeout=600) == 1
+    assert f"error: rank {killed} was killed by SIGKILL" in said(tmp_path / killed)
+    assert machines[other].wait(timeout=ENDS_WITHIN) == 1
+    text = said(tmp_path / str(other))
+    (line,) = (line for line in text.splitlines() if line.startswith("error: "))
+    named = f"error: rank {other} ends because rank {killed} on {socket.gethostname()} has ended; "
+    assert line.startswith(named) and text.rstrip().endswith(line) and "Traceback" not in text
 
 
 def test_torchrun_that_is_asked_to_end_leaves_a_checkpoint(data: str, tmp_path: Path):
