@@ -82,7 +82,7 @@ class Trainer(DefaultTrainer):
         # As DefaultTrainer.__init__, but for the checkpointer, and for processes without a GPU.
         super(DefaultTrainer, self).__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
-            setup_logger()
+            setup_logger(distributed_rank=comm.get_rank())
         check_training(cfg)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         check_common(cfg)  # what was scaled may have become 0
