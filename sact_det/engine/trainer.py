@@ -47,7 +47,9 @@ logger = logging.getLogger(__name__)
 
 # Buffers are every process's own in a forward pass: SharedStatistics sees to norms. PyTorch 2.13 has a new name for it.
 _NAMES = inspect.signature(DistributedDataParallel).parameters
-_OWN_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
 
 
 def _shorten(record: logging.LogRecord) -> bool:
