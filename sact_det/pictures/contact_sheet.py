@@ -30,7 +30,7 @@ class _Plan(NamedTuple):
 
 
 # The most images that are drawn so.
-_PLANS = {1: _Plan(1, 640, 640), 2: _Plan(1, 520, 640), 6: _Plan(2, 400, 600), 15: _Plan(3, 264, 400)}
+_PLANS = {1: _Plan(1, 640, 640), 3: _Plan(1, 480, 640), 6: _Plan(2, 400, 820), 15: _Plan(3, 264, 420)}
 _MANY = _Plan(4, 200, 300)
 
 

@@ -77,7 +77,13 @@ def test_boxes_are_on_the_contact_sheet_where_they_are_in_the_image(photographs)
 
 
 @pytest.mark.parametrize(
-    "sizes", [[(480, 640)], [(480, 640), (640, 480)], [(300, 900), (640, 480), (480, 640)], [(480, 640)] * 7]
+    "sizes",
+    [
+        [(480, 640)],
+        [(480, 640), (640, 480)],
+        [(300, 900), (640, 480), (480, 640)],
+        *([(480, 640)] * n for n in (3, 5, 7)),
+    ],
 )
 def test_few_images_fill_their_sheet(sizes):
     sheet = ContactSheet()
