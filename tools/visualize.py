@@ -199,7 +199,9 @@ def config_of(args: argparse.Namespace) -> tuple[CfgNode, float]:
 def draw_film(args: argparse.Namespace) -> int:
     """Returns the exit code: that of a signal which ended a file's film; that of a camera can only end so."""
     where = "--video" if args.camera is None else "--camera"
-    refuse(args, where, "--input", "--from-hdf5", "--budgets", "--per-block", "--no-sheet")
+    refuse(args, where, "--input", "--from-hdf5", "--budgets", "--per-block", "--no-sheet", "--dpi", "--font-size")
+    if args.format != "png":
+        raise InputError(f"--format {args.format} does not go with {where}")
     if args.config_file is None or (args.video is not None and args.camera is not None):
         raise InputError("give --config-file and one of --video and --camera")
     check_clip(args.output, args.video)
@@ -207,7 +209,7 @@ def draw_film(args: argparse.Namespace) -> int:
     source = open_frames(args.video, args.camera)
     viewer = viewer_of(cfg, args.image_size)
     viewer.model.deadline = deadline_of(args)
-    shown = {"overlay": args.overlay, "photographs": not args.no_photographs}
+    shown = {"style": style_of(args), "overlay": args.overlay, "photographs": not args.no_photographs}
     ended_by = draw_clip(viewer, source, args.output, confidence, **shown)
     return ended_by if args.camera is None else 0
 

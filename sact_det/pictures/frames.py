@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sact_det.pictures.canvas import Canvas, shortened, text_width
 from sact_det.pictures.panels import BAR_HEIGHT, UNITS_LABEL, display_scale
-from sact_det.pictures.style import Limits
+from sact_det.pictures.style import ON_SCREEN, Limits, Style
 
 _LONGEST = 1280  # pixels of a picture's side: two of them and the bar are less than what players decode in hardware
 _INK = (34, 34, 34)
@@ -36,9 +36,10 @@ class FramePage:
         count: of pictures in the row.
         limits: of the colour bar.
         longest: words that the line at the bottom must have room for.
+        style: whose colour map the bar has.
     """
 
-    def __init__(self, size: tuple[int, int], count: int, limits: Limits, longest: str = ""):
+    def __init__(self, size: tuple[int, int], count: int, limits: Limits, longest: str = "", style: Style = ON_SCREEN):
         self.size = size
         self._font = min(max(round((size[0] * size[1]) ** 0.5 / 33), _FONT[0]), _FONT[1])
         self._line = 2 * self._font
@@ -47,7 +48,7 @@ class FramePage:
         right = self._lefts[-1] + size[1] + gap // 2
         width = right + Canvas.colorbar_width(limits, bar_height, self._font, UNITS_LABEL) + gap
         self._row = bar_height
-        canvas = Canvas(max(width, text_width(longest, self._font) + 2 * gap), 2 * self._line + bar_height)
+        canvas = Canvas(max(width, text_width(longest, self._font) + 2 * gap), 2 * self._line + bar_height, style)
         canvas.colorbar(right, self._line, bar_height, limits, self._font, UNITS_LABEL)
         self._empty = canvas.pixels()
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
@@ -13,10 +14,10 @@ from sact_det.base.files import check_output
 from sact_det.base.stopping import stops_when_asked
 from sact_det.pictures.colors import blend, colorize
 from sact_det.pictures.frames import FramePage, fitted, shown_size
-from sact_det.pictures.image_sets import check_drawable, without_photograph
+from sact_det.pictures.image_sets import block_costs, check_drawable, without_photograph
 from sact_det.pictures.panels import display_scale
 from sact_det.pictures.scales import SharedLimits
-from sact_det.pictures.style import Limits
+from sact_det.pictures.style import ON_SCREEN, Limits, Style
 from sact_det.pictures.video import Camera, FrameSource, VideoFile, VideoWriter
 from sact_det.viewer.look import Look, Viewer
 
@@ -63,7 +64,7 @@ def draw_clip(
     output: str,
     score: float,
     *,
-    limits: Optional[Limits] = None,
+    style: Style = ON_SCREEN,
     overlay: bool = False,
     photographs: bool = True,
 ) -> int:
@@ -77,7 +78,7 @@ def draw_clip(
         source: of the frames.
         output: something.mp4, which `check_clip` has looked at.
         score: the least of what is drawn.
-        limits: costs of the darkest and the brightest colour; default: `colour_scale`.
+        style: of the maps; without limits they are those of `colour_scale`.
         overlay: adds the map blended on the frame, between the two.
         photographs: whether frames are shown, or white in their place.
 
@@ -88,15 +89,16 @@ def draw_clip(
         InputError: a frame cannot be read; what was written before is there.
         OSError: the output cannot be written.
     """
-    limits = limits or colour_scale(viewer, source)
+    limits = style.limits or colour_scale(viewer, source)
+    style = replace(style, limits=limits)
     page, number, seconds = None, 0, 0.0
     progress = tqdm(source, total=source.total, unit="frame", disable=None)  # silent where stderr is no terminal
     with stops_when_asked() as asked, VideoWriter(output, source.rate) as writer, progress:
         for frame in progress:
             look = viewer(frame.pixels)
             if page is None:
-                page = FramePage(shown_size(look.image.shape[:2]), 3 if overlay else 2, limits, _LONGEST)
-            writer.add(_draw(page, look, score, limits, overlay, photographs), frame.time)
+                page = FramePage(shown_size(look.image.shape[:2]), 3 if overlay else 2, limits, _LONGEST, style)
+            writer.add(_draw(page, look, score, style, overlay, photographs), frame.time)
             number, seconds = number + 1, float(frame.time)
             progress.set_postfix_str(f"FLOPs {look.flops_percent:.0f}%", refresh=False)
             if asked.signal:
@@ -109,12 +111,15 @@ def draw_clip(
     return 128 + asked.signal
 
 
-def _draw(page: FramePage, look: Look, score: float, limits: Limits, overlay: bool, photographs: bool) -> np.ndarray:
-    ponder_map = look.ponder_map(page.size)
+def _draw(page: FramePage, look: Look, score: float, style: Style, overlay: bool, photographs: bool) -> np.ndarray:
+    ponder_map = style.spread(block_costs(look.ponder).values(), page.size)
     image = look.image if photographs else without_photograph(look.image)
-    pictures = [look.draw(score, display_scale(*image.shape[:2]), image), colorize(ponder_map, limits)]
+    pictures = [
+        look.draw(score, display_scale(*image.shape[:2]), image),
+        colorize(ponder_map, style.limits, style.colormap),
+    ]
     titles = [look.title(score), f"ponder map, mean {float(look.ponder.mean_cost()):.2f}"]
     if overlay:
-        pictures.insert(1, blend(fitted(image, page.size), ponder_map, limits))
+        pictures.insert(1, blend(fitted(image, page.size), ponder_map, style.limits, colormap=style.colormap))
         titles.insert(1, "ponder map on the image")
     return page.draw(pictures, titles, look.price())

@@ -100,6 +100,16 @@ def test_every_frame_has_its_detections_and_its_map_on_one_scale(clip, weights, 
         assert found_y == map_y and found_x + 512 <= map_x
 
 
+def test_limits_and_colours_can_be_given(clip, weights, tmp_path):
+    options = ["--limits", 4, 9, "--colormap", "magma", "--no-photographs", "--overlay", "--confidence-threshold", 1]
+    assert film(arguments(clip, tmp_path / "film.mp4", *options, *weights)) == 0
+    made, seen = next(iter(VideoFile(tmp_path / "film.mp4"))).pixels, next(iter(VideoFile(clip))).pixels
+    prediction = Predictor(load_config(TINY, weights))(np.ascontiguousarray(seen[:, :, ::-1]))
+    ponder_map = prediction.ponder.map((384, 512))[0].numpy()
+    assert place_of(made, colorize(ponder_map, (4, 9), "magma"))[1] < 10
+    assert place_of(made, colorize(ponder_map, (4, 9)))[1] > 20
+
+
 def test_a_film_is_upright(weights, tmp_path):
     path = write_clip(tmp_path / "turned.mp4", 2, clockwise=90)
     assert film(arguments(path, tmp_path / "film.mp4", "--no-photographs", *weights)) == 0
@@ -162,6 +172,9 @@ def test_a_camera_films_until_it_is_asked_to_end(capsys, monkeypatch, clip, weig
         (["--video", "nowhere.mp4"], "nowhere.mp4: no such video"),
         (["--video", __file__], "cannot be read as a video"),
         (["--camera", "0"], "give --config-file and one of --video and --camera"),
+        (["--format", "pdf"], "--format pdf does not go with --video"),
+        (["--dpi", "200"], "--dpi does not go with --video"),
+        (["--colormap", "viridi"], "--colormap: matplotlib has none called 'viridi'"),
         (["--per-block"], "--per-block does not go with --video"),
         (["--input", "photos"], "--input does not go with --video"),
         (["--confidence-threshold", "2"], "--confidence-threshold must be from 0 to 1; got 2.0"),
