@@ -14,7 +14,7 @@ RESULTS = [path for path in sorted((ROOT / "docs/results").glob("*.md")) if path
 COMPLETE = ("README", "docs/guide/python", "docs/guide/detectors")  # pages whose Python needs nothing else
 LINK = re.compile(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]")  # of text and of images alike
 FILE = re.compile(r"(?<![\w./(-])(?:sact_det|saliency|tools|configs|tests|docs)/[\w./*${}-]*(?<![.-])")
-PYTHON = re.compile(r"(?<![\w./-])(?:sact_det|saliency)(?:\.[A-Za-z_]\w*)+")
+PYTHON = re.compile(r"(?<![\w./-])(?:sact_det|saliency)(?:\.(?!md\b)[A-Za-z_]\w*)+")  # saliency.md is a page
 
 
 def name(path: Path) -> str:
