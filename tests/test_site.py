@@ -124,3 +124,13 @@ def test_the_search_works_in_files(browser: Browser, site):  # noqa: F811
         address.startswith(site.as_uri())
         for address in browser.wait(f"const a = (() => {{{results}}})(); return a.length && a")
     )
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_pages_have_no_serious_accessibility_fault(browser: Browser, site, dark):  # noqa: F811
+    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python (the extra dev) is not installed")
+    for page in ("index", "api/python", "tutorial"):
+        browser.open(site / f"{page}.html", dark=dark)
+        faults = axe.Axe().run(browser.driver)["violations"]
+        serious = [fault for fault in faults if fault["impact"] in ("serious", "critical")]
+        assert not [(fault["id"], fault["nodes"][0]["html"]) for fault in serious], page
