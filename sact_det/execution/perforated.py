@@ -97,6 +97,7 @@ class PerforatedPlan(PackingPlan):
         reason = why_not_triton(block, x) if x.is_cuda else why_not_rows(block, x)
         if reason is None:
             info_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
+            _tell_of_compilation(x)
             return (TritonRun if x.is_cuda else RowsRun)(block, self.packed, x, valid_in, valid, shortcut)
         refuse_released(block, f"where the kernels for inference cannot serve ({reason})")
         if torch.is_grad_enabled():  # the reason was that it is no inference
@@ -104,6 +105,7 @@ class PerforatedPlan(PackingPlan):
             if reason is None:
                 name = "Triton" if x.is_cuda else "C++"
                 info_once(f"Blocks run in {name} kernels on {x.device.type}, backward passes included.")
+                _tell_of_compilation(x)
                 if x.is_cuda:
                     return TritonTrainingRun(block, self.packed, x, valid_in, valid, shortcut)
                 return TrainingRun(block, self.packed, x, valid_in, valid)
@@ -181,6 +183,12 @@ class PerforatedPlan(PackingPlan):
             'Execution "auto" is dense on this GPU: nothing says that the kernels are faster (`make gpu` measures it).'
         )
         return True
+
+
+def _tell_of_compilation(x: Tensor) -> None:
+    """The library for CPUs says so itself, when it is compiled."""
+    if x.is_cuda:
+        info_once("Triton compiles a kernel when it first runs, and keeps it: the first steps can take a minute.")
 
 
 class TritonPlan(PackingPlan):
