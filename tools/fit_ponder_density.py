@@ -136,7 +136,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     table = [[row["model"], row["fitted_on"], str(row["images"]), row["scored_on"], *row.pop("cells")] for row in rows]
     differences = paired(all_scores)
     text = markdown_table(heads, table)
-    text += "\n\n" + markdown_table(["IG of", "minus", "fitted on", "scored on", "difference"], differences)
+    if differences:
+        text += "\n\n" + markdown_table(["IG of", "minus", "fitted on", "scored on", "difference"], differences)
     write_json(folder / "results.json", {"rows": rows, "differences": differences, "command": sys.argv})
     write_text(folder / "table.md", text + "\n")
     logger.info("In %s:\n%s", folder, text)
