@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from sact_det.base.errors import InputError
@@ -21,7 +22,8 @@ from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.experiments.results_file import read_results
-from sact_det.pictures.figures import save_png
+from sact_det.pictures.figures import save_figure
+from sact_det.pictures.style import add_page_style, style_of
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
     "rows": {"quality": draw_quality, "units": draw_units},
@@ -33,12 +35,14 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", metavar="JSON", help="written by one of these tools")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the figures; made if missing")
+    add_page_style(parser)
     return parser.parse_args(argv)
 
 
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
+    style = style_of(args)
     inputs: dict[str, dict[str, Any]] = {}
     for path in args.results:
         if Path(path).stem in inputs:
@@ -48,7 +52,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for name, results in inputs.items():
         for content in filter(results.get, FIGURES):
             for kind, draw in FIGURES[content].items():
-                save_png(draw(results), folder / f"{name}_{kind}.png")
+                with matplotlib.rc_context({} if style.font_size is None else {"font.size": style.font_size}):
+                    save_figure(draw(results), folder / f"{name}_{kind}.{style.format}", style.format, args.dpi)
 
 
 if __name__ == "__main__":

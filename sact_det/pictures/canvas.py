@@ -4,7 +4,7 @@ import bisect
 import math
 import warnings
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import cv2
 import matplotlib
@@ -19,15 +19,10 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from sact_det.pictures.style import ON_SCREEN, Limits, Style
+from sact_det.pictures.style import EMBEDDED, ON_SCREEN, Limits, Style
 
 _DPI = 64  # a power of two: pixels / dpi * dpi is exact
 _INK = "#222222"
-_EMBEDDED: Any = {
-    "pdf.fonttype": 42,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "sact_det",
-}  # TrueType: what journals take
 
 
 def text_width(text: str, size: int) -> int:
@@ -150,7 +145,7 @@ class Canvas:
             dpi = self._style.dpi
             Image.fromarray(self.pixels()).save(path, "png", dpi=(dpi, dpi))
             return
-        with matplotlib.rc_context(_EMBEDDED), warnings.catch_warnings():
+        with matplotlib.rc_context(EMBEDDED), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
             undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}[self._style.format]
             self._figure.savefig(path, format=self._style.format, metadata=undated)

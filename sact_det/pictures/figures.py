@@ -4,7 +4,7 @@ import contextlib
 import textwrap
 import warnings
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, Optional, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sact_det.base.files import replacing
+from sact_det.pictures.style import EMBEDDED
 
 _MOST_LINES = 3
 _LOG_FROM = 3  # times the smallest value
@@ -47,7 +48,23 @@ def wrapped(text: str, width: int) -> str:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Writes the figure; characters that no font has are boxes, without a warning. Raises OSError."""
-    with literal_text(), warnings.catch_warnings(), replacing(path) as temporary:
+    """Writes the figure as a png, as `save_figure` does. Raises OSError."""
+    save_figure(figure, path, "png")
+
+
+def save_figure(figure: Figure, path: Path, form: str, dpi: Optional[float] = None) -> None:
+    """Writes the figure, the same bytes every time; characters that no font has are boxes, without a warning.
+
+    Args:
+        figure: what is written.
+        path: of the file.
+        form: "png", "pdf" or "svg".
+        dpi: dots per inch of a png; None: the figure's own.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
+    with literal_text(), warnings.catch_warnings(), matplotlib.rc_context(EMBEDDED), replacing(path) as temporary:
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format=form, dpi=dpi or "figure", metadata=undated)

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import math
 from dataclasses import dataclass
-from typing import Iterable, Optional
+from typing import Any, Iterable, Optional
 
 import cv2
 import matplotlib
@@ -16,6 +16,8 @@ Limits = tuple[float, float]
 
 COLORMAP = "viridis"
 FORMATS = ("png", "pdf", "svg")
+# Of matplotlib, for pdf and svg: fonts as TrueType, as journals ask for; the same names in every svg.
+EMBEDDED: Any = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "sact_det"}
 
 _PER_INCH = 100  # pixels of a page
 _POINTS = (4, 72)  # of a font
@@ -94,7 +96,7 @@ def add_page_style(parser: argparse.ArgumentParser) -> None:
         "--dpi",
         type=float,
         metavar="DPI",
-        help="of a png (default: 100, a pixel of an image is a pixel of the picture), or of boxes in pdf and svg (300)",
+        help="of a png (by default pixels of images are those of the picture), or of boxes in pdf and svg (300)",
     )
     group.add_argument("--font-size", type=float, metavar="POINTS", help="default: what suits the size of the images")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from sact_det.classification.accuracy_plot import Point, draw_accuracy
 from sact_det.experiments.plots import draw_quality, draw_units
-from sact_det.pictures.figures import save_png, wrapped
+from sact_det.pictures.figures import new_figure, save_figure, save_png, wrapped
 
 RESULTS = json.loads((Path(__file__).parents[2] / "docs/results/bccd.json").read_text())
 ODD = ["$\\frac{", "a_b^c $x$", "\\alpha %", "ünïcödé 漢字 \U0001f98a", "x" * 500, "many words " * 100, ""]
@@ -54,3 +55,16 @@ def test_long_text_is_wrapped_and_cut_after_three_lines():
     assert wrapped("short", 10) == "short"
     lines = wrapped("word " * 50, 20).split("\n")
     assert len(lines) == 3 and all(len(line) <= 20 for line in lines) and lines[-1].endswith("…")
+
+
+def test_a_figure_is_written_in_every_format_the_same_each_time(tmp_path):
+    for form, begins in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        for name in ("once", "again"):
+            figure = new_figure(3, 2, dpi=100)
+            figure.add_subplot(title="a title").plot([0, 1], [1, 2])
+            save_figure(figure, tmp_path / name, form, 200)
+        content = (tmp_path / "once").read_bytes()
+        assert content.startswith(begins) and content == (tmp_path / "again").read_bytes()
+        if form == "png":
+            with Image.open(tmp_path / "once") as image:
+                assert image.size == (600, 400)
