@@ -1,6 +1,7 @@
 """What of a run's log reaches the terminal: what is trained, on what, and how it goes. The log file has all of it."""
 
 import logging
+import re
 import sys
 from typing import Optional
 
@@ -17,7 +18,9 @@ _LOGGERS = ("fvcore", "detectron2", "sact_det")
 
 def is_main_line(record: logging.LogRecord) -> bool:
     """A log filter: passes warnings, and lines of level INFO but for Detectron2's on what a run consists of."""
-    described = any(record.name == name or (name.endswith(".") and record.name.startswith(name)) for name in _FOR_FILES)
+    # Detectron2's formatter shortens the name of the record itself, for whatever handles it next.
+    own = re.sub(r"^d2\.", "detectron2.", record.name)
+    described = any(own == name or (name.endswith(".") and own.startswith(name)) for name in _FOR_FILES)
     return record.levelno >= logging.WARNING or (record.levelno >= logging.INFO and not described)
 
 

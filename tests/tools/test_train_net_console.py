@@ -17,7 +17,7 @@ tool = load_tool("train_net")
 DETECTOR, CLASSIFIER = "tiny", "tiny_classifier"
 # What there is of each: the network, its units, those of the extractor, the data.
 NETWORKS = {DETECTOR: ("SACTGeneralizedRCNN, SACT (1, 2, 3), tau 0.005", 8, 6, "toy: 4 images of 3 classes")}
-NETWORKS[CLASSIFIER] = ("SACTClassifier, SACT (1, 2, 3, 2), tau 0.005", 8, 8, "toy: 6 images")
+NETWORKS[CLASSIFIER] = ("SACTClassifier, SACT (1, 2, 3, 2), tau 0.005", 8, 8, "toy: 6 images of 3 classes")
 
 
 @pytest.fixture(scope="module")
