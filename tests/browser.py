@@ -25,7 +25,7 @@ class Browser:
     def __init__(self) -> None:
         webdriver = pytest.importorskip("selenium.webdriver", reason="selenium (the extra dev) is not installed")
         if not (_CHROMIUM and _DRIVER):
-            pytest.skip("chromium and chromedriver are not installed; `make setup` installs them as root on Debian")
+            pytest.skip("chromium and chromedriver are not installed; `make dev` installs them as root on Debian")
         options = webdriver.ChromeOptions()
         options.binary_location = _CHROMIUM
         for argument in _ARGUMENTS:

@@ -3,7 +3,7 @@
 #
 #   tools/sanitize.sh [ARGUMENT OF PYTEST]...    default: all of them, some minutes
 #
-# Needs GCC and the environment of `make setup` (PYTHON chooses its interpreter). The first report ends the run with its
+# Needs GCC and the environment of `make dev` (PYTHON chooses its interpreter). The first report ends the run with its
 # stack trace and a non-zero exit code. The library lies in a cache of its own; the usual one is not touched. PyTorch is
 # not instrumented, but its memory comes from the sanitizer's allocator, so that what lies beyond a tensor is known.
 #

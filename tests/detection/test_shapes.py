@@ -249,11 +249,11 @@ def test_what_is_found_is_drawn(tmp_path, name):
     image = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
     instances = Predictor(cfg)(image).instances
     assert instances.pred_masks.shape == (len(instances), 80, 100) and len(instances) > 0
-    drawn = draw_detections(image, instances)
+    drawn = draw_detections(image, instances, scale=4)  # lines and labels leave something to be seen
     for field in ("pred_masks", "pred_keypoints"):
         if instances.has(field):
             instances.remove(field)
-            without = draw_detections(image, instances)
+            without = draw_detections(image, instances, scale=4)
             assert (drawn != without).any()
             drawn = without
 
