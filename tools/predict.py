@@ -109,7 +109,7 @@ def predict_in_processes(args: argparse.Namespace) -> None:
 
 def set_up_logging() -> None:
     logging.captureWarnings(True)
-    setup_log()
+    setup_log(everyone=True)  # each says what it has done
 
 
 @command_line(by_torchrun=True)

@@ -24,19 +24,21 @@ def is_main_line(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or (record.levelno >= logging.INFO and not described)
 
 
-def setup_log(folder: Optional[str] = None, verbose: bool = False) -> None:
+def setup_log(folder: Optional[str] = None, verbose: bool = False, everyone: bool = False) -> None:
     """Sets up Detectron2's and this package's loggers: the main lines on stdout, all of them in `folder`/log.txt.
 
-    Every process has a file; the first one alone writes to stdout, every line once.
+    Every process has a file; the first one alone writes to stdout, every line once, unless `everyone` does.
 
     Args:
         folder: None: there is no file.
         verbose: whether stdout has all lines, too.
+        everyone: for processes that do not do the same; without a file.
     """
     # In Detectron2's own words: its default_setup asks for the first two once more, and must find them set up.
-    setup_logger(folder, distributed_rank=comm.get_rank(), name="fvcore")
-    setup_logger(folder, distributed_rank=comm.get_rank())
-    setup_logger(folder, distributed_rank=comm.get_rank(), name="sact_det")
+    rank = 0 if everyone else comm.get_rank()
+    setup_logger(folder, distributed_rank=rank, name="fvcore")
+    setup_logger(folder, distributed_rank=rank)
+    setup_logger(folder, distributed_rank=rank, name="sact_det")
     for logger in map(logging.getLogger, _LOGGERS):
         handlers = [handler for handler in logger.handlers if getattr(handler, "stream", None) is sys.stdout]
         for handler in handlers[1:]:  # of another folder
