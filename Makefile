@@ -5,7 +5,7 @@
 # make bench  installs the rivals and runs the short benchmark  (numbers in output/benchmark.json)
 # make gpu    everything that needs a GPU in one go             (reports in output/gpu/; MINUTES=8 plans by what fits)
 # make setup  installs only. DETECTRON2=git takes Detectron2 from upstream's repository instead of the package index.
-# make dev    installs what tests, benchmarks and documentation need, too. As root on Debian it installs chromium,
+# make dev    installs what tests and documentation need, too. As root on Debian it installs chromium,
 #             which the tests of HTML pages drive.
 #
 # Everything goes to .venv; PYTHON chooses the interpreter it is made with (3.10-3.13).
@@ -17,6 +17,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
+BENCH := $(VENV)/.bench
 
 .PHONY: demo test lint docs bench gpu format setup dev browser clean detectron2-index detectron2-git
 
@@ -35,7 +36,7 @@ docs: $(DEV)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict -f docs/site/mkdocs.yml
 	@echo "The documentation is output/site/index.html"
 
-bench: $(DEV)
+bench: $(BENCH)
 	$(PY) tools/benchmark.py short --json output/benchmark.json
 
 gpu: dev
@@ -69,6 +70,10 @@ $(READY): requirements.lock setup.py
 $(DEV): requirements-dev.lock $(READY)
 	@echo "Installing the packages of requirements-dev.lock (a minute or more)"
 	$(PIP) install -r requirements-dev.lock
+	touch $@
+
+$(BENCH): requirements-bench.lock $(DEV)
+	$(PIP) install --no-deps -r requirements-bench.lock
 	touch $@
 
 # The wheel also carries a top-level package `tools`, which has no place in site-packages.

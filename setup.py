@@ -72,7 +72,7 @@ setup(
     extras_require={
         **EXTRAS,
         "dev": [
-            f"sact_det[{','.join(sorted(EXTRAS.keys() - {'wandb'}))}]",
+            f"sact_det[{','.join(sorted(EXTRAS.keys() - {'bench', 'wandb'}))}]",
             "axe-core-python>=0.1",
             "mypy>=1.8",
             "pre-commit",
