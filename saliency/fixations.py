@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any, Iterable, Optional, Union
 
 import numpy as np
-from scipy.io import loadmat, whosmat
-from scipy.sparse import issparse
 
 from sact_det.base.errors import InputError, naming, shown
 from saliency.blur import gaussian_blur
 from saliency.images import read_levels
+from saliency.matlab import MAT_SUFFIX, read_matrix
 
 logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int]
 
-MAT_SUFFIX, MAT_VARIABLE = ".mat", "fixLocs"  # of CAT2000
+MAT_VARIABLE = "fixLocs"  # of CAT2000
 DENSITY_SIGMA = 40.0  # pixels at 1920x1080: about one degree of visual angle
 BENCHMARK_SIGMAS = {"cat2000": DENSITY_SIGMA, "mit300": 24.0, "coco-freeview": 30.0}  # of the benchmark's densities
 _FAR = 2.0**53  # pixels; beyond it floats are no longer whole numbers of their own
@@ -183,8 +182,8 @@ def read_fixations(path: Union[str, Path], variable: str = MAT_VARIABLE) -> Fixa
     value. Where fixations are so many that the map may be a smoothed or inverted one, a warning says their share.
 
     Args:
-        path: of a .mat file (format 4 to 7) with a matrix, a sparse one, or a cell that holds one; of an image in grey
-            levels; or of an array [H, W].
+        path: of a .mat file (version 4 to 7.3) with a matrix, a sparse one, or a cell that holds one; of an image in
+            grey levels; or of an array [H, W].
         variable: the map's name in a MATLAB file.
 
     Raises:
@@ -210,26 +209,6 @@ def _from_levels(path: Path) -> Fixations:
 
 
 def _from_mat(path: Path, variable: str) -> Fixations:
-    with naming(f"{path}: not a MATLAB file that can be read"):  # scipy raises whatever it stumbles over
-        try:
-            content = loadmat(path, variable_names=[variable])
-        except NotImplementedError as error:
-            raise InputError(f"{path}: a MATLAB file of version 7.3; save it with -v7") from error
-        if variable not in content:
-            names = ", ".join(name for name, _, _ in whosmat(path)) or "none"
-            raise InputError(f"{path}: has no variable {variable!r}; it holds: {names}")
+    matrix = read_matrix(path, variable)
     with naming(f"{path}: {variable}", InputError):
-        return Fixations.from_map(_one_matrix(content[variable]))
-
-
-def _one_matrix(found: Any) -> np.ndarray:
-    """What a variable of MATLAB's holds as one array: a matrix, a sparse one, or a cell with one of them."""
-    while isinstance(found, np.ndarray) and found.dtype == object and found.size == 1:
-        found = found.item()
-    if issparse(found):
-        return found.toarray()
-    if isinstance(found, np.ndarray) and found.dtype == object:
-        raise InputError(f"a cell array of {found.size} cells; expected one fixation map")
-    if isinstance(found, np.ndarray) and found.dtype.names:
-        raise InputError(f"a struct with {', '.join(found.dtype.names)}; expected a fixation map")
-    return np.asarray(found)
+        return Fixations.from_map(matrix)
