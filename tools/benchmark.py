@@ -41,6 +41,7 @@ have it, so that the wanted share of FLOPs remains.
 
 import argparse
 import contextlib
+from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 import torch
@@ -56,6 +57,7 @@ from sact_det.benchmark.rivals import FOR_CUDA, RIVALS
 from sact_det.benchmark.setting import PRECISIONS, Setting, device_of
 from sact_det.execution import EXECUTIONS
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
+from sact_det.pictures.style import add_page_style, style_of
 
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -133,7 +135,8 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         help="sizes of their images, as shares of INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; default: 1 0.75 0.5",
     )
     options.add_argument("--ap-images", type=int, metavar="N", help="for AP, evenly spread; default: all")
-    options.add_argument("--plot", metavar="FILE", help="AP against seconds, PNG")
+    options.add_argument("--plot", metavar="FILE", help="AP against seconds, a picture whose name ends with --format")
+    add_page_style(parser)
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -194,6 +197,9 @@ def check_dataset(args: argparse.Namespace) -> None:
     for scale in args.scales:
         if not 0 < scale <= 1:
             raise InputError(f"--scales must lie in (0, 1]; got {scale:g}")
+    form = style_of(args).format
+    if args.plot is not None and Path(args.plot).suffix.lower() != f".{form}":
+        raise InputError(f"--plot {args.plot}: must end with .{form}, the --format")
 
 
 def fill_in(args: argparse.Namespace) -> None:

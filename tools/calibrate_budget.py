@@ -44,7 +44,8 @@ from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_report import budget_table, draw_budgets, read_rivals
 from sact_det.experiments.calibration import Settings, calibrate_weights, calibration_set
-from sact_det.pictures.figures import save_png
+from sact_det.pictures.figures import save_figure
+from sact_det.pictures.style import add_page_style, style_of
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.calibrate_budget")
@@ -74,6 +75,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--static", metavar="FILE", help='for the figure: JSON list of {"name", "flops" (share), "quality" (percent)}'
     )
     parser.add_argument("--output", metavar="DIR", help="of table and figure (default: the folder of the weights)")
+    add_page_style(parser)
     return parse_with_overrides(parser, argv)
 
 
@@ -92,6 +94,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
+    style = style_of(args)
     cfg = load_config(args.config_file, args.opts)
     if cfg.MODEL.SACT.BUDGET:
         raise InputError(f"MODEL.SACT.BUDGET must be 0 here, --budgets are tried; got {cfg.MODEL.SACT.BUDGET:g}")
@@ -107,7 +110,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     shown = budget_table(table)
     write_text(output / "budget.md", shown + "\n")
     title = f"{weights.parent.name}: budgets calibrated on {name}"
-    save_png(draw_budgets(table, title, rivals), output / "budget.png")
+    save_figure(lambda: draw_budgets(table, title, rivals), output / f"budget.{style.format}", style)
     logger.info("In %s:\n%s", file, shown)
 
 

@@ -26,6 +26,7 @@ added.
 """
 
 import argparse
+import functools
 import logging
 import re
 from dataclasses import replace
@@ -51,7 +52,8 @@ from sact_det.experiments.budget_comparison import (
 )
 from sact_det.experiments.calibration import Settings, calibration_set
 from sact_det.experiments.stage import run_stage
-from sact_det.pictures.figures import save_png
+from sact_det.pictures.figures import save_figure
+from sact_det.pictures.style import add_page_style, style_of
 
 logger = logging.getLogger("sact_det.compare_budgets")
 
@@ -81,6 +83,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         metavar = ("NAME", "CONFIG") if values is None else ("NAME", f"CONFIG {values}")
         number = 2 if values is None else "+"
         parser.add_argument(option, nargs=number, action="append", default=[], metavar=metavar, help=what)
+    add_page_style(parser)
     return parse_with_overrides(parser, argv, "all networks")
 
 
@@ -162,6 +165,7 @@ def train(contender: Contender) -> None:
 
 def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) -> None:
     check_arguments(args)
+    style = style_of(args)
     output = writable_folder(args.output)
     for seed in args.seeds:
         contenders_of(args, seed)
@@ -171,7 +175,8 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
         table = comparison_table(points)
         write_json(output / "results.json", {"budgets": args.budgets, "seeds": args.seeds, "points": points})
         write_text(output / "table.md", table + "\n")
-        save_png(draw_comparison(points, f"{output.name}: accuracy at several budgets"), output / "budgets.png")
+        title = f"{output.name}: accuracy at several budgets"
+        save_figure(functools.partial(draw_comparison, points, title), output / f"budgets.{style.format}", style)
         logger.info("In %s, seeds up to %d:\n%s", output, seed, table)
 
 

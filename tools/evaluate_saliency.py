@@ -56,10 +56,10 @@ per fixation over a centre bias fitted to the other images (the first row as
 well), AUC against all pixels, sAUC, NSS, CC, KL, SIM.
 
 OUTPUT receives table.md, table.csv, results.json, images.csv (every image's
-scores), sheet_<model>.png, gallery_<model>.json (for tools/report.py),
-categories.png (where there are several), and maps/, where ponder maps are
-kept: an interrupted extraction goes on where it was, and is done again if
-weights or config change.
+scores), sheet_<model>.png and, of several categories, categories.png (or of
+another --format), gallery_<model>.json (for tools/report.py), and maps/, where
+ponder maps are kept: an interrupted extraction goes on where it was, and is
+done again if weights or config change.
 """
 
 import argparse
@@ -77,6 +77,7 @@ from sact_det.base.command_line import add_budget, check_positive, parse_with_ov
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder
 from sact_det.base.processes import command_line
+from sact_det.pictures.style import add_map_style, add_page_style, style_of
 from saliency.cat2000 import description
 from saliency.center import KINDS, CenterBaseline
 from saliency.data_sets import read_dataset
@@ -198,6 +199,8 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
     running.add_argument("--no-sheet", action="store_true", help="leaves out the pictures")
     running.add_argument("--no-photographs", action="store_true", help="pictures without the images, for publication")
+    add_map_style(parser, cells=False)
+    add_page_style(parser)
     return parse_with_overrides(parser, argv)
 
 
@@ -269,6 +272,7 @@ def submit(args: argparse.Namespace, networks: dict[str, Any]) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
+    style = style_of(args)
     networks = load_networks(args)
     if args.submission:
         submit(args, networks)
@@ -284,7 +288,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     title = args.title or Path(args.dataset).resolve().stem
     table = write_report(folder, evaluation, title, about(args, networks, dataset))
     if not args.no_sheet:
-        write_pictures(folder, evaluation, title, not args.no_photographs)
+        write_pictures(folder, evaluation, title, not args.no_photographs, style)
     for line in dataset.skipped:
         logger.warning("left out: %s", line)
     logger.info("In %s:\n%s", folder, table)

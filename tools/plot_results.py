@@ -10,10 +10,10 @@ NAME_accuracy.png (accuracy against FLOPs at several resolutions).
 """
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from sact_det.base.errors import InputError
@@ -52,8 +52,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for name, results in inputs.items():
         for content in filter(results.get, FIGURES):
             for kind, draw in FIGURES[content].items():
-                with matplotlib.rc_context({} if style.font_size is None else {"font.size": style.font_size}):
-                    save_figure(draw(results), folder / f"{name}_{kind}.{style.format}", style.format, args.dpi)
+                save_figure(functools.partial(draw, results), folder / f"{name}_{kind}.{style.format}", style)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ from sact_det.engine.console import setup_log
 from sact_det.engine.failures import sizes_fit
 from sact_det.experiments.proposal_plot import draw_proposals
 from sact_det.experiments.proposal_sweep import ProposalSweep, Setting, sweep_table
-from sact_det.pictures.figures import save_png
+from sact_det.pictures.figures import save_figure
+from sact_det.pictures.style import add_page_style, style_of
 from sact_det.tasks import load_config
 
 SIZES = ("MODEL.RPN.POST_NMS_TOPK_TEST", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
@@ -74,6 +75,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help="where the RPN has anchors, each with every number and share (default: as the config has it)",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; made if missing")
+    add_page_style(parser)
     return parse_with_overrides(parser, argv)
 
 
@@ -100,6 +102,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
+    style = style_of(args)
     cfg = read_config(args)
     (name,), output = cfg.DATASETS.TEST, Path(args.output)
     numbers = [Setting(most=most) for most in args.proposals] + [Setting(mass=mass) for mass in args.masses]
@@ -115,7 +118,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     table = sweep_table(content)
     write_json(output / "results.json", content)
     write_text(output / "table.md", table + "\n")
-    save_png(draw_proposals(content), output / "proposals.png")
+    save_figure(lambda: draw_proposals(content), output / f"proposals.{style.format}", style)
     logger.info("In %s:\n%s", output, table)
 
 

@@ -33,7 +33,8 @@ from sact_det.classification.accuracy_plot import draw_sweep
 from sact_det.classification.evaluator import accuracy_table
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.engine.console import setup_log
-from sact_det.pictures.figures import save_png
+from sact_det.pictures.figures import save_figure
+from sact_det.pictures.style import Style, add_page_style, style_of
 from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.sweep_resolutions")
@@ -53,6 +54,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--sizes", nargs="+", type=int, required=True, metavar="L", help="sides of the square images, in pixels"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; made if missing")
+    add_page_style(parser)
     return parse_with_overrides(parser, argv, "all models")
 
 
@@ -92,23 +94,24 @@ def check_comparable(name: str, cfg: Any, first: Any) -> None:
         raise InputError(f"--model {name}: evaluated on other data than the first model; set DATASETS.TEST for all")
 
 
-def write_results(output: Path, results: Sequence[dict[str, Any]]) -> str:
+def write_results(output: Path, results: Sequence[dict[str, Any]], style: Style) -> str:
     """Writes json, table and plot; returns the table."""
     content = {"dataset": results[0]["dataset"], "pairs": results}
     write_json(output / "results.json", content)
     table = accuracy_table((result["model"], result["size"], result["summary"]) for result in results)
     write_text(output / "table.md", table + "\n")
-    save_png(draw_sweep(content), output / "sweep.png")
+    save_figure(lambda: draw_sweep(content), output / f"sweep.{style.format}", style)
     return table
 
 
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
+    style = style_of(args)
     pairs = make_pairs(args)
     writable_folder(args.output)
     results = evaluate_pairs(pairs)
-    logger.info("In %s:\n%s", args.output, write_results(Path(args.output), results))
+    logger.info("In %s:\n%s", args.output, write_results(Path(args.output), results, style))
 
 
 if __name__ == "__main__":

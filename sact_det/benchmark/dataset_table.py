@@ -13,7 +13,8 @@ from sact_det.base.text_files import read_json
 from sact_det.benchmark.contestants import Contestant
 from sact_det.benchmark.pareto import Point, beaten_by, draw_pareto
 from sact_det.benchmark.timing import Spread, ratios
-from sact_det.pictures.figures import save_png
+from sact_det.pictures.figures import save_figure
+from sact_det.pictures.style import ON_SCREEN, Style
 
 
 @dataclass
@@ -113,14 +114,14 @@ class DatasetTable:
         body = tabulate(cells, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
         return "\n\n".join([f"### {self.title}", body, *(f"{remark}." for remark in self.remarks)])
 
-    def draw(self, path: Union[str, Path], machine: str) -> None:
-        """Draws AP against seconds as PNG; `machine` is where it was measured. Raises OSError."""
+    def draw(self, path: Union[str, Path], machine: str, style: Style = ON_SCREEN) -> None:
+        """Draws AP against seconds; `machine` is where it was measured. Raises OSError."""
         evaluated = len(self.quality[self.base]["images"])
         caption = (
             f"AP on {evaluated} images, seconds on {len(self.images)}; beside static detectors: regions, at most; "
             f"hollow: a static one has at least its AP in at most its time. {machine}"
         )
-        save_png(draw_pareto(self.points(), self.title, caption), Path(path))
+        save_figure(lambda: draw_pareto(self.points(), self.title, caption), Path(path), style)
 
     def _row(self, contestant: Contestant) -> dict[str, Any]:
         name, quality = contestant.name, self.quality[contestant.name]

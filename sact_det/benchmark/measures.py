@@ -16,6 +16,7 @@ from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import measure_training
 from sact_det.benchmark.unit import measure_unit
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH, ResNetV2Spec
+from sact_det.pictures.style import style_of
 
 BOX_HEAD_BLOCK = 4
 DEFAULT_REGIONS = 300  # where masks are prescribed: a random network proposes next to nothing
@@ -95,7 +96,7 @@ def _dataset(args: argparse.Namespace, setting: Setting) -> Tables:
     for table in measure_dataset(title, taking_part, args.dataset, setting, args.max_images, args.ap_images, known):
         yield table
     if args.plot is not None:
-        table.draw(args.plot, machine_line(describe_machine(setting.device)))
+        table.draw(args.plot, machine_line(describe_machine(setting.device)), style_of(args))
 
 
 def _detector(args: argparse.Namespace, setting: Setting) -> Tables:

@@ -142,7 +142,7 @@ class Canvas:
     def save(self, path: Path) -> None:
         """Writes the page as a file of the style's format, the same bytes every time. Raises OSError."""
         if not self._vector:
-            dpi = self._style.dpi
+            dpi = self._style.dots_per_inch
             Image.fromarray(self.pixels()).save(path, "png", dpi=(dpi, dpi))
             return
         with matplotlib.rc_context(EMBEDDED), warnings.catch_warnings():

@@ -4,7 +4,7 @@ import contextlib
 import textwrap
 import warnings
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sact_det.base.files import replacing
-from sact_det.pictures.style import EMBEDDED
+from sact_det.pictures.style import EMBEDDED, ON_SCREEN, Style
 
 _MOST_LINES = 3
 _LOG_FROM = 3  # times the smallest value
@@ -47,24 +47,21 @@ def wrapped(text: str, width: int) -> str:
     return textwrap.fill(text, width, max_lines=_MOST_LINES, placeholder="…")
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Writes the figure as a png, as `save_figure` does. Raises OSError."""
-    save_figure(figure, path, "png")
-
-
-def save_figure(figure: Figure, path: Path, form: str, dpi: Optional[float] = None) -> None:
-    """Writes the figure, the same bytes every time; characters that no font has are boxes, without a warning.
+def save_figure(draw: Callable[[], Figure], path: Path, style: Style = ON_SCREEN) -> None:
+    """Draws a figure and writes it, the same bytes every time. Characters that no font has are boxes, without warning.
 
     Args:
-        figure: what is written.
+        draw: makes the figure; its text has the style's font size where that is given.
         path: of the file.
-        form: "png", "pdf" or "svg".
-        dpi: dots per inch of a png; None: the figure's own.
+        style: its format, font size and dots per inch, which by default are the figure's own.
 
     Raises:
         OSError: it cannot be written.
     """
-    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
-    with literal_text(), warnings.catch_warnings(), matplotlib.rc_context(EMBEDDED), replacing(path) as temporary:
+    own: dict[Any, Any] = {} if style.font_size is None else {"font.size": style.font_size}
+    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[style.format]
+    with literal_text(), warnings.catch_warnings(), matplotlib.rc_context({**EMBEDDED, **own}):
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(temporary, format=form, dpi=dpi or "figure", metadata=undated)
+        figure = draw()
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=style.format, dpi=style.dpi or "figure", metadata=undated)

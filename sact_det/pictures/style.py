@@ -31,7 +31,7 @@ class Style:
     Attributes:
         format: of files: "png", "pdf" or "svg".
         dpi: dots per inch of a png, and of boxes drawn into a pdf or svg; a page has 100 pixels per inch, so that at
-            100 a pixel of an image is a pixel of the picture.
+            100 a pixel of an image is a pixel of the picture. None: 100 of pages, and of a figure its own.
         font_size: of text, in points; None: what suits the size of the images.
         colormap: matplotlib's name for the colours of maps.
         limits: ponder costs of the darkest and the brightest colour of all maps but the blocks'; None: of each picture.
@@ -39,16 +39,21 @@ class Style:
     """
 
     format: str = "png"
-    dpi: float = _PER_INCH
+    dpi: Optional[float] = None
     font_size: Optional[float] = None
     colormap: str = COLORMAP
     limits: Optional[Limits] = None
     smooth: bool = False
 
     @property
+    def dots_per_inch(self) -> float:
+        """Of pages."""
+        return _PER_INCH if self.dpi is None else self.dpi
+
+    @property
     def density(self) -> float:
         """Dots per pixel of a page."""
-        return self.dpi / _PER_INCH
+        return self.dots_per_inch / _PER_INCH
 
     @property
     def font_pixels(self) -> Optional[int]:
@@ -96,13 +101,13 @@ def add_page_style(parser: argparse.ArgumentParser) -> None:
         "--dpi",
         type=float,
         metavar="DPI",
-        help="of a png (by default pixels of images are those of the picture), or of boxes in pdf and svg (300)",
+        help="of a png (by default a pixel of an image is one of the picture), or of boxes in pdf and svg (300)",
     )
     group.add_argument("--font-size", type=float, metavar="POINTS", help="default: what suits the size of the images")
 
 
-def add_map_style(parser: argparse.ArgumentParser) -> None:
-    """Adds --colormap, --limits, --smooth and --cells, for `style_of`."""
+def add_map_style(parser: argparse.ArgumentParser, cells: bool = True) -> None:
+    """Adds --colormap and --limits, and --smooth and --cells where maps are drawn from their cells, for `style_of`."""
     group = parser.add_argument_group("ponder maps")
     group.add_argument(
         "--colormap", default=COLORMAP, metavar="NAME", help=f"of matplotlib, such as magma; default: {COLORMAP}"
@@ -114,6 +119,8 @@ def add_map_style(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="ponder costs of the darkest and the brightest colour, in all pictures; blocks' maps keep their own",
     )
+    if not cells:
+        return
     how = group.add_mutually_exclusive_group()
     how.add_argument("--smooth", action="store_true", help="interpolates maps between the middles of their cells")
     how.add_argument("--cells", action="store_true", help="draws the cells of maps as they are, the default")
@@ -121,10 +128,10 @@ def add_map_style(parser: argparse.ArgumentParser) -> None:
 
 def style_of(args: argparse.Namespace) -> Style:
     """The style of a command line. Raises InputError, naming the option, for a value that cannot be drawn with."""
-    dpi = args.dpi if args.dpi is not None else _PER_INCH if args.format == "png" else 3 * _PER_INCH
-    _check_range("--dpi", dpi, _DPI)
-    if args.font_size is not None:
-        _check_range("--font-size", args.font_size, _POINTS)
+    for option, value, allowed in (("--dpi", args.dpi, _DPI), ("--font-size", args.font_size, _POINTS)):
+        if value is not None:
+            _check_range(option, value, allowed)
+    dpi = args.dpi if args.dpi is not None or args.format == "png" else 3 * _PER_INCH
     own = {"format": args.format, "dpi": dpi, "font_size": args.font_size}
     if "colormap" not in args:
         return Style(**own)
@@ -135,7 +142,7 @@ def style_of(args: argparse.Namespace) -> Style:
         low, high = args.limits
         raise InputError(f"--limits must be LOW HIGH with LOW < HIGH, both finite; got {low:g} {high:g}")
     limits = None if args.limits is None else (args.limits[0], args.limits[1])
-    return Style(**own, colormap=args.colormap, limits=limits, smooth=args.smooth)
+    return Style(**own, colormap=args.colormap, limits=limits, smooth=getattr(args, "smooth", False))
 
 
 def _check_range(option: str, value: float, allowed: tuple[int, int]) -> None:

@@ -186,6 +186,7 @@ def test_ap_may_be_of_some_images(toy, tmp_path):
         (["--images", "photos"], "--images and --dataset: give one of them"),
         (["--ratios", "0.5"], "--ratios and --dataset: give one of them"),
         (["--plot", "/proc/nowhere/figure.png"], "/proc/nowhere"),
+        (["--plot", "figure.png", "--format", "pdf"], "--plot figure.png: must end with .pdf, the --format"),
         (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: AP needs trained weights"),
     ],
 )

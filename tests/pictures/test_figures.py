@@ -12,7 +12,8 @@ from PIL import Image
 
 from sact_det.classification.accuracy_plot import Point, draw_accuracy
 from sact_det.experiments.plots import draw_quality, draw_units
-from sact_det.pictures.figures import new_figure, save_figure, save_png, wrapped
+from sact_det.pictures.figures import new_figure, save_figure, wrapped
+from sact_det.pictures.style import Style
 
 RESULTS = json.loads((Path(__file__).parents[2] / "docs/results/bccd.json").read_text())
 ODD = ["$\\frac{", "a_b^c $x$", "\\alpha %", "ünïcödé 漢字 \U0001f98a", "x" * 500, "many words " * 100, ""]
@@ -21,7 +22,7 @@ ODD = ["$\\frac{", "a_b^c $x$", "\\alpha %", "ünïcödé 漢字 \U0001f98a", "x
 def pixels(figure, path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        save_png(figure, path)
+        save_figure(lambda: figure, path)
     return cv2.imread(str(path))
 
 
@@ -57,14 +58,33 @@ def test_long_text_is_wrapped_and_cut_after_three_lines():
     assert len(lines) == 3 and all(len(line) <= 20 for line in lines) and lines[-1].endswith("…")
 
 
+def a_figure():
+    figure = new_figure(3, 2, dpi=100)
+    figure.add_subplot(title="a title", xlabel="x").plot([0, 1], [1, 2])
+    return figure
+
+
 def test_a_figure_is_written_in_every_format_the_same_each_time(tmp_path):
     for form, begins in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
         for name in ("once", "again"):
-            figure = new_figure(3, 2, dpi=100)
-            figure.add_subplot(title="a title").plot([0, 1], [1, 2])
-            save_figure(figure, tmp_path / name, form, 200)
+            save_figure(a_figure, tmp_path / name, Style(form, dpi=200))
         content = (tmp_path / "once").read_bytes()
         assert content.startswith(begins) and content == (tmp_path / "again").read_bytes()
         if form == "png":
             with Image.open(tmp_path / "once") as image:
                 assert image.size == (600, 400)
+
+
+def test_the_font_of_a_figure_is_as_large_as_asked_for_and_only_there(tmp_path):
+    drawn = []
+
+    def draw():
+        drawn.append(a_figure())
+        return drawn[-1]
+
+    for size in (None, 20):
+        save_figure(draw, tmp_path / "a.png", Style(font_size=size))
+    first, second = (figure.axes[0].xaxis.label.get_size() for figure in drawn)
+    assert (first, second) == (10, 20)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (300, 200)  # a figure has its own dots per inch where the style says none

@@ -53,7 +53,7 @@ def test_the_figure_has_every_mean_and_interval(evaluated):
 def test_picture_and_report_show_all_of_them(evaluated, tmp_path):
     write_report(tmp_path, evaluated, "Noise", {})
     write_pictures(tmp_path, evaluated, "Noise", photographs=False)
-    assert (tmp_path / FILE).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / f"{FILE}.png").read_bytes().startswith(b"\x89PNG")
     bars = [part for part in saliency_section(tmp_path).parts if part.kind == "bars"]
     assert [chart.x_label for chart in bars] == ["AUC", "IG", "sAUC", "NSS", "CC", "KL", "SIM"]
     overall = evaluated.intervals["Social"][0]["nss"]

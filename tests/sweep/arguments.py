@@ -110,6 +110,8 @@ CASES = [
         r"nowhere\.yaml: no such config file",
         *(*SALIENCY, "--model", "a", "nowhere.yaml", good("classifier_weights")),
     ),
+    Case("evaluate_saliency", r"--limits must be .* got 3 2", *SALIENCY, "--center-only", "--limits", "3", "2"),
+    Case("evaluate_saliency", r"unrecognized arguments: --smooth", *SALIENCY, "--center-only", "--smooth"),
     Case("analyze", r"nowhere: no such image or folder", *ANALYZE, "--images", "nowhere"),
     Case("analyze", r"a\.png: .*cannot be read", *ANALYZE, "--images", file("a.png", b"no image")),
     Case("analyze", r"MODEL\.WEIGHTS is empty", *ANALYZE, "--images", good("photograph"), "MODEL.WEIGHTS", ""),

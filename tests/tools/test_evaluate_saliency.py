@@ -155,6 +155,12 @@ def test_centre_baselines_and_folders_of_maps_need_neither_torch_nor_detectron2(
     assert len(scores(tmp_path)) == 6 and (tmp_path / "sheet_near_people.png").is_file()
 
 
+def test_sheets_and_the_figure_of_categories_can_be_drawn_for_a_paper(files, tmp_path):
+    tool.main(arguments(files, tmp_path, *near_people(files), "--format", "pdf", "--colormap", "magma"))
+    assert {path.stem for path in tmp_path.glob("*.pdf")} == {"sheet_near_people", "categories"}
+    assert all(path.read_bytes().startswith(b"%PDF") for path in tmp_path.glob("*.pdf"))
+
+
 def test_the_centre_alone_is_scored_on_the_same_images(evaluated, files, tmp_path):
     tool.main(arguments(files, tmp_path, "--center-only"))
     before = scores(evaluated)

@@ -112,7 +112,9 @@ def copy(swept, tmp_path):
 def test_what_is_finished_is_not_computed_again(copy, files, evaluated):
     before = read_json(copy / "results.json")
     (copy / "results.json").unlink()
-    tool.main(arguments(files, copy, more=["DATALOADER.NUM_WORKERS", "1", "INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "5"]))
+    more = ["DATALOADER.NUM_WORKERS", "1", "INPUT.CLASSIFICATION.BATCH_SIZE_TEST", "5", "--format", "pdf"]
+    tool.main(arguments(files, copy, more=more))
+    assert (copy / "sweep.pdf").read_bytes().startswith(b"%PDF")
     assert evaluated == [] and read_json(copy / "results.json") == before
 
 
