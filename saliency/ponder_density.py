@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from scipy import fft
 from scipy.optimize import minimize
+from tqdm import tqdm
 
 from sact_det.base.errors import InputError
 from saliency.blur import axis_response, gaussian_blur
@@ -111,7 +112,16 @@ def fit_ponder_density(blocks: Sequence[np.ndarray], fixations: Sequence[Fixatio
     start = np.concatenate([np.zeros(number), np.full(number, np.log(0.03)), np.log([2.0, 1.0, 0.3]), [-2.0]])
     bounds = [(-8, 8)] * number + [(np.log(0.003), np.log(0.3))] * number
     bounds += [(-4, 4), (-2, 2), (np.log(0.08), np.log(5)), (-9, 4)]
-    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
+    title = f"fit to {len(blocks)} images"
+    with tqdm(desc=title, total=_STEPS, unit="step", disable=None) as bar:  # silent where stderr is no terminal
+        found = minimize(
+            loss,
+            start,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": _STEPS},
+            callback=lambda _: bar.update(),
+        )
     return _parameters(found.x, number)
 
 

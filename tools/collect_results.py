@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import torch
+from tqdm import tqdm
 
 from sact_det.base.errors import InputError
 from sact_det.base.files import write_json
@@ -45,15 +46,16 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The content of the json: title, data set, machine and rows of runs. Raises InputError."""
-    gathered: list[dict[str, Any]] = []
     for name, *folders in rows:
         if not folders:
             raise InputError(f"--row {name!r}: names no folder")
         if len({os.path.realpath(folder) for folder in folders}) < len(folders):
             raise InputError(f"--row {name!r}: names a folder twice; every folder is a training of its own")
-        runs = [{"folder": folder, **read_run(folder)} for folder in folders]
-        for folder, run in zip(folders, runs):
-            check_run(folder, run)
+    every = tqdm([folder for _, *folders in rows for folder in folders], unit="run", disable=None)
+    found = {folder: _checked_run(folder) for folder in every}  # with a bar where stderr is a terminal
+    gathered: list[dict[str, Any]] = []
+    for name, *folders in rows:
+        runs = [{"folder": folder, **found[folder]} for folder in folders]
         gathered.append({"name": printable(name), "runs": sorted(runs, key=lambda run: run["seed"])})
     datasets = {run["dataset"] for row in gathered for run in row["runs"]}
     if len(datasets) > 1:
@@ -66,6 +68,12 @@ def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     }
     check_rows(results)
     return results
+
+
+def _checked_run(folder: str) -> dict[str, Any]:
+    run = read_run(folder)
+    check_run(folder, run)
+    return run
 
 
 @command_line()

@@ -84,10 +84,12 @@ def load(cfg: CfgNode, format_name: str, part: str) -> tuple[Any, type[Form], Ca
 @torch.no_grad()
 def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     """Writes the file; returns the largest differences from PyTorch."""
-    model, form_class, prepare = load(cfg, args.format, args.part)
+    with doing(f"loading {args.config_file}"):
+        model, form_class, prepare = load(cfg, args.format, args.part)
     images = of_different_sizes([prepare(path) for path in find_images(args.images)[:3]])
     set_execution(model, "dense")
-    expected = [form_class.reference(model, image) for image in images]
+    looked_at = tqdm(images, desc="PyTorch", unit="image", disable=None)  # silent where stderr is no terminal
+    expected = [form_class.reference(model, image) for image in looked_at]
     form, program_format = form_class(model).eval(), FORMATS[args.format]
     program_format.check_served(images, form.axes)
     worst: dict[str, float] = {}
@@ -96,7 +98,7 @@ def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
             write_program(args.format, form, images[0], form.axes, temporary)
         with naming(f"--format {args.format}: this model's file cannot be loaded"):
             program = program_format.load(temporary)
-        for image, outputs in zip(tqdm(images, unit="image", disable=None), expected):
+        for image, outputs in zip(tqdm(images, desc=args.format, unit="image", disable=None), expected):
             place = f"--format {args.format}: the file is not the model on an image of {list(image.shape[-2:])}"
             with naming(place, Exception, InputError):
                 found = differences(outputs, program(image))

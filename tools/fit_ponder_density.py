@@ -31,7 +31,6 @@ from typing import Any, Optional, Sequence
 import numpy as np
 
 from sact_det.base.command_line import check_positive
-from sact_det.base.doing import doing
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.markdown import markdown_table
@@ -85,8 +84,7 @@ def fit(data: DensityData, maps: ExtractedMaps, number: Optional[int]) -> Ponder
     if number is not None:
         chosen = [chosen[index] for index in np.linspace(0, len(chosen) - 1, number).round().astype(int)]
     images = [data.images[index] for index in chosen]
-    with doing(f"fitting on {len(images)} images of {data.name}"):
-        return fit_ponder_density([maps(image.name) for image in images], [image.fixations for image in images])
+    return fit_ponder_density([maps(image.name) for image in images], [image.fixations for image in images])
 
 
 def cells(scores: np.ndarray) -> list[str]:

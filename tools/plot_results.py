@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder
@@ -49,10 +50,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             raise InputError(f"{path}: another file of this name is given, too; its figures would be called the same")
         inputs[Path(path).stem] = read_results(path)
     folder = writable_folder(args.output)
-    for name, results in inputs.items():
-        for content in filter(results.get, FIGURES):
-            for kind, draw in FIGURES[content].items():
-                save_figure(functools.partial(draw, results), folder / f"{name}_{kind}.{style.format}", style)
+    figures = [
+        (f"{name}_{kind}.{style.format}", functools.partial(draw, results))
+        for name, results in inputs.items()
+        for content in filter(results.get, FIGURES)
+        for kind, draw in FIGURES[content].items()
+    ]
+    for name, draw in tqdm(figures, unit="figure", disable=None):  # silent where stderr is no terminal
+        save_figure(draw, folder / name, style)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
+from tqdm import tqdm
+
 from sact_det.base.errors import InputError
 from sact_det.base.markdown import markdown_table
 from sact_det.base.text_files import read_json
@@ -56,7 +58,8 @@ def model_zoo(root: Path) -> str:
     """
     path = root / "docs/model_zoo.json"
     sections = read_json(path)
-    pages = [_section(path, root, section) for section in sections]
+    bar = tqdm(sections, unit="section", disable=None)  # silent where stderr is no terminal
+    pages = [_section(path, root, section) for section in bar]
     return "\n".join([_HEADING, *pages])
 
 

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from tabulate import tabulate
+from tqdm import tqdm
 
 from sact_det.base.files import write_json, write_text
 from sact_det.benchmark.gpu.stage import Machine, Report, Stage
 
 GRACE = 20.0  # seconds beyond its limit in which a stage may still end by itself
 LAST_LINES = 5
+
+_FORM = "    |{bar:20}| {n} of at most {total} s"
+_MOMENT = 0.5  # seconds between two looks at a stage
 
 
 def plan(stages: Sequence[Stage], minutes: Optional[float]) -> float:
@@ -67,9 +71,7 @@ def _run_stage(stage: Stage, command: Sequence[str], output: Path, seconds: floa
         ) as process,
     ):
         try:
-            code: Optional[int] = process.wait(seconds + GRACE)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _wait(process, seconds + GRACE)
         finally:  # also when this process is interrupted: nothing of a stage outlives it
             _end_group(process.pid)
     report = _read(path, stage.name)
@@ -81,6 +83,18 @@ def _run_stage(stage: Stage, command: Sequence[str], output: Path, seconds: floa
     report["seconds"] = round(time.monotonic() - start, 1)
     write_json(path, report)
     return report
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> Optional[int]:
+    """The exit code, or None if it has not ended after so long; a bar shows how much of it has passed."""
+    start = time.monotonic()
+    with tqdm(total=round(seconds), bar_format=_FORM, leave=False, disable=None) as bar:  # silent but on a terminal
+        while (passed := time.monotonic() - start) < seconds:
+            bar.n = round(passed)
+            bar.refresh()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(min(_MOMENT, seconds - passed))
+    return None
 
 
 def _end_group(pid: int) -> None:
