@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from sact_det.pictures.figures import literal_text, new_figure, wrapped
+from saliency.intervals import as_numbers
 from saliency.scores import get_metric
 
 _COLUMNS = 4  # of panels
@@ -36,8 +38,8 @@ def draw_categories(results: dict[str, Any]) -> Figure:
         axes = figure.add_subplot(panels, min(len(names), _COLUMNS), number + 1, title=f"{metric.title} {arrow} better")
         for index, row in enumerate(rows):
             shift = (index - (len(rows) - 1) / 2) * 0.8 / len(rows)
-            found = [row["overall"][name], *(row["categories"][category][name] for category in counts)]
-            means = [one["mean"] for one in found]
+            found = [as_numbers(own[name]) for own in (row["overall"], *(row["categories"][one] for one in counts))]
+            means = [one["mean"] if np.isfinite(one["mean"]) else np.nan for one in found]  # a point that is not there
             axes.errorbar(
                 means,
                 [place + shift for place in range(len(found))],

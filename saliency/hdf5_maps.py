@@ -16,6 +16,7 @@ from sact_det.base.errors import InputError, naming, one_line
 from sact_det.data.image_files import IMAGE_SUFFIXES
 from sact_det.pictures.contained_hdf5 import contained_dataset
 from saliency.dataset import FixationDataset
+from saliency.images import is_map
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
@@ -26,13 +27,14 @@ class Hdf5Maps:
     Args:
         path: of the file.
         dataset: the images.
+        log_densities: they may hold -inf, a probability of 0.
 
     Raises:
         InputError: the file cannot be read, or two maps fit one image.
     """
 
-    def __init__(self, path: Union[str, Path], dataset: FixationDataset):
-        self._path = str(path)
+    def __init__(self, path: Union[str, Path], dataset: FixationDataset, log_densities: bool = False):
+        self._path, self._log_densities = str(path), log_densities
         if not Path(path).is_file():
             raise InputError(f"{path}: no such HDF5 file")
         try:
@@ -65,9 +67,11 @@ class Hdf5Maps:
         with naming(f"{self._path}: {self._keys[name]}"), h5py.File(self._path, "r") as file:
             stored = contained_dataset(file, self._keys[name])
             values = np.zeros(0) if stored is None else np.asarray(stored[()])
-        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or np.isnan(values).any():
+        if not is_map(values, self._log_densities):
+            kind = "below +inf" if self._log_densities else "that are finite"
             raise InputError(
-                f"{self._path}: {self._keys[name]}: must be numbers [H, W]; got {values.dtype} {list(values.shape)}"
+                f"{self._path}: {self._keys[name]}: must be numbers [H, W] {kind}; "
+                f"got {values.dtype} {list(values.shape)}"
             )
         return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 

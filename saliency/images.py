@@ -37,28 +37,40 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
     return read_checked(path, upright=False)
 
 
-def read_levels(path: Union[str, Path]) -> Levels:
+def is_map(values: np.ndarray, log_density: bool = False) -> bool:
+    """Whether an array is numbers [H, W], all finite; of a log density, -inf is a number: a probability of 0."""
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf":
+        return False
+    return bool(((values < np.inf) if log_density else np.isfinite(values)).all())
+
+
+def read_levels(path: Union[str, Path], log_density: bool = False) -> Levels:
     """Reads a map: the grey levels of an image as deep as they are stored, or the numbers of a .npy.
 
+    Args:
+        path: of the file.
+        log_density: as `is_map`'s.
+
     Raises:
-        InputError: the file is missing or broken, its image is in colours or partly transparent, its array is not
-            [H, W], or a value is not finite.
+        InputError: the file is missing or broken, its image is in colours or partly transparent, or its array is no
+            map.
     """
     path = Path(path)
     if path.suffix.lower() == ARRAY_SUFFIX:
-        return Levels(_read_array(path), lossy=False)
+        return Levels(_read_array(path, log_density), lossy=False)
     encoded = read_encoded(path)
     with naming_image(path):
         return decode_levels(encoded)
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path, log_density: bool) -> np.ndarray:
     with naming(f"{path}: not an array that can be read"):  # a parser's answer to arbitrary bytes may be any exception
         values = np.load(path, allow_pickle=False)
     if not isinstance(values, np.ndarray):
         raise InputError(f"{path}: an archive of arrays; expected one array (.npy)")
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-        raise InputError(f"{path}: a map must be finite numbers [H, W]; got {values.dtype} {list(values.shape)}")
+    if not is_map(values, log_density):
+        kind = "a log density must be numbers below +inf" if log_density else "a map must be finite numbers"
+        raise InputError(f"{path}: {kind} [H, W]; got {values.dtype} {list(values.shape)}")
     return values
 
 

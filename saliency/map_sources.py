@@ -27,9 +27,19 @@ logger = logging.getLogger(__name__)
 Maps = Callable[[str], np.ndarray]
 
 
-def stored_maps(path: Union[str, Path], dataset: FixationDataset) -> Maps:
-    """The maps of a folder of files, or of an HDF5 file in pysaliency's layout (.h5, .hdf5). Raises InputError."""
-    return Hdf5Maps(path, dataset) if Path(path).suffix.lower() in HDF5_SUFFIXES else MapFolder(path, dataset)
+def stored_maps(path: Union[str, Path], dataset: FixationDataset, log_densities: bool = False) -> Maps:
+    """The maps of a folder of files, or of an HDF5 file in pysaliency's layout (.h5, .hdf5).
+
+    Args:
+        path: of folder or file.
+        dataset: the images.
+        log_densities: they may hold -inf, a probability of 0.
+
+    Raises:
+        InputError: there is no such folder or file, or as of `Hdf5Maps`.
+    """
+    kind = Hdf5Maps if Path(path).suffix.lower() in HDF5_SUFFIXES else MapFolder
+    return kind(path, dataset, log_densities)
 
 
 class MapFolder:
@@ -38,13 +48,16 @@ class MapFolder:
     Args:
         folder: of the files; an image of CAT2000 is called <Category>/<NNN>.
         dataset: the images, none of which is taken for its own map.
+        log_densities: they may hold -inf, a probability of 0.
 
     Raises:
         InputError: there is no such folder.
     """
 
-    def __init__(self, folder: Union[str, Path], dataset: Optional[FixationDataset] = None):
-        self._folder = Path(folder)
+    def __init__(
+        self, folder: Union[str, Path], dataset: Optional[FixationDataset] = None, log_densities: bool = False
+    ):
+        self._folder, self._log_densities = Path(folder), log_densities
         self._photographs = {image.name: image.source for image in dataset or () if isinstance(image.source, Path)}
         self._files: dict[Path, dict[str, list[Path]]] = {}
         if not self._folder.is_dir():
@@ -52,7 +65,7 @@ class MapFolder:
 
     def __call__(self, name: str) -> np.ndarray:
         """The map, float [h, w]. Raises InputError if there is none, or two, or it cannot be read."""
-        levels, _ = read_levels(self._find(name))
+        levels, _ = read_levels(self._find(name), self._log_densities)
         return levels if levels.dtype.kind == "f" else levels.astype(np.float32)
 
     def _find(self, name: str) -> Path:

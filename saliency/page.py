@@ -15,7 +15,9 @@ from sact_det.base.text_files import read_json
 from sact_det.report.bars import BarChart
 from sact_det.report.gallery import Gallery, Layer, Number, PackedGallery, Seen, View
 from sact_det.report.page import Part, Section, Table
-from saliency.evaluation import PONDER_MAP, Evaluation, Model, as_it_is, saliency_map
+from saliency.evaluation import Evaluation
+from saliency.intervals import as_numbers
+from saliency.methods import PONDER_MAP, Model, as_it_is, saliency_map
 from saliency.postprocess import min_max
 from saliency.scores import get_metric
 from saliency.sheet import ranked
@@ -121,8 +123,8 @@ def _parts(results: dict[str, Any]) -> list[Part]:
     rows = [
         [
             f"{row['model']}, {row['map']}",
-            "{mean:.4f} [{low:.4f}, {high:.4f}]".format(**row["overall"][main]),
-            *(f"{row['overall'][name]['mean']:.4f}" for name in names[1:]),
+            "{mean:.4f} [{low:.4f}, {high:.4f}]".format(**as_numbers(row["overall"][main])),
+            *(f"{float(row['overall'][name]['mean']):.4f}" for name in names[1:]),
         ]
         for row in results["rows"]
     ]
@@ -140,14 +142,17 @@ def _parts(results: dict[str, Any]) -> list[Part]:
 def _by_category(rows: list[dict[str, Any]], categories: list[str], metric: str) -> BarChart:
     title = get_metric(metric).title
     found = {
-        f"{row['model']}, {row['map']}": [row["categories"][category][metric] for category in categories]
+        f"{row['model']}, {row['map']}": [as_numbers(row["categories"][category][metric]) for category in categories]
         for row in rows
     }
     return BarChart(
         f"{title} by category",
         title,
         categories,
-        {name: [one["mean"] for one in own] for name, own in found.items()},
+        {name: [one["mean"] if np.isfinite(one["mean"]) else None for one in own] for name, own in found.items()},
         "Lines: 95% bootstrap intervals over a category's images.",
-        {name: [(one["low"], one["high"]) for one in own] for name, own in found.items()},
+        {
+            name: [(one["low"], one["high"]) if np.isfinite(one["mean"]) else None for one in own]
+            for name, own in found.items()
+        },
     )

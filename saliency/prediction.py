@@ -11,6 +11,7 @@ import numpy as np
 
 from sact_det.base.errors import InputError
 from saliency.arguments import checked_map
+from saliency.images import is_map
 from saliency.metrics import distribution
 
 LEAST = 1e-20  # added to every pixel of a map that becomes a density, so that no fixation is impossible
@@ -35,13 +36,20 @@ class Prediction:
     def __post_init__(self) -> None:
         if self.is_log_density:
             total = float(np.exp(checked_log_density(self.values)).sum(dtype=np.float64))
-            if not abs(np.log(total)) <= TOLERANCE:
+            if not np.exp(-TOLERANCE) <= total <= np.exp(TOLERANCE):
                 raise InputError(f"a log density must sum to 1 after exp; the sum is {total:.6g}")
 
-    @property
+    @cached_property
     def ranking(self) -> np.ndarray:
-        """Values in the order of the saliency, [H, W]: for metrics that know no more than the order."""
-        return self.values
+        """Values in the order of the saliency, [H, W]: for metrics that know no more than the order.
+
+        A log density's -inf is the number next below its others.
+        """
+        impossible = np.isneginf(self.values) if self.is_log_density else np.zeros(0, bool)
+        if not impossible.any():
+            return self.values
+        least = self.values.min(where=~impossible, initial=np.inf)
+        return np.where(impossible, np.nextafter(least, -np.inf, dtype=self.values.dtype), self.values)
 
     @cached_property
     def map(self) -> np.ndarray:
@@ -70,8 +78,8 @@ class Prediction:
 def checked_log_density(values: np.ndarray) -> np.ndarray:
     """[H, W]; -inf is a probability of 0. Raises InputError for NaN, +inf and whatever is no map."""
     values = np.asarray(values)
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind != "f" or not (values < np.inf).all():
-        raise InputError(f"a log density must be numbers [H, W], none NaN; got {values.dtype} {list(values.shape)}")
+    if values.dtype.kind != "f" or not is_map(values, log_density=True):
+        raise InputError(f"a log density must be numbers below +inf [H, W]; got {values.dtype} {list(values.shape)}")
     return values
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from sact_det.base.files import write_json, write_text
 from sact_det.base.markdown import markdown_table
-from saliency.evaluation import CENTER, Evaluation, Intervals
+from saliency.evaluation import Evaluation, Intervals
 from saliency.intervals import Interval
+from saliency.methods import CENTER
 from saliency.scores import get_metric
 
 ALL = "all"  # the category of all images together
@@ -44,7 +45,7 @@ def write_report(folder: Path, evaluation: Evaluation, title: str, about: dict[s
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything but the scores of single images, for JSON; an infinite multiplier is the text "inf"."""
+    """Everything but the scores of single images, for JSON; an infinite number is the text "inf" or "-inf"."""
     settings, dataset = evaluation.settings, evaluation.dataset
     return {
         "dataset": {"path": dataset.name, "images": len(dataset), "left_out": list(dataset.skipped)},
@@ -81,7 +82,11 @@ def _finite_or_text(value: float) -> Any:
 
 
 def _as_dicts(intervals: Intervals) -> dict[str, Any]:
-    return {name: asdict(interval) for name, interval in intervals.items()}
+    """Numbers; infinite ones as texts that `float` reads."""
+    return {
+        name: {key: _finite_or_text(value) for key, value in asdict(interval).items()}
+        for name, interval in intervals.items()
+    }
 
 
 def markdown(evaluation: Evaluation, title: str) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from sact_det.pictures.canvas import Canvas, printable, shortened, text_width
 from sact_det.pictures.colors import colorize
 from sact_det.pictures.style import ON_SCREEN, Limits, Style
-from saliency.evaluation import PONDER_MAP, Evaluation, Model, Row, as_it_is, saliency_map
+from saliency.evaluation import Evaluation, Row
+from saliency.methods import PONDER_MAP, Model, as_it_is, saliency_map
 from saliency.postprocess import PostProcessing, min_max, resize, softmax
 from saliency.scores import get_metric
 

@@ -9,8 +9,8 @@ from typing import Any
 from sact_det.base.command_line import with_budget
 from sact_det.base.errors import InputError
 from saliency.dataset import FixationDataset
-from saliency.evaluation import GIVEN_MAP, LOG_DENSITY, Model
 from saliency.map_sources import PaddingMasked, PonderFileMaps, stored_maps
+from saliency.methods import GIVEN_MAP, LOG_DENSITY, Model
 from saliency.postprocess import PostProcessing
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def make_models(args: argparse.Namespace, networks: dict[str, Any], dataset: Fix
         maps = extract_maps(cfg, dataset, folder, edge, processes=processes, on_gpus=args.num_processes is None)
         models.append(Model(name, maps, PostProcessing(edge, blur_at=args.blur_at, interpolation=args.interpolation)))
     for kind, stored in ((GIVEN_MAP, args.maps), (LOG_DENSITY, args.densities)):
-        models += [Model(name, stored_maps(path, dataset), chain, kind) for name, path in stored]
+        models += [Model(name, stored_maps(path, dataset, kind == LOG_DENSITY), chain, kind) for name, path in stored]
     names = [image.name for image in dataset]
     models += [Model(name, PonderFileMaps(path, names), chain) for name, path in args.hdf5]
     if args.mask_padding:

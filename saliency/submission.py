@@ -10,7 +10,7 @@ import numpy as np
 from sact_det.data.image_files import distinct_stems
 from saliency.center import CenterBaseline
 from saliency.dataset import FixationDataset, FixationImage
-from saliency.evaluation import LOG_DENSITY, Model, as_it_is, saliency_map
+from saliency.methods import LOG_DENSITY, Model, as_it_is, saliency_map
 from saliency.postprocess import PostProcessing
 from saliency.stored import read_back, write_archive, write_hdf5
 

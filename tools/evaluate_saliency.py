@@ -82,9 +82,10 @@ from saliency.cat2000 import description
 from saliency.center import KINDS, CenterBaseline
 from saliency.data_sets import read_dataset
 from saliency.dataset import FixationDataset, Split
-from saliency.evaluation import Settings, evaluate
+from saliency.evaluation import evaluate
 from saliency.fixations import BENCHMARK_SIGMAS, DENSITY_SIGMA, MAT_VARIABLE
 from saliency.map_sources import with_all_maps
+from saliency.methods import Settings
 from saliency.pictures import write_pictures
 from saliency.postprocess import INTERPOLATIONS, SCALES
 from saliency.report import write_report

@@ -18,7 +18,8 @@ class BarChart:
         categories: from top to bottom.
         series: name -> a value for every category, or None where there is none.
         note: below the chart.
-        intervals: name -> (low, high) of every value, drawn as lines over the bars; of some series, or none.
+        intervals: name -> (low, high) of every value, None where there is none, drawn as lines over the bars; of some
+            series, or none.
     """
 
     title: str
@@ -26,14 +27,14 @@ class BarChart:
     categories: Sequence[str]
     series: Mapping[str, Sequence[Optional[float]]]
     note: str = ""
-    intervals: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[Optional[tuple[float, float]]]] = field(default_factory=dict)
     kind = "bars"
 
     @cached_property
     def axis(self) -> Axis:
         """From 0, or the lowest value or end of an interval where one lies below."""
         values = [value for own in self.series.values() for value in own if value is not None]
-        ends = [end for own in self.intervals.values() for interval in own for end in interval]
+        ends = [end for own in self.intervals.values() for interval in own for end in interval or ()]
         return Axis.over([0.0, *values, *ends], 6)
 
     @property

@@ -7,7 +7,8 @@ from cat2000_folder import write_cat2000_folder
 from saliency.cat2000 import CATEGORIES, read_cat2000
 from saliency.category_plot import draw_categories
 from saliency.center import CenterBaseline
-from saliency.evaluation import GIVEN_MAP, Model, Settings, evaluate
+from saliency.evaluation import evaluate
+from saliency.methods import GIVEN_MAP, Model, Settings
 from saliency.page import saliency_section
 from saliency.pictures import CATEGORIES as FILE
 from saliency.pictures import write_pictures

@@ -10,8 +10,9 @@ from cat2000_folder import write_cat2000_folder
 from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.center import CenterBaseline
-from saliency.evaluation import CENTER, STAGES, Model, Settings, evaluate
+from saliency.evaluation import evaluate
 from saliency.intervals import bootstrap_intervals
+from saliency.methods import CENTER, STAGES, Model, Settings
 from saliency.postprocess import PostProcessing
 from saliency.report import as_dict, markdown, write_report
 from saliency.scores import METRICS, Reference

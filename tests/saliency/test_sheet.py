@@ -6,8 +6,9 @@ from sact_det.pictures.colors import colorize
 from sact_det.pictures.style import ON_SCREEN, Style
 from saliency.center import CenterBaseline
 from saliency.dataset import FixationDataset, FixationImage
-from saliency.evaluation import Model, Settings, evaluate
+from saliency.evaluation import evaluate
 from saliency.fixations import Fixations
+from saliency.methods import Model, Settings
 from saliency.postprocess import PostProcessing
 from saliency.search import Grid
 from saliency.sheet import sheet

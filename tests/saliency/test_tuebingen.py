@@ -1,20 +1,16 @@
 """The seven metrics of the MIT/Tuebingen protocol: equal to a transcription of pysaliency, and to pysaliency itself."""
 
-import json
-
-import cv2
 import h5py
 import numpy as np
 import published_metrics
 import pytest
-from cat2000_folder import REAL, write_cat2000_folder
-from command_lines import load_tool
+from cat2000_folder import REAL
+from given_maps import density_of, evaluated, synthetic, tied_map, write_given_maps
 from scipy.ndimage import gaussian_filter
 
 from sact_det.base.errors import InputError
 from saliency.cat2000 import read_cat2000
 from saliency.center_bias import CenterBias
-from saliency.dataset import FixationDataset, FixationImage
 from saliency.fixations import Fixations
 from saliency.metrics import auc, auc_judd
 from saliency.prediction import Prediction
@@ -23,31 +19,6 @@ from saliency.scores import TUEBINGEN_METRICS, Reference, score_maps
 NAMES = tuple(TUEBINGEN_METRICS)
 EPS = 2.2204e-16
 SIGMA = 5.0
-
-
-def synthetic(number=5, shapes=((60, 90),)):
-    """Images whose fixations gather in the middle, some on one pixel."""
-    rng = np.random.default_rng(0)
-    images = []
-    for index in range(number):
-        shape = shapes[index % len(shapes)]
-        middle = np.array(shape[::-1]) / 2
-        points = np.clip(rng.normal(middle, middle / 3, (30 + index, 2)), 0, np.array(shape[::-1]) - 1)
-        points[:4] = points[0]
-        pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        images.append(FixationImage(str(index), "", Fixations.from_points(points, shape), pixels))
-    return FixationDataset("synthetic", images)
-
-
-def tied_map(index, shape):
-    """A map with few distinct values, as ponder maps have."""
-    noise = np.random.default_rng(index).random(shape)
-    return np.round(cv2.GaussianBlur(noise, (0, 0), 3), 2) + 0.5
-
-
-def density_of(values):
-    powers = np.exp(30 * values)
-    return np.log(powers / powers.sum())
 
 
 def bias_of(dataset):
@@ -233,28 +204,9 @@ def test_the_seven_metrics_are_pysaliencys(pysaliency, make, is_density):
         assert ours(dataset, index, Prediction(one, is_density), sigma) == pytest.approx(expected[index], abs=1e-6)
 
 
-tool = load_tool("evaluate_saliency")
-
-
 @pytest.fixture
 def folder(tmp_path):
-    """A data set, maps of it as .npy, and log densities in pysaliency's layout."""
-    root = write_cat2000_folder(tmp_path / "set")
-    with h5py.File(tmp_path / "densities.h5", "w") as file:
-        for number, image in enumerate(read_cat2000(root)):
-            values = tied_map(number, image.shape)
-            path = tmp_path / "maps" / f"{image.name}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, values)
-            file[f"{image.name}.jpg"] = density_of(values).astype(np.float32)
-    return tmp_path
-
-
-def run(folder, *options):
-    output = folder / "out"
-    arguments = ["--dataset", str(folder / "set"), "--output", str(output), "--processes", "1", *options]
-    tool.main([*arguments, "--density-sigma", "5"])
-    return json.loads((output / "results.json").read_text()), (output / "images.csv").read_text().splitlines()
+    return write_given_maps(tmp_path)
 
 
 def given(folder):
@@ -262,7 +214,7 @@ def given(folder):
 
 
 def test_maps_and_densities_are_scored_as_they_are_on_all_images(folder):
-    found, lines = run(folder, *given(folder), "--protocol", "tuebingen", "--as-is")
+    found, lines = evaluated(folder, *given(folder), "--protocol", "tuebingen", "--as-is")
     rows = {(row["model"], row["map"]): row for row in found["rows"]}
     assert list(rows)[-2:] == [("maps", "as given"), ("densities", "log density")] and len(rows) == 6
     assert next(iter(rows)) == ("centre baseline", "fitted to the other images")
@@ -282,28 +234,30 @@ def test_maps_and_densities_are_scored_as_they_are_on_all_images(folder):
 
 def test_maps_are_tuned_for_the_protocols_area_beside_densities_that_are_not(folder):
     grid = ["--sigmas", "0", "2", "--multipliers", "0", "1"]
-    found, _ = run(folder, *given(folder), "--protocol", "tuebingen", "--no-sheet", *grid)
+    found, _ = evaluated(folder, *given(folder), "--protocol", "tuebingen", "--no-sheet", *grid)
     own = [(row["model"], row["map"]) for row in found["rows"]][4:]
     assert own == [("maps", "as given"), ("maps", "blurred"), ("maps", "with centre"), ("densities", "log density")]
     assert found["tuned_for"] == "auc" and found["scored_images"] == 4
-    run(folder, *given(folder), "--protocol", "tuebingen", "--no-sheet", "--tune-for", "gain_over_center_bias", *grid)
+    evaluated(
+        folder, *given(folder), "--protocol", "tuebingen", "--no-sheet", "--tune-for", "gain_over_center_bias", *grid
+    )
 
 
 def test_what_is_no_log_density_is_named(folder, capsys):
     with h5py.File(folder / "densities.h5", "r+") as file:
         file["Action/001.jpg"][...] = 0
     with pytest.raises(SystemExit):
-        run(folder, "--densities", "theirs", str(folder / "densities.h5"), "--as-is")
+        evaluated(folder, "--densities", "theirs", str(folder / "densities.h5"), "--as-is")
     assert "Action/001: a log density must sum to 1 after exp; the sum is 2304" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run(folder, "--center-only", "--tune-for", "auc")
+        evaluated(folder, "--center-only", "--tune-for", "auc")
     assert "--tune-for must be a metric of --protocol mit, auc_judd, " in capsys.readouterr().err
 
 
 def test_maps_of_another_aspect_are_counted(folder, caplog):
     np.save(folder / "maps/Action/001.npy", np.random.default_rng(0).random((40, 40)))
     with caplog.at_level("WARNING"):
-        run(folder, "--maps", "theirs", str(folder / "maps"), "--as-is", "--no-sheet")
+        evaluated(folder, "--maps", "theirs", str(folder / "maps"), "--as-is", "--no-sheet")
     assert (
         "theirs: 1 maps have another aspect than their images and are stretched, the first: Action/001" in caplog.text
     )
