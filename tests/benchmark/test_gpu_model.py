@@ -5,7 +5,7 @@ import torch
 
 from sact_det.benchmark.gpu.model import predict, unit_work
 from sact_det.benchmark.gpu.training_model import DENSE_PASSES, training_work
-from sact_det.benchmark.gpu.work import TILE, Card, Work, dense_work, product
+from sact_det.benchmark.gpu.work import LEAST_DEPTH, PARTS, TILE, Card, Work, cut_product, dense_work, product
 from sact_det.benchmark.networks import PartSettings
 from sact_det.network.resnet_v2 import ResNetV2Spec
 
@@ -30,6 +30,8 @@ def test_the_longer_of_computing_and_moving_counts_and_few_tiles_take_longer():
     card = Card(flops=1e12, bytes=1e9, reached_flops=1.0, reached_bytes=0.5, multiprocessors=10)
     assert Work(2e12, 1).seconds(card) == 2 and Work(1, 1e9).seconds(card) == 2
     assert Work(2e12, 1, tiles=5).seconds(card) == 4 and Work(2e12, 1, tiles=50).seconds(card) == 2
+    assert Work(2e12, 1, tiles=5, parts=2).seconds(card) == 2
+    assert [cut_product(1, depth, 1, 0.0).parts for depth in (1, 3 * LEAST_DEPTH, 1000 * LEAST_DEPTH)] == [1, 3, PARTS]
     assert product(TILE + 1, 10, TILE, 0.0).tiles == 2 and product(0, 10, 10, 0.0).flops == 0
 
 

@@ -36,9 +36,10 @@ WARP = 32
 FEATURES = ("state", "weight", "inner", "middle", "grad_residual", "grad_middle", "grad_inner", "left", "right")
 MASKS = ("active", "next_active", "exists")
 LONGS = ("num_units",)
-INTS = ("tile_rows", "positions", "count", "offsets", "tile_counts", "writes", "reads", "num_reads")
+INTS = ("tile_rows", "arrived", "positions", "count", "offsets", "tile_counts", "writes", "reads", "num_reads")
 NUMBERS = (
     "bucket",
+    "multiprocessors",
     "height",
     "width",
     "image_size",
@@ -167,16 +168,17 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
     for product in products():
         for precision in PRECISIONS if all_tiles else product.precisions:
             features, multiply = PRECISIONS[precision]
-            for rows, width, warps, stages, _ in tiles_of(product, precision, target.arch, all_tiles):
+            for tile in tiles_of(product, precision, target.arch, all_tiles):
                 constants: dict[str, Any] = {"DEPTH": product.depth, "COLUMNS": product.columns, "PRECISION": multiply}
                 constants |= {"BLOCK_K": tiles.block_depth(4 if features == "*fp32" else 2)}
-                constants |= {"BLOCK_M": rows, "BLOCK_N": width, **product.others}
-                taken = compile_kernel(product.kernel.fn, target, warps, stages, features, product.types, **constants)
-                yield {"precision": precision, "tile": f"{rows}x{width}", **taken}
+                kernel = product.kernel.fn
+                constants |= {**tiles.constants_of(tile, kernel.arg_names), **product.others}
+                taken = compile_kernel(kernel, target, tile.warps, tile.stages, features, product.types, **constants)
+                yield {"precision": precision, "tile": f"{tile.rows}x{tile.columns}", **taken}
     rows, depth = score_kernels.PRODUCT_BLOCK
     block, channels = position_lists.MAX_BLOCK, score_kernels.CHANNEL_BLOCK
     sums = dict(zip(("BLOCK_T", "BLOCK_C"), score_kernels.SUM_BLOCK))
-    tile = {"BLOCK_M": training_passes.ROWS, "BLOCK_C": training_passes.COLUMNS}
+    rectangle = {"BLOCK_M": training_passes.ROWS, "BLOCK_C": training_passes.COLUMNS}
     others: list[tuple[Any, dict[str, Any]]] = [
         (score_kernels.taps_kernel, {"C": 1024, "BLOCK_M": rows, "BLOCK_K": depth, **sums}),
         (score_kernels.scores_kernel, {"C": 1024, "BLOCK": score_kernels.SCORE_BLOCK, "BLOCK_C": channels}),
@@ -184,11 +186,11 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
         *((halting.halting_kernel, {"LAST": last, "BLOCK": block}) for last in (False, True)),
         (position_lists.count_kernel, {"BLOCK": block}),
         (position_lists.list_kernel, {"BLOCK": block, "BLOCK_TILES": block}),
-        (training_kernels.copy_kernel, {"C": 1024, **tile}),
-        (training_kernels.squares_kernel, {"C": 1024, **tile}),
+        (training_kernels.copy_kernel, {"C": 1024, **rectangle}),
+        (training_kernels.squares_kernel, {"C": 1024, **rectangle}),
         (training_kernels.logits_kernel, {"BLOCK": block}),
-        (training_kernels.local_gradient_kernel, {"C": 1024, "SPLITS": 4, **tile}),
-        (gradient_kernels.residual_gradient_kernel, {"C": 1024, **tile}),
+        (training_kernels.local_gradient_kernel, {"C": 1024, "SPLITS": 4, **rectangle}),
+        (gradient_kernels.residual_gradient_kernel, {"C": 1024, **rectangle}),
         (roi_align_kernel.roi_align_kernel, {**REGIONS, "C": 1024, "BLOCK_C": roi_align.CHANNELS}),
     ]
     for kernel, constants in others:
@@ -198,10 +200,10 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
 def compile_quickly(capability: float) -> Iterator[dict[str, Any]]:
     """One product and one other kernel, in seconds, to show that compilation works."""
     target = GPUTarget("cuda", round(10 * capability), WARP)
-    rows, width, warps, stages, _ = tiles.CONV1_TILES[0]
-    sizes: dict[str, Any] = {"DEPTH": 64, "COLUMNS": 64, "BLOCK_K": 32, "BLOCK_M": rows, "BLOCK_N": width}
-    product = compile_kernel(unit_kernels.conv1_kernel.fn, target, warps, stages, PRECISION="tf32", **sizes)
-    yield {"precision": "tf32", "tile": f"{rows}x{width}", **product}
+    tile, kernel = tiles.CONV1_TILES[0], unit_kernels.conv1_kernel.fn
+    sizes: dict[str, Any] = {"DEPTH": 64, "COLUMNS": 64, "BLOCK_K": 32, **tiles.constants_of(tile, kernel.arg_names)}
+    product = compile_kernel(kernel, target, tile.warps, tile.stages, PRECISION="tf32", **sizes)
+    yield {"precision": "tf32", "tile": f"{tile.rows}x{tile.columns}", **product}
     count = compile_kernel(position_lists.count_kernel, target, 4, 3, BLOCK=position_lists.MAX_BLOCK)
     yield {"precision": "fp32", "tile": "", **count}
 

@@ -18,7 +18,18 @@ from torch import Tensor
 
 from sact_det.base.files import write_text
 from sact_det.benchmark.gpu.training_model import DENSE_PASSES, training_table
-from sact_det.benchmark.gpu.work import FLOAT, HALF, TILE, Card, Work, dense_work, product
+from sact_det.benchmark.gpu.work import (
+    FLOAT,
+    HALF,
+    LEAST_DEPTH,
+    PARTS,
+    TILE,
+    Card,
+    Work,
+    cut_product,
+    dense_work,
+    product,
+)
 from sact_det.benchmark.networks import AdaptivePart, PartSettings
 from sact_det.network.resnet_v2 import BottleneckUnit, ResNetV2Spec
 from sact_det.rule.flops import MULTIPLY_ADD, active_positions
@@ -36,8 +47,8 @@ def unit_work(unit: BottleneckUnit, positions: int, evaluated: int, dilated: int
     """The kernels of a unit behind the first in 16 bits; positions: P; scored: whether a halting branch follows."""
     channels, width = unit.conv1.in_channels, unit.conv1.out_channels
     works = [
-        product(dilated, channels, width, HALF * dilated * (channels + width)),
-        product(evaluated, 9 * width, width, HALF * width * (dilated + evaluated)),
+        cut_product(dilated, channels, width, HALF * dilated * (channels + width)),
+        cut_product(evaluated, 9 * width, width, HALF * width * (dilated + evaluated)),
         # The state is read and written, and so is the output, in float32.
         product(evaluated, width, channels, evaluated * (HALF * width + 2 * channels * (HALF + FLOAT))),
     ]
@@ -124,7 +135,8 @@ for the extractor of ResNet-101 at {SIZE[0]}x{SIZE[1]} in 16 bits on one {card.n
 
 - {teraflops:.0f} TFLOP/s, {terabytes:.2f} TB/s, {card.multiprocessors} multiprocessors, by its data sheet;
 - assumed: kernels reach {card.reached_flops:.0%} of the one or {card.reached_bytes:.0%} of the other, the slower one;
-- assumed: a product with fewer 64x64 tiles than multiprocessors computes in proportion;
+- assumed: a product with fewer 64x64 tiles than multiprocessors computes in proportion; the kernels cut the tiles of
+  3x3 convolutions, and of 1x1 ones to fewer channels, into up to {PARTS} parts of a depth of at least {LEAST_DEPTH};
 - assumed: a small kernel follows the other in {launch:.0f} microseconds, in {in_graph:.0f} in a CUDA graph;
 - weights and features are read once; caches are not modelled.
 

@@ -8,7 +8,7 @@ import math
 
 from tabulate import tabulate
 
-from sact_det.benchmark.gpu.work import FLOAT, HALF, TILE, Card, Work, dense_work, product
+from sact_det.benchmark.gpu.work import FLOAT, HALF, TILE, Card, Work, cut_product, dense_work, product
 from sact_det.benchmark.networks import PartSettings
 from sact_det.network.resnet_v2 import BottleneckUnit, ResNetV2Spec
 from sact_det.rule.flops import MULTIPLY_ADD
@@ -22,14 +22,14 @@ def training_work(unit: BottleneckUnit, evaluated: int, dilated: int) -> list[Wo
     channels, width = unit.conv1.in_channels, unit.conv1.out_channels
     forward = [
         Work(0, 2 * FLOAT * dilated * channels),  # the state that the unit leaves
-        product(dilated, channels, width, dilated * (FLOAT * channels + HALF * width)),
-        product(evaluated, 9 * width, width, HALF * width * (dilated + evaluated)),
+        cut_product(dilated, channels, width, dilated * (FLOAT * channels + HALF * width)),
+        cut_product(evaluated, 9 * width, width, HALF * width * (dilated + evaluated)),
         product(evaluated, width, channels, evaluated * (HALF * width + 4 * FLOAT * channels)),
     ]
     gradients = [
         Work(0, evaluated * channels * (4 * FLOAT + HALF)),  # of the residual
-        product(evaluated, channels, width, HALF * evaluated * (channels + 2 * width)),
-        product(dilated, 9 * width, width, HALF * width * (evaluated + 2 * dilated)),
+        cut_product(evaluated, channels, width, HALF * evaluated * (channels + 2 * width)),
+        cut_product(dilated, 9 * width, width, HALF * width * (evaluated + 2 * dilated)),
         product(dilated, width, channels, dilated * (HALF * width + 3 * FLOAT * channels)),
     ]
     weights = [  # cut into parts over the positions: there are programs enough

@@ -13,6 +13,8 @@ from sact_det.rule.flops import MULTIPLY_ADD
 
 HALF, FLOAT = 2, 4  # bytes
 TILE = 64  # rows and columns of the smallest tile of a product
+# Where a product has too few tiles, the kernels cut their depth: into at most so many parts, of at least this depth.
+PARTS, LEAST_DEPTH = 8, 256
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,16 @@ class Card:
 
 
 class Work(NamedTuple):
-    """Of one kernel. `tiles`: its programs, which can be too few for the card."""
+    """Of one kernel. `tiles`: its programs, which can be too few for the card; `parts`: into which one may be cut."""
 
     flops: float
     bytes: float
     tiles: float = math.inf
+    parts: int = 1
 
     def seconds(self, card: Card) -> float:
         """Whichever takes longer; a card that is not full computes in proportion."""
-        full = min(1.0, self.tiles / card.multiprocessors)
+        full = min(1.0, self.tiles * self.parts / card.multiprocessors)
         computing = self.flops / (card.flops * card.reached_flops * full) if self.flops else 0.0
         return max(computing, self.bytes / (card.bytes * card.reached_bytes))
 
@@ -54,6 +57,11 @@ def product(rows: int, depth: int, columns: int, bytes_: float) -> Work:
     """A matrix product whose weights are read once; `bytes_`: of everything else."""
     tiles = -(-rows // TILE) * -(-columns // TILE)
     return Work(MULTIPLY_ADD * rows * depth * columns, bytes_ + HALF * depth * columns * (rows > 0), max(tiles, 1))
+
+
+def cut_product(rows: int, depth: int, columns: int, bytes_: float) -> Work:
+    """A product whose tiles are cut along its depth where they are too few."""
+    return product(rows, depth, columns, bytes_)._replace(parts=max(1, min(PARTS, depth // LEAST_DEPTH)))
 
 
 def dense_work(unit: BottleneckUnit, positions_in: int, positions: int) -> list[Work]:

@@ -11,18 +11,29 @@ Shape shorthand in this module:
 import triton
 import triton.language as tl
 
-from sact_det.execution.cuda.products import load_left, load_rectified, multiply, multiply_rows, multiply_taps
+from sact_det.execution.cuda.products import (
+    add_parts,
+    listed_tile,
+    load_left,
+    load_rectified,
+    load_rows,
+    multiply,
+    multiply_rows,
+    multiply_taps,
+    part_of,
+    store_rows,
+)
 from sact_det.execution.cuda.tiles import GRADIENT_TILES, STATE_TILES, WEIGHT_TILES, tuned
 
 
 @triton.jit(do_not_specialize=["image_size"])
 def residual_gradient_kernel(
-    grad_state,  # float32 [P, C], or None
+    grad_state,  # [P, C], or None
     grad_output,  # float32 [P, C], or None
     grad_sums,  # float32 [N, C], or None
     remaining,  # float32 [P]
-    before,  # float32 [P, C], the state that the unit read
-    after,  # float32 [P, C], the state that it left
+    before,  # [P, C], the state that the unit read
+    after,  # [P, C], the state that it left
     grad_residual,  # [P, C], a row per entry of the list
     grad_remaining,  # float32 [P], or None
     partial_bias,  # float32 [programs, C], sums of grad_residual over each program's entries; or None
@@ -40,33 +51,39 @@ def residual_gradient_kernel(
     position = tl.load(positions + slots, mask=listed, other=0)
     share = tl.load(remaining + position, mask=listed, other=0.0)
     image = (position // image_size).to(tl.int64)
-    row = position.to(tl.int64)[:, None] * C
     dot = tl.zeros((BLOCK_M,), tl.float32)
     for start in range(0, C, BLOCK_C):
         columns = start + tl.arange(0, BLOCK_C)
         mask = listed[:, None] & (columns < C)[None, :]
         total = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
         if grad_state is not None:
-            total += tl.load(grad_state + row + columns[None, :], mask=mask, other=0.0)
+            total += load_rows(grad_state, position, columns, mask, C)
         if grad_sums is not None:
             total += tl.load(grad_sums + image[:, None] * C + columns[None, :], mask=mask, other=0.0)
         if grad_output is not None:
-            part = tl.load(grad_output + row + columns[None, :], mask=mask, other=0.0)
+            part = load_rows(grad_output, position, columns, mask, C)
             total += share[:, None] * part
             if grad_remaining is not None:
-                new = tl.load(after + row + columns[None, :], mask=mask, other=0.0)
-                old = tl.load(before + row + columns[None, :], mask=mask, other=0.0)
+                new = load_rows(after, position, columns, mask, C)
+                old = load_rows(before, position, columns, mask, C)
                 dot += tl.sum(part * (new - old), 1)
-        place = grad_residual + slots.to(tl.int64)[:, None] * C + columns[None, :]
-        tl.store(place, total.to(grad_residual.dtype.element_ty), mask=mask)
+        store_rows(grad_residual, slots, columns, mask, total, C)
         if partial_bias is not None:
             tl.store(partial_bias + program.to(tl.int64) * C + columns, tl.sum(total, 0), mask=columns < C)
     if grad_remaining is not None:
         tl.store(grad_remaining + position, dot, mask=listed)
 
 
+@triton.jit
+def _store_passed(gradient, rows, activated, own_rows, columns, listed, product, COLUMNS: tl.constexpr):
+    """gradient[rows] = product where activated[own_rows] > 0, else 0."""
+    mask = listed[:, None] & (columns < COLUMNS)[None, :]
+    passes = load_rows(activated, own_rows, columns, mask, COLUMNS) > 0
+    store_rows(gradient, rows, columns, mask, tl.where(passes, product, 0.0), COLUMNS)
+
+
 @tuned(GRADIENT_TILES, "weight")
-@triton.jit(do_not_specialize=["bucket"])
+@triton.jit(do_not_specialize=["multiprocessors", "bucket"])
 def middle_gradient_kernel(
     grad_residual,  # [P, DEPTH], a row per entry of the list
     weight,  # [DEPTH, COLUMNS], conv3's
@@ -74,35 +91,34 @@ def middle_gradient_kernel(
     grad_middle,  # [P, COLUMNS]
     positions,  # int32 list
     count,  # int32 [1], its length
+    workspace,  # as of products.py
+    arrived,
+    multiprocessors,
     bucket,  # of the card and the map's size
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,  # into which the depth of a tile may be cut
     BLOCK_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """grad_middle = grad_residual @ weight where middle > 0, else 0, at the listed positions."""
-    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    STEPS: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
     length = tl.load(count)
-    if tile * BLOCK_M >= length:
+    tile, part, parts, idle = part_of(length, multiprocessors, PARTS, STEPS, COLUMNS, BLOCK_M, BLOCK_N)
+    if idle:
         return
-    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    listed = slots < length
-    position = tl.load(positions + slots, mask=listed, other=0).to(tl.int64)
-    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    factors = (grad_residual, slots, listed, weight, columns)
+    slots, listed, position, columns = listed_tile(tile, positions, length, COLUMNS, BLOCK_M, BLOCK_N)
+    factors = (grad_residual, slots, listed, weight, columns, part, parts)
     product = multiply_rows(*factors, DEPTH, COLUMNS, True, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
-    mask = listed[:, None] & (columns < COLUMNS)[None, :]
-    y = tl.load(middle + slots.to(tl.int64)[:, None] * COLUMNS + columns[None, :], mask=mask, other=0.0)
-    product = tl.where(y.to(tl.float32) > 0, product, 0.0)
-    place = grad_middle + position[:, None] * COLUMNS + columns[None, :]
-    tl.store(place, product.to(grad_middle.dtype.element_ty), mask=mask)
+    product, whole = add_parts(product, workspace, arrived, tile, part, parts, BLOCK_M, BLOCK_N)
+    if whole:
+        _store_passed(grad_middle, position, middle, slots, columns, listed, product, COLUMNS)
 
 
 @tuned(GRADIENT_TILES, "weight")
-@triton.jit(do_not_specialize=["bucket", "height", "width"])
+@triton.jit(do_not_specialize=["multiprocessors", "bucket", "height", "width"])
 def inner_gradient_kernel(
     grad_middle,  # [P, DEPTH], where active
     active,  # uint8 [P]
@@ -111,33 +127,32 @@ def inner_gradient_kernel(
     grad_inner,  # [P, COLUMNS], a row per entry of the list
     positions,  # int32 list: what the unit read
     count,  # int32 [1], its length
+    workspace,  # as of products.py
+    arrived,
+    multiprocessors,
     bucket,  # of the card and the map's size
     height,
     width,
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,  # into which the depth of a tile may be cut
     BLOCK_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """grad_inner = the 3x3 convolution's transpose of grad_middle where inner > 0, else 0, at the listed positions."""
-    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    STEPS: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
     length = tl.load(count)
-    if tile * BLOCK_M >= length:
+    tile, part, parts, idle = part_of(length, multiprocessors, PARTS, 9 * STEPS, COLUMNS, BLOCK_M, BLOCK_N)
+    if idle:
         return
-    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    listed = slots < length
-    position = tl.load(positions + slots, mask=listed, other=0)
-    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    factors = (grad_middle, active, position, weight, columns, height, width)
+    slots, listed, position, columns = listed_tile(tile, positions, length, COLUMNS, BLOCK_M, BLOCK_N)
+    factors = (grad_middle, active, position, weight, columns, height, width, part, parts)
     product = multiply_taps(*factors, DEPTH, COLUMNS, True, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
-    mask = listed[:, None] & (columns < COLUMNS)[None, :]
-    y = tl.load(inner + position.to(tl.int64)[:, None] * COLUMNS + columns[None, :], mask=mask, other=0.0)
-    product = tl.where(y.to(tl.float32) > 0, product, 0.0)
-    place = grad_inner + slots.to(tl.int64)[:, None] * COLUMNS + columns[None, :]
-    tl.store(place, product.to(grad_inner.dtype.element_ty), mask=mask)
+    product, whole = add_parts(product, workspace, arrived, tile, part, parts, BLOCK_M, BLOCK_N)
+    if whole:
+        _store_passed(grad_inner, slots, inner, position, columns, listed, product, COLUMNS)
 
 
 @tuned(STATE_TILES, "weight", changes=("grad_state",))
@@ -145,10 +160,10 @@ def inner_gradient_kernel(
 def state_gradient_kernel(
     grad_inner,  # [P, DEPTH], a row per entry of the list
     weight,  # [DEPTH, COLUMNS], conv1's
-    before,  # float32 [P, COLUMNS], the state that the unit read
+    before,  # [P, COLUMNS], the state that the unit read
     scale,  # float32 [COLUMNS], the first norm
     shift,
-    grad_state,  # float32 [P, COLUMNS], updated
+    grad_state,  # [P, COLUMNS], updated
     positions,  # int32 list
     count,  # int32 [1], its length
     bucket,  # of the card and the map's size
@@ -160,24 +175,19 @@ def state_gradient_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """grad_state += scale * (grad_inner @ weight) where scale * before + shift > 0, at the listed positions."""
-    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     length = tl.load(count)
-    if tile * BLOCK_M >= length:
+    tile, part, parts, idle = part_of(length, 0, 1, 1, COLUMNS, BLOCK_M, BLOCK_N)
+    if idle:
         return
-    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    listed = slots < length
-    position = tl.load(positions + slots, mask=listed, other=0).to(tl.int64)
-    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    factors = (grad_inner, slots, listed, weight, columns)
+    slots, listed, position, columns = listed_tile(tile, positions, length, COLUMNS, BLOCK_M, BLOCK_N)
+    factors = (grad_inner, slots, listed, weight, columns, part, parts)
     product = multiply_rows(*factors, DEPTH, COLUMNS, True, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
     mask = listed[:, None] & (columns < COLUMNS)[None, :]
-    place = position[:, None] * COLUMNS + columns[None, :]
     a = tl.load(scale + columns, mask=columns < COLUMNS, other=0.0)[None, :]
     b = tl.load(shift + columns, mask=columns < COLUMNS, other=0.0)[None, :]
-    passes = tl.load(before + place, mask=mask, other=0.0) * a + b > 0
-    old = tl.load(grad_state + place, mask=mask, other=0.0)
-    tl.store(grad_state + place, old + tl.where(passes, a * product, 0.0), mask=mask)
+    passes = load_rows(before, position, columns, mask, COLUMNS) * a + b > 0
+    old = load_rows(grad_state, position, columns, mask, COLUMNS)
+    store_rows(grad_state, position, columns, mask, old + tl.where(passes, a * product, 0.0), COLUMNS)
 
 
 @tuned(WEIGHT_TILES, "left", keys=("CONV",))

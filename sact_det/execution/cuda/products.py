@@ -2,20 +2,101 @@
 
 Left factors are rows that are read in place. A right factor of TAPS matrices is [COLUMNS, TAPS, DEPTH] or, TRANSPOSED,
 [DEPTH, TAPS, COLUMNS]: what one pass multiplies with, the other one reads the other way round.
+
+Where a list is so short that its tiles do not fill the card, their depth is cut into parts (split-K): each part's
+product is written to a workspace, and the program that comes last adds them up, in their order. So results repeat bit
+for bit, whoever comes last. The host does not know how long a list is: programs decide, from its length.
 """
 
 import triton
 import triton.language as tl
 
-from sact_det.execution.cuda.tiles import INTERPRETED
+from sact_det.execution.cuda.tiles import INTERPRETED, LARGEST_OF_TWO, LEAST_STEPS
 
 _INTERPRETED = tl.constexpr(INTERPRETED)
+_LEAST_STEPS = tl.constexpr(LEAST_STEPS)
+_LARGEST_OF_TWO = tl.constexpr(LARGEST_OF_TWO)
 
 
 @triton.jit
 def relu(x):
     """max(x, 0), and NaN for NaN."""
     return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
+def part_of(
+    length,  # of the list
+    multiprocessors,  # of the card
+    PARTS: tl.constexpr,  # at most; 1: no tile is cut
+    STEPS: tl.constexpr,  # in which a tile's depth is multiplied
+    COLUMNS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """This program's work: the tile, the part of its depth, of how many, and whether there is none."""
+    tiles = tl.cdiv(length, BLOCK_M) * ((COLUMNS + BLOCK_N - 1) // BLOCK_N)
+    program = tl.program_id(0)
+    if PARTS == 1:
+        return program, 0, 1, program >= tiles
+    else:
+        LIMIT: tl.constexpr = STEPS // _LEAST_STEPS if STEPS < PARTS * _LEAST_STEPS else PARTS
+        PROGRAMS: tl.constexpr = 2 if BLOCK_M * BLOCK_N <= _LARGEST_OF_TWO else 1  # of a multiprocessor
+        some = tl.maximum(tiles, 1)
+        parts = tl.maximum(tl.minimum(PROGRAMS * multiprocessors // some, LIMIT), 1)
+        return program % some, program // some, parts, program >= tiles * parts
+
+
+@triton.jit
+def listed_tile(tile, positions, length, COLUMNS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Of a tile: entries of the list, which of them there are, what they say, and columns."""
+    ACROSS: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    slots = tile // ACROSS * BLOCK_M + tl.arange(0, BLOCK_M)
+    listed = slots < length
+    position = tl.load(positions + slots, mask=listed, other=0)
+    return slots, listed, position, tile % ACROSS * BLOCK_N + tl.arange(0, BLOCK_N)
+
+
+@triton.jit
+def add_parts(
+    product,  # of this program's part
+    workspace,  # float32, a tile of products per program
+    arrived,  # int32 per tile, zero, and zero afterwards
+    tile,
+    part,
+    parts,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """The whole product, and whether it is: for the program alone that comes last."""
+    whole = parts == 1
+    if not whole:
+        within = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+        first = workspace + (tile * parts).to(tl.int64) * (BLOCK_M * BLOCK_N) + within
+        tl.store(first + part * (BLOCK_M * BLOCK_N), product)
+        tl.debug_barrier()  # every thread has written before one says so
+        whole = tl.atomic_add(arrived + tile, 1, sem="acq_rel") == parts - 1
+        if whole:
+            product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+            for other in range(parts):  # from the second-level cache, where other multiprocessors have written
+                product += tl.load(first + other * (BLOCK_M * BLOCK_N), cache_modifier=".cg")
+            tl.store(arrived + tile, 0)
+    return product, whole
+
+
+@triton.jit
+def load_rows(rows_of, rows, columns, mask, COLUMNS: tl.constexpr):
+    """A tile [rows, columns] of a matrix, float32; zeros beside the mask."""
+    return tl.load(rows_of + rows.to(tl.int64)[:, None] * COLUMNS + columns[None, :], mask=mask, other=0.0).to(
+        tl.float32
+    )
+
+
+@triton.jit
+def store_rows(rows_of, rows, columns, mask, tile, COLUMNS: tl.constexpr):
+    """Writes a tile [rows, columns] of a matrix, in its type."""
+    place = rows_of + rows.to(tl.int64)[:, None] * COLUMNS + columns[None, :]
+    tl.store(place, tile.to(rows_of.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -79,6 +160,8 @@ def multiply_rows(
     listed,
     weight,
     columns,
+    part,
+    parts,
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     TRANSPOSED: tl.constexpr,
@@ -87,11 +170,12 @@ def multiply_rows(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """left[rows] @ weight, float32 [BLOCK_M, BLOCK_N]."""
+    """left[rows] @ weight over a part of the depth, float32 [BLOCK_M, BLOCK_N]."""
     EVEN: tl.constexpr = DEPTH % BLOCK_K == 0 and COLUMNS % BLOCK_N == 0
+    STEPS: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
     product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for start in range(0, DEPTH, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
+    for step in range(part * STEPS // parts, (part + 1) * STEPS // parts):
+        k = step * BLOCK_K + tl.arange(0, BLOCK_K)
         x = load_left(left, rows, listed, k, DEPTH, DEPTH % BLOCK_K == 0)
         right = load_weights(weight, columns, k, 0, COLUMNS, DEPTH, 1, TRANSPOSED, EVEN)
         product = multiply(x, right, product, PRECISION)
@@ -107,6 +191,8 @@ def multiply_taps(
     columns,
     height,
     width,
+    part,
+    parts,
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     TRANSPOSED: tl.constexpr,  # also the taps: what reads this position, rather than what it reads
@@ -115,15 +201,16 @@ def multiply_taps(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """The sum over 3x3 taps of left[the neighbour's row] @ the tap's weight, float32 [BLOCK_M, BLOCK_N]."""
+    """A part of the sum over 3x3 taps of left[the neighbour's row] @ the tap's weight, float32 [BLOCK_M, BLOCK_N]."""
     EVEN: tl.constexpr = DEPTH % BLOCK_K == 0 and COLUMNS % BLOCK_N == 0
     SIGN: tl.constexpr = -1 if TRANSPOSED else 1
-    steps: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
+    STEPS: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
     x, y = position % width, position // width % height
     product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for step in range(0, 9 * steps):  # one loop, not two: it is pipelined across taps
-        tap = step // steps
-        k = (step % steps) * BLOCK_K + tl.arange(0, BLOCK_K)
+    # One loop, not two: it is pipelined across taps.
+    for step in range(part * (9 * STEPS) // parts, (part + 1) * (9 * STEPS) // parts):
+        tap = step // STEPS
+        k = (step % STEPS) * BLOCK_K + tl.arange(0, BLOCK_K)
         dy, dx = SIGN * (tap // 3 - 1), SIGN * (tap % 3 - 1)
         inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
         neighbour = position + dy * width + dx

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from sact_det.base.precision import compute_type, convolution_precision, exact_float32
 from sact_det.execution.cuda.packed import DTYPES, pack_block
-from sact_det.execution.cuda.unit import Residual, bucket_of, launch_unit, sums_size
+from sact_det.execution.cuda.unit import Residual, bucket_of, launch_unit, new_workspace, sums_size
 from sact_det.execution.folded import FoldedUnit, keeps_shape, why_not_inference
 from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting
@@ -107,6 +107,7 @@ class TritonRun(TensorRun):
         rows = (x if valid is None else x * valid).permute(0, 2, 3, 1)
         self._state = rows.reshape(-1, channels).contiguous()
         self._lists = self._new_lists()
+        self._workspace = new_workspace(x.device)
         self._listed = False
         self._buffers: dict[str, Tensor] = {}
         self._output: Optional[Tensor] = None
@@ -168,7 +169,7 @@ class TritonRun(TensorRun):
         size = (len(state), len(packed.conv1))
         inner, middle = (self._buffer(name, size, self._dtype) for name in ("inner", "middle"))
         residual = None if output is None else Residual(output, self._remaining, *self._partial_sums())
-        launch_unit(packed, lists, state, inner, middle, residual)
+        launch_unit(packed, lists, state, inner, middle, residual, self._workspace)
 
     def _add_sums(self) -> None:
         """Adds what the last unit has changed to `_sums`; taps_kernel does the same on its way."""

@@ -4,66 +4,90 @@ Tile sizes are chosen once per shape and card; Triton keeps the choice in its ca
 TRITON_INTERPRET=1, set before Triton is first imported, kernels run on the CPU: slow, for tests, in small tiles.
 """
 
-from typing import Any, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import triton
 
 INTERPRETED = triton.knobs.runtime.interpret
 
-# Rows and columns of a tile, warps, stages of the software pipeline, and the least compute capability (times 10) on
-# which its registers suffice (benchmark/gpu/compilation.py tells); the smallest first.
-Tile = tuple[int, int, int, int, int]
-_INTERPRETED_TILES: tuple[Tile, ...] = ((32, 16, 1, 1, 0),)
+MAX_PARTS = 8
+
+
+class Tile(NamedTuple):
+    """What a program of a product computes, and with what.
+
+    Attributes:
+        rows, columns: of the product.
+        warps: that compute it.
+        stages: of the software pipeline.
+        capability: the least one, times 10, on which its registers suffice (benchmark/gpu/compilation.py tells).
+        parts: into which its depth may be cut where a list has too few tiles for the card (products.py).
+    """
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+    capability: int = 80
+    parts: int = MAX_PARTS
+
+
+# The smallest first.
+_INTERPRETED_TILES = (Tile(32, 16, 1, 1, capability=0),)
 CONV1_TILES: tuple[Tile, ...] = (
-    (64, 32, 4, 4, 80),  # for a batch of one: small tiles keep more multiprocessors busy
-    (64, 64, 4, 4, 80),
-    (128, 64, 4, 4, 80),
-    (64, 128, 8, 4, 80),
-    (128, 128, 8, 3, 80),
-    (64, 256, 8, 3, 80),
-    (128, 256, 8, 3, 90),
+    Tile(64, 32, 4, 4),  # for a batch of one: small tiles keep more multiprocessors busy
+    Tile(64, 64, 4, 4),
+    Tile(128, 64, 8, 4),
+    Tile(64, 128, 8, 4),
+    Tile(128, 128, 8, 3),
+    Tile(64, 256, 8, 3, capability=90),
+    Tile(128, 256, 8, 3, capability=90, parts=1),
 )
 CONV2_TILES: tuple[Tile, ...] = (
-    (64, 32, 4, 4, 80),
-    (64, 64, 4, 4, 80),
-    (128, 64, 4, 4, 80),
-    (64, 128, 4, 4, 80),
-    (128, 128, 8, 3, 80),
-    (64, 256, 8, 3, 80),
-    (128, 256, 8, 3, 80),
+    Tile(64, 32, 4, 4),
+    Tile(64, 64, 4, 4),
+    Tile(128, 64, 4, 4),
+    Tile(64, 128, 8, 4),
+    Tile(128, 128, 8, 3),
+    Tile(64, 256, 8, 3),
+    Tile(128, 256, 8, 3),
 )
 CONV3_TILES: tuple[Tile, ...] = (  # it also holds state and output
-    (64, 64, 8, 4, 80),
-    (64, 64, 4, 4, 90),
-    (128, 64, 8, 4, 80),
-    (64, 128, 4, 4, 80),
-    (128, 128, 8, 3, 80),
+    Tile(64, 64, 8, 4),
+    Tile(64, 64, 4, 4, capability=90),
+    Tile(128, 64, 8, 4),
+    Tile(64, 128, 8, 4),
+    Tile(128, 128, 8, 3),
 )
 # Of products in a backward pass: gradients of what conv3 and conv2 read, of the state, which its kernel also holds, and
 # of weights.
 GRADIENT_TILES: tuple[Tile, ...] = (
-    (64, 64, 4, 4, 80),
-    (128, 64, 8, 4, 80),
-    (64, 128, 8, 4, 80),
-    (128, 128, 8, 3, 80),
+    Tile(64, 64, 4, 4),
+    Tile(128, 64, 8, 4),
+    Tile(64, 128, 8, 4),
+    Tile(128, 128, 8, 3, parts=1),
 )
 STATE_TILES: tuple[Tile, ...] = (
-    (64, 64, 8, 4, 80),
-    (128, 64, 8, 4, 80),
-    (64, 128, 8, 4, 80),
-    (128, 128, 8, 3, 90),
+    Tile(64, 64, 8, 4),
+    Tile(128, 64, 8, 4),
+    Tile(64, 128, 8, 4),
+    Tile(128, 128, 8, 3, capability=90),
 )
 WEIGHT_TILES: tuple[Tile, ...] = (
-    (64, 64, 4, 4, 80),
-    (128, 64, 8, 3, 80),
-    (64, 128, 8, 3, 80),
-    (128, 128, 8, 3, 80),
+    Tile(64, 64, 4, 4),
+    Tile(128, 64, 8, 3),
+    Tile(64, 128, 8, 3),
+    Tile(128, 128, 8, 3),
 )
 if INTERPRETED:
     CONV1_TILES = CONV2_TILES = CONV3_TILES = _INTERPRETED_TILES
     GRADIENT_TILES = STATE_TILES = WEIGHT_TILES = _INTERPRETED_TILES
-MIN_ROWS = min(rows for rows, *_ in CONV3_TILES)
-MIN_COLUMNS = min(columns for _, columns, *_ in CONV1_TILES)
+# Where the depth of a tile is cut: the least steps of a part; two programs of a multiprocessor, if tiles are not larger
+# than this, else one.
+LEAST_STEPS = 1 if INTERPRETED else 4
+LARGEST_OF_TWO = 128 * 128
+MIN_ROWS = min(tile.rows for tile in CONV3_TILES)
+MIN_COLUMNS = min(tile.columns for tile in CONV1_TILES)
 
 
 def block_depth(itemsize: int) -> int:
@@ -80,16 +104,26 @@ def fitting(tiles: Sequence[Tile], columns: int, capability: int, plain: bool) -
         capability: of the card, times 10.
         plain: float32 without tensor cores ("ieee"), for which large tiles have too few registers.
     """
-    narrowest = min(tile[1] for tile in tiles)
+    narrowest = min(tile.columns for tile in tiles)
     widest = max(narrowest, MIN_COLUMNS, triton.next_power_of_2(columns))
     return [
         tile
         for tile in tiles
-        if tile[1] <= widest and tile[4] <= capability and not (plain and tile[0] * tile[1] > 64 * 128)
+        if tile.columns <= widest
+        and tile.capability <= capability
+        and not (plain and tile.rows * tile.columns > 64 * 128)
     ]
 
 
-def tuned(tiles: tuple[Tile, ...], factor: str, keys: tuple[str, ...] = (), changes: tuple[str, ...] = ()) -> Any:
+def constants_of(tile: Tile, names: Sequence[str]) -> dict[str, int]:
+    """The constants that a kernel with arguments of these names has of a tile."""
+    constants = {"BLOCK_M": tile.rows, "BLOCK_N": tile.columns, "PARTS": tile.parts}
+    return {name: value for name, value in constants.items() if name in names}
+
+
+def tuned(
+    tiles: tuple[Tile, ...], factor: str, keys: tuple[str, ...] = (), changes: tuple[str, ...] = ()
+) -> Callable[[Any], Any]:
     """Triton's autotuner for a product.
 
     Args:
@@ -98,20 +132,24 @@ def tuned(tiles: tuple[Tile, ...], factor: str, keys: tuple[str, ...] = (), chan
         keys: constants beside DEPTH, COLUMNS and PRECISION that a choice depends on.
         changes: the arguments that a launch changes, rather than writes.
     """
-    configs = {
-        tile: triton.Config({"BLOCK_M": tile[0], "BLOCK_N": tile[1]}, num_warps=tile[2], num_stages=tile[3])
-        for tile in tiles
-    }
 
-    def prune(_: Any, arguments: dict[str, Any], **constants: Any) -> list[triton.Config]:
-        plain = constants["PRECISION"] == "ieee" and arguments[factor].element_size() == 4
-        capability = 0 if INTERPRETED else triton.runtime.driver.active.get_current_target().arch
-        return [configs[tile] for tile in fitting(tiles, constants["COLUMNS"], capability, plain)]
+    def decorate(kernel: Any) -> Any:
+        configs = {
+            tile: triton.Config(constants_of(tile, kernel.arg_names), num_warps=tile.warps, num_stages=tile.stages)
+            for tile in tiles
+        }
 
-    return triton.autotune(
-        list(configs.values()),
-        key=["bucket", "DEPTH", "COLUMNS", "PRECISION", *keys],
-        restore_value=list(changes),
-        prune_configs_by={"early_config_prune": prune},
-        cache_results=True,
-    )
+        def prune(_: Any, arguments: dict[str, Any], **constants: Any) -> list[triton.Config]:
+            plain = constants["PRECISION"] == "ieee" and arguments[factor].element_size() == 4
+            capability = 0 if INTERPRETED else triton.runtime.driver.active.get_current_target().arch
+            return [configs[tile] for tile in fitting(tiles, constants["COLUMNS"], capability, plain)]
+
+        return triton.autotune(
+            list(configs.values()),
+            key=["bucket", "DEPTH", "COLUMNS", "PRECISION", *keys],
+            restore_value=list(changes),
+            prune_configs_by={"early_config_prune": prune},
+            cache_results=True,
+        )(kernel)
+
+    return decorate

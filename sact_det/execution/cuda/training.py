@@ -19,6 +19,7 @@ from typing_extensions import override
 from sact_det.base.precision import compute_type
 from sact_det.execution.cuda.packed import DTYPES
 from sact_det.execution.cuda.run import MAX_POSITIONS, why_no_triton
+from sact_det.execution.cuda.unit import new_workspace
 from sact_det.execution.packing import WeightCache
 from sact_det.execution.training import RowsTrainingRun, fixed_affine, why_not_trained
 from sact_det.network.branch import learn_from_positions
@@ -71,7 +72,7 @@ class TritonTrainingRun(RowsTrainingRun):
 
         self._functions, self._passes = training_functions, training_passes
         self._lists_of = position_lists.PositionLists
-        self._cache, self._type = packed, compute_type(x)
+        self._cache, self._type, self._workspace = packed, compute_type(x), new_workspace(x.device)
         x = block.evaluate_first(x.contiguous(memory_format=torch.channels_last), valid_in, valid, shortcut)
         number, channels, height, width = x.shape
         self._features_type = x.dtype
@@ -103,7 +104,7 @@ class TritonTrainingRun(RowsTrainingRun):
         active = active.contiguous()
         with torch.cuda.device_of(active):
             lists.fill(active)
-        return self._passes.UnitCall(lists, active.view(torch.uint8), (), self._type)
+        return self._passes.UnitCall(lists, active.view(torch.uint8), (), self._type, self._workspace)
 
     @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:

@@ -15,7 +15,15 @@ from torch import Tensor
 from sact_det.execution.cuda import gradient_kernels, tiles, training_kernels
 from sact_det.execution.cuda.position_lists import PositionLists
 from sact_det.execution.cuda.score_kernels import SUM_BLOCK, sums_kernel
-from sact_det.execution.cuda.unit import Residual, bucket_of, grid_over, launch_unit, product_precision, sums_size
+from sact_det.execution.cuda.unit import (
+    Residual,
+    Workspace,
+    bucket_of,
+    grid_over,
+    launch_unit,
+    product_precision,
+    sums_size,
+)
 from sact_det.execution.folded import FoldedUnit
 from sact_det.network.convolution import TAPS
 
@@ -40,6 +48,7 @@ class UnitCall:
         active: uint8 [N, H, W], the same as a mask.
         norms: scale and shift of the three norms, float32; None for a branch.
         dtype: of the products.
+        workspace: of the run.
         squares: float64 [C] or None; the growth of the sums of the state's squares is added to it.
     """
 
@@ -47,6 +56,7 @@ class UnitCall:
     active: Tensor
     norms: tuple[Affine, ...]
     dtype: torch.dtype
+    workspace: Workspace
     squares: Optional[Tensor] = None
 
     def rows(self, channels: int, dtype: torch.dtype) -> Tensor:
@@ -84,7 +94,7 @@ def launch_forward(
     training_kernels.copy_kernel[(programs,)](before, after, lists.reads, lists.num_reads, **blocks)
     partial = before.new_empty(sums_size(size, number), channels)
     residual = Residual(out, remaining, partial, lists.offsets.new_empty(1))
-    launch_unit(folded, lists, after, inner, middle, residual)
+    launch_unit(folded, lists, after, inner, middle, residual, call.workspace)
     added = before.new_zeros(number, channels)
     block_t, block_c = SUM_BLOCK
     sums_kernel[(number * -(-channels // block_c),)](
@@ -112,7 +122,8 @@ class UnitGradients:
         self._writes = (self._lists.writes, self._lists.num_writes)
         self._reads = (self._lists.reads, self._lists.num_reads)
         self._bucket, self._map = bucket_of(self._size, before.device), self._lists.sizes[:2]
-        self._grid = grid_over(self._size)
+        self._workspace = call.workspace
+        self._grid = grid_over(self._size, self._workspace.multiprocessors)
         precision = product_precision(call.dtype)
         self._constants = {"PRECISION": precision, "BLOCK_K": tiles.block_depth(inner.element_size())}
 
@@ -142,7 +153,8 @@ class UnitGradients:
         """Through conv3, where the unit was evaluated."""
         self._grad_middle = torch.empty_like(self._inner)
         gradient_kernels.middle_gradient_kernel[self._grid](
-            *(self._grad_residual, self._weights[2], self._middle, self._grad_middle, *self._writes, self._bucket),
+            *(self._grad_residual, self._weights[2], self._middle, self._grad_middle),
+            *(*self._writes, *self._workspace, self._bucket),
             **{"DEPTH": self._channels, "COLUMNS": self._width, **self._constants},
         )
 
@@ -151,13 +163,13 @@ class UnitGradients:
         self._grad_inner = torch.empty_like(self._inner)
         gradient_kernels.inner_gradient_kernel[self._grid](
             *(self._grad_middle, self._call.active, self._weights[1], self._inner, self._grad_inner),
-            *(*self._reads, self._bucket, *self._map),
+            *(*self._reads, *self._workspace, self._bucket, *self._map),
             **{"DEPTH": self._width, "COLUMNS": self._width, **self._constants},
         )
 
     def of_state(self, grad_state: Tensor) -> None:
         """Through conv1 and the first norm, added to what there is."""
-        gradient_kernels.state_gradient_kernel[self._grid](
+        gradient_kernels.state_gradient_kernel[grid_over(self._size)](
             *(self._grad_inner, self._weights[0], self._before, *self._call.norms[0], grad_state),
             *(*self._reads, self._bucket),
             **{"DEPTH": self._width, "COLUMNS": self._channels, **self._constants},
@@ -182,7 +194,7 @@ class UnitGradients:
         """[outputs, taps, inputs]."""
         depth, columns, taps = left.shape[1], right.shape[1], TAPS if conv == 2 else 1
         largest = tiles.WEIGHT_TILES[-1]  # nominal: the number of parts must not depend on what was measured
-        splits = splits_of(self._size, taps * -(-depth // largest[0]) * -(-columns // largest[1]))
+        splits = splits_of(self._size, taps * -(-depth // largest.rows) * -(-columns // largest.columns))
         partial = self._before.new_empty(splits, depth, taps, columns)
 
         def grid(constants: dict[str, int]) -> tuple[int]:

@@ -33,6 +33,35 @@ class Residual(NamedTuple):
     tile_rows: Tensor
 
 
+class Workspace(NamedTuple):
+    """Where parts of a product wait for each other (products.py); kernels that run one after the other share it.
+
+    Attributes:
+        products: float32, a tile for each program with which the card is full.
+        arrived: int32, zero between two kernels.
+        multiprocessors: of the card.
+    """
+
+    products: Tensor
+    arrived: Tensor
+    multiprocessors: int
+
+
+def new_workspace(device: torch.device) -> Workspace:
+    """Memory for the products of one run; some megabytes."""
+    from sact_det.execution.cuda import tiles  # late: Triton may be missing
+
+    number = _multiprocessors(device)
+    products = torch.empty(2 * number * tiles.LARGEST_OF_TWO, dtype=torch.float32, device=device)
+    return Workspace(products, torch.zeros(2 * number, dtype=torch.int32, device=device), number)
+
+
+@lru_cache(maxsize=None)
+def _multiprocessors(device: torch.device) -> int:
+    """Of a card; interpreted, few enough for short lists to be cut in more than one way."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
+
+
 def sums_size(positions: int, images: int) -> int:
     """Rows of Residual.partial_sums for so many positions, P, of so many images."""
     from sact_det.execution.cuda import tiles  # late: Triton may be missing
@@ -56,11 +85,12 @@ def _card_number(device: torch.device) -> int:
     return zlib.crc32(torch.cuda.get_device_name(device).encode()) >> 12 if device.type == "cuda" else 0
 
 
-def grid_over(rows: int) -> Callable[[dict[str, int]], tuple[int]]:
-    """The programs of a product of so many rows at most: one a tile."""
+def grid_over(rows: int, multiprocessors: int = 0) -> Callable[[dict[str, int]], tuple[int]]:
+    """The programs of a product of so many rows at most: one a tile, and, if tiles can be cut, what fills the card."""
 
     def grid(constants: dict[str, int]) -> tuple[int]:
-        return (-(-rows // constants["BLOCK_M"]) * -(-constants["COLUMNS"] // constants["BLOCK_N"]),)
+        tiles = -(-rows // constants["BLOCK_M"]) * -(-constants["COLUMNS"] // constants["BLOCK_N"])
+        return (max(tiles, 2 * multiprocessors),)
 
     return grid
 
@@ -72,6 +102,7 @@ def launch_unit(
     inner: Tensor,
     middle: Tensor,
     residual: Optional[Residual],
+    workspace: Workspace,
 ) -> None:
     """Evaluates a unit with an identity shortcut at the listed positions.
 
@@ -82,28 +113,29 @@ def launch_unit(
         inner: [P, w], of the type of the products, zero at padding; written where conv2 reads.
         middle: [P, w], likewise, a row per position written.
         residual: None: the state alone is updated.
+        workspace: of the run.
     """
     from sact_det.execution.cuda import tiles, unit_kernels  # late: Triton may be missing
 
     (size, channels), width = state.shape, inner.shape[1]
     height, map_width = lists.sizes[:2]
-    bucket, grid = bucket_of(size, state.device), grid_over(size)
+    bucket, grid = bucket_of(size, state.device), grid_over(size, workspace.multiprocessors)
     constants = {
         "PRECISION": product_precision(inner.dtype),
         "BLOCK_K": tiles.block_depth(unit.conv1.element_size()),
     }
     unit_kernels.conv1_kernel[grid](
         *(state, unit.scale, unit.shift, unit.conv1, unit.bias1, inner),
-        *(lists.reads, lists.num_reads, bucket),
+        *(lists.reads, lists.num_reads, *workspace, bucket),
         **{"DEPTH": channels, "COLUMNS": width, **constants},
     )
     unit_kernels.conv2_kernel[grid](
         *(inner, unit.conv2, unit.bias2, middle),
-        *(lists.writes, lists.num_writes, bucket, height, map_width),
+        *(lists.writes, lists.num_writes, *workspace, bucket, height, map_width),
         **{"DEPTH": width, "COLUMNS": width, **constants},
     )
     # Without a residual the state stands for what is not used.
-    unit_kernels.conv3_kernel[grid](
+    unit_kernels.conv3_kernel[grid_over(size)](
         *(middle, unit.conv3, unit.bias3, state),
         *((state,) * 4 if residual is None else residual),
         *(lists.writes, lists.num_writes, bucket, height * map_width),

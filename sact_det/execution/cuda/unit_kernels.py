@@ -12,18 +12,29 @@ import triton
 import triton.language as tl
 
 from sact_det.execution.cuda.products import (
+    add_parts,
+    listed_tile,
     load_rectified,
     load_weights,
     multiply,
     multiply_rows,
     multiply_taps,
+    part_of,
     relu,
+    store_rows,
 )
 from sact_det.execution.cuda.tiles import CONV1_TILES, CONV2_TILES, CONV3_TILES, tuned
 
 
+@triton.jit
+def _store_rectified(inner, rows, columns, listed, product, bias, COLUMNS: tl.constexpr):
+    """inner[rows] = relu(product + bias)."""
+    product = relu(product + tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :])
+    store_rows(inner, rows, columns, listed[:, None] & (columns < COLUMNS)[None, :], product, COLUMNS)
+
+
 @tuned(CONV1_TILES, "weight")
-@triton.jit(do_not_specialize=["bucket"])
+@triton.jit(do_not_specialize=["multiprocessors", "bucket"])
 def conv1_kernel(
     state,  # [P, DEPTH]
     scale,  # float32 [DEPTH], the first norm
@@ -33,40 +44,39 @@ def conv1_kernel(
     inner,  # [P, COLUMNS]
     positions,  # int32 list
     count,  # int32 [1], its length
+    workspace,  # as of products.py
+    arrived,
+    multiprocessors,
     bucket,  # of the card and the map's size
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,  # into which the depth of a tile may be cut
     BLOCK_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """inner = relu(relu(scale * state + shift) @ weight.T + bias) at the listed positions."""
     EVEN: tl.constexpr = DEPTH % BLOCK_K == 0 and COLUMNS % BLOCK_N == 0
-    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    STEPS: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
     length = tl.load(count)
-    if tile * BLOCK_M >= length:
+    tile, part, parts, idle = part_of(length, multiprocessors, PARTS, STEPS, COLUMNS, BLOCK_M, BLOCK_N)
+    if idle:
         return
-    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    rows = tl.load(positions + slots, mask=slots < length, other=0).to(tl.int64)
-    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    _, listed, position, columns = listed_tile(tile, positions, length, COLUMNS, BLOCK_M, BLOCK_N)
     product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for start in range(0, DEPTH, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        x = load_rectified(state, scale, shift, rows, k, DEPTH, DEPTH % BLOCK_K == 0)
+    for step in range(part * STEPS // parts, (part + 1) * STEPS // parts):
+        k = step * BLOCK_K + tl.arange(0, BLOCK_K)
+        x = load_rectified(state, scale, shift, position, k, DEPTH, DEPTH % BLOCK_K == 0)
         right = load_weights(weight, columns, k, 0, COLUMNS, DEPTH, 1, False, EVEN)
         product = multiply(x.to(weight.dtype.element_ty), right, product, PRECISION)
-    product = relu(product + tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :])
-    tl.store(
-        inner + rows[:, None] * COLUMNS + columns[None, :],
-        product.to(inner.dtype.element_ty),
-        mask=(slots < length)[:, None] & (columns < COLUMNS)[None, :],
-    )
+    product, whole = add_parts(product, workspace, arrived, tile, part, parts, BLOCK_M, BLOCK_N)
+    if whole:
+        _store_rectified(inner, position, columns, listed, product, bias, COLUMNS)
 
 
 @tuned(CONV2_TILES, "weight")
-@triton.jit(do_not_specialize=["bucket", "height", "width"])
+@triton.jit(do_not_specialize=["multiprocessors", "bucket", "height", "width"])
 def conv2_kernel(
     inner,  # [P, DEPTH]; zero at padding
     weight,  # [COLUMNS, 9 * DEPTH], taps row by row
@@ -74,33 +84,32 @@ def conv2_kernel(
     middle,  # [P, COLUMNS], a row per entry of the list
     positions,  # int32 list
     count,  # int32 [1], its length
+    workspace,  # as of products.py
+    arrived,
+    multiprocessors,
     bucket,  # of the card and the map's size
     height,
     width,
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,  # into which the depth of a tile may be cut
     BLOCK_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """middle = relu(3x3 convolution of inner + bias) at the listed positions; zeros beyond the map."""
-    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    STEPS: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
     length = tl.load(count)
-    if tile * BLOCK_M >= length:
+    tile, part, parts, idle = part_of(length, multiprocessors, PARTS, 9 * STEPS, COLUMNS, BLOCK_M, BLOCK_N)
+    if idle:
         return
-    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    position = tl.load(positions + slots, mask=slots < length, other=0)
-    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    factors = (inner, None, position, weight, columns, height, width)
+    slots, listed, position, columns = listed_tile(tile, positions, length, COLUMNS, BLOCK_M, BLOCK_N)
+    factors = (inner, None, position, weight, columns, height, width, part, parts)
     product = multiply_taps(*factors, DEPTH, COLUMNS, False, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
-    product = relu(product + tl.load(bias + columns, mask=columns < COLUMNS, other=0.0)[None, :])
-    tl.store(
-        middle + slots.to(tl.int64)[:, None] * COLUMNS + columns[None, :],
-        product.to(middle.dtype.element_ty),
-        mask=(slots < length)[:, None] & (columns < COLUMNS)[None, :],
-    )
+    product, whole = add_parts(product, workspace, arrived, tile, part, parts, BLOCK_M, BLOCK_N)
+    if whole:
+        _store_rectified(middle, slots, columns, listed, product, bias, COLUMNS)
 
 
 @triton.jit
@@ -169,24 +178,21 @@ def conv3_kernel(
     Sums of f over each tile of the list and image go to partial_sums[tile + image]: where both ascend along a list, no
     two pairs share a sum. tile_rows says how many entries of the list make a tile.
     """
-    tiles: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    tile, column = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     if ADAPTIVE:  # noqa: SIM102 (one is known to the compiler, the other is not)
         if tl.program_id(0) == 0:
             tl.store(tile_rows, BLOCK_M)
     length = tl.load(count)
-    if tile * BLOCK_M >= length:
+    tile, part, parts, idle = part_of(length, 0, 1, 1, COLUMNS, BLOCK_M, BLOCK_N)
+    if idle:
         return
-    slots = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    listed = slots < length
-    position = tl.load(positions + slots, mask=listed, other=0)
-    columns = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    factors = (middle, slots, listed, weight, columns)
+    slots, listed, position, columns = listed_tile(tile, positions, length, COLUMNS, BLOCK_M, BLOCK_N)
+    factors = (middle, slots, listed, weight, columns, part, parts)
     product = multiply_rows(*factors, DEPTH, COLUMNS, False, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
-    rest = (bias, state, output, remaining, partial_sums, position, listed, tile, image_size)
+    ACROSS: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    rest = (bias, state, output, remaining, partial_sums, position, listed, tile // ACROSS, image_size)
     if BLOCK_N > 64:  # in halves: a whole tile's state and output would not fit into registers
         left, right = tl.split(tl.permute(tl.reshape(product, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
-        half = column * BLOCK_N + tl.arange(0, BLOCK_N // 2)
+        half = tile % ACROSS * BLOCK_N + tl.arange(0, BLOCK_N // 2)
         _add_residual(left, half, *rest, ADAPTIVE, COLUMNS)
         _add_residual(right, half + BLOCK_N // 2, *rest, ADAPTIVE, COLUMNS)
     else:
