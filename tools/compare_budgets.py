@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-r"""Trains and evaluates classifiers at several budgets: one for all of them,
-one for each, and static ones.
+r"""Trains and evaluates classifiers, or detectors, at several budgets: one for
+all of them, one for each, and static ones.
 
     B=configs/Imagenette/budgets
     python tools/compare_budgets.py --output output/imagenette_budgets \
@@ -16,8 +16,16 @@ one for each, and static ones.
 
 Adaptive networks are calibrated (tools/calibrate_budget.py) on images of
 --calibrate-on, and evaluated at the budgets on DATASETS.TEST, as static ones
-are. FLOPs are shares of those of REFERENCE_UNITS at SIZE_TEST. `--units`
-starts from the first units of the config's MODEL.WEIGHTS.
+are. FLOPs are shares of those of REFERENCE_UNITS at the config's test size,
+of a detector the whole one's with its number of proposals. `--units` starts
+from the first units of the config's MODEL.WEIGHTS. A detector's `--sizes` are
+short sides, and it may have fewer proposals, too:
+
+    B=configs/BCCD
+    python tools/compare_budgets.py --output output/bccd_budgets \
+        --budgets 0.5 0.6 0.7 0.8 1 --calibrate-on bccd_train \
+        --adaptive "drawn shift" $B/budgets/drawn_shift.yaml \
+        --proposals "fewer proposals" $B/plain_R_50_C4.yaml 12 20 30 60
 
 OUTPUT receives results.json, table.md and budgets.png, anew after every seed,
 and a folder for each training. The same command goes on where it was
@@ -44,13 +52,19 @@ from sact_det.base.processes import command_line
 from sact_det.budget.table import check_budget
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_comparison import (
-    Contender,
     compare,
     comparison_table,
     draw_comparison,
-    with_first_units,
 )
 from sact_det.experiments.calibration import Settings, calibration_set
+from sact_det.experiments.contenders import (
+    Contender,
+    at_budgets,
+    at_proposals,
+    at_sides,
+    judged_by,
+    with_first_units,
+)
 from sact_det.experiments.stage import run_stage
 from sact_det.pictures.figures import save_figure
 from sact_det.pictures.style import add_page_style, style_of
@@ -79,6 +93,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         ("--priced", "a network for every budget, and its price TAU", "TAU"),
         ("--units", "plain networks with so many units", "UNITS"),
         ("--sizes", "a plain network on images of other sides", "SIDE"),
+        ("--proposals", "a plain detector with other numbers of proposals", "N"),
     ):
         metavar = ("NAME", "CONFIG") if values is None else ("NAME", f"CONFIG {values}")
         number = 2 if values is None else "+"
@@ -96,15 +111,16 @@ def check_arguments(args: argparse.Namespace) -> None:
     for key in ("OUTPUT_DIR", "SEED"):
         if key in args.opts[::2]:
             raise InputError(f"{key} is each training's own: --output and --seeds say it")
-    for option in ("--priced", "--units", "--sizes"):
+    for option in ("--priced", "--units", "--sizes", "--proposals"):
         for own in getattr(args, option[2:]):
             if len(own) < 3:
                 raise InputError(f"{option} {' '.join(own)}: expected a name, a config and values")
     for own in args.priced:
         if len(own) != 2 + len(args.budgets):
             raise InputError(f"--priced {own[0]}: expected {len(args.budgets)} prices, one for each budget")
-    if not (args.adaptive or args.priced or args.units or args.sizes):
-        raise InputError("there is nothing to compare: name a network (--adaptive, --priced, --units, --sizes)")
+    if not (args.adaptive or args.priced or args.units or args.sizes or args.proposals):
+        options = "--adaptive, --priced, --units, --sizes, --proposals"
+        raise InputError(f"there is nothing to compare: name a network ({options})")
 
 
 def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
@@ -116,10 +132,10 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
         overrides = (*args.opts, *more, "SEED", str(seed), "OUTPUT_DIR", str(folder))
         return Contender(name, config, overrides, seed, setting, **where)
 
-    found = [contender(name, config, budgets=tuple(args.budgets)) for name, config in args.adaptive]
+    found = [contender(name, config, ways=at_budgets(args.budgets)) for name, config in args.adaptive]
     for name, config, *prices in args.priced:
         for budget, tau in zip(args.budgets, prices):
-            found.append(contender(name, config, f"tau {tau}", "MODEL.SACT.TAU", tau, budgets=(budget,)))
+            found.append(contender(name, config, f"tau {tau}", "MODEL.SACT.TAU", tau, ways=at_budgets([budget])))
     for name, config, *all_units in args.units:
         for units in all_units:
             try:
@@ -133,21 +149,27 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
                 start.parent.mkdir(parents=True, exist_ok=True)
                 with_first_units(cfg.MODEL.WEIGHTS, numbers, start)
             found[-1] = replace(found[-1], overrides=(*found[-1].overrides, "MODEL.WEIGHTS", str(start)))
-    for name, config, *sides in args.sizes:
-        found.append(contender(name, config, sizes=tuple(sorted(map(_side, sides)))))
+    for option, ways_of, what in (("--sizes", at_sides, "a side in pixels"), ("--proposals", at_proposals, "a number")):
+        for name, config, *texts in getattr(args, option[2:]):
+            one = contender(name, config)
+            found.append(replace(one, ways=ways_of(one.load(), [_whole(option, text, what) for text in texts])))
     folders = [one.folder for one in found]
     if len(set(folders)) < len(folders):
         raise InputError("the names of networks must differ in more than blanks and punctuation")
     for one in found:  # what is wrong is said before hours of work
         cfg = one.load()
+        for way in one.ways:
+            one.load(*way.overrides)
+        if judged_by(cfg) != judged_by(found[0].load()):
+            raise InputError(f"{one.config}: another task or test set than {found[0].config} has")
         if one.budgets:
             calibration_set(cfg, args.calibrate_on)
     return found
 
 
-def _side(text: str) -> int:
+def _whole(option: str, text: str, what: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--sizes {text}: expected a side in pixels")
+        raise InputError(f"{option} {text}: expected {what}")
     return int(text)
 
 
@@ -175,7 +197,7 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
         table = comparison_table(points)
         write_json(output / "results.json", {"budgets": args.budgets, "seeds": args.seeds, "points": points})
         write_text(output / "table.md", table + "\n")
-        title = f"{output.name}: accuracy at several budgets"
+        title = f"{output.name}: {points[0]['metric']} at several budgets"
         save_figure(functools.partial(draw_comparison, points, title), output / f"budgets.{style.format}", style)
         logger.info("In %s, seeds up to %d:\n%s", output, seed, table)
 

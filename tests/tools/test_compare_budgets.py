@@ -12,7 +12,8 @@ from small_networks import images, randomize
 
 from sact_det import build_classifier
 from sact_det.classification.trainer import ClassificationTrainer
-from sact_det.experiments.budget_comparison import comparison_table, draw_comparison, with_first_units
+from sact_det.experiments.budget_comparison import comparison_table, draw_comparison
+from sact_det.experiments.contenders import with_first_units
 from sact_det.tasks import load_config
 from sact_det.weights.weight_file import load_weights
 
