@@ -23,9 +23,11 @@ short sides, and it may have fewer proposals, too:
 
     B=configs/BCCD
     python tools/compare_budgets.py --output output/bccd_budgets \
-        --budgets 0.5 0.6 0.7 0.8 1 --calibrate-on bccd_train \
+        --budgets 0.55 0.65 0.75 0.85 1 --calibrate-on bccd_train \
+        --adaptive "one price, shifted" $B/budgets/sact.yaml \
         --adaptive "drawn shift" $B/budgets/drawn_shift.yaml \
-        --proposals "fewer proposals" $B/plain_R_50_C4.yaml 12 20 30 60
+        --proposals "fewer proposals" $B/plain_R_50_C4.yaml 12 20 30 60 \
+        --sizes "smaller images" $B/plain_R_50_C4.yaml 136 160 192
 
 OUTPUT receives results.json, table.md and budgets.png, anew after every seed,
 and a folder for each training. The same command goes on where it was
@@ -68,6 +70,7 @@ from sact_det.experiments.contenders import (
 from sact_det.experiments.stage import run_stage
 from sact_det.pictures.figures import save_figure
 from sact_det.pictures.style import add_page_style, style_of
+from sact_det.tasks import load_config
 
 logger = logging.getLogger("sact_det.compare_budgets")
 
@@ -135,7 +138,7 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
     found = [contender(name, config, ways=at_budgets(args.budgets)) for name, config in args.adaptive]
     for name, config, *prices in args.priced:
         for budget, tau in zip(args.budgets, prices):
-            found.append(contender(name, config, f"tau {tau}", "MODEL.SACT.TAU", tau, ways=at_budgets([budget])))
+            found.append(contender(name, config, f"tau {tau}", *_priced(config, tau), ways=at_budgets([budget])))
     for name, config, *all_units in args.units:
         for units in all_units:
             try:
@@ -165,6 +168,21 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
         if one.budgets:
             calibration_set(cfg, args.calibrate_on)
     return found
+
+
+def _priced(config: str, tau: str) -> tuple[str, ...]:
+    """Overrides of the price; a detector's block 4, where it has one, is scaled alike."""
+    try:
+        price = float(tau)
+    except ValueError:
+        raise InputError(f"--priced {tau}: expected a price") from None
+    sact = load_config(config, data=False).MODEL.SACT
+    scaled = (
+        ("MODEL.SACT.TAU_BOX_HEAD", repr(sact.TAU_BOX_HEAD * price / sact.TAU))
+        if sact.TAU_BOX_HEAD and sact.TAU
+        else ()
+    )
+    return ("MODEL.SACT.TAU", tau, *scaled)
 
 
 def _whole(option: str, text: str, what: str) -> int:

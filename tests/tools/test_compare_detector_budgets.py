@@ -95,6 +95,16 @@ def test_fewer_units_start_from_the_first_ones_of_a_detector(configs, tmp_path):
     assert not [name for name in state if "block3.units.2" in name] and [n for n in state if "block3.units.1" in n]
 
 
+def test_a_price_of_block_4_is_scaled_with_the_extractors(configs, tmp_path):
+    both = tmp_path / "both.yaml"
+    both.write_text(f"_BASE_: '{configs[0]}'\nMODEL:\n  SACT:\n    TAU: 0.1\n    TAU_BOX_HEAD: 0.3\n")
+    for config, expected in ((str(both), [(0.2, 0.6), (0.01, 0.03)]), (configs[0], [(0.2, 0), (0.01, 0)])):
+        words = argv(configs, tmp_path, "--priced", "each", config, "0.2", "0.01")
+        priced = [one.load() for one in tool.contenders_of(tool.parse_arguments(words), 0) if one.name == "each"]
+        found = [(cfg.MODEL.SACT.TAU, cfg.MODEL.SACT.TAU_BOX_HEAD) for cfg in priced]
+        assert found == [pytest.approx(prices) for prices in expected]
+
+
 def test_bad_input_is_one_line(configs, tmp_path, capsys):
     other = tmp_path / "other.yaml"
     other.write_text(f"_BASE_: '{configs[1]}'\nDATASETS:\n  TEST: ('mine',)\n")
