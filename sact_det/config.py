@@ -99,6 +99,10 @@ def add_sact_config(cfg: CN) -> None:
     # memory does not take them at once. Nothing else changes: schedules count steps.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
 
+    # Whether kernels for training on an NVIDIA GPU keep the states between units in mixed precision's 16 bits, too, as
+    # dense execution does, instead of float32: half of the memory and of what units read and write.
+    cfg.SOLVER.AMP.HALF_STATES = False
+
     # How often every image is seen: MAX_ITER follows it and the number of images; STEPS, WARMUP_ITERS and all periods
     # stay in proportion to that (sact_det/engine/schedule.py). 0: lengths are those that are given.
     cfg.SOLVER.EPOCHS = 0.0

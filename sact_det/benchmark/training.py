@@ -11,6 +11,7 @@ from sact_det.benchmark.parts import Disagreement, own_name
 from sact_det.benchmark.report import Entry, Table
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.timing import Candidate
+from sact_det.execution import keep_half_states
 
 TAU = 0.005
 RIVALS = ("eager", "channels-last", "compile")  # of those in rivals.py, what can train
@@ -48,7 +49,13 @@ def rival_step(name: str, part: AdaptivePart, x: Tensor, setting: Setting) -> tu
 
 
 def measure_training(
-    title: str, settings: PartSettings, size: tuple[int, int], batch: int, ratios: Sequence[float], setting: Setting
+    title: str,
+    settings: PartSettings,
+    size: tuple[int, int],
+    batch: int,
+    ratios: Sequence[float],
+    setting: Setting,
+    half_states: bool = False,
 ) -> Table:
     """One step of ours beside dense ones in PyTorch. FLOP ratios are those of the forward pass.
 
@@ -58,6 +65,7 @@ def measure_training(
         size, batch: of the images.
         ratios: FLOP ratios to prescribe masks for.
         setting: its rivals that cannot train are left out.
+        half_states: whether kernels keep states as of sact_det.execution.keep_half_states.
 
     Raises:
         InputError: a FLOP ratio is out of reach.
@@ -69,6 +77,9 @@ def measure_training(
         dense_flops = part.dense_flops(x.shape)
         masks = part.masks(x.shape, ratios, setting.seed)
         part.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if half_states:
+            part.set_execution("perforated")
+            keep_half_states(part)
         candidates, entries, reference = [], [], None
         for name in [name for name in setting.rivals if name in RIVALS]:
             step, network = rival_step(name, part, x, setting)

@@ -87,6 +87,8 @@ def check_training(cfg: CfgNode) -> None:
         )
     if cfg.SOLVER.AMP.ENABLED and torch.device(cfg.MODEL.DEVICE).type != "cuda":
         raise InputError(f"SOLVER.AMP.ENABLED: mixed precision needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE!r}")
+    if cfg.SOLVER.AMP.HALF_STATES and not cfg.SOLVER.AMP.ENABLED:
+        raise InputError("SOLVER.AMP.HALF_STATES True needs SOLVER.AMP.ENABLED True: without it nothing is 16 bits")
     if cfg.SOLVER.RESCALE_INTERVAL and cfg.SOLVER.WARMUP_ITERS >= cfg.SOLVER.MAX_ITER:
         raise InputError(
             "SOLVER.RESCALE_INTERVAL needs steps behind the warm-up: SOLVER.MAX_ITER must be more than "

@@ -40,6 +40,7 @@ from sact_det.engine.step_printer import StepPrinter
 from sact_det.engine.validation_loss import ValidationLoss
 from sact_det.engine.wandb_writer import WandbWriter
 from sact_det.engine.writers import DeferredWriter, json_writer
+from sact_det.execution import keep_half_states
 from sact_det.network.freeze import halting_branches
 from sact_det.weights.values import check_values
 
@@ -124,6 +125,7 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         """Builds and logs the model. Raises InputError if it cannot be built or does not fit into memory."""
         model = build_model(cfg)
+        keep_half_states(model, cfg.SOLVER.AMP.HALF_STATES)
         logger.debug("Model:\n%s", model)
         return model
 

@@ -46,7 +46,10 @@ class PackingPlan(PositionsPlan):
 
     Attributes:
         packed: what is made of the part's weights.
+        half_states: as of TritonTrainingRun.
     """
+
+    half_states = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +110,7 @@ class PerforatedPlan(PackingPlan):
                 info_once(f"Blocks run in {name} kernels on {x.device.type}, backward passes included.")
                 _tell_of_compilation(x)
                 if x.is_cuda:
-                    return TritonTrainingRun(block, self.packed, x, valid_in, valid, shortcut)
+                    return TritonTrainingRun(block, self.packed, x, valid_in, valid, shortcut, self.half_states)
                 return TrainingRun(block, self.packed, x, valid_in, valid)
         info_once(f"Blocks run in PyTorch, without kernels of their own: {reason}")
         return None
@@ -198,8 +201,9 @@ class TritonPlan(PackingPlan):
     def start(
         self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
     ) -> Run:
-        run = TritonTrainingRun if block.training and torch.is_grad_enabled() else TritonRun
-        return run(block, self.packed, x, valid_in, valid, shortcut)
+        if block.training and torch.is_grad_enabled():
+            return TritonTrainingRun(block, self.packed, x, valid_in, valid, shortcut, self.half_states)
+        return TritonRun(block, self.packed, x, valid_in, valid, shortcut)
 
     @override
     def pool(self, pooler: PlannedPooler, x: Tensor, boxes: Tensor) -> Tensor:

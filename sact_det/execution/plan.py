@@ -121,8 +121,19 @@ def set_execution(model: nn.Module, execution: str) -> None:
             refuse_released(part, f'for execution "{execution}"')
     for part, plan in zip(parts, plans):
         if isinstance(plan, PackingPlan) and isinstance(part.plan, PackingPlan):
-            plan.packed = part.plan.packed
+            plan.packed, plan.half_states = part.plan.packed, part.plan.half_states
         part.plan = plan
+
+
+def keep_half_states(model: nn.Module, half: bool = True) -> None:
+    """Has kernels for training on an NVIDIA GPU keep what units add to in autocast's 16 bits, as dense execution does.
+
+    Otherwise they keep float32. Gradients of these states are 16 bits, too; outputs of blocks, sums and scores stay
+    float32. An execution set later keeps it, if both have kernels.
+    """
+    for part in planned_parts(model):
+        if isinstance(part.plan, PackingPlan):
+            part.plan.half_states = half
 
 
 class Executable:

@@ -56,9 +56,9 @@ def fixed_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale.float(), shift.float()
 
 
-def placeholder(shape: Sequence[int], device: torch.device) -> Tensor:
-    """A tensor [P, C] of stride 0, whose one number means nothing, in the place of features."""
-    return torch.empty_strided(shape, (0, 0), dtype=torch.float32, device=device)
+def placeholder(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor [P, C] of stride 0, whose one number means nothing, in the place of features; dtype: of its gradient."""
+    return torch.empty_strided(shape, (0, 0), dtype=dtype, device=device)
 
 
 class ResultFunction(torch.autograd.Function):

@@ -163,6 +163,7 @@ MISFITS = (
     ("SOLVER.MAXITER", "1", r"did you mean SOLVER\.MAX_ITER\?"),
     ("INPUT.MIN_SIZE_TEXT", "1", r"did you mean INPUT\.MIN_SIZE_TEST\?"),
     ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", r"^MODEL\.META_ARCHITECTURE must be one of "),
+    ("SOLVER.AMP.HALF_STATES", "True", r"SOLVER\.AMP\.HALF_STATES True needs SOLVER\.AMP\.ENABLED True"),
     ("SOLVER.AMP.ENABLED", "True", r"SOLVER\.AMP\.ENABLED: mixed precision needs a GPU; MODEL\.DEVICE is 'cpu'"),
     ("MODEL.SACT.HALTING_NORM", "FrozenBN", r"HALTING_NORM FrozenBN: \S+ starts fresh \(MODEL\.WEIGHTS is empty\)"),
     ("OUTPUT_DIR", "\udcff", r"^OUTPUT_DIR must name a folder, in characters that UTF-8 has"),

@@ -162,10 +162,12 @@ def compile_kernel(
     }
 
 
-def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str, Any]]:
-    """Every kernel, the products of units at every precision; of tiles the largest, or all that are tried."""
+def compile_all(capability: float, all_tiles: bool = False, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Every kernel, or those named; products at every precision, in the largest tiles, or all that are tried."""
     target = GPUTarget("cuda", round(10 * capability), WARP)
     for product in products():
+        if only and product.kernel.fn.__name__ not in only:
+            continue
         for precision in PRECISIONS if all_tiles else product.precisions:
             features, multiply = PRECISIONS[precision]
             for tile in tiles_of(product, precision, target.arch, all_tiles):
@@ -194,6 +196,8 @@ def compile_all(capability: float, all_tiles: bool = False) -> Iterator[dict[str
         (roi_align_kernel.roi_align_kernel, {**REGIONS, "C": 1024, "BLOCK_C": roi_align.CHANNELS}),
     ]
     for kernel, constants in others:
+        if only and kernel.__name__ not in only:
+            continue
         yield {"precision": "fp32", "tile": "", **compile_kernel(kernel, target, 4, 3, **constants)}
 
 
@@ -219,10 +223,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=float, nargs="+", default=[8.0, 8.9, 9.0])
     parser.add_argument("--all-tiles", action="store_true", help="all that the autotuner would measure")
+    parser.add_argument("--only", nargs="+", metavar="KERNEL", default=[], help="these")
     parser.add_argument("--quick", action="store_true", help="two small kernels only")
     args = parser.parse_args(argv)
     for capability in args.capability:
-        for taken in compile_quickly(capability) if args.quick else compile_all(capability, args.all_tiles):
+        for taken in compile_quickly(capability) if args.quick else compile_all(capability, args.all_tiles, args.only):
             print(json.dumps(taken), flush=True)
 
 

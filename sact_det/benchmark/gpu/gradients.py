@@ -23,6 +23,7 @@ EXACT = 1e-4  # of a gradient in float32, relative in the Euclidean norm
 POOLED = 1e-5
 # In 16 bits: as far from float32 as dense execution may be, within this factor, plus this much.
 FACTOR, MORE = 2.0, 5e-3
+HALF_STATES = "triton, half states"
 
 
 def run(machine: Machine, report: Report) -> None:
@@ -80,13 +81,21 @@ def _compare_rounding(block: AdaptiveBlock, x: Tensor, precision: str, machine: 
         "exact": _prescribed(block, DensePlan(), x, Setting()),
         **{
             name: _prescribed(block, plan, x, Setting(device=machine.device, precision=precision))
-            for name, plan in (("dense", DensePlan()), ("triton", TritonPlan()))
+            for name, plan in (("dense", DensePlan()), ("triton", TritonPlan()), (HALF_STATES, _with_half_states()))
         },
     }
     for name, value in found["exact"].items():
-        ours, dense = (_difference(found[run][name], value) for run in ("triton", "dense"))
-        line = f"{precision}, {name}: off by {ours:.1e}, dense execution by {dense:.1e}"
-        report.check("gradients are rounded as dense ones are", ours <= FACTOR * dense + MORE, line)
+        dense = _difference(found["dense"][name], value)
+        for run in ("triton", HALF_STATES):
+            ours = _difference(found[run][name], value)
+            line = f"{precision}, {run}, {name}: off by {ours:.1e}, dense execution by {dense:.1e}"
+            report.check("gradients are rounded as dense ones are", ours <= FACTOR * dense + MORE, line)
+
+
+def _with_half_states() -> TritonPlan:
+    plan = TritonPlan()
+    plan.half_states = True
+    return plan
 
 
 def _prescribed(block: AdaptiveBlock, plan: Plan, x: Tensor, setting: Setting) -> dict[str, Tensor]:

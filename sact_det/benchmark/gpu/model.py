@@ -154,7 +154,8 @@ launches a unit.
 ## A unit in training, microseconds
 
 Forward and backward under autocast, without launches and PyTorch's halting arithmetic; as many positions are read as
-are evaluated. "dense": {DENSE_PASSES} times its forward pass. States of float32 are what makes the difference at 100%.
+are evaluated. "dense": {DENSE_PASSES} times its forward pass. "16 bits": with states of 16 bits
+(`SOLVER.AMP.HALF_STATES`); else they are float32.
 
 {training_table(card, SIZE, BATCHES)}
 """

@@ -1,5 +1,6 @@
 """Stage "speed": extractor, box head and a training step beside the fastest dense ways to run them."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -90,9 +91,12 @@ def _measure_training(machine: Machine, report: Report) -> None:
     size, precision = ((48, 40), "fp32") if machine.tiny else ((600, 800), "bf16")
     settings, setting = PartSettings(_spec(machine, **norms)), _setting(machine, precision)
     ratios = [0.8, 1.0] if machine.tiny else list(RATIOS)
-    table = measure_training(f"Training step, {precision}", settings, size, 1, ratios, setting)
-    report.values["measured"].append(table.values())
-    report.values["tables"].append(f"\n{table.markdown()}\n")
+    alone = replace(setting, rivals=(), executions=("perforated",))
+    for title, own, half in (("float32 states", setting, False), ("half states", alone, True)):
+        name = f"Training step, {precision}, {title}"
+        table = measure_training(name, settings, size, 1, ratios, own, half)
+        report.values["measured"].append(table.values())
+        report.values["tables"].append(f"\n{table.markdown()}\n")
 
 
 def _count_launches(case: Case, machine: Machine, report: Report) -> None:

@@ -3,7 +3,8 @@
 PyTorch evaluates the first unit, which no position leaves out. For its backward pass a unit keeps the state that it
 read and the rectified outputs of conv1 and conv2, in memory for the whole map of which only what it touches is written:
 the host reads no length of a list. Each unit leaves a state of its own, written where it has read, since there the
-branch behind it and the next unit read. Products have the type of autocast; the rest is float32.
+branch behind it and the next unit read. Products have the type of autocast; the rest is float32, but for states and
+their gradients where they are to take half of the memory.
 
 Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W.
@@ -53,6 +54,7 @@ class TritonTrainingRun(RowsTrainingRun):
         block: for which why_not_triton_training(block, x) is None.
         packed: keeps what is made of its frozen norms.
         x, valid_in, valid, shortcut: as of Plan.start.
+        half_states: whether states have the type of autocast, as in dense execution, where it is on.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class TritonTrainingRun(RowsTrainingRun):
         valid_in: Mask,
         valid: Mask,
         shortcut: Optional[Tensor] = None,
+        half_states: bool = False,
     ):
         from sact_det.execution.cuda import (  # late: Triton may be missing
             position_lists,
@@ -84,10 +87,11 @@ class TritonTrainingRun(RowsTrainingRun):
         self._out = torch.empty(x.shape, device=x.device, memory_format=torch.channels_last)
         with torch.no_grad():
             self._out.copy_(x if valid is None else x * valid)
-            self._rows = self._out.permute(0, 2, 3, 1).reshape(-1, channels).clone()
+            rows = self._out.permute(0, 2, 3, 1).reshape(-1, channels)
+            self._rows = rows.to(self._type if half_states else torch.float32, copy=True)
         self._squares = None
         if learn_from_positions(block.units):
-            self._squares = self._rows.square().sum(0, dtype=torch.float64)
+            self._squares = self._rows.float().square().sum(0, dtype=torch.float64)
         self._state, self._output, self._sums = training_functions.EntryFunction.apply(x, self._exists, self._rows)
         self._call = self._call_at(self._exists)
 

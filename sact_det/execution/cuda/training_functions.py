@@ -43,8 +43,8 @@ class EntryFunction(torch.autograd.Function):
         """
         ctx.exists, ctx.shape, ctx.dtype = exists, x.shape, x.dtype
         ctx.set_materialize_grads(False)
-        state, output = (placeholder(rows.shape, x.device) for _ in range(2))
-        return state, output, rows.view(len(x), -1, rows.shape[1]).sum(1)
+        state, output = placeholder(rows.shape, x.device, rows.dtype), placeholder(rows.shape, x.device)
+        return state, output, rows.view(len(x), -1, rows.shape[1]).sum(1, dtype=torch.float32)
 
     @staticmethod
     @once_differentiable
@@ -90,7 +90,7 @@ class UnitFunction(torch.autograd.Function):
             state, output: placeholders.
             sums: float32 [N, C], the state summed over each image.
             remaining: float32 [N, H, W], the open share of each position.
-            before: float32 [P, C], the state in rows.
+            before: [P, C], the state in rows.
             after: likewise, written where `before` is read.
             out: float32 [P, C], updated: the block's output so far.
             conv1, conv2, conv3, bias3: parameters.
@@ -106,7 +106,8 @@ class UnitFunction(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         weights = (folded.conv1, folded.conv2, folded.conv3)
         ctx.save_for_backward(before, after, inner, middle, remaining, *weights)
-        new = placeholder(before.shape, before.device), placeholder(before.shape, before.device), sums + added
+        shape, device = before.shape, before.device
+        new = placeholder(shape, device, before.dtype), placeholder(shape, device), sums + added
         depends = [index for index, needed in enumerate(ctx.needs_input_grad) if needed]
         if not set(depends) - {2, 4}:  # neither the state before nor the weights have gradients
             ctx.mark_non_differentiable(new[0], new[2])
@@ -159,7 +160,7 @@ class LocalFunction(torch.autograd.Function):
         Args:
             call: of the unit that is scored.
             state: its placeholder.
-            rows: float32 [P, C], the state where the unit has read it.
+            rows: [P, C], the state where the unit has read it.
             taps, bias: float32 [TAPS, C] and [TAPS].
 
         Returns:
@@ -184,7 +185,7 @@ class LocalFunction(torch.autograd.Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, taps)
-        new = placeholder(rows.shape, device)
+        new = placeholder(rows.shape, device, rows.dtype)
         if not ctx.needs_input_grad[1]:
             ctx.mark_non_differentiable(new)
         return logits, new
@@ -202,8 +203,8 @@ class LocalFunction(torch.autograd.Function):
             grad_state = torch.zeros_like(rows)
         blocks = -(-channels // COLUMNS)
         splits = splits_of(size, blocks)
-        partial_taps = rows.new_empty(splits, 16, channels) if needs_taps else None
-        partial_bias = rows.new_empty(splits, 16)
+        partial_taps = taps.new_empty(splits, 16, channels) if needs_taps else None
+        partial_bias = taps.new_empty(splits, 16)
         with torch.cuda.device_of(rows):
             training_kernels.local_gradient_kernel[(splits * blocks,)](
                 *(grad_logits.contiguous(), ctx.call.active, rows, taps, grad_state if needs_state else None),

@@ -12,8 +12,8 @@ from sact_det.execution.cuda.score_kernels import sum_of_taps
 
 @triton.jit
 def copy_kernel(
-    before,  # float32 [P, C]
-    after,  # float32 [P, C]
+    before,  # [P, C]
+    after,  # [P, C]
     positions,  # int32 list
     count,  # int32 [1], its length
     C: tl.constexpr,
@@ -34,8 +34,8 @@ def copy_kernel(
 
 @triton.jit
 def squares_kernel(
-    before,  # float32 [P, C]
-    after,  # float32 [P, C]
+    before,  # [P, C]
+    after,  # [P, C]
     partial,  # float32 [programs / blocks, C]
     positions,  # int32 list
     count,  # int32 [1], its length
@@ -50,8 +50,8 @@ def squares_kernel(
     columns = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     row = tl.load(positions + slots, mask=slots < length, other=0).to(tl.int64)[:, None] * C
     mask = (slots < length)[:, None] & (columns < C)[None, :]
-    old = tl.load(before + row + columns[None, :], mask=mask, other=0.0)
-    new = tl.load(after + row + columns[None, :], mask=mask, other=0.0)
+    old = tl.load(before + row + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+    new = tl.load(after + row + columns[None, :], mask=mask, other=0.0).to(tl.float32)
     total = tl.sum((new - old) * (new + old), 0)
     tl.store(partial + tile.to(tl.int64) * C + columns, total, mask=columns < C)
 
@@ -79,9 +79,9 @@ def logits_kernel(
 def local_gradient_kernel(
     grad_logits,  # float32 [P]
     active,  # uint8 [P]
-    state,  # float32 [P, C]
+    state,  # [P, C]
     taps,  # float32 [9, C]
-    grad_state,  # float32 [P, C], updated; or None
+    grad_state,  # [P, C], updated; or None
     partial_taps,  # float32 [SPLITS, 16, C], or None
     partial_bias,  # float32 [SPLITS, 16]
     positions,  # int32 list: what the branch read
@@ -115,10 +115,11 @@ def local_gradient_kernel(
         place = position.to(tl.int64)[:, None] * C + columns[None, :]
         mask = (slots < length)[:, None] & (columns < C)[None, :]
         if grad_state is not None:
-            old = tl.load(grad_state + place, mask=mask, other=0.0)
-            tl.store(grad_state + place, tl.dot(gradient, weights, old, input_precision="tf32x3"), mask=mask)
+            total = tl.load(grad_state + place, mask=mask, other=0.0).to(tl.float32)
+            total = tl.dot(gradient, weights, total, input_precision="tf32x3")
+            tl.store(grad_state + place, total.to(grad_state.dtype.element_ty), mask=mask)
         if partial_taps is not None:
-            rows = tl.load(state + place, mask=mask, other=0.0)
+            rows = tl.load(state + place, mask=mask, other=0.0).to(tl.float32)
             of_taps = tl.dot(tl.trans(gradient), rows, of_taps, input_precision="tf32x3")
         of_bias += tl.sum(gradient, 0)
     if partial_taps is not None:

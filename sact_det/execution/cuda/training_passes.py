@@ -1,6 +1,7 @@
 """The passes of a unit in training, launch by launch.
 
-Products have the type of autocast; states, outputs, sums and their gradients are float32.
+Products have the type of autocast; outputs, sums and their gradients are float32. So are states and their gradients,
+unless they are to have the type of autocast, too.
 
 Shape shorthand in this module:
     N: images; C: channels; w: bottleneck width; H, W: feature map, padding included; P = N * H * W.
@@ -92,16 +93,16 @@ def launch_forward(
     programs = -(-size // ROWS) * -(-channels // COLUMNS)
     blocks = {"C": channels, "BLOCK_M": ROWS, "BLOCK_C": COLUMNS}
     training_kernels.copy_kernel[(programs,)](before, after, lists.reads, lists.num_reads, **blocks)
-    partial = before.new_empty(sums_size(size, number), channels)
+    partial = out.new_empty(sums_size(size, number), channels)
     residual = Residual(out, remaining, partial, lists.offsets.new_empty(1))
     launch_unit(folded, lists, after, inner, middle, residual, call.workspace)
-    added = before.new_zeros(number, channels)
+    added = out.new_zeros(number, channels)
     block_t, block_c = SUM_BLOCK
     sums_kernel[(number * -(-channels // block_c),)](
         added, partial, residual.tile_rows, lists.offsets, C=channels, BLOCK_T=block_t, BLOCK_C=block_c
     )
     if call.squares is not None:
-        grown = before.new_empty(-(-size // ROWS), channels)
+        grown = out.new_empty(-(-size // ROWS), channels)
         training_kernels.squares_kernel[(programs,)](before, after, grown, lists.writes, lists.num_writes, **blocks)
         call.squares.add_(grown.sum(0, dtype=torch.float64))
     return added
@@ -140,7 +141,7 @@ class UnitGradients:
         """From the gradients of what it is added to; writes that of the open shares, returns that of the bias."""
         self._grad_residual = self._inner.new_empty(self._size, self._channels)
         programs = -(-self._size // ROWS)
-        partial = self._before.new_empty(programs, self._channels) if wants_bias else None
+        partial = remaining.new_empty(programs, self._channels) if wants_bias else None
         gradient_kernels.residual_gradient_kernel[(programs,)](
             *(grad_state, grad_output, None if grad_sums is None else grad_sums.contiguous()),
             *(remaining, self._before, after, self._grad_residual, grad_remaining, partial),
@@ -195,7 +196,7 @@ class UnitGradients:
         depth, columns, taps = left.shape[1], right.shape[1], TAPS if conv == 2 else 1
         largest = tiles.WEIGHT_TILES[-1]  # nominal: the number of parts must not depend on what was measured
         splits = splits_of(self._size, taps * -(-depth // largest.rows) * -(-columns // largest.columns))
-        partial = self._before.new_empty(splits, depth, taps, columns)
+        partial = self._call.norms[0][0].new_empty(splits, depth, taps, columns)
 
         def grid(constants: dict[str, int]) -> tuple[int]:
             rows, blocks = -(-depth // constants["BLOCK_M"]), -(-columns // constants["BLOCK_N"])
@@ -210,7 +211,7 @@ class UnitGradients:
 
 def _kind(call: UnitCall, rows: Tensor, conv1: Tensor) -> Hashable:
     precision = product_precision(call.dtype)
-    return rows.device, bucket_of(len(rows), rows.device), conv1.shape, call.dtype, precision
+    return rows.device, rows.dtype, bucket_of(len(rows), rows.device), conv1.shape, call.dtype, precision
 
 
 def is_tuned(call: UnitCall, rows: Tensor, conv1: Tensor) -> bool:
@@ -224,24 +225,24 @@ def tune(call: UnitCall, rows: Tensor, weights: Sequence[Tensor]) -> None:
 
     Args:
         call: where and how.
-        rows: float32 [P, C], what the unit may read.
+        rows: [P, C], what the unit may read.
         weights: parameters as of UnitCall.fold.
     """
     conv1, conv2, conv3, bias3 = weights
     with torch.cuda.device_of(rows):
         folded = call.fold(conv1, conv2, conv3, bias3)
-        after, out = torch.empty_like(rows), rows.clone()
+        after, gradient, out = torch.empty_like(rows), torch.zeros_like(rows), rows.to(torch.float32, copy=True)
         remaining = torch.ones(call.active.shape, device=rows.device)
         inner, middle = (call.rows(len(conv1), call.dtype) for _ in range(2))
         launch_forward(call, folded, rows, after, inner, middle, out, remaining)
         gradients = UnitGradients(call, rows, inner, middle, (folded.conv1, folded.conv2, folded.conv3))
-        gradients.of_residual(out, None, None, remaining, after, None, wants_bias=True)
+        gradients.of_residual(gradient, out, None, remaining, after, None, wants_bias=True)
         gradients.of_conv3()
         gradients.of_middle()
         gradients.of_conv2()
         gradients.of_inner()
         gradients.of_conv1()
-        gradients.of_state(out)
+        gradients.of_state(gradient)
     _TUNED.add(_kind(call, rows, conv1))
 
 

@@ -63,17 +63,26 @@ print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
     assert result.stdout.splitlines() == ["they are for NVIDIA GPUs, not for cpu", "Triton is not installed"], result
 
 
-@pytest.mark.parametrize("capability, unit", [("8.0", "mma.sync"), ("9.0", "wgmma")])
-def test_the_compiler_takes_the_kernels_without_spilling_registers(tmp_path: Path, capability: str, unit: str):
+@pytest.mark.parametrize(
+    "capability, unit, only, number",
+    [
+        ("8.0", "mma.sync", (), 37),
+        ("8.9", "mma.sync", ("--only", "conv1_kernel", "conv3_kernel"), 8),
+        ("9.0", "wgmma", (), 37),
+    ],
+)
+def test_the_compiler_takes_the_kernels_without_spilling_registers(
+    tmp_path: Path, capability: str, unit: str, only: tuple[str, ...], number: int
+):
     """Without a GPU, the largest tiles, at every precision: Triton brings its own assembler."""
-    command = [sys.executable, "-m", "sact_det.benchmark.gpu.compilation", "--capability", capability]
+    command = [sys.executable, "-m", "sact_det.benchmark.gpu.compilation", "--capability", capability, *only]
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**kept, "TRITON_CACHE_DIR": str(tmp_path)}
     )
     assert result.returncode == 0, result.stderr
     taken = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(taken) == 37 and all(kernel["spilled"] == 0 for kernel in taken), result.stdout
+    assert len(taken) == number and all(kernel["spilled"] == 0 for kernel in taken), result.stdout
     multiply = ("conv", "middle", "inner", "state", "weight")
     products = [kernel for kernel in taken if kernel["kernel"].startswith(multiply)]
     assert {kernel["precision"] for kernel in products} == {"ieee", "tf32", "fp16", "bf16"}

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from trained_blocks import UNITS, block_of, compare, errors_of_run, inputs, step
 
 from sact_det.benchmark.gpu.waits import HostReads
-from sact_det.execution import set_execution
+from sact_det.execution import keep_half_states, set_execution
 from sact_det.execution.cuda.training import TritonTrainingRun, why_not_triton_training
 from sact_det.execution.packing import WeightCache
 from sact_det.execution.perforated import TritonPlan
@@ -26,13 +26,13 @@ from sact_det.rule.padding import Sizes, valid_mask
 
 pytest.importorskip("triton", reason="Triton is not installed: there is none for this platform")
 pytestmark = [
-    pytest.mark.usefixtures("no_overflow_checks"),
+    pytest.mark.usefixtures("no_overflow_checks", "rounding_of_cards"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="make gpu compares steps on a GPU"),
 ]
 
 FLOAT32 = 1e-4  # what gradients may be off, relative in the Euclidean norm
 # In 16 bits a gradient may be as far from that in float32 as under dense execution, within this factor (rounding moves
-# other elements over the thresholds of ReLU, and the interpreter rounds to bfloat16 towards zero), plus this much.
+# other elements over the thresholds of ReLU), plus this much.
 FACTOR, MORE = 2.0, 5e-3
 
 
@@ -100,8 +100,9 @@ def test_a_step_of_a_block_is_that_of_the_dense_one(halting_norm: str, tile: int
     compare(step(block, "perforated", x, sizes, loss), step(block, "dense", x, sizes, loss), FLOAT32)
 
 
+@pytest.mark.parametrize("half_states", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_products_of_16_bits_are_as_near_to_float32_as_dense_ones(dtype: torch.dtype):
+def test_training_in_16_bits_is_as_near_to_float32_as_dense_execution(dtype: torch.dtype, half_states: bool):
     """Masks are prescribed, so that rounding moves no position over the threshold."""
     block = block_of(base_channels=8)
     x = inputs(block, 2, 12, 10)
@@ -112,7 +113,11 @@ def test_products_of_16_bits_are_as_near_to_float32_as_dense_ones(dtype: torch.d
         leaf = x.clone().requires_grad_()
         with contextlib.nullcontext() if name == "exact" else torch.autocast("cpu", dtype):
             set_execution(own, "perforated" if name == "triton" else "dense")
+            if half_states and name == "triton":
+                keep_half_states(own)
             run = own.plan.start(own, leaf, None, None)
+            if name == "triton":
+                assert run._rows.dtype == (dtype if half_states else torch.float32)
             weight = torch.full((2, 6, 5), 1 / UNITS)
             run.add(weight)
             for unit in own.units[1:]:
@@ -171,6 +176,30 @@ def test_a_step_reads_no_value_on_the_host():
         features, ponder = block(x)
         (features.square().mean() + 0.1 * ponder.ponder_cost.mean()).backward()
     assert not reads.counts
+
+
+def test_steps_with_half_states_repeat_and_halt_as_those_with_float32():
+    """From scores to gradients, statistics of norms that learn included; half states are an execution's to keep."""
+    block = block_of(halting_norm="MovingBN")
+    set_execution(block, "perforated")
+    keep_half_states(block)
+    x = inputs(block, 1, 8, 6)
+    gradients = []
+    for half in (True, True, False):
+        own = copy.deepcopy(block)
+        own.plan.half_states = half
+        with torch.autocast("cpu", torch.bfloat16):
+            features, ponder = own(x)
+            (features.float().square().mean() + 0.1 * ponder.ponder_cost.mean()).backward()
+        found = {name: p.grad for name, p in own.named_parameters() if p.grad is not None}
+        assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in found.values())
+        gradients.append({**found, **dict(own.named_buffers())})
+    first, again, exact = gradients
+    assert all(torch.equal(again[name], value) for name, value in first.items())
+    assert any(not torch.equal(exact[name], value) for name, value in first.items())
+    compare(first, exact, tolerance=0.5)
+    set_execution(block, "perforated")
+    assert block.plan.half_states
 
 
 def test_choosing_tiles_runs_both_passes_and_changes_nothing():
