@@ -40,6 +40,14 @@ def density_of(values):
     return np.log(powers / powers.sum())
 
 
+def without(density, pixels):
+    """The density with probability 0 at some pixels, numbered row by row: ln p is -inf there."""
+    values = np.exp(density).reshape(-1)
+    values[pixels] = 0
+    with np.errstate(divide="ignore"):
+        return np.log(values / values.sum()).reshape(density.shape)
+
+
 def write_given_maps(folder):
     """A data set, maps of it as .npy, and log densities in pysaliency's layout."""
     root = write_cat2000_folder(folder / "set")

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from given_maps import density_of, evaluated, synthetic, tied_map, write_given_maps
+from given_maps import density_of, evaluated, synthetic, tied_map, without, write_given_maps
 
 from saliency.cat2000 import read_cat2000
 from saliency.center_bias import CenterBias
@@ -18,14 +18,6 @@ SIGMA = 5.0
 @pytest.fixture
 def folder(tmp_path):
     return write_given_maps(tmp_path)
-
-
-def without(density, pixels):
-    """The density with probability 0 at some pixels, numbered row by row: ln p is -inf there."""
-    values = np.exp(density).reshape(-1)
-    values[pixels] = 0
-    with np.errstate(divide="ignore"):
-        return np.log(values / values.sum()).reshape(density.shape)
 
 
 def test_a_probability_of_0_is_the_lowest_rank_and_costs_everything_where_somebody_looked():
