@@ -12,9 +12,10 @@ from sact_det.base.errors import InputError
 from saliency.center_bias import CenterBias
 from saliency.fixations import Fixations
 from saliency.image_list import read_image_list
-from saliency.observers import Observers, _by_others
+from saliency.observers import Observers, _by_others, observer_scores
 from saliency.pysaliency_files import read_pysaliency
 from saliency.scanpaths import fixations_of_points
+from saliency.scores import Reference
 
 SHAPE = (40, 60)
 NAMES = ("stimuli/a/1.png", "stimuli/a/2.png", "stimuli/b/1.png", "stimuli/b/2.png")
@@ -113,6 +114,23 @@ def test_fitted_densities_sum_to_one_and_people_are_likelier_under_them_than_und
     density, own = observers.log_density(1, everyone), dataset[1].fixations
     assert np.exp(density).sum() == pytest.approx(1)
     assert density[own.y, own.x].mean() > bias.log_likelihoods(1).mean() + 1
+
+
+def test_the_inter_observer_limit_is_the_mean_gain_of_every_fixation_predicted_by_the_other_viewers(folder):
+    dataset = read_image_list(folder / "list.csv")
+    bias = CenterBias.fit([image.fixations for image in dataset])
+    observers = Observers.fit(dataset, bias)
+    own, center, uniform = observers.weights
+    for index, image in enumerate(dataset):
+        at_center = np.exp(bias.log_likelihoods(index))
+        by_others = _by_others(image.fixations, observers.width)
+        predicted = own * by_others + center * at_center + uniform / (SHAPE[0] * SHAPE[1])
+
+        def reference(chosen, index=index):
+            return Reference(dataset, index, 3.0, center_bias=bias, chosen=chosen)
+
+        limit, gold = observer_scores(observers, index, ["gain_over_center_bias"], reference)[:, 0]
+        assert limit == pytest.approx(np.mean(np.log2(predicted / at_center)), abs=1e-9) and gold > limit
 
 
 @pytest.mark.parametrize("protocol", ["mit", "tuebingen"])
