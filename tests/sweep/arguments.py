@@ -28,6 +28,7 @@ TOOLS = (
     "coco_supercategories",
     "collect_results",
     "compare_budgets",
+    "compare_saliency",
     "convert_weights",
     "demo",
     "evaluate_saliency",
