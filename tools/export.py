@@ -64,7 +64,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parse_with_overrides(parser, argv)
 
 
-def load(cfg: CfgNode, format_name: str, part: str) -> tuple[Any, type[Form], Callable[[Path], Tensor]]:
+def load(cfg: CfgNode, part: str) -> tuple[Any, type[Form], Callable[[Path], Tensor]]:
     """A trained model, what is to be recorded of it, and what it is given for an image file."""
     if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
         if part == "backbone":
@@ -72,7 +72,7 @@ def load(cfg: CfgNode, format_name: str, part: str) -> tuple[Any, type[Form], Ca
         edge = cfg.INPUT.CLASSIFICATION.SIZE_TEST
         return ClassPredictor(cfg).model, ClassifierForm, lambda path: whole_image(read_checked(path), edge)[None]
     if part == "model":
-        check_exportable(cfg, format_name)
+        check_exportable(cfg)
     predictor = Predictor(cfg)
 
     def prepare(path: Path) -> Tensor:
@@ -85,7 +85,7 @@ def load(cfg: CfgNode, format_name: str, part: str) -> tuple[Any, type[Form], Ca
 def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     """Writes the file; returns the largest differences from PyTorch."""
     with doing(f"loading {args.config_file}"):
-        model, form_class, prepare = load(cfg, args.format, args.part)
+        model, form_class, prepare = load(cfg, args.part)
     images = of_different_sizes([prepare(path) for path in find_images(args.images)[:3]])
     set_execution(model, "dense")
     looked_at = tqdm(images, desc="PyTorch", unit="image", disable=None)  # silent where stderr is no terminal

@@ -25,14 +25,9 @@ _FIELDS = {
 }
 
 
-def check_exportable(cfg: CfgNode, format_name: str) -> None:
+def check_exportable(cfg: CfgNode) -> None:
     """Raises InputError if what a whole detector does depends on numbers that a recording cannot have."""
     sact = cfg.MODEL.SACT
-    if cfg.MODEL.KEYPOINT_ON and format_name != "torchscript":
-        raise InputError(
-            f"--format {format_name}: MODEL.KEYPOINT_ON True: Detectron2 looks for keypoints in one box after the "
-            "other, in heatmaps of its size, which can be recorded as torchscript alone"
-        )
     if cfg.MODEL.META_ARCHITECTURE == "SACTPanopticFPN":
         raise InputError(
             "MODEL.META_ARCHITECTURE SACTPanopticFPN: its segments are put together one by one, which cannot be "

@@ -16,6 +16,8 @@ from detectron2.structures.masks import ROIMasks
 from torch import Tensor
 from torchvision.ops import nms
 
+from sact_det.export.keypoints import find_keypoints
+
 Size = tuple[int, int]
 
 
@@ -26,7 +28,10 @@ def recordable() -> Iterator[None]:
     torch.jit.trace follows the example through Detectron2's branches, so that little is to be done for it. torch.export
     follows none that depend on the values of a tensor.
     """
-    replaced: dict[str, Any] = {"detectron2.structures.masks.ROIMasks.to_bitmasks": paste_masks}
+    replaced: dict[str, Any] = {
+        "detectron2.structures.masks.ROIMasks.to_bitmasks": paste_masks,
+        f"{_MODELING}.roi_heads.keypoint_head.heatmaps_to_keypoints": find_keypoints,
+    }
     if not torch.jit.is_tracing():
         replaced.update(_WITHOUT_BRANCHES)
     with contextlib.ExitStack() as stack:

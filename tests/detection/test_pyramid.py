@@ -11,6 +11,7 @@ import torch
 from coco_folder import write_coco_folder
 from detectron2 import model_zoo
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from filled_modules import filled
 from short_trainings import final_weights, fresh_parts, train
 from torch import nn
@@ -23,6 +24,7 @@ from sact_det.detection.predictor import Predictor
 from sact_det.detection.pyramid import extractor_of
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.engine.config_checks import leaves
+from sact_det.engine.launch import launch
 from sact_det.tasks import load_config, task_of
 from sact_det.weights.weight_file import save_weights
 
@@ -157,6 +159,19 @@ def test_it_trains_resumes_and_is_evaluated(tmp_path, file, kind):
     found = predictor(np.zeros((80, 100, 3), np.uint8))
     assert list(found.ponder.blocks) == ["block1", "block2", "block3", "block4"]
     assert found.numbers["flops_percent"] > 0
+
+
+def train_in_process(file, options):
+    train(DetectionTrainer, load_config(file, options))
+    comm.synchronize()
+
+
+def test_retinanet_trains_and_is_evaluated_in_two_processes(tmp_path):
+    options = [*toy(tmp_path), "DATASETS.TEST", "('toy',)", "SOLVER.MAX_ITER", "2", "MODEL.SACT.NORM", "FrozenBN"]
+    options += ["OUTPUT_DIR", str(tmp_path / "out")]
+    launch(train_in_process, 2, dist_url="auto", args=(RETINANET, options))
+    results = json.loads((tmp_path / "out/inference/results.json").read_text())["toy"]
+    assert results["ponder"]["images"] == 6 and results["bbox"]["AP"] >= 0
 
 
 def with_weights(cfg, path):

@@ -67,14 +67,14 @@ def command(network, kind, output, photographs, *more):
     [
         ("tiny", "onnx", ()),
         ("tiny", "onnx", MASKS),
-        ("tiny_fpn", "onnx", (*MASKS, *CASCADE)),
+        ("tiny_fpn", "onnx", (*MASKS, *KEYPOINTS, *CASCADE)),
         ("tiny_retinanet", "onnx", ()),
         ("tiny_classifier", "onnx", ()),
         ("tiny_fpn", "torchscript", MASKS),
         ("tiny_fpn", "torchscript", KEYPOINTS),
         ("tiny_retinanet", "torchscript", ()),
         ("tiny", "torch_export", (*MASKS, *FEW_UNITS)),
-        ("tiny_fpn", "torch_export", (*CASCADE, "MODEL.SACT.HALTING", "none", *FEW_UNITS)),
+        ("tiny_fpn", "torch_export", (*KEYPOINTS, *CASCADE, "MODEL.SACT.HALTING", "none", *FEW_UNITS)),
         ("tiny_retinanet", "torch_export", (*LARGE, *FEW_UNITS)),
     ],
 )
@@ -103,9 +103,10 @@ def test_a_file_holds_for_images_of_a_size_that_it_was_not_verified_on(
     torch.testing.assert_close(actual["scores"], expected.scores, rtol=0, atol=1e-4)
     assert torch.equal(actual["classes"], expected.pred_classes)
     assert ("masks" in actual) == expected.has("pred_masks") == (MASKS[0] in more)
+    assert ("keypoints" in actual) == expected.has("pred_keypoints") == (KEYPOINTS[0] in more)
     if "masks" in actual:  # a pixel may lie on the threshold to rounding
         assert expected.pred_masks.any() and (actual["masks"] != expected.pred_masks).double().mean() < 1e-4
-    if more == KEYPOINTS:
+    if "keypoints" in actual:
         torch.testing.assert_close(actual["keypoints"], expected.pred_keypoints, rtol=0, atol=1e-2)
     torch.testing.assert_close(actual["ponder_map"], ponder.map((139, 171))[0], rtol=0, atol=1e-3)
     assert int(actual["flops"]) == int(ponder.flops)
@@ -150,8 +151,6 @@ def test_a_file_that_computes_something_else_does_not_appear(tmp_path, networks,
 @pytest.mark.parametrize(
     ("name", "kind", "more", "message"),
     [
-        ("tiny_fpn", "onnx", KEYPOINTS, "--format onnx: MODEL.KEYPOINT_ON True: "),
-        ("tiny_fpn", "torch_export", KEYPOINTS, "--format torch_export: MODEL.KEYPOINT_ON True: "),
         ("tiny_retinanet", "torch_export", (), "--images: with this format the model takes images whose height is 129"),
         ("tiny_panoptic", "torchscript", (), "MODEL.META_ARCHITECTURE SACTPanopticFPN: "),
         ("tiny", "torchscript", ("MODEL.SACT.REJECTION", "True"), "MODEL.SACT.REJECTION: "),
