@@ -187,12 +187,14 @@ def config_of(args: argparse.Namespace) -> tuple[CfgNode, float]:
     check_positive(args, "--image-size")
     check_budgets(args)
     deadline_of(args)
-    overrides = [*with_budget(args), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(confidence)]
-    cfg = load_config(args.config_file, overrides, data=False)
+    cfg = load_config(args.config_file, with_budget(args), data=False)
     if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
         refuse(args, "a classifier", "--confidence-threshold")
         return cfg, 0.0
     refuse(args, "a detector, whose sizes are INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST", "--image-size")
+    cfg.defrost()  # each kind of detector reads its own of the two
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = confidence
+    cfg.freeze()
     return cfg, confidence
 
 

@@ -14,6 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from picture_search import place
 from PIL import Image
+from random_detector import write_random_detector
 from torch import nn
 
 from sact_det.data.image_files import read_checked
@@ -242,6 +243,18 @@ def test_a_plain_model_has_a_constant_map(tmp_path, photos):
     (row,) = json.loads((tmp_path / "out/ponder.json").read_text())["images"]
     assert row["units"] == {"block1": 1, "block2": 2, "block3": 3} and row["flops_percent"] == pytest.approx(100)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {row["picture"], "ponder.json"}
+
+
+def test_the_least_score_is_retinanet_s_too(tmp_path, photos):
+    config = str(ROOT / "configs/tests/tiny_retinanet.yaml")
+    weights = write_random_detector(tmp_path / "model.pth", config)
+    pictures = []
+    for least in ("0", "1"):
+        options = ["--no-sheet", "--confidence-threshold", least, "MODEL.WEIGHTS", weights]
+        output = tmp_path / least
+        tool.main(["--config-file", config, "--input", str(photos / "flat.png"), "--output", str(output), *options])
+        pictures.append(read(next(output.glob("*.png"))))
+    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
 
 
 def test_globs_and_repetitions_name_each_image_once(photos):
