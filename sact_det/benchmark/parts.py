@@ -1,7 +1,7 @@
 """Inference of a part of a network, as a whole: the extractor, or a block."""
 
 from functools import partial
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -32,7 +32,12 @@ def check_features(name: str, difference: float, setting: Setting) -> None:
 
 
 def measure_part(
-    title: str, part: AdaptivePart, inputs: Sequence[Tensor], ratios: Sequence[Optional[float]], setting: Setting
+    title: str,
+    part: AdaptivePart,
+    inputs: Sequence[Tensor],
+    ratios: Sequence[Optional[float]],
+    setting: Setting,
+    others: Mapping[float, Sequence[Tensor]] = {},
 ) -> Table:
     """A part under its executions beside its dense rivals.
 
@@ -42,12 +47,13 @@ def measure_part(
         inputs: float32 [N, C, H, W] of one shape, on the device. A run takes all of them, one after the other.
         ratios: FLOP ratios to prescribe masks for, with one input; None: the masks of the part's own branches.
         setting: device, precision, rounds and who takes part.
+        others: depths that are prescribed as well, by the FLOP ratio that tables call them by.
 
     Raises:
         InputError: a FLOP ratio is out of reach.
         Disagreement: an execution computes something else than the masked dense one.
     """
-    masks = part.masks(inputs[0].shape, ratios, setting.seed)
+    masks = {**part.masks(inputs[0].shape, ratios, setting.seed), **others}
     with torch.no_grad(), setting.activated():
         rivals, differences, absent = build_rivals(dense_part(part), inputs[0], setting, setting.rivals)
         candidates = [rival_candidate(rival, inputs) for rival in rivals]

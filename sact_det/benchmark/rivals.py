@@ -14,8 +14,10 @@ from typing import Any, Callable, Mapping, Optional, Sequence, Union
 import torch
 from torch import Tensor, nn
 
+from sact_det.base.errors import one_line
 from sact_det.benchmark.networks import folded
 from sact_det.benchmark.setting import Outputs, Setting, relative_difference
+from sact_det.execution.cuda.graphs import capture_graph
 from sact_det.export.programs import write_onnx
 from sact_det.network.resnet_v2 import Stem, same_max_pool, same_max_pool_of
 from sact_det.rule.padding import strided_size
@@ -68,6 +70,7 @@ class TorchRival:
         layout: of features in memory.
         folds: whether norms are folded into convolutions where that is possible.
         compilation: arguments of torch.compile; None: the network runs as it is.
+        graph: whether its launches are one CUDA graph.
         check: raises Unavailable where it cannot run.
     """
 
@@ -75,6 +78,7 @@ class TorchRival:
     layout: torch.memory_format = torch.channels_last
     folds: bool = True
     compilation: Optional[Mapping[str, Any]] = None
+    graph: bool = False
     check: Callable[[Setting], None] = lambda setting: None
 
     def __call__(self, part: nn.Module, x: Tensor, setting: Setting) -> Rival:
@@ -89,7 +93,24 @@ class TorchRival:
         def convert(x: Tensor) -> Tensor:
             return x.to(setting.device, dtype).contiguous(memory_format=self.layout)
 
-        return Rival(self.name, convert, forward, any_shape=self.compilation is None)
+        if self.graph:
+            forward = _as_graph(forward, convert(x))
+        return Rival(self.name, convert, forward, any_shape=self.compilation is None and not self.graph)
+
+
+def _as_graph(network: Callable[[Tensor], Outputs], x: Tensor) -> Callable[[Tensor], Outputs]:
+    """A network for inputs like x, whose launches are one CUDA graph; results last until the next call."""
+    own = x.clone()
+    for _ in range(3):  # cuDNN looks for its fastest algorithms
+        network(own)
+    recording = capture_graph(lambda x: [network(x)], [own], x.device)  # type: ignore[list-item]
+
+    def forward(x: Tensor) -> Outputs:
+        own.copy_(x)
+        recording.replay()
+        return recording.outputs[0]
+
+    return forward
 
 
 @dataclass(frozen=True)
@@ -190,7 +211,7 @@ EXPORTED = {
     "onnxruntime": ExportedRival(_check_onnxruntime, _load_onnxruntime),
     "openvino": ExportedRival(_check_openvino, _load_openvino),
 }
-FOR_CUDA = ("compile-graphs", "tensorrt")  # of RIVALS, those that nothing but a GPU can run
+FOR_CUDA = ("cuda-graph", "compile-graphs", "max-autotune", "tensorrt")  # of RIVALS, those for GPUs alone
 
 Maker = Callable[[nn.Module, Tensor, Setting], Rival]
 
@@ -198,8 +219,10 @@ _IN_TORCH = (
     TorchRival("eager", torch.contiguous_format, folds=False),
     TorchRival("channels-last", folds=False),
     TorchRival("folded"),
+    TorchRival("cuda-graph", graph=True, check=_check_cuda),
     TorchRival("compile", compilation={"mode": "default"}),
     TorchRival("compile-graphs", compilation={"mode": "reduce-overhead"}, check=_check_cuda),  # as a CUDA graph
+    TorchRival("max-autotune", compilation={"mode": "max-autotune"}, check=_check_cuda),  # likewise, in minutes
     TorchRival("tensorrt", compilation={"backend": "tensorrt"}, check=_check_tensorrt),
 )
 RIVALS: dict[str, Maker] = {**{rival.name: rival for rival in _IN_TORCH}, **EXPORTED}
@@ -228,7 +251,8 @@ def build_rivals(
         makers: what builds them.
 
     Returns:
-        the rivals; by name their relative differences from PyTorch in float32; and by name why others do not take part.
+        the rivals; by name their relative differences from PyTorch in float32; and by name why others do not take part,
+        whatever they raised.
     """
     built, differences, absent = [], {}, {}
     with torch.no_grad():
@@ -241,6 +265,9 @@ def build_rivals(
                 difference = relative_difference(outputs, reference)
             except Unavailable as reason:
                 absent[name] = str(reason)
+                continue
+            except Exception as error:  # a compiler's: the others are measured without it
+                absent[name] = f"failed: {type(error).__name__}: {one_line(error)}"
                 continue
             if not difference <= setting.tolerance:
                 absent[name] = f"computes something else: off by {difference:.1e} of the largest output"

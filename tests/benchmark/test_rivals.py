@@ -12,6 +12,7 @@ from sact_det.benchmark import rivals as rivals_module
 from sact_det.benchmark.networks import AdaptivePart, dense_part, folded
 from sact_det.benchmark.parts import Disagreement, measure_part
 from sact_det.benchmark.setting import Setting, relative_difference
+from sact_det.execution.cuda.graphs import Recording
 from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.resnet_v2 import ResNetV2Spec
 
@@ -54,6 +55,37 @@ def test_a_rival_that_computes_something_else_or_is_not_installed_is_named(monke
     found, differences, absent = rivals_module.build_rivals(part, x, Setting(), names)
     assert [rival.name for rival in found] == ["eager"] == list(differences)
     assert absent["folded"].startswith("computes something else") and absent["onnxruntime"].startswith("not installed")
+
+
+def test_a_rival_that_fails_is_absent_and_the_others_are_measured(monkeypatch):
+    def broken(part, x, setting):
+        raise RuntimeError("no kernel image\nis available")
+
+    monkeypatch.setitem(rivals_module.RIVALS, "folded", broken)
+    part, x = dense_part(build()), images(1, 48, 64)
+    found, _, absent = rivals_module.build_rivals(part, x, Setting(), ["folded", "eager", "cuda-graph"])
+    assert [rival.name for rival in found] == ["eager"]
+    assert absent == {
+        "folded": "failed: RuntimeError: no kernel image is available",
+        "cuda-graph": "for CUDA only",
+    }
+
+
+def test_a_cuda_graph_of_a_network_reads_every_input_anew(monkeypatch):
+    """A recording that calls again stands for a graph."""
+
+    def capture(function, inputs, device):
+        outputs = function(*inputs)
+        return Recording(lambda: outputs[0].copy_(function(*inputs)[0]), outputs, 0)
+
+    monkeypatch.setattr(rivals_module, "capture_graph", capture)
+    part = dense_part(build())
+    rival = rivals_module.TorchRival("cuda-graph", graph=True)(part, images(1, 48, 64), Setting())
+    with torch.no_grad():
+        for seed in (1, 2):
+            x = images(1, 48, 64, seed=seed)
+            assert relative_difference(rival.forward(rival.convert(x)), part(x)) < 1e-5
+    assert not rival.any_shape
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

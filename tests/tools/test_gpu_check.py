@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed: there is none for
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "tools/gpu_check.py"
-STAGES = ("facts", "exactness", "gradients", "training", "waits", "speed", "table", "detectors")
+STAGES = ("facts", "exactness", "speed", "gradients", "training", "waits", "table", "density", "detectors")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,17 @@ def test_every_stage_runs_to_its_end_and_finds_no_fault(script, name: str, tmp_p
     assert report["ended"] and report["faults"] == [], report.get("tracebacks", report["faults"])
     assert name in ("waits", "speed", "table", "detectors") or report["checks"]
     assert name in summary([report])
+
+
+def test_units_are_dense_from_the_share_on_from_which_that_is_faster_throughout():
+    from sact_det.benchmark.gpu.density import share_of
+    from sact_det.execution.cuda.measured import NOWHERE
+
+    def found(*faster: float) -> dict[float, dict[str, float]]:
+        return {share: {"kernels": 1.0, "dense": 0.5 if share in faster else 1.5} for share in (1.0, 0.9, 0.8)}
+
+    assert share_of(found()) == share_of(found(0.9, 0.8)) == NOWHERE
+    assert share_of(found(1.0, 0.8)) == 1.0 and share_of(found(1.0, 0.9, 0.8)) == 0.8
 
 
 def stage(name: str, seconds: float = 0.2) -> Stage:

@@ -146,6 +146,8 @@ def this_script(*arguments: str) -> list[str]:
 
 def run_here(stage: Stage, machine: Machine, seconds: float) -> int:
     """Runs a stage in this process and writes its report. Returns 0: what it found is in there."""
+    if not stage.tuned:
+        os.environ.setdefault("SACT_DET_TUNING", "0")
     report = Report(machine.output / f"{stage.name}.json", stage.name, seconds)
     stage.run(machine, report)
     report.end()

@@ -28,6 +28,7 @@ from sact_det.execution.cuda import (
     tiles,
     training_kernels,
     training_passes,
+    unit,
     unit_kernels,
 )
 
@@ -94,7 +95,7 @@ def products() -> list[Product]:
     return [
         Product(unit_kernels.conv1_kernel, tiles.CONV1_TILES, 1024, 256),
         Product(unit_kernels.conv2_kernel, tiles.CONV2_TILES, 256, 256),
-        Product(unit_kernels.conv3_kernel, tiles.CONV3_TILES, 256, 1024, {"ADAPTIVE": True}),
+        Product(unit_kernels.conv3_kernel, tiles.CONV3_TILES, 256, 1024, {"ADAPTIVE": True, "AT_POSITIONS": False}),
         Product(gradient_kernels.middle_gradient_kernel, gradient, 1024, 256, precisions=largest),
         Product(gradient_kernels.inner_gradient_kernel, gradient, 256, 256, precisions=largest),
         Product(gradient_kernels.state_gradient_kernel, tiles.STATE_TILES, 256, 1024, precisions=largest),
@@ -193,6 +194,7 @@ def compile_all(capability: float, all_tiles: bool = False, only: Sequence[str] 
         (training_kernels.logits_kernel, {"BLOCK": block}),
         (training_kernels.local_gradient_kernel, {"C": 1024, "SPLITS": 4, **rectangle}),
         (gradient_kernels.residual_gradient_kernel, {"C": 1024, **rectangle}),
+        (unit_kernels.rectify_kernel, {"C": 1024, **dict(zip(("BLOCK_M", "BLOCK_C"), unit.RECTIFIED_BLOCK))}),
         (roi_align_kernel.roi_align_kernel, {**REGIONS, "C": 1024, "BLOCK_C": roi_align.CHANNELS}),
     ]
     for kernel, constants in others:

@@ -1,7 +1,7 @@
 """Stage "speed": extractor, box head and a training step beside the fastest dense ways to run them."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Sequence, Union
 
 import torch
 from tabulate import tabulate
@@ -9,13 +9,17 @@ from tabulate import tabulate
 from sact_det.benchmark.gpu.stage import Machine, Report
 from sact_det.benchmark.networks import AdaptivePart, PartSettings
 from sact_det.benchmark.parts import measure_part
+from sact_det.benchmark.report import Table
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.training import measure_training
 from sact_det.network.resnet_v2 import ResNetV2Spec
 
 RATIOS = (0.3, 0.5, 0.8, 1.0)
-RIVALS = ("channels-last", "compile", "compile-graphs", "tensorrt")
+RIVALS = ("channels-last", "cuda-graph", "compile-graphs")
+SLOW_RIVALS = ("cuda-graph", "max-autotune", "tensorrt")  # which compile for minutes, beside the one to compare with
+EXECUTIONS = ("dense", "perforated", "graphs")
 REGION = 14  # the side of a pooled region
+HALVES = "half of the regions"
 
 
 class Case(NamedTuple):
@@ -29,34 +33,51 @@ class Case(NamedTuple):
     least: float
 
 
+class Goal(NamedTuple):
+    """The time to be reached at a FLOP ratio, or with half of the regions halted, in times the fastest rival's."""
+
+    ratio: Union[float, str]
+    most: float
+
+
 # In order of worth. The box head's input is a batch of regions at a stride of 16.
+REGIONS = (16 * REGION, 16 * REGION)
 CASES = (
-    Case("extractor, batch 1", 0, 1, (600, 800), "bf16", 60),
-    Case("extractor, batch 8", 0, 8, (600, 800), "bf16", 60),
-    Case("box head, 300 regions", 4, 300, (16 * REGION, 16 * REGION), "bf16", 30),
-    Case("extractor, batch 1", 0, 1, (600, 800), "tf32", 60),
-    Case("extractor, batch 8", 0, 8, (600, 800), "tf32", 60),
-    Case("extractor, batch 1", 0, 1, (600, 800), "fp16", 60),
-    Case("box head, 1000 regions", 4, 1000, (16 * REGION, 16 * REGION), "bf16", 40),
     Case("extractor, batch 8", 0, 8, (600, 800), "fp16", 60),
+    Case("extractor, batch 1", 0, 1, (600, 800), "fp16", 40),
+    Case("box head, 300 regions", 4, 300, REGIONS, "fp16", 30),
+    Case("extractor, batch 1", 0, 1, (600, 800), "tf32", 60),
+    Case("extractor, batch 8", 0, 8, (600, 800), "tf32", 40),
+    Case("extractor, batch 8", 0, 8, (600, 800), "bf16", 60),
+    Case("extractor, batch 1", 0, 1, (600, 800), "bf16", 40),
+    Case("box head, 1000 regions", 4, 1000, REGIONS, "bf16", 40),
 )
+GOALS = {CASES[0]: Goal(0.5, 0.62), CASES[1]: Goal(0.5, 0.8), CASES[2]: Goal(HALVES, 0.6)}
+TRAINING_GOAL = 1.2  # times the FLOP ratio
 TINY_CASE = Case("extractor, batch 1", 0, 1, (48, 40), "fp32", 0)
 
 
 def run(machine: Machine, report: Report) -> None:
-    """Tables as tools/benchmark.py makes them, launches and peak memory; then a training step."""
+    """Tables as tools/benchmark.py makes them, each written when it is there: goals first, then the slow rivals."""
     report.note("tables", [])
     report.note("measured", [])
-    for case in (TINY_CASE,) if machine.tiny else CASES:
-        with report.part(f"{case.name}, {case.precision}", case.least) as enough:
+    cases = (TINY_CASE,) if machine.tiny else CASES
+    goals = len(GOALS) if not machine.tiny else 1
+    for case in cases[:goals]:
+        _measure(case, machine, report)
+    with report.part("a training step", 45 * (not machine.tiny)) as enough:
+        if enough:
+            _measure_training(machine, report)
+    with report.part("launches and memory"):
+        _count_launches(cases[0], machine, report)
+    if not machine.tiny:
+        with report.part("a training step beside compile", 120) as enough:
             if enough:
-                _measure(case, machine, report)
-        if case is CASES[0] or machine.tiny:
-            with report.part("launches and memory"):
-                _count_launches(case, machine, report)
-            with report.part("a training step", 45 * (not machine.tiny)) as enough:
-                if enough:
-                    _measure_training(machine, report)
+                _measure_training(machine, report, ("channels-last", "compile"), (0.5,))
+        for case in CASES[:2]:
+            _measure(case._replace(name=f"{case.name}, slow rivals", least=90), machine, report, SLOW_RIVALS, (0.5,))
+    for case in cases[goals:]:
+        _measure(case, machine, report)
 
 
 def _spec(machine: Machine, **norms: Any) -> ResNetV2Spec:
@@ -65,38 +86,81 @@ def _spec(machine: Machine, **norms: Any) -> ResNetV2Spec:
     return ResNetV2Spec(halting="sact", **norms)
 
 
-def _setting(machine: Machine, precision: str) -> Setting:
+def _setting(machine: Machine, precision: str, rivals: Sequence[str] = RIVALS) -> Setting:
     return Setting(
         device=machine.device,
         precision=precision,
         rounds=1 if machine.tiny else 15,
         warmup=1 if machine.tiny else 3,
-        rivals=RIVALS[:1] if machine.tiny else RIVALS,
-        executions=("dense", "perforated", "graphs"),
+        rivals=RIVALS[:1] if machine.tiny else rivals,
+        executions=EXECUTIONS if rivals is RIVALS else EXECUTIONS[2:],
     )
 
 
-def _measure(case: Case, machine: Machine, report: Report) -> None:
-    settings, setting = PartSettings(_spec(machine), case.block), _setting(machine, case.precision)
-    x = setting.random(*settings.input_shape(case.batch, case.size))
-    part = settings.build()
-    ratios: list[Optional[float]] = [ratio for ratio in RATIOS if ratio >= part.least_ratio(x.shape)]
-    table = measure_part(f"{case.name}, {case.precision}", part, [x], ratios, setting)
+def _measure(
+    case: Case,
+    machine: Machine,
+    report: Report,
+    rivals: Sequence[str] = RIVALS,
+    wanted: Sequence[float] = RATIOS,
+) -> None:
+    title = f"{case.name}, {case.precision}"
+    with report.part(title, case.least) as enough:
+        if not enough:
+            return
+        settings, setting = PartSettings(_spec(machine), case.block), _setting(machine, case.precision, rivals)
+        x = setting.random(*settings.input_shape(case.batch, case.size))
+        part = settings.build()
+        ratios: list[Optional[float]] = [ratio for ratio in wanted if ratio >= part.least_ratio(x.shape)]
+        goal, halves = GOALS.get(case), {}
+        if goal is not None and goal.ratio == HALVES:
+            depths = half_halted(part, x.shape)
+            halves[round(part.flops(x.shape, depths) / part.dense_flops(x.shape), 3)] = depths
+        table = measure_part(title, part, [x], ratios, setting, halves)
+        _enter(table, report)
+        if goal is not None:
+            (ratio,) = halves or (goal.ratio,)
+            _judge(table, f"{title}, {goal.ratio}", ratio, goal.most, report)
+
+
+def half_halted(part: AdaptivePart, shape: Sequence[int]) -> list[torch.Tensor]:
+    """Depths, as AdaptivePart.prescribe takes them, where every other region of a batch halts behind the first unit."""
+    depths = []
+    for block, size in zip(part.blocks, part.map_sizes((shape[2], shape[3]))[1:]):
+        depths.append(torch.full((shape[0], *size), len(block.units)))
+        depths[-1][1::2] = 1
+    return depths
+
+
+def _enter(table: Table, report: Report) -> None:
     report.values["measured"].append(table.values())
     report.values["tables"].append(f"\n{table.markdown()}\n")
 
 
-def _measure_training(machine: Machine, report: Report) -> None:
+def _judge(table: Table, name: str, wanted: object, most: float, report: Report) -> None:
+    """Enters among the facts how a goal is reached: no fault where it is not."""
+    rows = [row for row in table.values()["rows"] if row["wanted_flop_ratio"] == wanted and row["time_ratio"]]
+    if rows:
+        best = min(rows, key=lambda row: row["time_ratio"]["median"])
+        line = f"{best['time_ratio']['median']:.3f} of {table.dense} by {best['execution']}; the goal is {most:.3g}"
+        report.values.setdefault("facts", {})[name] = line
+
+
+def _measure_training(
+    machine: Machine, report: Report, rivals: Sequence[str] = RIVALS[:1], wanted: Sequence[float] = RATIOS
+) -> None:
     norms = {"norm": "FrozenBN", "halting_norm": "MovingBN"}
     size, precision = ((48, 40), "fp32") if machine.tiny else ((600, 800), "bf16")
-    settings, setting = PartSettings(_spec(machine, **norms)), _setting(machine, precision)
-    ratios = [0.8, 1.0] if machine.tiny else list(RATIOS)
-    alone = replace(setting, rivals=(), executions=("perforated",))
+    settings = PartSettings(_spec(machine, **norms))
+    setting = replace(_setting(machine, precision, rivals), executions=("dense", "perforated"))
+    alone = replace(setting, rivals=RIVALS[:1], executions=("perforated",))
+    ratios = [0.8, 1.0] if machine.tiny else list(wanted)
     for title, own, half in (("float32 states", setting, False), ("half states", alone, True)):
-        name = f"Training step, {precision}, {title}"
+        name = f"Training step, {precision}, {title}" + f", {rivals[-1]}" * (len(rivals) > 1)
         table = measure_training(name, settings, size, 1, ratios, own, half)
-        report.values["measured"].append(table.values())
-        report.values["tables"].append(f"\n{table.markdown()}\n")
+        _enter(table, report)
+        for ratio in ratios:
+            _judge(table, f"{name}, {ratio:g}", ratio, TRAINING_GOAL * ratio, report)
 
 
 def _count_launches(case: Case, machine: Machine, report: Report) -> None:

@@ -130,6 +130,7 @@ class Stage:
         least: seconds without which it is not begun on a GPU.
         limit: seconds that it may take there.
         run: does it.
+        tuned: whether kernels choose their tiles by measurement, which compiles all of them.
     """
 
     name: str
@@ -137,3 +138,4 @@ class Stage:
     least: float
     limit: float
     run: Callable[[Machine, Report], None]
+    tuned: bool = False

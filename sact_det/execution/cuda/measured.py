@@ -1,15 +1,15 @@
-"""On which blocks the kernels were measured faster than dense execution on this GPU: what "auto" decides by there.
+"""What was measured on this GPU: on which blocks the kernels are faster than dense execution, and in which units not.
 
-`make gpu` measures and writes the table (sact_det/benchmark/gpu/table.py) to the cache folder, one file per card and
-versions. Without one, "auto" is dense on GPUs.
+`make gpu` measures and writes both tables (sact_det/benchmark/gpu/table.py, density.py) to the cache folder, a file per
+card and versions. "auto" goes by the first; without one, it is dense on GPUs. "perforated" goes by the second.
 """
 
 import logging
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterable, Optional, Sequence, TypeVar
 
 import torch
 
@@ -44,45 +44,78 @@ class Measured:
     share: float
 
 
-def table_path(device: torch.device) -> Path:
-    """The file for a card under these versions of PyTorch, Triton and this package."""
+@dataclass(frozen=True)
+class MeasuredUnit:
+    """A unit behind the first of its block in inference, measured on a card.
+
+    Attributes:
+        precision: the type in which products are computed, e.g. "bfloat16".
+        channels: of its state.
+        positions: of it, over the whole batch.
+        share: where at least this share of the positions is active, its 1x1 and 3x3 convolutions to fewer channels were
+            faster everywhere, by cuDNN, than in kernels at these positions; NOWHERE: at no share.
+    """
+
+    precision: str
+    channels: int
+    positions: int
+    share: float
+
+
+NOWHERE = 2.0
+Row = TypeVar("Row", Measured, MeasuredUnit)
+_WITHOUT = {Measured: 'Execution "auto" is dense', MeasuredUnit: "Units are evaluated at active positions alone"}
+
+
+def table_path(device: torch.device, kind: type[Row]) -> Path:
+    """The file of rows of a kind, for a card under these versions of PyTorch, Triton and this package."""
     try:
         from triton import __version__ as triton
     except ImportError:
         triton = "none"
     name = f"{torch.cuda.get_device_name(device)} torch {torch.__version__} triton {triton} {sact_det.__version__}"
+    name += " units" * (kind is MeasuredUnit)
     return cache_folder() / "gpu" / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}.json"
 
 
-def write_table(device: torch.device, rows: Sequence[Measured]) -> Path:
-    """Keeps what was measured on the card. Raises OSError if the cache folder cannot be written."""
-    path = table_path(device)
+def write_table(device: torch.device, rows: Sequence[Row]) -> Path:
+    """Keeps what was measured on the card, at least one row. Raises OSError if the cache folder cannot be written."""
+    path = table_path(device, type(rows[0]))
     write_json(path, [asdict(row) for row in rows])
     read_table.cache_clear()
     return path
 
 
 @lru_cache(maxsize=None)
-def read_table(device: torch.device) -> tuple[Measured, ...]:
+def read_table(device: torch.device, kind: type[Row]) -> tuple[Row, ...]:
     """What was measured on the card; nothing if there is no table, or if it cannot be read, which is logged."""
-    path = table_path(device)
+    path = table_path(device, kind)
     if not path.exists():
         return ()
     try:
-        return tuple(_row(row) for row in read_json(path))
+        return tuple(_row(kind, row) for row in read_json(path))
     except (ValueError, TypeError) as error:
-        logger.warning('Execution "auto" is dense on %s: its table cannot be read (%s)', device, one_line(error))
+        logger.warning("%s on %s: its table cannot be read (%s)", _WITHOUT[kind], device, one_line(error))
         return ()
 
 
-def _row(row: dict[str, Any]) -> Measured:
+def _row(kind: type[Row], row: dict[str, Any]) -> Row:
     """A row of the table from its JSON form. Raises TypeError or ValueError if it is none."""
-    made = Measured(**row)
-    kinds = {"training": bool, "precision": str, "channels": int, "positions": int, "share": (int, float)}
-    for name, kind in kinds.items():
-        if not isinstance(getattr(made, name), kind):  # type: ignore[arg-type]
-            raise ValueError(f"{name}: {getattr(made, name)!r}")
+    made = kind(**row)
+    for field in fields(made):
+        expected: Any = (int, float) if field.type is float else field.type
+        if not isinstance(getattr(made, field.name), expected):
+            raise ValueError(f"{field.name}: {getattr(made, field.name)!r}")
     return made
+
+
+def _nearest(rows: Iterable[Row], positions: int) -> Optional[Row]:
+    """The row of the largest map which is not larger."""
+    return max((row for row in rows if row.positions <= positions), key=lambda row: row.positions, default=None)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def is_faster(device: torch.device, dtype: torch.dtype, channels: int, positions: int) -> bool:
@@ -96,7 +129,24 @@ def is_faster(device: torch.device, dtype: torch.dtype, channels: int, positions
         channels: of the block's input.
         positions: of its output, over the whole batch.
     """
-    key = (torch.is_grad_enabled(), str(dtype).removeprefix("torch."), channels)
-    rows = [row for row in read_table(device) if (row.training, row.precision, row.channels) == key]
-    smaller = [row for row in rows if row.positions <= positions]
-    return bool(smaller) and max(smaller, key=lambda row: row.positions).share >= WORTHWHILE
+    key = (torch.is_grad_enabled(), _name(dtype), channels)
+    rows = [row for row in read_table(device, Measured) if (row.training, row.precision, row.channels) == key]
+    nearest = _nearest(rows, positions)
+    return nearest is not None and nearest.share >= WORTHWHILE
+
+
+def dense_from(device: torch.device, dtype: torch.dtype, channels: int, positions: int) -> float:
+    """From which share of active positions on cuDNN is faster in a unit (MeasuredUnit); NOWHERE where none is known.
+
+    Args:
+        device: of the unit.
+        dtype: in which products are computed.
+        channels: of its state.
+        positions: of it, over the whole batch.
+    """
+    if device.type != "cuda":
+        return NOWHERE
+    key = (_name(dtype), channels)
+    rows = [row for row in read_table(device, MeasuredUnit) if (row.precision, row.channels) == key]
+    nearest = _nearest(rows, positions)
+    return NOWHERE if nearest is None else nearest.share

@@ -26,7 +26,8 @@ class PackedBlock:
     branches: dict[HaltingBranch, FoldedHalting]
 
 
-def _pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> FoldedUnit:
+def pack_unit(unit: BottleneckUnit, dtype: torch.dtype) -> FoldedUnit:
+    """Folds a unit for products of dtype."""
     folded = fold_unit(unit)
     return replace(folded, **{name: getattr(folded, name).to(dtype) for name in ("conv1", "conv2", "conv3")})
 
@@ -35,6 +36,6 @@ def pack_block(block: PlannedBlock, dtype: torch.dtype) -> PackedBlock:
     """Folds and packs a block of BottleneckUnits for products of dtype, one of DTYPES."""
     branches = [unit.halting for unit in block.units]
     return PackedBlock(
-        units={unit: _pack_unit(unit, dtype) for unit in block.units[1:] if isinstance(unit, BottleneckUnit)},
+        units={unit: pack_unit(unit, dtype) for unit in block.units[1:] if isinstance(unit, BottleneckUnit)},
         branches={branch: fold_halting(branch) for branch in branches if isinstance(branch, SpatialHalting)},
     )

@@ -8,6 +8,7 @@ Shape shorthand in this module:
     N: images; C: channels; H, W: feature map, padding included; P = N * H * W; w: bottleneck width.
 """
 
+import math
 import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Optional
@@ -17,8 +18,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from sact_det.base.precision import compute_type, convolution_precision, exact_float32
+from sact_det.execution.cuda.measured import dense_from
 from sact_det.execution.cuda.packed import DTYPES, pack_block
-from sact_det.execution.cuda.unit import Residual, bucket_of, launch_unit, new_workspace, sums_size
+from sact_det.execution.cuda.unit import (
+    Residual,
+    bucket_of,
+    launch_dense_unit,
+    launch_unit,
+    new_workspace,
+    sums_size,
+)
 from sact_det.execution.folded import FoldedUnit, keeps_shape, why_not_inference
 from sact_det.execution.packing import WeightCache
 from sact_det.network.branch import ImageHalting
@@ -75,6 +84,12 @@ def why_no_triton(device: torch.device) -> Optional[str]:
     return None
 
 
+def known_share(block: PlannedBlock) -> float:
+    """The share of positions that evaluates every unit, where the host knows it: 1 if nothing can halt; else 0."""
+    shifts = (unit.halting.shift for unit in block.units if unit.halting is not None)
+    return float(not block.rule.adaptive or all(isinstance(shift, float) and shift == -math.inf for shift in shifts))
+
+
 class TritonRun(TensorRun):
     """Evaluates a block in inference, its first unit at construction; active positions may only become fewer.
 
@@ -106,6 +121,7 @@ class TritonRun(TensorRun):
         self._packed = packed.get(block, pack_block, self._dtype)
         rows = (x if valid is None else x * valid).permute(0, 2, 3, 1)
         self._state = rows.reshape(-1, channels).contiguous()
+        self._dense = known_share(block) >= dense_from(x.device, self._dtype, channels, len(self._state))
         self._lists = self._new_lists()
         self._workspace = new_workspace(x.device)
         self._listed = False
@@ -154,7 +170,7 @@ class TritonRun(TensorRun):
 
         The positions that happen to be active then would make a poor measurement.
         """
-        kind: tuple[object, ...] = (self._state.device, self._state.dtype, self._output is None)
+        kind: tuple[object, ...] = (self._state.device, self._state.dtype, self._output is None, self._dense)
         kind += (bucket_of(len(self._state), self._state.device), packed.conv3.dtype, packed.conv3.shape)
         kind += (convolution_precision(),)
         if self._score_kernels.INTERPRETED or kind in _TUNED:
@@ -166,9 +182,12 @@ class TritonRun(TensorRun):
 
     def _launch(self, packed: FoldedUnit, lists: "PositionLists", state: Tensor, output: Optional[Tensor]) -> None:
         """Evaluates a unit at the listed positions."""
+        residual = None if output is None else Residual(output, self._remaining, *self._partial_sums())
+        if self._dense:
+            launch_dense_unit(packed, lists, state, residual)
+            return
         size = (len(state), len(packed.conv1))
         inner, middle = (self._buffer(name, size, self._dtype) for name in ("inner", "middle"))
-        residual = None if output is None else Residual(output, self._remaining, *self._partial_sums())
         launch_unit(packed, lists, state, inner, middle, residual, self._workspace)
 
     def _add_sums(self) -> None:

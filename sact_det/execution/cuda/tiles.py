@@ -1,9 +1,11 @@
 """Tiles of matrix products: which there are, and which one a card takes, by measurement.
 
 Tile sizes are chosen once per shape and card; Triton keeps the choice in its cache ($TRITON_CACHE_DIR). With
+SACT_DET_TUNING=0 the first that fits is taken, unmeasured: for runs that compiling all of them would delay. With
 TRITON_INTERPRET=1, set before Triton is first imported, kernels run on the CPU: slow, for tests, in small tiles.
 """
 
+import os
 from typing import Any, Callable, NamedTuple, Sequence
 
 import triton
@@ -142,7 +144,8 @@ def tuned(
         def prune(_: Any, arguments: dict[str, Any], **constants: Any) -> list[triton.Config]:
             plain = constants["PRECISION"] == "ieee" and arguments[factor].element_size() == 4
             capability = 0 if INTERPRETED else triton.runtime.driver.active.get_current_target().arch
-            return [configs[tile] for tile in fitting(tiles, constants["COLUMNS"], capability, plain)]
+            fit = fitting(tiles, constants["COLUMNS"], capability, plain)
+            return [configs[tile] for tile in (fit[:1] if os.environ.get("SACT_DET_TUNING") == "0" else fit)]
 
         return triton.autotune(
             list(configs.values()),

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sact_det.base.precision import convolution_precision
@@ -16,6 +17,8 @@ from sact_det.execution.folded import FoldedUnit
 
 if TYPE_CHECKING:  # Triton may be missing
     from sact_det.execution.cuda.position_lists import PositionLists
+
+RECTIFIED_BLOCK = (32, 64)  # rows and columns of a program that rectifies
 
 
 class Residual(NamedTuple):
@@ -134,10 +137,52 @@ def launch_unit(
         *(lists.writes, lists.num_writes, *workspace, bucket, height, map_width),
         **{"DEPTH": width, "COLUMNS": width, **constants},
     )
-    # Without a residual the state stands for what is not used.
+    _launch_residual(unit, lists, state, middle, residual, at_positions=False)
+
+
+def launch_dense_unit(unit: FoldedUnit, lists: "PositionLists", state: Tensor, residual: Optional[Residual]) -> None:
+    """As launch_unit, but PyTorch convolves everywhere in the places of conv1 and conv2: for nearly all positions."""
+    from sact_det.execution.cuda import unit_kernels  # late: Triton may be missing
+
+    (size, channels), width = state.shape, len(unit.conv1)
+    height, map_width = lists.sizes[:2]
+
+    def rectify(rows: Tensor, scale: Optional[Tensor], shift: Tensor, exists: Optional[Tensor], to: Tensor) -> Tensor:
+        block_m, block_c = RECTIFIED_BLOCK
+        grid = (-(-size // block_m) * -(-rows.shape[1] // block_c),)
+        blocks = {"C": rows.shape[1], "BLOCK_M": block_m, "BLOCK_C": block_c}
+        unit_kernels.rectify_kernel[grid](rows, scale, shift, exists, to, size, **blocks)
+        return to
+
+    def convolve(rows: Tensor, weight: Tensor, padding: int) -> Tensor:
+        x = rows.view(-1, height, map_width, rows.shape[1]).permute(0, 3, 1, 2)
+        return F.conv2d(x, weight, padding=padding).permute(0, 2, 3, 1).reshape(size, -1)
+
+    read = torch.empty(size, channels, dtype=unit.conv1.dtype, device=state.device)
+    inner = convolve(rectify(state, unit.scale, unit.shift, None, read), unit.conv1[:, :, None, None], 0)
+    kernel = unit.conv2.view(width, 3, 3, width).permute(0, 3, 1, 2)
+    middle = convolve(rectify(inner, None, unit.bias1, lists.exists, inner), kernel, 1)
+    rectify(middle, None, unit.bias2, None, middle)
+    _launch_residual(unit, lists, state, middle, residual, at_positions=True)
+
+
+def _launch_residual(
+    unit: FoldedUnit,
+    lists: "PositionLists",
+    state: Tensor,
+    middle: Tensor,
+    residual: Optional[Residual],
+    at_positions: bool,
+) -> None:
+    """conv3, and what its result is added to."""
+    from sact_det.execution.cuda import tiles, unit_kernels  # late: Triton may be missing
+
+    (size, channels), width = state.shape, middle.shape[1]
+    height, map_width = lists.sizes[:2]
     unit_kernels.conv3_kernel[grid_over(size)](
         *(middle, unit.conv3, unit.bias3, state),
-        *((state,) * 4 if residual is None else residual),
-        *(lists.writes, lists.num_writes, bucket, height * map_width),
-        **{"ADAPTIVE": residual is not None, "DEPTH": width, "COLUMNS": channels, **constants},
+        *((state,) * 4 if residual is None else residual),  # without one the state stands for what is not used
+        *(lists.writes, lists.num_writes, bucket_of(size, state.device), height * map_width),
+        **{"ADAPTIVE": residual is not None, "AT_POSITIONS": at_positions, "DEPTH": width, "COLUMNS": channels},
+        **{"PRECISION": product_precision(middle.dtype), "BLOCK_K": tiles.block_depth(middle.element_size())},
     )

@@ -15,6 +15,7 @@ from sact_det.execution.cuda.products import (
     add_parts,
     listed_tile,
     load_rectified,
+    load_rows,
     load_weights,
     multiply,
     multiply_rows,
@@ -153,7 +154,7 @@ def _add_residual(
 @tuned(CONV3_TILES, "weight", keys=("ADAPTIVE",), changes=("state", "output"))
 @triton.jit(do_not_specialize=["bucket", "image_size"])
 def conv3_kernel(
-    middle,  # [P, DEPTH], a row per entry of the list
+    middle,  # [P, DEPTH], a row per entry of the list; AT_POSITIONS: per position
     weight,  # [COLUMNS, DEPTH]
     bias,  # float32 [COLUMNS]
     state,  # [P, COLUMNS]
@@ -166,6 +167,7 @@ def conv3_kernel(
     bucket,  # of the card and the map's size
     image_size,  # H * W
     ADAPTIVE: tl.constexpr,  # else: the state alone; the arguments between it and `positions` are not used
+    AT_POSITIONS: tl.constexpr,
     DEPTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -186,7 +188,8 @@ def conv3_kernel(
     if idle:
         return
     slots, listed, position, columns = listed_tile(tile, positions, length, COLUMNS, BLOCK_M, BLOCK_N)
-    factors = (middle, slots, listed, weight, columns, part, parts)
+    rows = position if AT_POSITIONS else slots
+    factors = (middle, rows, listed, weight, columns, part, parts)
     product = multiply_rows(*factors, DEPTH, COLUMNS, False, PRECISION, BLOCK_K, BLOCK_M, BLOCK_N)
     ACROSS: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
     rest = (bias, state, output, remaining, partial_sums, position, listed, tile // ACROSS, image_size)
@@ -197,3 +200,29 @@ def conv3_kernel(
         _add_residual(right, half + BLOCK_N // 2, *rest, ADAPTIVE, COLUMNS)
     else:
         _add_residual(product, columns, *rest, ADAPTIVE, COLUMNS)
+
+
+@triton.jit(do_not_specialize=["size"])
+def rectify_kernel(
+    rows,  # [P, C]
+    scale,  # float32 [C]; None: 1
+    shift,  # float32 [C]
+    exists,  # uint8 [P], 0 at padding; or None
+    rectified,  # [P, C]; may be `rows`
+    size,  # P
+    C: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """rectified = relu(scale * rows + shift) everywhere, 0 at padding."""
+    ACROSS: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
+    row = tl.program_id(0) // ACROSS * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.program_id(0) % ACROSS * BLOCK_C + tl.arange(0, BLOCK_C)
+    mask = (row < size)[:, None] & (columns < C)[None, :]
+    x = load_rows(rows, row, columns, mask, C)
+    if scale is not None:
+        x *= tl.load(scale + columns, mask=columns < C, other=0.0)[None, :]
+    x = relu(x + tl.load(shift + columns, mask=columns < C, other=0.0)[None, :])
+    if exists is not None:
+        x = tl.where((tl.load(exists + row, mask=row < size, other=0) != 0)[:, None], x, 0.0)
+    store_rows(rectified, row, columns, mask, x, C)

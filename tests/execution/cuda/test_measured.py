@@ -1,6 +1,7 @@
 """What "auto" goes by on a GPU: a table of measurements per card, dense without one."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,17 @@ from small_networks import images, randomize
 
 from sact_det.execution import perforated, set_execution
 from sact_det.execution.cuda import measured
-from sact_det.execution.cuda.measured import WORTHWHILE, Measured, is_faster, read_table, write_table
+from sact_det.execution.cuda.measured import (
+    NOWHERE,
+    WORTHWHILE,
+    Measured,
+    MeasuredUnit,
+    dense_from,
+    is_faster,
+    read_table,
+    write_table,
+)
+from sact_det.execution.cuda.run import known_share
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.network.run import DenseRun
 
@@ -57,7 +68,7 @@ def test_training_and_inference_have_rows_of_their_own():
     ["", "{", "7", '[{"share": 1}]', json.dumps([{**row(1.0).__dict__, "share": "all"}]), "[7]", "\x00\xff"],
 )
 def test_a_broken_table_means_dense_and_is_named_once(content, caplog):
-    path = measured.table_path(CARD)
+    path = measured.table_path(CARD, Measured)
     path.parent.mkdir(parents=True)
     path.write_text(content)
     assert not is_faster(CARD, torch.bfloat16, 256, 1000) and not is_faster(CARD, torch.bfloat16, 256, 1000)
@@ -81,3 +92,25 @@ def test_auto_is_dense_on_a_gpu_that_nobody_measured_and_waits_for_nothing(monke
     asked = []
     monkeypatch.setattr(perforated, "refuse_released", lambda module, reason: asked.append(reason))
     assert type(block.plan.start(block, x, None, None)) is DenseRun and "reached" in asked[0]
+
+
+@torch.no_grad()
+def test_units_have_a_table_of_their_own_which_says_from_which_share_on_cudnn_is_faster():
+    assert dense_from(CARD, torch.float16, 1024, 1900) == NOWHERE > 1
+    write_table(CARD, [row(1.0)])
+    units = [MeasuredUnit("float16", 1024, 1900, 0.9), MeasuredUnit("float16", 1024, 15200, 0.7)]
+    assert "units" in write_table(CARD, units).name
+    assert [dense_from(CARD, torch.float16, 1024, n) for n in (1000, 1900, 15199, 15200)] == [NOWHERE, 0.9, 0.9, 0.7]
+    assert dense_from(CARD, torch.bfloat16, 1024, 1900) == dense_from(CARD, torch.float16, 512, 1900) == NOWHERE
+    assert is_faster(CARD, torch.bfloat16, 256, 1000) and dense_from(torch.device("cpu"), torch.float16, 1024, 1900) > 1
+
+
+def test_the_host_knows_the_share_where_nothing_can_halt():
+    plain, block = (
+        ResNetV2Spec(units=(1, 3), base_channels=4, halting=halting).build_block(2) for halting in ("none", "sact")
+    )
+    assert known_share(plain) == 1 and known_share(block) == 0
+    block.shift = -math.inf  # a budget of 1
+    assert known_share(block) == 1
+    block.shift = torch.tensor([-math.inf, 0.0])
+    assert known_share(block) == 0
