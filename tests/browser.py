@@ -16,6 +16,8 @@ _ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--disable-gpu",
     "--force-color-profile=srgb",
+    "--use-fake-device-for-media-stream",  # a camera of its own: moving test pictures
+    "--use-fake-ui-for-media-stream",  # which pages may use without being asked
 )
 
 

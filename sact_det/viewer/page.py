@@ -28,6 +28,17 @@ _SCORE = 0.5  # where its slider starts
 _FORGET = 600  # seconds after which a picture that was sent or drawn is removed
 
 
+# gradio puts pictures into buttons without a name, which a screen reader would not say.
+_NAMES = """() => {
+  for (const [place, name] of [["found", "What the network finds"], ["ponder", "Ponder map"]]) {
+    const field = document.getElementById(place);
+    const say = () => field.querySelectorAll("button").forEach((button) => button.setAttribute("aria-label", name));
+    new MutationObserver(say).observe(field, {childList: true, subtree: true});
+    say();
+  }
+}"""
+
+
 class Picture(NamedTuple):
     """A file that was sent: what its sender calls it, and its content."""
 
@@ -226,6 +237,7 @@ def build_page(watched: Watched, title: str, first: Optional[Path] = None) -> An
         everything = [seen, found, ponder, said]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         picture.change(see, [picture, seen, value, score], everything, **quiet)
+        page.load(None, js=_NAMES)
         page.load(see, [picture, seen, value, score], everything, **quiet)  # which is no change
         camera.stream(see, [camera, seen, value, score], everything, stream_every=0.2, **quiet)
         value.change(see_again, [seen, value, score], everything, trigger_mode="always_last", **quiet)

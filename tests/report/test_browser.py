@@ -173,6 +173,44 @@ def test_every_block_has_a_map_that_can_be_laid_over_the_image(opened):
     assert float(text.split(": ")[1].split()[0]) == pytest.approx(cost(5, y, x, blocks=(1,)), abs=0.006)
 
 
+def test_no_label_covers_another_and_none_leaves_the_image(opened):
+    set_field(opened, "score", 0)
+    opened.find("[name='truth']").click()  # of almost the place of the first box
+    open_first(opened)
+    labels = opened.run(
+        "return [...document.querySelectorAll('.large text')].map(text => ["
+        "text.textContent, ...['x', 'y', 'width', 'height'].map(side => text.getBBox()[side])])"
+    )
+    assert sorted(label for label, *_ in labels) == ["bird 60%", "cat", "cat 95%"]
+    for number, (_, x, y, width, height) in enumerate(labels):
+        assert x >= 0 and y >= -height / 4 and x + width <= SIZE[1] and y + height <= 1.02 * SIZE[0]
+        for _, other_x, other_y, other_width, other_height in labels[:number]:
+            beside = x + width <= other_x or other_x + other_width <= x
+            assert beside or y + 0.9 * height <= other_y or other_y + 0.9 * other_height <= y
+
+
+def test_rows_of_images_of_any_aspect_are_filled_and_of_one_height(browser: Browser, tmp_path):  # noqa: F811
+    gallery = make_gallery(12, SIZE)
+    for number, item in enumerate(gallery.about["items"]):
+        item["size"] = [60 + 37 * number % 180, 120]
+    browser.open(make_page(tmp_path / "aspects.html", gallery), width=900, height=2000)
+    browser.wait(SHOWN)
+    places = browser.run(
+        "const edges = (one) => { const { left, right, top, height } = one.getBoundingClientRect();"
+        " return [left, right, top, height] };"
+        "return [edges(document.querySelector('.tiles')), ...[...document.querySelectorAll('.tile .stage')].map(edges)]"
+    )
+    (left, right, *_), *tiles = places
+    rows = {}
+    for one in tiles:
+        rows.setdefault(round(one[2]), []).append(one)
+    assert len(rows) > 2
+    for row in list(rows.values())[:-1]:
+        assert row[0][0] == pytest.approx(left, abs=1) and row[-1][1] == pytest.approx(right, abs=1)
+    for row in rows.values():
+        assert [one[3] for one in row] == pytest.approx([row[0][3]] * len(row), abs=1)
+
+
 def test_the_keyboard_is_enough(opened):
     tab, enter, escape, right, left = "\ue004", "\ue007", "\ue00c", "\ue014", "\ue012"
     opened.run("document.querySelector('.count').closest('form').querySelector('[name=high]').focus()")

@@ -33,6 +33,7 @@ TINY = str(ROOT / "configs/tests/tiny.yaml")
 READY = "return document.querySelector('#facts dd') && document.querySelector('#found img')?.naturalWidth > 1"
 PERCENT = "return document.querySelector('#facts dd')?.textContent"
 EXTRACTOR = "return document.querySelectorAll('#facts dd')[2]?.textContent"
+ANOTHER = "const now = document.querySelector('#found img')?.src; return now !== arguments[0] && now"
 FOUND = "return document.querySelector('#facts .found')?.textContent"
 
 
@@ -114,6 +115,13 @@ def pixels(opened, selector):
         return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"))
 
 
+def serious_faults(browser):  # noqa: F811
+    """What axe finds of the page as it is now, in words; of all its rules, none is left out."""
+    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python (the extra dev) is not installed")
+    found = [one for one in axe.Axe().run(browser.driver)["violations"] if one["impact"] in ("serious", "critical")]
+    return [(one["id"], node["target"]) for one in found for node in one["nodes"]]
+
+
 def slide(opened, name, value):
     """As a user who types a value beside a slider."""
     field = opened.find(f"#{name} input[type='number']")
@@ -128,7 +136,7 @@ def test_a_picture_that_is_dropped_gets_boxes_a_map_and_its_price(opened, viewer
     before, runs = source(opened, "#found img"), viewer.runs
     slide(opened, "score", 0.2)
     drop(opened, folder / "other.png")
-    opened.wait("const now = document.querySelector('#found img')?.src; return now && now !== arguments[0]", before)
+    opened.wait(ANOTHER, before)
     opened.wait("return document.querySelector('#found img').naturalHeight === 420")  # 140 enlarged thrice
     opened.wait("return document.querySelector('#ponder img')?.naturalHeight === 420")
     assert viewer.runs == runs + 1
@@ -187,7 +195,37 @@ def test_nothing_sticks_out_and_nothing_is_fetched_from_elsewhere(browser: Brows
     assert fetched and [name for name in fetched if not name.startswith((page.rstrip("/"), "data:", "blob:"))] == []
     ground = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") != dark
+    assert serious_faults(browser) == []
     assert errors(browser) == []
+
+
+@pytest.fixture
+def page_of_a_camera(browser: Browser, viewer, folder):  # noqa: F811
+    """Whose pictures are larger than those of the other page may be."""
+    with serving(viewer, "camera", port=free_port(), first=folder / "photo.png") as url:
+        browser.open(url)
+        browser.wait(READY)
+        yield browser
+        assert errors(browser) == []
+
+
+def test_a_camera_is_seen_frame_by_frame_until_it_is_stopped(page_of_a_camera, viewer):
+    opened = page_of_a_camera
+    visible = "return [...document.querySelectorAll(arguments[0])].find(one => one.checkVisibility())"
+    tab = next(one for one in opened.driver.find_elements("css selector", "[role='tab']") if one.text == "Live camera")
+    before, runs = source(opened, "#found img"), viewer.runs
+    tab.click()
+    opened.wait(visible, "[title='grant webcam access'] button").click()
+    opened.wait(f"{visible}?.videoWidth", "video")
+    assert viewer.runs == runs and serious_faults(opened) == []
+    opened.wait(visible, "[aria-label='capture photo']").click()
+    first = opened.wait(ANOTHER, before)
+    red, green, blue = pixels(opened, "#found img").reshape(-1, 3).mean(0)
+    opened.wait(ANOTHER, first)
+    assert green > 2 * max(red, blue)  # chromium's own camera: a wheel that turns on green
+    opened.wait(visible, "[title='stop recording']").click()
+    opened.wait(visible, "[title='start recording']")
+    assert viewer.runs >= runs + 2 and serious_faults(opened) == []
 
 
 def status(request):

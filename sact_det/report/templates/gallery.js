@@ -189,6 +189,7 @@ class Gallery {
     tile.stage = new Stage(this, index, stage, DRAWN);
     tile.addEventListener("click", () => this.viewer.open(index));
     const place = element("li", { index }, tile);
+    place.style.setProperty("--aspect", item.size[0] / item.size[1]);
     place.say = () => {
       const caption = item.captions[this.view.index];
       const number = `${this.about.numbers[this.key].name} ${this.said(this.numberOf(item, this.key), this.key)}`;

@@ -64,6 +64,29 @@ class Stage {
     drawn.push(...shown.map(({ box }) => this.box(box, false)));
     if (this.gallery.field("truth").checked) drawn.push(...this.payload.truth.map((box) => this.box(box, true)));
     this.boxes.replaceChildren(...drawn);
+    if (this.root.classList.contains("large")) this.placeLabels(); // elsewhere there are none
+  }
+
+  // A label stands at its box where it covers no other, the surest box's first; where there is no such place, nowhere.
+  placeLabels() {
+    const taken = [];
+    const texts = (boxes) => [...this.boxes.querySelectorAll(`${boxes} text`)];
+    for (const text of [...texts("g:not(.truth)").reverse(), ...texts(".truth")]) {
+      const [left, top, wide, high] = ["x", "y", "width", "height"].map((name) => Number(text.parentNode.querySelector("rect").getAttribute(name)));
+      const size = Number(text.getAttribute("font-size"));
+      const width = text.getComputedTextLength() + size / 2;
+      const height = 1.3 * size;
+      const [right, bottom] = [left + wide - width, top + high];
+      const rows = [top - height, top, bottom - height, bottom];
+      const places = rows.flatMap((y) => [left, right].map((x) => [Math.max(0, Math.min(x, this.width - width)), y]));
+      const free = places.find(([x, y]) => y >= 0 && y + height <= this.height &&
+        taken.every(([ownX, ownY, ownWidth, ownHeight]) => x + width <= ownX || ownX + ownWidth <= x || y + height <= ownY || ownY + ownHeight <= y));
+      if (free) {
+        taken.push([...free, width, height]);
+        text.setAttribute("x", free[0] + size / 4);
+        text.setAttribute("y", free[1] + size);
+      } else text.remove();
+    }
   }
 
   // A mask, and keypoints with the lines between them.
@@ -100,8 +123,6 @@ class Stage {
     const name = this.gallery.about.classes[label] ?? `class ${label}`;
     text.textContent = truth ? name : `${name} ${Math.round(100 * score)}%`;
     const size = (13 * this.width) / (this.root.clientWidth || 640);
-    text.setAttribute("x", x + size / 4);
-    text.setAttribute("y", y > 1.4 * size ? y - size / 3 : y + 1.1 * size);
     text.setAttribute("font-size", size);
     group.append(text);
     return group;
