@@ -33,12 +33,13 @@ def stages():
     return [
         Stage("facts", "which card, which versions, what do the kernels take", 10, 90, facts.run),
         Stage("exactness", "does every execution compute what the CPU does", 20, 100, exactness.run),
-        Stage("speed", "how fast are extractor, box head and a training step", 60, 900, speed.run, tuned=True),
+        Stage("speed", "how fast are extractor, box head and a training step", 60, 300, speed.run, tuned=True),
         Stage("gradients", "are gradients and regions those of dense execution", 15, 120, gradients.run),
         Stage("training", "do steps stay finite and agree in every precision", 20, 120, steps.run),
         Stage("waits", "how often does the host wait for the device", 15, 60, waits.run),
         Stage("table", "where should execution auto leave dense", 60, 300, table.run, tuned=True),
         Stage("density", "from which density should convolutions be dense", 40, 200, density.run, tuned=True),
+        Stage("rivals", "how fast beside what compiles for minutes", 120, 900, speed.run_others, tuned=True),
         Stage("detectors", "does a detector learn there", 90, 420, detectors.run),
     ]
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ pytest.importorskip("triton", reason="Triton is not installed: there is none for
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "tools/gpu_check.py"
-STAGES = ("facts", "exactness", "speed", "gradients", "training", "waits", "table", "density", "detectors")
+STAGES = (
+    *("facts", "exactness", "speed", "gradients", "training", "waits", "table", "density", "rivals", "detectors"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def test_every_stage_runs_to_its_end_and_finds_no_fault(script, name: str, tmp_p
     run_here(stages[name], Machine(torch.device("cpu"), tmp_path), seconds=120)
     report = json.loads((tmp_path / f"{name}.json").read_text())
     assert report["ended"] and report["faults"] == [], report.get("tracebacks", report["faults"])
-    assert name in ("waits", "speed", "table", "detectors") or report["checks"]
+    assert name in ("waits", "speed", "table", "rivals", "detectors") or report["checks"]
     assert name in summary([report])
 
 
@@ -118,3 +121,31 @@ def test_bad_arguments_end_in_one_line(script, arguments, message, tmp_path, cap
         script.main([*arguments, "--output", str(tmp_path)])
     assert ended.value.code == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_every_goal_is_measured_and_said():
+    """The extractor at two batches, the box head with half of its regions halted, and what a table says of a goal."""
+    from sact_det.benchmark.gpu import speed
+    from sact_det.benchmark.networks import PartSettings
+    from sact_det.benchmark.report import Entry, Table
+    from sact_det.network.resnet_v2 import ResNetV2Spec
+
+    goals = [(case.name, case.precision, *goal) for case, goal in speed.GOALS.items()]
+    assert goals == [
+        ("extractor, batch 8", "fp16", 0.5, 0.62),
+        ("extractor, batch 1", "fp16", 0.5, 0.8),
+        ("box head, 300 regions", "fp16", speed.HALVES, 0.6),
+    ]
+    part = PartSettings(ResNetV2Spec(units=(1, 1, 1, 3), base_channels=4, halting="sact"), 4).build()
+    (depths,) = speed.half_halted(part, (5, 128, 8, 6))
+    assert depths.shape == (5, 4, 3) and depths.flatten(1).unique(dim=1).flatten().tolist() == [3, 1, 3, 1, 3]
+
+    entries = [Entry("cuda-graph", True), Entry("eager", True), *(
+        Entry(f"SACT {ratio}, {way}", False, ratio, wanted_ratio=ratio, execution=way)
+        for ratio in (0.5, 1.0) for way in ("dense", "graphs")
+    )]  # fmt: skip
+    seconds = (2.0, 3.0, 4.0, 1.0, 4.0, 0.1)
+    table = Table("", (1,), 1, entries, {entry.name: [time] * 3 for entry, time in zip(entries, seconds)})
+    found = SimpleNamespace(values={})
+    speed._judge(table, "extractor", 0.5, 0.62, found)
+    assert found.values["facts"] == {"extractor": "0.500 of cuda-graph by graphs; the goal is 0.62"}

@@ -5,10 +5,16 @@ SACT_DET_TUNING=0 the first that fits is taken, unmeasured: for runs that compil
 TRITON_INTERPRET=1, set before Triton is first imported, kernels run on the CPU: slow, for tests, in small tiles.
 """
 
+import logging
 import os
-from typing import Any, Callable, NamedTuple, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import triton
+
+from sact_det.base.errors import one_line
+
+logger = logging.getLogger(__name__)
 
 INTERPRETED = triton.knobs.runtime.interpret
 
@@ -123,6 +129,27 @@ def constants_of(tile: Tile, names: Sequence[str]) -> dict[str, int]:
     return {name: value for name, value in constants.items() if name in names}
 
 
+def compile_together(
+    kernel: Any, arguments: Mapping[str, Any], constants: Mapping[str, Any], configs: Sequence[triton.Config]
+) -> None:
+    """Compiles a kernel for several tiles at once, a thread for each: before they are measured one after the other.
+
+    Args:
+        kernel: a function decorated by triton.jit.
+        arguments: of a launch, by name, in their order.
+        constants: of a launch, by name; what says how to launch is passed over.
+        configs: of the tiles.
+    """
+    own = {name: value for name, value in constants.items() if name not in ("grid", "warmup")}
+    threads = max(1, min(len(configs), os.cpu_count() or 1))
+    try:
+        with ThreadPoolExecutor(threads) as pool, triton.AsyncCompileMode(pool):
+            for config in configs:
+                kernel.warmup(*arguments.values(), grid=(1,), **own, **config.all_kwargs())
+    except Exception as error:  # an older Triton, or a tile that does not compile, which the autotuner leaves out
+        logger.info("Tiles of %s compile one after the other: %s", kernel.__name__, one_line(error))
+
+
 def tuned(
     tiles: tuple[Tile, ...], factor: str, keys: tuple[str, ...] = (), changes: tuple[str, ...] = ()
 ) -> Callable[[Any], Any]:
@@ -145,7 +172,10 @@ def tuned(
             plain = constants["PRECISION"] == "ieee" and arguments[factor].element_size() == 4
             capability = 0 if INTERPRETED else triton.runtime.driver.active.get_current_target().arch
             fit = fitting(tiles, constants["COLUMNS"], capability, plain)
-            return [configs[tile] for tile in (fit[:1] if os.environ.get("SACT_DET_TUNING") == "0" else fit)]
+            chosen = [configs[tile] for tile in (fit[:1] if os.environ.get("SACT_DET_TUNING") == "0" else fit)]
+            if len(chosen) > 1:
+                compile_together(kernel, arguments, constants, chosen)
+            return chosen
 
         return triton.autotune(
             list(configs.values()),

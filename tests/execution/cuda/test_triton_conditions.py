@@ -88,3 +88,35 @@ def test_the_compiler_takes_the_kernels_without_spilling_registers(
     assert {kernel["precision"] for kernel in products} == {"ieee", "tf32", "fp16", "bf16"}
     assert all(kernel["tensor_cores"] == unit for kernel in products if kernel["precision"] != "ieee")
     assert all(kernel["shared"] <= 163 * 1024 for kernel in taken)  # what a program may have on 8.0
+
+
+def test_tiles_are_compiled_at_once_and_as_a_launch_wants_them():
+    """For a card that is not there: its driver says no more than what it is."""
+    code = """
+import logging, torch, triton
+from triton.backends.compiler import GPUTarget
+
+class Driver:
+    get_current_target = lambda self: GPUTarget("cuda", 90, 32)
+    get_current_device = lambda self: 0
+    get_current_stream = lambda self, device: 0
+
+triton.runtime.driver.set_active(Driver())
+logging.basicConfig(level=logging.INFO)
+from sact_det.execution.cuda import tiles, unit_kernels
+
+kernel, configs = unit_kernels.conv1_kernel.fn, unit_kernels.conv1_kernel.configs[:3]
+half, real, whole = (torch.zeros(4096, dtype=dtype) for dtype in (torch.float16, torch.float32, torch.int32))
+values = (half, real, real, half, real, half, whole, whole, real, whole, 132, 7)
+arguments = dict(zip(kernel.arg_names, values))
+constants = {"DEPTH": 64, "COLUMNS": 64, "PRECISION": "ieee", "BLOCK_K": 64}
+tiles.compile_together(kernel, arguments, {**constants, "grid": (1,), "warmup": False}, configs)
+compiled = dict(kernel.device_caches[0][0])
+print(len(compiled), {type(one).__name__ for one in compiled.values()})
+for config in configs:  # what the autotuner does for each
+    assert kernel.run(*values, grid=(1,), warmup=True, **constants, **config.all_kwargs()) in compiled.values()
+print(len(kernel.device_caches[0][0]))
+"""
+    result = run_python(code)
+    assert result.stdout.splitlines() == ["3 {'CompiledKernel'}", "3"], result
+    assert "one after the other" not in result.stderr
