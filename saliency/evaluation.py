@@ -128,7 +128,8 @@ def _with_notice(method: Method, scores: np.ndarray, images: FixationDataset) ->
     (impossible,) = np.nonzero(np.isneginf(scores).any(axis=1))
     if not len(impossible):
         return method
-    line = f"p = 0 at fixations of {len(impossible)} images, the first: {images[impossible[0]].name}; IG is -inf"
+    first = images[impossible[0]].name
+    line = f"p = 0 where somebody looked, in {len(impossible)} of {len(images)} images, the first: {first}; IG is -inf"
     return replace(method, notices=[*method.notices, line])
 
 

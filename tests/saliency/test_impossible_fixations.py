@@ -60,7 +60,7 @@ def test_densities_may_be_0_and_what_is_impossible_under_them_is_said_in_one_lin
         return
     assert gain == {"mean": "-inf", "low": "-inf", "high": "-inf", "images": 8}
     assert row["categories"]["Social"]["gain_over_center_bias"]["low"] > -10
-    says = "p = 0 at fixations of 2 images, the first: Action/004; IG is -inf"
+    says = "p = 0 where somebody looked, in 2 of 8 images, the first: Action/004; IG is -inf"
     assert row["notices"] == [says] and f"- theirs, log density: {says}" in table
     page = saliency_section(folder / "out")
     assert (page.parts[0].rows[-1][0], "-inf" in " ".join(page.parts[0].rows[-1])) == ("theirs, log density", True)
