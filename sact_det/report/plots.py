@@ -64,8 +64,8 @@ class Axis:
     ticks: Sequence[tuple[float, str]]
 
     @classmethod
-    def over(cls, values: Sequence[float], bins: int) -> "Axis":
-        """The axis that holds these values and ends at round ones."""
+    def over(cls, values: Sequence[float], bins: int, dots: Sequence[float] = ()) -> "Axis":
+        """The axis that holds these values and ends at round ones, or a little beyond where a dot would lie on them."""
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         if high - low < 1e-9 * max(1.0, abs(high)):
             low, high = low - 0.5, high + 0.5
@@ -73,7 +73,10 @@ class Axis:
         decimals = max(0, math.ceil(-math.log10(ticks[1] - ticks[0]) - 1e-6))
         if any(abs(round(tick, decimals) - tick) > 1e-6 * (ticks[1] - ticks[0]) for tick in ticks):
             decimals += 1
-        return cls(ticks[0], ticks[-1], [(tick, f"{tick:,.{decimals}f}") for tick in ticks])
+        room = (ticks[1] - ticks[0]) / 5
+        low = ticks[0] - room * any(dot < ticks[0] + room for dot in dots)
+        high = ticks[-1] + room * any(dot > ticks[-1] - room for dot in dots)
+        return cls(low, high, [(tick, f"{tick:,.{decimals}f}") for tick in ticks])
 
     def share(self, value: float) -> float:
         """Where on the axis a value lies, from 0 to 1."""
@@ -107,12 +110,17 @@ class Plot:
     @cached_property
     def x_axis(self) -> Axis:
         """Of all points."""
-        return Axis.over([x for one in self.series for x, _, _ in one.points], 6)
+        return self._axis(0, 6)
 
     @cached_property
     def y_axis(self) -> Axis:
-        """Of all points."""
-        return Axis.over([y for one in self.series for _, y, _ in one.points], 5)
+        """Likewise."""
+        return self._axis(1, 5)
+
+    def _axis(self, number: int, bins: int) -> Axis:
+        values = [point[number] for one in self.series for point in one.points]
+        dots = [point[number] for one in self.series if one.dots for point in one.points]
+        return Axis.over(values, bins, dots)
 
     def x(self, value: float) -> float:
         """The pixel of a value."""

@@ -61,3 +61,11 @@ def test_names_beside_points_cover_neither_points_nor_each_other():
         for a0, b0, a1, b1 in boxes[:number]:
             assert x1 <= a0 or a1 <= x0 or y1 <= b0 or b1 <= y0
         assert x0 >= 0 and x1 <= WIDTH
+
+
+def test_no_dot_lies_on_the_frame():
+    lines, dots = (Plot("", "", "", [Series("a", [80, 100], [30, 36], dots=shown)]) for shown in (False, True))
+    assert (lines.x_axis.low, lines.x_axis.high, lines.y_axis.low) == (80, 100, 30)
+    left, top, right, bottom = dots.frame
+    assert left + 5 < dots.x(80) < dots.x(100) < right - 5 and top + 5 < dots.y(36) < dots.y(30) < bottom - 5
+    assert dots.x_axis.ticks == lines.x_axis.ticks and dots.y_axis.ticks == lines.y_axis.ticks
