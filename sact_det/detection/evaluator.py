@@ -111,8 +111,9 @@ class PonderEvaluator(RowEvaluator):
                     summary[f"{key}_gflops"] = float(np.mean([flops[part] for flops in parts])) / GIGA
             for key in ("regions", "rejected_regions"):
                 summary[key] = float(np.mean([row[key] for row in rows]))
-            units, regions = zip(*((row["units_per_region"] or 0.0, row["regions"]) for row in rows))
-            if any(regions):
+            met = [row for row in rows if row["units_per_region"] is not None]  # none of a head without blocks
+            if met:
+                units, regions = zip(*((row["units_per_region"], row["regions"]) for row in met))
                 summary["units_per_region"] = float(np.average(units, weights=regions))
         both = [row for row in rows if row.get("cost_inside") is not None and row.get("cost_outside") is not None]
         for key in ("cost_inside", "cost_outside") if both else ():

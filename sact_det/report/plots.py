@@ -110,17 +110,14 @@ class Plot:
     @cached_property
     def x_axis(self) -> Axis:
         """Of all points."""
-        return self._axis(0, 6)
+        dots = [x for one in self.series if one.dots for x, _, _ in one.points]
+        return Axis.over([x for one in self.series for x, _, _ in one.points], 6, dots)
 
     @cached_property
     def y_axis(self) -> Axis:
-        """Likewise."""
-        return self._axis(1, 5)
-
-    def _axis(self, number: int, bins: int) -> Axis:
-        values = [point[number] for one in self.series for point in one.points]
-        dots = [point[number] for one in self.series if one.dots for point in one.points]
-        return Axis.over(values, bins, dots)
+        """Of all points."""
+        dots = [y for one in self.series if one.dots for _, y, _ in one.points]
+        return Axis.over([y for one in self.series for _, y, _ in one.points], 5, dots)
 
     def x(self, value: float) -> float:
         """The pixel of a value."""

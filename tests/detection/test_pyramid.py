@@ -172,6 +172,7 @@ def test_retinanet_trains_and_is_evaluated_in_two_processes(tmp_path):
     launch(train_in_process, 2, dist_url="auto", args=(RETINANET, options))
     results = json.loads((tmp_path / "out/inference/results.json").read_text())["toy"]
     assert results["ponder"]["images"] == 6 and results["bbox"]["AP"] >= 0
+    assert "units_per_region" not in results["ponder"]  # the heads of pyramids have no blocks
 
 
 def with_weights(cfg, path):
