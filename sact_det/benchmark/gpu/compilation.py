@@ -88,7 +88,7 @@ class Product(NamedTuple):
 
 def products() -> list[Product]:
     """Those of a unit's forward pass, and those of its backward pass."""
-    largest = ("tf32", "bf16")
+    largest = ("ieee", "tf32", "bf16")
     gradient, weight = tiles.GRADIENT_TILES, tiles.WEIGHT_TILES
     of_weight = gradient_kernels.weight_gradient_kernel
     conv1, conv2, conv3 = ({"CONV": conv, "SPLITS": 4} for conv in (1, 2, 3))

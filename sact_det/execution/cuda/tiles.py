@@ -28,8 +28,10 @@ class Tile(NamedTuple):
         rows, columns: of the product.
         warps: that compute it.
         stages: of the software pipeline.
-        capability: the least one, times 10, on which its registers suffice (benchmark/gpu/compilation.py tells).
+        capability, below: from the one on to below the other, times 10, its registers suffice
+            (benchmark/gpu/compilation.py tells).
         parts: into which its depth may be cut where a list has too few tiles for the card (products.py).
+        plain: whether they suffice for float32 without tensor cores, too; larger tiles than 64x128 are not tried there.
     """
 
     rows: int
@@ -37,7 +39,9 @@ class Tile(NamedTuple):
     warps: int
     stages: int
     capability: int = 80
+    below: int = 1000
     parts: int = MAX_PARTS
+    plain: bool = True
 
 
 # The smallest first.
@@ -61,8 +65,9 @@ CONV2_TILES: tuple[Tile, ...] = (
     Tile(128, 256, 8, 3),
 )
 CONV3_TILES: tuple[Tile, ...] = (  # it also holds state and output
-    Tile(64, 64, 8, 4),
-    Tile(64, 64, 4, 4, capability=90),
+    Tile(64, 64, 8, 4, below=89),
+    Tile(64, 64, 4, 4, capability=89),
+    Tile(64, 64, 8, 4, capability=90),
     Tile(128, 64, 8, 4),
     Tile(64, 128, 8, 4),
     Tile(128, 128, 8, 3),
@@ -70,7 +75,7 @@ CONV3_TILES: tuple[Tile, ...] = (  # it also holds state and output
 # Of products in a backward pass: gradients of what conv3 and conv2 read, of the state, which its kernel also holds, and
 # of weights.
 GRADIENT_TILES: tuple[Tile, ...] = (
-    Tile(64, 64, 4, 4),
+    Tile(64, 64, 4, 4, plain=False),
     Tile(128, 64, 8, 4),
     Tile(64, 128, 8, 4),
     Tile(128, 128, 8, 3, parts=1),
@@ -82,9 +87,9 @@ STATE_TILES: tuple[Tile, ...] = (
     Tile(128, 128, 8, 3, capability=90),
 )
 WEIGHT_TILES: tuple[Tile, ...] = (
-    Tile(64, 64, 4, 4),
-    Tile(128, 64, 8, 3),
-    Tile(64, 128, 8, 3),
+    Tile(64, 64, 8, 4),
+    Tile(128, 64, 8, 3, plain=False),
+    Tile(64, 128, 8, 3, plain=False),
     Tile(128, 128, 8, 3),
 )
 if INTERPRETED:
@@ -110,7 +115,7 @@ def fitting(tiles: Sequence[Tile], columns: int, capability: int, plain: bool) -
         tiles: of a kernel.
         columns: of its product.
         capability: of the card, times 10.
-        plain: float32 without tensor cores ("ieee"), for which large tiles have too few registers.
+        plain: float32 without tensor cores ("ieee").
     """
     narrowest = min(tile.columns for tile in tiles)
     widest = max(narrowest, MIN_COLUMNS, triton.next_power_of_2(columns))
@@ -118,8 +123,8 @@ def fitting(tiles: Sequence[Tile], columns: int, capability: int, plain: bool) -
         tile
         for tile in tiles
         if tile.columns <= widest
-        and tile.capability <= capability
-        and not (plain and tile.rows * tile.columns > 64 * 128)
+        and tile.capability <= capability < tile.below
+        and not (plain and (tile.rows * tile.columns > 64 * 128 or not tile.plain))
     ]
 
 

@@ -66,9 +66,9 @@ print(why_not_triton(block, torch.zeros(1, 16, 4, 4)))
 @pytest.mark.parametrize(
     "capability, unit, only, number",
     [
-        ("8.0", "mma.sync", (), 38),
+        ("8.0", "mma.sync", (), 44),
         ("8.9", "mma.sync", ("--only", "conv1_kernel", "conv3_kernel"), 8),
-        ("9.0", "wgmma", (), 38),
+        ("9.0", "wgmma", (), 44),
     ],
 )
 def test_the_compiler_takes_the_kernels_without_spilling_registers(
