@@ -12,9 +12,11 @@ from report_page import CLASSES, block_maps, make_gallery, make_page, repeated
 from sact_det.pictures.style import resize_nearest
 
 SIZE = (120, 160)  # (height, width) of the images
+UNDRAWN = 300  # pixels: the width of a canvas on which nothing has been drawn
 SHOWN = (
     "document.querySelector('.gallery').scrollIntoView();"
-    "return [...document.querySelectorAll('.tile')].some(tile => tile.querySelector('canvas')?.width > 1)"
+    "return [...document.querySelectorAll('.tile')].some("
+    f"tile => ![undefined, {UNDRAWN}].includes(tile.querySelector('canvas')?.width))"
 )
 NAMES = "return [...document.querySelectorAll('.tile .name')].map(name => name.textContent)"
 
@@ -57,7 +59,8 @@ def canvas(opened, selector):
 
 def open_first(opened):
     opened.find(".tile").click()
-    opened.wait("return document.querySelector('dialog').open && document.querySelector('.large canvas')?.width > 1")
+    drawn = f"![undefined, {UNDRAWN}].includes(document.querySelector('.large canvas')?.width)"
+    opened.wait(f"return document.querySelector('dialog').open && {drawn}")
 
 
 def cost(number, y, x, budget=None, blocks=(0, 1)):
@@ -261,7 +264,9 @@ def test_two_hundred_images_take_less_than_25_megabytes_and_are_decoded_when_the
     decoded = "return document.querySelectorAll('.tile img').length"
     assert 4 <= browser.run(decoded) < 60
     browser.run("window.scrollTo(0, document.body.scrollHeight)")
-    browser.wait("return document.querySelector('.tiles li:last-child canvas')?.width > 1")
+    browser.wait(
+        f"return ![undefined, {UNDRAWN}].includes(document.querySelector('.tiles li:last-child canvas')?.width)"
+    )
     assert browser.run(decoded) < 60 and browser.run("return !document.querySelector('.tile').querySelector('img')")
     assert browser.said() == []
 
