@@ -99,6 +99,10 @@ def add_sact_config(cfg: CN) -> None:
     # memory does not take them at once. Nothing else changes: schedules count steps.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
 
+    # How many of the checkpoints of every CHECKPOINT_PERIOD steps a training keeps, the last ones; the final one and
+    # the best one always stay. 0: all.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 0
+
     # Whether kernels for training on an NVIDIA GPU keep the states between units in mixed precision's 16 bits, too, as
     # dense execution does, instead of float32: half of the memory and of what units read and write.
     cfg.SOLVER.AMP.HALF_STATES = False

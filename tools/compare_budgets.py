@@ -193,7 +193,7 @@ def _whole(option: str, text: str, what: str) -> int:
 
 def training_overrides(contender: Contender) -> list[str]:
     """Of its config in a training, which is evaluated later."""
-    return [*contender.overrides, "DATASETS.TEST", "()"]
+    return [*contender.overrides, "DATASETS.TEST", "()", "SOLVER.CHECKPOINTS_KEPT", "1"]
 
 
 def train(contender: Contender) -> None:

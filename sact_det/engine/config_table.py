@@ -81,6 +81,7 @@ COMMON: Mapping[str, Rule] = {
     "SOLVER.MAX_ITER": whole(1),
     "SOLVER.STEPS": rising(whole(1), "positive integers"),
     "SOLVER.CHECKPOINT_PERIOD": whole(1),
+    "SOLVER.CHECKPOINTS_KEPT": whole(0),
     "SOLVER.IMS_PER_BATCH": whole(1, MOST_IMAGES),
     "SOLVER.REFERENCE_WORLD_SIZE": whole(0),
     "SOLVER.LR_SCHEDULER_NAME": one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),

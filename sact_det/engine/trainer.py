@@ -11,7 +11,7 @@ from typing import Any, Iterator, Optional
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
-from detectron2.engine.hooks import EvalHook, PeriodicWriter
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
@@ -31,6 +31,7 @@ from sact_det.engine.divergence import FiniteCheckpoints
 from sact_det.engine.failures import build_model, built, sizes_fit, with_others
 from sact_det.engine.interruption import CheckpointAtSignal
 from sact_det.engine.introduction import Introduction
+from sact_det.engine.kept_checkpoints import KeptCheckpoints
 from sact_det.engine.peak_memory import PeakMemory
 from sact_det.engine.schedule import follow_epochs
 from sact_det.engine.shared_statistics import SharedStatistics
@@ -178,6 +179,8 @@ class Trainer(DefaultTrainer):
         """
         finite, averages = FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), self.checkpointer.averages
         hooks = super().build_hooks()
+        if most := self.cfg.SOLVER.CHECKPOINTS_KEPT:
+            hooks = [KeptCheckpoints(hook, most) if isinstance(hook, PeriodicCheckpointer) else hook for hook in hooks]
         if averages is not None:
             for hook in hooks:
                 if isinstance(hook, EvalHook):

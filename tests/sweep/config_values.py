@@ -51,6 +51,7 @@ COMMON = {
     "SOLVER.MAX_ITER": ("0", "-5"),
     "SOLVER.STEPS": ("(3, 2)", "(0,)", "(-1,)", "(2, 2)", "(1.5,)", "('a',)"),
     "SOLVER.CHECKPOINT_PERIOD": ("0", "-1"),
+    "SOLVER.CHECKPOINTS_KEPT": ("-1",),
     "SOLVER.IMS_PER_BATCH": ("0", "-1", "1000000000"),
     "SOLVER.REFERENCE_WORLD_SIZE": ("-1",),
     "SOLVER.LR_SCHEDULER_NAME": ("StepLR", ""),
