@@ -2,14 +2,20 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from random_detector import write_random_detector
 from small_networks import images, randomize
 
 from sact_det import build_classifier
+from sact_det.detection.predictor import load_detector
 from sact_det.execution import compiled
 from sact_det.network.norm import freeze_norms
+from sact_det.tasks import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs/tests"
 
 compile_ = torch.compile
 
@@ -68,3 +74,19 @@ def test_nothing_of_a_model_breaks_the_graph():
     model = network()
     explained = torch._dynamo.explain(model)(images(2, 40, 40, seed=1))
     assert explained.graph_break_count == 0 and explained.graph_count == 1, explained.break_reasons
+
+
+@pytest.mark.parametrize("config", ["tiny", "tiny_retinanet"])
+def test_a_whole_detector_compiles_and_finds_the_same(config, tmp_path):
+    path = str(CONFIGS / f"{config}.yaml")
+    cfg = load_config(path, ["MODEL.WEIGHTS", write_random_detector(tmp_path / "model.pth", path)])
+    model = load_detector(cfg)
+    model.set_execution("dense")
+    inputs = [{"image": 255 * torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))}]
+    with torch.no_grad():
+        (expected,), (found,) = model(inputs), compile_(model, backend="eager")(inputs)
+    assert len(found["instances"]) == len(expected["instances"]) > 0
+    for name, value in expected["instances"].get_fields().items():
+        other = found["instances"].get(name)
+        torch.testing.assert_close(getattr(other, "tensor", other), getattr(value, "tensor", value))
+    assert torch.equal(found["ponder"].flops, expected["ponder"].flops)
