@@ -68,3 +68,9 @@ def test_no_imports_run_in_a_circle():
 def test_nothing_is_loose_at_the_top():
     files = {path.name for path in (ROOT / "sact_det").iterdir() if path.is_file()}
     assert files == {"__init__.py", "config.py", "tasks.py", "py.typed"}
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by it: the second one would not be found."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert [name for name in set(names) if names.count(name) > 1] == []

@@ -154,8 +154,8 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
             found[-1] = replace(found[-1], overrides=(*found[-1].overrides, "MODEL.WEIGHTS", str(start)))
     for option, ways_of, what in (("--sizes", at_sides, "a side in pixels"), ("--proposals", at_proposals, "a number")):
         for name, config, *texts in getattr(args, option[2:]):
-            one = contender(name, config)
-            found.append(replace(one, ways=ways_of(one.load(), [_whole(option, text, what) for text in texts])))
+            values, one = [_whole(option, text, what) for text in texts], contender(name, config)
+            found.append(replace(one, ways=ways_of(one.load(), values)))
     folders = [one.folder for one in found]
     if len(set(folders)) < len(folders):
         raise InputError("the names of networks must differ in more than blanks and punctuation")

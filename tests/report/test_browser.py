@@ -237,6 +237,20 @@ def test_the_keyboard_is_enough(opened):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_where_the_page_is_narrow_images_come_before_what_finds_them(browser: Browser, page, width):  # noqa: F811
+    browser.open(page, width=width)
+    browser.wait(SHOWN)
+    search, narrow = browser.find("[name='search']"), width == WIDTHS[0]
+    assert search.is_displayed() != narrow and browser.find(".count").text == "6 of 6 images"
+    browser.find(".find summary").click()
+    assert search.is_displayed() == narrow
+    if narrow:
+        search.send_keys("3")
+        browser.wait("return document.querySelectorAll('.tile').length === 1")
+        assert browser.find(".count").text == "1 of 6 images"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_sticks_out_and_axe_finds_no_serious_fault(browser: Browser, page, width, dark):  # noqa: F811
     axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python (the extra dev) is not installed")

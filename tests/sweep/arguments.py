@@ -85,7 +85,11 @@ CASES = [
             (r"--priced a: expected 2 prices", ("--budgets", "0.5", "1", "--priced", "a", "b.yaml", "0.1")),
             (r"nowhere\.yaml: no such config file", ("--budgets", "1", "--adaptive", "a", "nowhere.yaml")),
             (r"--sizes -3: expected a side", ("--budgets", "1", "--sizes", "a", "b.yaml", "-3")),
-            (r"must be a classifier's", ("--budgets", "1", "--adaptive", "a", good("detector_config"))),
+            (r"--proposals few: expected a number", ("--budgets", "1", "--proposals", "a", "b.yaml", "few")),
+            (
+                r"DATASETS\.TEST must name one data set; got \(\)",
+                ("--budgets", "1", "--adaptive", "a", good("detector_config")),
+            ),
             (r"--seeds", ("--budgets", "1", "--seeds", "x")),
         )
     ),

@@ -27,7 +27,9 @@ class Gallery {
     this.form.addEventListener("submit", (event) => event.preventDefault());
     // The fieldset of looks moves into the dialog and back: it is listened to on its own.
     root.querySelector(".look").addEventListener("input", () => this.look());
-    root.querySelector(".find").addEventListener("input", (event) => {
+    const find = root.querySelector(".find");
+    find.open = matchMedia("(min-width: 60rem)").matches; // else it would fill the first screen
+    find.addEventListener("input", (event) => {
       if (event.target.name === "key") this.resetRange();
       this.pages = 1;
       this.list();
