@@ -41,11 +41,12 @@ def make_page(found: Inputs, options: Options, further: Sequence[Section] = ()) 
     for file in found.benchmarks:
         parts = timing_parts(file)
         if parts:
-            sections.append(Section(f"Seconds: {file.stem}", "Whole detectors, measured in turns.", parts))
+            title = "Seconds" if len(found.benchmarks) == 1 else f"Seconds: {file.stem}"
+            sections.append(Section(title, "Whole detectors, measured in turns.", parts))
     sections += [_of_sweep(folder) for folder in found.sweeps]
     data = [row.dataset for row in found.rows] + [path.stem for path in (*found.sweeps, *found.saliency)]
-    title = options.title or f"What networks compute where: {', '.join(dict.fromkeys(data))}"
-    return Page(title, [*sections, *further], headlines[:4], [f"Made by: python {shlex.join(sys.argv)}"])
+    name = options.title or f"What networks compute where: {', '.join(dict.fromkeys(data))}"
+    return Page(name, [*sections, *further], headlines[:4], [f"Made by: python {shlex.join(sys.argv)}"])
 
 
 def _of_rows(dataset: str, rows: Sequence[Row], benchmarks: Sequence[Path], options: Options) -> list[Section]:
