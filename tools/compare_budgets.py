@@ -145,9 +145,8 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
                 numbers = tuple(map(int, units.split(",")))
             except ValueError:
                 raise InputError(f"--units {units}: expected units per block, such as 3,4,6,3") from None
-            start = output / "first_units" / f"{units.replace(',', '_')}.pth"
             found.append(contender(name, config, f"units {units}", "MODEL.SACT.UNITS", str(numbers)))
-            cfg = found[-1].load()
+            cfg, start = found[-1].load(), found[-1].folder.parent / "first_units.pth"  # of all seeds
             if not start.exists():
                 start.parent.mkdir(parents=True, exist_ok=True)
                 with_first_units(cfg.MODEL.WEIGHTS, numbers, start)
