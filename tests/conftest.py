@@ -18,6 +18,11 @@ torch.set_num_threads(1)  # the tensors are small: more threads only wait for ea
 NOBODY = 65534
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Processes that share the tests must give them the same names: bytes may hold the time, as gzip's do."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def full_disk():
     """A context in which no file grows beyond so many bytes: what does not fit fails as on a full disk."""
