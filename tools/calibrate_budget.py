@@ -13,7 +13,9 @@ the extractor (--of extractor). A number in every halting logit, a block's
 shift, makes positions halt earlier or later. For every budget a bisection
 finds the common shift that spends it; then a few others, drawn for each block,
 are tried, and the best that spend as much are kept. At budget 1 nothing halts
-early.
+early. Norms that learn (block 4's, often) get statistics of their own at each
+budget, for where positions halt earlier features are others; with
+--trained-statistics they keep those of the training.
 
 Afterwards `model.set_budget(0.6)`, `--budget 0.6` of the other tools and
 MODEL.SACT.BUDGET know what to do. Accuracy or AP is that on the calibration's
@@ -70,6 +72,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--candidates", type=int, default=4, metavar="N", help="shifts of single blocks tried a budget; default: 4"
     )
+    parser.add_argument("--trained-statistics", action="store_true", help="of norms at all budgets")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the candidates; default: 0")
     parser.add_argument(
         "--static", metavar="FILE", help='for the figure: JSON list of {"name", "flops" (share), "quality" (percent)}'
@@ -105,7 +108,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     weights = Path(local_weights(cfg.MODEL.WEIGHTS))
     file = writable_file(weights.parent / FILE_NAME)
     output = writable_folder(args.output or weights.parent)
-    settings = Settings(name, args.max_images, args.budgets, args.candidates, args.seed, args.of)
+    settings = Settings(
+        name, args.max_images, args.budgets, args.candidates, args.seed, args.of, not args.trained_statistics
+    )
     table = calibrate_weights(cfg, weights, settings, output)
     shown = budget_table(table)
     write_text(output / "budget.md", shown + "\n")

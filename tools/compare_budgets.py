@@ -91,6 +91,9 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--candidates", type=int, default=0, metavar="N", help="shifts of single blocks tried a budget; default: 0"
     )
+    parser.add_argument(
+        "--trained-statistics", action="store_true", help="of norms at all budgets, as of tools/calibrate_budget.py"
+    )
     for option, what, values in (
         ("--adaptive", "one network for all budgets", None),
         ("--priced", "a network for every budget, and its price TAU", "TAU"),
@@ -208,7 +211,9 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
     output = writable_folder(args.output)
     for seed in args.seeds:
         contenders_of(args, seed)
-    settings, points = Settings(args.calibrate_on, args.max_images, args.budgets, args.candidates), []
+    own = not args.trained_statistics
+    settings = Settings(args.calibrate_on, args.max_images, args.budgets, args.candidates, statistics=own)
+    points = []
     for seed in args.seeds:
         points += compare(contenders_of(args, seed), trainer, settings)
         table = comparison_table(points)

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Union
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
 from sact_det.budget.drawing import Drawing
+from sact_det.budget.statistics import budgeted_norms
 from sact_det.budget.table import FILE_NAME, BudgetTable, check_budget, weights_digest
 from sact_det.network.block import AdaptiveBlock
 
@@ -59,13 +61,17 @@ class Budgeted:
     drawing: Optional[Drawing] = None
     budget_file: Optional[Path] = None
     _table: Optional[BudgetTable] = None
+    _statistics: Optional[Mapping[str, np.ndarray]] = None  # of norms, where not those of the training
     _fitting: Optional[dict[tuple[int, ...], float]] = None  # (height, width) -> the budget that meets the deadline
 
     def set_budget(self, budget: Optional[float], table: Union[BudgetTable, str, Path, None] = None) -> None:
-        """Spends this share of the plain network's FLOPs from now on: sets the shifts of the blocks' halting scores.
+        """Spends this share of the plain network's FLOPs from now on.
 
-        Between calibrated budgets shifts are interpolated; outside of them the nearest is taken, with a warning. At 1
-        nothing halts early, so that features are the plain network's, while halting scores are still computed.
+        It sets the shifts of the blocks' halting scores and, where the table has them, the statistics of norms.
+
+        Between calibrated budgets both are interpolated; outside of them the nearest is taken, with a warning. At 1
+        nothing halts early, so that features are the plain network's (with these statistics), while halting scores are
+        still computed.
 
         Args:
             budget: in (0, 1], of the network's own plain counterpart; which part is counted, the table says. None: as
@@ -74,6 +80,7 @@ class Budgeted:
 
         Raises:
             InputError: the budget is out of range, nothing in the model halts, or there is no table of its weights.
+            RuntimeError: norms would have other statistics, but the weights were released.
         """
         assert isinstance(self, nn.Module)
         if budget is not None:
@@ -82,11 +89,37 @@ class Budgeted:
         if budget is not None and not blocks:
             raise InputError(f"a budget of {budget:g} needs a network that halts; this one is plain")
         shifts = {name: (self.trained_shifts or {}).get(name, 0.0) for name in blocks}
+        statistics: Mapping[str, np.ndarray] = {}
         if budget is not None:
-            shifts |= self._table_of_weights(table).shifts(budget)
+            of_weights = self._table_of_weights(table)
+            shifts |= of_weights.shifts(budget)
+            statistics = of_weights.statistics(budget)
+        self.normalize_by(statistics)
         for name, block in blocks.items():
             block.shift = shifts[name]
         self.budget = budget
+
+    def normalize_by(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """In evaluation norms have these statistics from now on, means and variances [2, C] by name.
+
+        The others have those of the training. Norms that have theirs already are left alone, and so is what was packed
+        of the weights.
+
+        Raises:
+            RuntimeError: norms would have other statistics, but the weights were released.
+        """
+        assert isinstance(self, nn.Module)
+        before = self._statistics or {}
+        changed = {
+            name
+            for name in {*before, *statistics}
+            if name not in before or name not in statistics or not np.array_equal(before[name], statistics[name])
+        }
+        if changed:
+            for name, norm in budgeted_norms(self).items():
+                if name in changed:
+                    norm.substitute(*map(torch.from_numpy, statistics.get(name, ())))
+            self._statistics = dict(statistics)
 
     def _table_of_weights(self, table: Union[BudgetTable, str, Path, None]) -> BudgetTable:
         """The table, after a look whether it is of the present weights."""
@@ -99,7 +132,9 @@ class Budgeted:
         where = "the table" if isinstance(source, BudgetTable) else str(source)
         found = source if isinstance(source, BudgetTable) else BudgetTable.read(source)
         own, blocks = weights_digest(self), set(halting_blocks(self))
-        if found.weights != own or not blocks.issuperset(found.points[0].shifts):
+        norms = {name: norm.num_features for name, norm in budgeted_norms(self).items()}
+        fits = blocks.issuperset(found.points[0].shifts) and all(norms.get(name) == c for name, c in found.channels())
+        if found.weights != own or not fits:
             raise InputError(
                 f"{where}: budgets of other weights (digest {found.weights[:12]}; expected {own[:12]}): "
                 "tools/calibrate_budget.py measures those of these"

@@ -19,6 +19,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import write_json
 from sact_det.base.text_files import read_json
 from sact_det.base.value_rules import FINITE, NOT_NEGATIVE, POSITIVE, TEXT, Rule, optional, within
+from sact_det.budget.statistics import decoded
 from sact_det.weights.values import COUNTER
 
 FILE_NAME = "budget.json"
@@ -38,6 +39,8 @@ class BudgetPoint:
         flops, flops_std: measured share, mean and deviation over the calibration's images.
         quality: accuracy, or AP as a share, on them; None where it was not measured.
         seconds: of an image, on the machine that calibrated; None likewise.
+        norms: norm -> the statistics that it has at this budget (sact_det/budget/statistics.py), encoded; the others
+            have those of the training.
     """
 
     budget: float
@@ -46,6 +49,7 @@ class BudgetPoint:
     flops_std: float = 0.0
     quality: Optional[float] = None
     seconds: Optional[float] = None
+    norms: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,30 @@ class BudgetTable:
         own = {block: [point.shifts[block] for point in self.points] for block in blocks}
         return {block: float(np.interp(budget, known, shifts)) for block, shifts in own.items()}
 
+    def statistics(self, budget: float) -> dict[str, np.ndarray]:
+        """The statistics of norms for a budget, [2, C] means and variances, linear between the calibrated ones.
+
+        Outside the calibrated range the nearest end is taken. At 1 they are those that were calibrated there, for what
+        is known of other budgets is of features that halt; without any, norms keep those of the training.
+
+        Raises:
+            InputError: `budget` is not in (0, 1].
+        """
+        check_budget("budget", budget)
+        points = [point for point in self.points if budget < 1 or point.budget == 1]
+        found = {}
+        for name in {name for point in points for name in point.norms}:
+            known = [point for point in points if name in point.norms]
+            above = min(int(np.searchsorted([point.budget for point in known], budget)), len(known) - 1)
+            low, high = known[max(above - 1, 0)], known[above]
+            share = np.float32(np.clip((budget - low.budget) / ((high.budget - low.budget) or 1), 0, 1))
+            found[name] = (1 - share) * decoded(low.norms[name]) + share * decoded(high.norms[name])
+        return found
+
+    def channels(self) -> set[tuple[str, int]]:
+        """Every norm that has statistics somewhere, and of how many channels."""
+        return {(name, decoded(text).shape[1]) for point in self.points for name, text in point.norms.items()}
+
     def write(self, path: Union[str, Path]) -> None:
         """Writes the file, whole or not at all. Raises OSError if it cannot be written."""
         write_json(path, {**asdict(self), "about": dict(self.about)})
@@ -105,7 +133,10 @@ class BudgetTable:
             if not isinstance(point, dict):
                 raise InputError(f"{where}: point {number} must be an object; got {point!r}")
             _check(f"{where}: point {number}", point, _POINT)
-        points = tuple(BudgetPoint(**{key: point.get(key) for key in _POINT}) for point in content["points"])
+        points = tuple(
+            BudgetPoint(**{key: point.get(key) for key in _POINT}, norms=_norms(f"{where}: point {number}", point))
+            for number, point in enumerate(content["points"], 1)
+        )
         budgets = [point.budget for point in points]
         if sorted(set(budgets)) != budgets or any(point.shifts.keys() != points[0].shifts.keys() for point in points):
             raise InputError(f"{where}: points must have rising budgets, and shifts of the same blocks")
@@ -127,6 +158,18 @@ def _check(where: str, content: Mapping[str, Any], rules: Mapping[str, Rule]) ->
     for key, rule in rules.items():
         if not rule.allows(content.get(key)):
             raise InputError(f"{where}: {key} must {rule.expected}; got {content.get(key)!r}")
+
+
+def _norms(where: str, point: Mapping[str, Any]) -> dict[str, str]:
+    own = point.get("norms") or {}
+    if not isinstance(own, dict):
+        raise InputError(f"{where}: norms must be an object; got {own!r}")
+    for name, text in own.items():
+        try:
+            decoded(text if isinstance(text, str) else "")
+        except ValueError as error:
+            raise InputError(f"{where}: norm {name}: {error}") from None
+    return own
 
 
 def check_budget(name: str, budget: Any) -> None:

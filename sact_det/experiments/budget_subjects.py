@@ -20,6 +20,7 @@ from sact_det.benchmark.timing import Candidate, interleaved_times
 from sact_det.budget import BudgetTable
 from sact_det.budget.budgeted import halting_blocks
 from sact_det.budget.search import Measured, Shifts
+from sact_det.budget.statistics import estimate_statistics
 from sact_det.classification import loader as classifier_loader
 from sact_det.classification.evaluator import ClassificationEvaluator
 from sact_det.classification.predictor import load_classifier
@@ -43,12 +44,14 @@ class Subject(ABC):
         of: what budgets are shares of, one of sact_det.budget.table.PARTS.
         metric: "accuracy" or "AP", in percent.
         loader: the images, as in evaluation.
+        has_statistics: whether norms get statistics of their own wherever the blocks are shifted to.
     """
 
     model: Any
     of: str
     metric: str
     loader: DataLoader
+    has_statistics = True
 
     @property
     def blocks(self) -> list[str]:
@@ -63,11 +66,22 @@ class Subject(ABC):
     def judge(self, results: Mapping[str, Any]) -> Measured:
         """From the evaluators' results."""
 
+    def statistics(self, shifts: Shifts) -> dict[str, np.ndarray]:
+        """What norms normalise by at these shifts (sact_det/budget/statistics.py); empty without `has_statistics`."""
+        self._shift(shifts)
+        if not self.has_statistics:
+            return {}
+        with tqdm(self.loader, unit="batch", disable=None, leave=False, desc="statistics of norms") as batches:
+            return estimate_statistics(self.model, batches)
+
+    def _shift(self, shifts: Shifts) -> None:
+        for name, block in halting_blocks(self.model).items():
+            block.shift = shifts.get(name, 0.0)
+
     @torch.no_grad()
     def measure(self, shifts: Shifts) -> Measured:
         """What the network does with all images; blocks that `shifts` does not name are as trained."""
-        for name, block in halting_blocks(self.model).items():
-            block.shift = shifts.get(name, 0.0)
+        self.model.normalize_by(self.statistics(shifts))
         evaluators = self.evaluators()
         with tqdm(self.loader, unit="batch", disable=None, leave=False) as batches:
             for batch in batches:

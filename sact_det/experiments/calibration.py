@@ -15,7 +15,8 @@ from sact_det.base.files import file_sha256, write_json
 from sact_det.base.text_files import read_json
 from sact_det.benchmark.machine import describe_machine
 from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, weights_digest
-from sact_det.budget.search import BudgetSearch, Measured, Reached, Shifts
+from sact_det.budget.search import NEVER, BudgetSearch, Measured, Reached, Shifts
+from sact_det.budget.statistics import encoded
 from sact_det.engine.failures import sizes_fit
 from sact_det.engine.fingerprint import fingerprint
 from sact_det.experiments.budget_subjects import Subject, subject_of
@@ -79,6 +80,7 @@ class Settings(NamedTuple):
         candidates: shifts of single blocks that are tried for every budget.
         seed: of what they are.
         of: of a detector, "detector" or "extractor": what budgets are shares of; None: "detector".
+        statistics: whether norms that learn get statistics of every budget.
     """
 
     dataset: str
@@ -87,6 +89,7 @@ class Settings(NamedTuple):
     candidates: int = 0
     seed: int = 0
     of: Optional[str] = None
+    statistics: bool = True
 
 
 def calibration_set(cfg: CfgNode, name: Optional[str]) -> str:
@@ -117,7 +120,9 @@ def calibrate_weights(cfg: CfgNode, weights: Path, settings: Settings, folder: P
         InputError: a budget cannot be reached, weights or data cannot be used, or nothing halts.
     """
     with subject_of(cfg, settings.dataset, settings.images, settings.of) as subject:
-        key = fingerprint(cfg, f"{file_sha256(weights)} {settings.dataset} {settings.images} {subject.of}")
+        subject.has_statistics = settings.statistics
+        own = " statistics" if settings.statistics else ""
+        key = fingerprint(cfg, f"{file_sha256(weights)} {settings.dataset} {settings.images} {subject.of}{own}")
         measure = Measurements(subject, folder / "budget_measured.json", key)
         machine = describe_machine(subject.model.device)
         about = {"dataset": settings.dataset, "seed": settings.seed, "machine": machine}
@@ -162,7 +167,9 @@ def calibrate(
                 before = search.best(budget, before, candidates, random, bar.update)
                 found = before.measured
             quality = None if math.isnan(found.quality) else found.quality
-            points.append(BudgetPoint(budget, search.shifts(before), found.flops, found.flops_std, quality))
+            shifts = search.shifts(before)
+            norms = encoded(subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts))
+            points.append(BudgetPoint(budget, shifts, found.flops, found.flops_std, quality, norms=norms))
     own = {"metric": subject.metric, "images": len(subject.loader.dataset)}  # type: ignore[arg-type]
     digest, least = weights_digest(subject.model), search.least.flops
     return subject.seconds(BudgetTable(digest, subject.of, least, tuple(reversed(points)), {**own, **about}))

@@ -17,7 +17,7 @@ leaves it to whoever trains to make one set of the moving statistics of several 
 """
 
 from functools import partial
-from typing import Any, Callable, Union
+from typing import Any, Callable, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -82,21 +82,51 @@ def _check_channels(x: Tensor, channels: int) -> None:
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Normalises by the batch in training and by the moving statistics in evaluation ("BN")."""
+    """Normalises by the batch in training and by the moving statistics in evaluation ("BN").
+
+    Attributes:
+        substituted_mean, substituted_var: [C], by which it normalises in evaluation instead; None: by the moving ones.
+            They are no part of the weights.
+    """
 
     synchronized = False
     running_mean: Tensor  # always tracked here
     running_var: Tensor
     num_batches_tracked: Tensor
     momentum: float
+    substituted_mean: Optional[Tensor]
+    substituted_var: Optional[Tensor]
 
     def __init__(self, num_features: int, eps: float = TF_EPSILON, momentum: float = 1 - TF_DECAY):
         super().__init__(num_features, eps=eps, momentum=momentum)
+        for name in ("substituted_mean", "substituted_var"):  # buffers, so that what is packed of weights is made anew
+            self.register_buffer(name, None, persistent=False)
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance [C] of evaluations."""
+        if self.substituted_mean is None or self.substituted_var is None:
+            return self.running_mean, self.running_var
+        return self.substituted_mean, self.substituted_var
+
+    def substitute(self, mean: Optional[Tensor] = None, var: Optional[Tensor] = None) -> None:
+        """Evaluations normalise by these [C] from now on; None: by the moving statistics.
+
+        Raises:
+            RuntimeError: the weights are gone (sact_det/execution/release.py), and what was packed of them has others.
+        """
+        if self.running_mean.is_meta:
+            raise RuntimeError(
+                "weights that release_weights let go of are needed to normalise by other statistics: build the model "
+                "and load its weights again"
+            )
+        self.substituted_mean = None if mean is None else mean.to(self.running_mean)
+        self.substituted_var = None if var is None else var.to(self.running_var)
 
     def forward(self, x: Tensor, valid: Mask = None) -> Tensor:
         """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
         if not self.training:
-            return self._normalize(x, self.running_mean, self.running_var)
+            return self._normalize(x, *self.statistics)
         if valid is None and len(x) > 0 and not (self.synchronized and _spans_processes()):
             return self._native_training_step(x)
         _check_channels(x, self.num_features)
@@ -251,7 +281,9 @@ def norm_affine(norm: nn.Module, dtype: torch.dtype = torch.float32) -> tuple[Te
     def read(tensor: Any) -> Tensor:
         return tensor.to(dtype, copy=not tensor.requires_grad)  # a step in training changes statistics in place
 
-    weight, bias, mean, var = map(read, (norm.weight, norm.bias, norm.running_mean, norm.running_var))
+    statistics = norm.statistics if isinstance(norm, BatchNorm2d) and not norm.training else None
+    mean, var = statistics or (norm.running_mean, norm.running_var)
+    weight, bias, mean, var = map(read, (norm.weight, norm.bias, mean, var))
     scale = weight * torch.rsqrt(var + norm.eps)  # type: ignore[operator]
     return scale, bias - mean * scale
 

@@ -9,13 +9,15 @@ from coco_folder import write_coco_folder
 from command_lines import error_line, load_tool
 from labelled_folders import write_class_folders
 from random_detector import write_random_detector
-from small_networks import images, randomize
+from small_networks import randomize
 
 from sact_det import build_classifier
 from sact_det.budget import BudgetTable
+from sact_det.classification.loader import build_test_loader
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.trainer import ClassificationTrainer
 from sact_det.detection.trainer import DetectionTrainer
+from sact_det.engine.failures import build_model
 from sact_det.experiments import budget_subjects
 from sact_det.tasks import load_config
 
@@ -27,7 +29,16 @@ tool = load_tool("calibrate_budget")
 
 def config_words(folder):
     """A classifier's: data sets for training and, with other images, for tests; weights that halt here and there."""
-    units = ["MODEL.SACT.UNITS", str(UNITS), "MODEL.SACT.REFERENCE_UNITS", str(UNITS), "MODEL.SACT.BASE_CHANNELS", "16"]
+    norms = ["MODEL.SACT.NORM", "FrozenBN", "MODEL.SACT.BOX_HEAD_NORM", "BN"]  # block 4's learn
+    units = [
+        *norms,
+        "MODEL.SACT.UNITS",
+        str(UNITS),
+        "MODEL.SACT.REFERENCE_UNITS",
+        str(UNITS),
+        "MODEL.SACT.BASE_CHANNELS",
+        "16",
+    ]
     sets = [("mine", str(folder / "train")), ("test", str(folder / "test"))]
     data = ["DATASETS.CLASSIFICATION", str(sets), "DATASETS.TRAIN", "('mine',)", "DATASETS.TEST", "('test',)"]
     return [*units, *data, "OUTPUT_DIR", str(folder / "output"), "MODEL.WEIGHTS", str(folder / "weights/model.pth")]
@@ -38,10 +49,14 @@ def words(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibration")
     write_class_folders(folder / "train")
     write_class_folders(folder / "test", per_class=1)
-    model = randomize(build_classifier(UNITS, base_channels=16, num_classes=3), images(4, 64, 64), halting_bias=-2.0)
     (folder / "weights").mkdir()
+    words = config_words(folder)
+    cfg = load_config(str(CONFIGS / "tiny_classifier.yaml"), words)
+    preprocess = build_model(cfg).preprocess
+    seen = torch.cat([preprocess(batch) for batch in build_test_loader(cfg, "mine")])  # whose statistics norms have
+    model = randomize(build_classifier(UNITS, base_channels=16, num_classes=3), seen, halting_bias=-2.0)
     torch.save(model.state_dict(), folder / "weights/model.pth")
-    return config_words(folder)
+    return words
 
 
 def argv(words, output, *more):
@@ -77,6 +92,17 @@ def test_every_budget_is_spent_as_asked_and_evaluations_spend_it(words):
         assert results["flops_percent"] / 100 == pytest.approx(point.flops, abs=1e-9)
         assert results["flops_percent_std"] / 100 == pytest.approx(point.flops_std, abs=1e-9)
         assert 100 * results["accuracy"] == pytest.approx(point.quality)
+
+
+def test_norms_that_learn_get_statistics_of_every_budget_unless_they_keep_their_own(words, calibrated, tmp_path):
+    before = [point.norms for point in table_of(words).points]
+    assert all(set(norms) <= set(before[-1]) and "postnorm" in norms for norms in before)
+    assert all(name == "postnorm" or name.startswith("block4.") for name in before[-1])
+    assert len({norms["postnorm"] for norms in before}) == 3
+    copied = tmp_path / "model.pth"
+    copied.write_bytes(Path(words[words.index("MODEL.WEIGHTS") + 1]).read_bytes())
+    tool.main(argv([*words, "MODEL.WEIGHTS", str(copied)], tmp_path, "--trained-statistics"))
+    assert [point.norms for point in BudgetTable.read(tmp_path / "budget.json").points] == [{}, {}, {}]
 
 
 def test_table_and_figure_show_all_of_it(words, calibrated):
