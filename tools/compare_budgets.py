@@ -7,8 +7,10 @@ all of them, one for each, and static ones.
         --seeds 0 1 2 --budgets 0.4 0.55 0.7 0.85 1 \
         --calibrate-on imagenette1k_train \
         --adaptive "one price, shifted" $B/sact.yaml \
-        --adaptive "drawn shift" $B/drawn_shift.yaml \
-        --adaptive "drawn tau" $B/drawn_tau.yaml \
+        --adaptive "drawn shift, per image" $B/drawn_shift_per_image.yaml \
+        --adaptive "drawn tau, per image" $B/drawn_tau_per_image.yaml \
+        --adaptive "drawn shift, per image, 1,000 steps" \
+            $B/drawn_shift_per_image_1000.yaml \
         --priced "each for its price" $B/sact.yaml 0.5 0.2 0.1 0.05 0.001 \
         --units "fewer units" $B/plain.yaml 1,1,2,1 2,2,3,1 2,2,3,3 2,3,5,3 \
             3,4,6,3 \
@@ -43,6 +45,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
+import torch
+
 import sact_det.engine  # noqa: F401  (first, because it imports Detectron2 quietly)
 
 # isort: split
@@ -51,14 +55,12 @@ from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
+from sact_det.benchmark.machine import describe_machine
 from sact_det.budget.table import check_budget
 from sact_det.engine.console import setup_log
-from sact_det.experiments.budget_comparison import (
-    compare,
-    comparison_table,
-    draw_comparison,
-)
+from sact_det.experiments.budget_comparison import compare
 from sact_det.experiments.calibration import Settings, calibration_set
+from sact_det.experiments.comparison_report import comparison_table, draw_comparison
 from sact_det.experiments.contenders import (
     Contender,
     at_budgets,
@@ -94,6 +96,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--trained-statistics", action="store_true", help="of norms at all budgets, as of tools/calibrate_budget.py"
     )
+    parser.add_argument("--title", metavar="TEXT", help="of the figure (default: the folder's name)")
     for option, what, values in (
         ("--adaptive", "one network for all budgets", None),
         ("--priced", "a network for every budget, and its price TAU", "TAU"),
@@ -209,17 +212,18 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
     check_arguments(args)
     style = style_of(args)
     output = writable_folder(args.output)
-    for seed in args.seeds:
-        contenders_of(args, seed)
+    first = [contenders_of(args, seed)[0] for seed in args.seeds]
+    machine = describe_machine(torch.device(first[0].load().MODEL.DEVICE))
     own = not args.trained_statistics
     settings = Settings(args.calibrate_on, args.max_images, args.budgets, args.candidates, statistics=own)
     points = []
     for seed in args.seeds:
         points += compare(contenders_of(args, seed), trainer, settings)
         table = comparison_table(points)
-        write_json(output / "results.json", {"budgets": args.budgets, "seeds": args.seeds, "points": points})
+        title = args.title or f"{output.name}: {points[0]['metric']} at several budgets"
+        about = {"title": title, "machine": machine, "settings": settings._asdict(), "seeds": args.seeds}
+        write_json(output / "results.json", {**about, "points": points})
         write_text(output / "table.md", table + "\n")
-        title = f"{output.name}: {points[0]['metric']} at several budgets"
         save_figure(functools.partial(draw_comparison, points, title), output / f"budgets.{style.format}", style)
         logger.info("In %s, seeds up to %d:\n%s", output, seed, table)
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Draws the json files of tools/collect_results.py and
-tools/sweep_resolutions.py.
+"""Draws the json files of tools/collect_results.py, tools/sweep_resolutions.py
+and tools/compare_budgets.py.
 
     python tools/plot_results.py docs/results/*.json --output docs/results
 
 writes for NAME.json of the first tool NAME_quality.png (quality against FLOPs)
 and NAME_units.png (units per block while training), of the second one
-NAME_accuracy.png (accuracy against FLOPs at several resolutions).
+NAME_accuracy.png (accuracy against FLOPs at several resolutions), of the third
+NAME_budgets.png (accuracy or AP against FLOPs, over seeds).
 """
 
 import argparse
@@ -21,6 +22,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder
 from sact_det.base.processes import command_line
 from sact_det.classification.accuracy_plot import draw_sweep
+from sact_det.experiments.comparison_report import draw_comparison
 from sact_det.experiments.plots import draw_quality, draw_units
 from sact_det.experiments.results_file import read_results
 from sact_det.pictures.figures import save_figure
@@ -29,6 +31,7 @@ from sact_det.pictures.style import add_page_style, style_of
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
     "rows": {"quality": draw_quality, "units": draw_units},
     "pairs": {"accuracy": draw_sweep},
+    "points": {"budgets": lambda results: draw_comparison(results["points"], results["title"])},
 }
 
 

@@ -1,4 +1,4 @@
-"""The json of tools/collect_results.py and tools/sweep_resolutions.py, checked where it is read.
+"""The json of collect_results.py, sweep_resolutions.py and compare_budgets.py, checked where it is read.
 
 Files are edited by hand and merged; whatever is drawn of them is looked at here, so that a message names the entry.
 Limits are far beyond what there is, and within what can be drawn.
@@ -58,7 +58,7 @@ class _Entry:
 
 
 def read_results(path: Union[str, Path]) -> dict[str, Any]:
-    """The content of a results file: rows of runs (collect_results.py), or pairs (sweep_resolutions.py).
+    """The content of a results file: rows of runs, pairs (sweep_resolutions.py) or points (compare_budgets.py).
 
     Of a course that has steps twice, the last point of each counts (metrics_file.py: without_superseded).
 
@@ -69,7 +69,10 @@ def read_results(path: Union[str, Path]) -> dict[str, Any]:
     results = read_json(path)
     present = [kind for kind in _CHECKS if isinstance(results, dict) and results.get(kind)]
     if not present:
-        raise InputError(f"{path}: holds no rows; expected a file of tools/collect_results.py or sweep_resolutions.py")
+        raise InputError(
+            f"{path}: holds no rows; expected a file of tools/collect_results.py, sweep_resolutions.py or "
+            "compare_budgets.py"
+        )
     whole = _Entry(path, "", results)
     for kind in present:
         _CHECKS[kind](whole)
@@ -182,7 +185,22 @@ def _check_pairs(whole: _Entry) -> None:
         summary.at("images").number(1, _MOST_COUNT)
 
 
+def _check_points(whole: _Entry) -> None:
+    whole.at("title").must(TEXT)
+    for point in whole.at("points").each():
+        for key in ("name", "metric"):
+            point.at(key).must(TEXT)
+        point.at("setting").must(Rule(lambda setting: isinstance(setting, str), "be text"))
+        point.at("seed").number()
+        point.at("budget").number(0, 1, unknown=True)
+        for key, most in (("flops", _MOST_FLOPS), ("flops_std", _MOST_FLOPS), ("images", _MOST_COUNT)):
+            point.at(key).number(0, most)
+        for key, most in (("quality", 100.0), ("seconds", _MOST_FLOPS)):
+            point.at(key).number(0, most, unknown=True)
+
+
 _CHECKS: dict[str, Callable[[_Entry], None]] = {
     "rows": _check_rows,
     "pairs": _check_pairs,
-}  # of the first tool, of the second
+    "points": _check_points,
+}  # of the tools in turn

@@ -23,6 +23,9 @@ _ROWS: dict[str, Any] = {
 }
 _SUMMARY = {"flops": 1e9, "flops_std": 1e8, "accuracy": 0.5, "images": 7}
 PAIRS: dict[str, Any] = {"dataset": "toy", "pairs": [{"model": "a", "size": 64, "summary": _SUMMARY}]}
+_POINT = {"name": "a", "setting": "", "budget": 0.5, "seed": 0, "flops": 0.5, "flops_std": 0.1}
+_POINT |= {"metric": "accuracy", "quality": 50.0, "images": 3, "seconds": None}
+POINTS: dict[str, Any] = {"title": "Toy", "points": [_POINT]}
 _NUMBER, _MAPPING, _LIST = "must be a finite number", "must be a mapping", "must be a list that is not empty"
 _ROW, _IN_ROW = r"rows\[1\]\.runs\[0\]", ("rows", 1, "runs", 0)
 
@@ -95,6 +98,16 @@ _WRONG_PAIRS: list[tuple[tuple[Any, ...], tuple[Any, ...], str]] = [
     ),
     (("pairs", 0, "summary", "images"), (None, 0), rf"pairs\[0\]\.summary\.images {_NUMBER} from 1"),
 ]
+_WRONG_POINTS: list[tuple[tuple[Any, ...], tuple[Any, ...], str]] = [
+    (("title",), (None, 7), "title must be a string"),
+    (("points",), ({"a": 1}, 7), f"points {_LIST}"),
+    (("points", 0), (None, []), rf"points\[0\] {_MAPPING}"),
+    *((("points", 0, key), (None, 7), rf"points\[0\]\.{key} must be a string") for key in ("name", "metric")),
+    (("points", 0, "setting"), (None, 7), r"points\[0\]\.setting must be text"),
+    (("points", 0, "budget"), ("0.5", 2, -1), rf"points\[0\]\.budget {_NUMBER} from 0 to 1"),
+    *((("points", 0, key), (None, -1), rf"points\[0\]\.{key} {_NUMBER} from 0") for key in ("flops", "images")),
+    (("points", 0, "quality"), ("50%", 101), rf"points\[0\]\.quality {_NUMBER} from 0 to 100"),
+]
 _REQUIRED = [(*_IN_ROW, key) for key in ("halting", "seed", "steps", "units", "results", "course")]
 _REQUIRED += [("title",), ("rows", 1, "name"), ("rows", 1, "runs"), (*_IN_ROW, "results", "ponder", "flops_percent")]
 
@@ -161,6 +174,7 @@ ALIASES_OF_ALIASES = "b0: &b0 [x]\n" + "\n".join(
 CASES = [
     *(plot(says, put(_ROWS, place, value)) for place, values, says in _WRONG_ROWS for value in values),
     *(plot(says, put(PAIRS, place, value)) for place, values, says in _WRONG_PAIRS for value in values),
+    *(plot(says, put(POINTS, place, value)) for place, values, says in _WRONG_POINTS for value in values),
     *(plot(f"{dotted(place)} is missing", drop(_ROWS, place)) for place in _REQUIRED),
     *(plot("holds no rows", content) for content in ({}, [], 7, None, {"rows": []}, {"rows": None})),
     plot("not a readable json file", b"\x89PNG\x00\x01"),

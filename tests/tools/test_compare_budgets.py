@@ -12,7 +12,7 @@ from small_networks import images, randomize
 
 from sact_det import build_classifier
 from sact_det.classification.trainer import ClassificationTrainer
-from sact_det.experiments.budget_comparison import comparison_table, draw_comparison
+from sact_det.experiments.comparison_report import comparison_table, draw_comparison
 from sact_det.experiments.contenders import with_first_units
 from sact_det.tasks import load_config
 from sact_det.weights.weight_file import load_weights
@@ -91,6 +91,8 @@ def test_every_network_is_trained_once_and_stands_at_its_budgets(words, plain_co
     again = json.loads((tmp_path / "results.json").read_text())["points"]
     assert again[: len(points)] == points and len(again) == 2 * len(points)
     assert "±" in comparison_table(again) and draw_comparison(again, "title").axes
+    load_tool("plot_results").main([str(tmp_path / "results.json"), "--output", str(tmp_path / "drawn")])
+    assert (tmp_path / "drawn/results_budgets.png").read_bytes() == (tmp_path / "budgets.png").read_bytes()
 
 
 SHORT = [("fewer", "units 1,2,2,2", 0), ("smaller", "", 0)]
