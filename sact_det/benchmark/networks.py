@@ -13,6 +13,7 @@ from sact_det.benchmark.executions import Executions
 from sact_det.benchmark.masks import PrescribedBlock, depths_for_ratio, prescribed_flops, smooth_fields
 from sact_det.execution import Executable, set_execution
 from sact_det.network.block import AdaptiveBlock
+from sact_det.network.norm import BatchNorm2d
 from sact_det.network.resnet_v2 import EXTRACTOR_BLOCKS, BottleneckUnit, Stem
 from sact_det.network.spec import NetworkSpec
 from sact_det.network.unit import ResidualUnit
@@ -168,6 +169,9 @@ def folded(network: nn.Module) -> nn.Module:
     The first one stands before a ReLU and behind an addition; no convolution can take it.
     """
     network = copy.deepcopy(network).eval()
+    for norm in [part for part in network.modules() if isinstance(part, BatchNorm2d)]:
+        norm.running_mean, norm.running_var = norm.statistics  # which fuse_conv_bn_eval reads
+        norm.substitute()
     for unit in [part for part in network.modules() if isinstance(part, BottleneckUnit)]:
         for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
             setattr(unit, conv, fuse_conv_bn_eval(getattr(unit, conv), getattr(unit, norm)))

@@ -12,13 +12,17 @@ from sact_det.benchmark import rivals as rivals_module
 from sact_det.benchmark.networks import AdaptivePart, dense_part, folded
 from sact_det.benchmark.parts import Disagreement, measure_part
 from sact_det.benchmark.setting import Setting, relative_difference
+from sact_det.budget.statistics import budgeted_norms
 from sact_det.execution.cuda.graphs import Recording
 from sact_det.network.halting_rule import HALTING_RULES
 from sact_det.network.resnet_v2 import ResNetV2Spec
 
 
-def test_the_plain_network_of_the_same_weights_folded_or_not_is_the_adaptive_one_at_full_depth():
+@pytest.mark.parametrize("statistics", ["of the training", "of a budget"])
+def test_the_plain_network_of_the_same_weights_folded_or_not_is_the_adaptive_one_at_full_depth(statistics):
     part, x = build(), images(1, 75, 99)
+    for norm in budgeted_norms(part).values() if statistics == "of a budget" else ():
+        norm.substitute(norm.running_mean + 0.1, norm.running_var * 1.5)
     dense = dense_part(part)
     for block in part.blocks:
         block.units[-1].halting, block.rule = None, HALTING_RULES["none"]
