@@ -169,9 +169,10 @@ def folded(network: nn.Module) -> nn.Module:
     The first one stands before a ReLU and behind an addition; no convolution can take it.
     """
     network = copy.deepcopy(network).eval()
-    for norm in [part for part in network.modules() if isinstance(part, BatchNorm2d)]:
-        norm.running_mean, norm.running_var = norm.statistics  # which fuse_conv_bn_eval reads
-        norm.substitute()
+    for part in network.modules():
+        if isinstance(part, BatchNorm2d):
+            part.running_mean, part.running_var = part.statistics  # fuse_conv_bn_eval reads these
+            part.substitute()
     for unit in [part for part in network.modules() if isinstance(part, BottleneckUnit)]:
         for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
             setattr(unit, conv, fuse_conv_bn_eval(getattr(unit, conv), getattr(unit, norm)))
