@@ -7,7 +7,7 @@ and tools/compare_budgets.py.
 writes for NAME.json of the first tool NAME_quality.png (quality against FLOPs)
 and NAME_units.png (units per block while training), of the second one
 NAME_accuracy.png (accuracy against FLOPs at several resolutions), of the third
-NAME_budgets.png (accuracy or AP against FLOPs, over seeds).
+NAME_quality.png (accuracy or AP against FLOPs, over seeds).
 """
 
 import argparse
@@ -31,7 +31,7 @@ from sact_det.pictures.style import add_page_style, style_of
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {
     "rows": {"quality": draw_quality, "units": draw_units},
     "pairs": {"accuracy": draw_sweep},
-    "points": {"budgets": lambda results: draw_comparison(results["points"], results["title"])},
+    "points": {"quality": lambda results: draw_comparison(results["points"], results["title"])},
 }
 
 

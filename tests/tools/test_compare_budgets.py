@@ -92,7 +92,7 @@ def test_every_network_is_trained_once_and_stands_at_its_budgets(words, plain_co
     assert again[: len(points)] == points and len(again) == 2 * len(points)
     assert "±" in comparison_table(again) and draw_comparison(again, "title").axes
     load_tool("plot_results").main([str(tmp_path / "results.json"), "--output", str(tmp_path / "drawn")])
-    assert (tmp_path / "drawn/results_budgets.png").read_bytes() == (tmp_path / "budgets.png").read_bytes()
+    assert (tmp_path / "drawn/results_quality.png").read_bytes() == (tmp_path / "budgets.png").read_bytes()
 
 
 SHORT = [("fewer", "units 1,2,2,2", 0), ("smaller", "", 0)]
