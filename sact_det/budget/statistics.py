@@ -1,6 +1,6 @@
 """What norms normalise by at a budget: statistics of the features that are there when so much has halted.
 
-A norm's moving statistics are those of the trainings' features. Where positions halt earlier its features are others,
+A norm's moving statistics are those of the training's features. Where positions halt earlier its features are others,
 and normalised by the old statistics they are neither centred nor of unit variance: networks that run at several widths
 have the same trouble, and the same remedy, statistics of each (Yu et al., "Slimmable Neural Networks", ICLR 2019).
 """
@@ -52,7 +52,7 @@ def estimate_statistics(model: Any, batches: Iterable[Any]) -> dict[str, np.ndar
     if not norms:
         return {}
     plans = [(part, part.plan) for part in planned_parts(model)]
-    trained = {name: _everything(norm) for name, norm in norms.items()}
+    trained = {name: [buffer.clone() for buffer in _buffers(norm)] for name, norm in norms.items()}
     momenta = {name: norm.momentum for name, norm in norms.items()}
     handles = [norm.register_forward_pre_hook(_count) for norm in norms.values()]
     try:
@@ -84,10 +84,6 @@ def _count(norm: BatchNorm2d, inputs: Any) -> None:
 
 def _buffers(norm: BatchNorm2d) -> Sequence[Tensor]:
     return norm.running_mean, norm.running_var, norm.num_batches_tracked
-
-
-def _everything(norm: BatchNorm2d) -> list[Tensor]:
-    return [buffer.clone() for buffer in _buffers(norm)]
 
 
 def encoded(statistics: Mapping[str, np.ndarray]) -> dict[str, str]:
