@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
+from torch import Tensor
 from typing_extensions import override
 
 from sact_det.base.markdown import markdown_table
@@ -36,8 +37,8 @@ class PonderEvaluator(RowEvaluator):
     The percentage compares each image with a plain extractor on the same image at the same size; its mean and standard
     deviation are over images. It covers the extractor alone (root convolution and blocks 1-3), as in the paper.
 
-    Where the data set has annotations, the ponder map is also averaged over the pixels inside and outside the
-    ground-truth boxes (crowds included).
+    Where the data set has annotations, the ponder map is also averaged over the image, over the pixels inside and
+    outside the ground-truth boxes (crowds included), and over every single object (tools/object_costs.py).
 
     Args:
         dataset_name: a registered data set.
@@ -69,21 +70,29 @@ class PonderEvaluator(RowEvaluator):
             **ponder_row(record, size, self.reference),
             "box_head_flops": output["box_head_flops"],
             **({} if self.detector is None else detector_row(output, size, self.detector)),
-            **self._inside_and_outside(item, record),
+            **self._costs_of_objects(item, record),
         }
 
-    def _inside_and_outside(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Optional[float]]:
-        """Mean of the ponder map over the pixels inside and outside the boxes; None where there are no such pixels."""
+    def _costs_of_objects(self, item: dict[str, Any], record: PonderRecord) -> dict[str, Any]:
+        """Means of the ponder map over the image, inside and outside all boxes, and over each; None: no such pixels."""
         height, width = item["image"].shape[-2:]
         cost = record.map((height, width))[0]
         inside = torch.zeros_like(cost, dtype=torch.bool)
         scale = cost.new_tensor([width / item["width"], height / item["height"]]).repeat(2)
+        objects = []
         for annotation in self._annotations[item["image_id"]]:
             box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
             x0, y0, x1, y1 = (scale.new_tensor(box) * scale).round().clamp(min=0).int().tolist()
             inside[y0:y1, x0:x1] = True
-        means = {"cost_inside": cost[inside], "cost_outside": cost[~inside]}
-        return {key: float(values.mean()) if len(values) else None for key, values in means.items()}
+            pixels = cost[y0:y1, x0:x1]
+            if not annotation.get("iscrowd", 0):
+                objects.append({"area_percent": 100 * pixels.numel() / cost.numel(), "cost": _mean(pixels)})
+        return {
+            "cost_mean": _mean(cost),
+            "cost_inside": _mean(cost[inside]),
+            "cost_outside": _mean(cost[~inside]),
+            "objects": objects,
+        }
 
     @staticmethod
     @override
@@ -119,6 +128,10 @@ class PonderEvaluator(RowEvaluator):
         for key in ("cost_inside", "cost_outside") if both else ():
             summary[key] = float(np.mean([row[key] for row in both]))
         return {**summary, "images": len(rows)}
+
+
+def _mean(values: Tensor) -> Optional[float]:
+    return float(values.mean()) if values.numel() else None
 
 
 def detector_row(output: dict[str, Any], size: tuple[int, int], detector: DetectorReference) -> dict[str, Any]:

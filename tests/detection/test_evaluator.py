@@ -1,5 +1,6 @@
 """What an evaluation reports about the computation, against values computed here from the model's outputs."""
 
+import itertools
 import math
 import re
 from types import SimpleNamespace
@@ -113,6 +114,21 @@ def test_the_ponder_map_is_averaged_inside_and_outside_the_boxes(evaluated):
         means.append(inside_and_outside(item, ponder_map, boxes))
         assert (row["cost_inside"], row["cost_outside"]) == pytest.approx(means[-1])
     assert (evaluated.summary["cost_inside"], evaluated.summary["cost_outside"]) == pytest.approx(np.mean(means, 0))
+
+
+def test_every_object_that_is_no_crowd_has_its_size_and_its_mean_of_the_ponder_map(evaluated):
+    for (item, output), row in zip(evaluated.pairs, evaluated.file["images"]):
+        size = tuple(item["image"].shape[1:])
+        ponder_map = output["ponder"].map(size)[0].numpy()
+        assert row["cost_mean"] == pytest.approx(ponder_map.mean())
+        own = [a for a in evaluated.annotations if a["image_id"] == row["image_id"]]
+        boxes = [a["bbox"] for a in own if not a["iscrowd"] and min(a["bbox"][2:]) > 0]
+        for box, found in itertools.zip_longest(boxes, row["objects"]):
+            inside, outside = inside_and_outside(item, ponder_map, [box])
+            assert found["cost"] == pytest.approx(inside)
+            area = found["area_percent"] / 100
+            assert area * inside + (1 - area) * outside == pytest.approx(ponder_map.mean())
+    assert [len(row["objects"]) for row in evaluated.file["images"]] == [1, 1, 2, 0]
 
 
 def test_an_image_without_boxes_has_no_cost_inside(evaluated):

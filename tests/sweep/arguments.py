@@ -39,6 +39,7 @@ TOOLS = (
     "live",
     "matched_units",
     "model_zoo",
+    "object_costs",
     "plot_results",
     "predict",
     "report",
@@ -163,6 +164,8 @@ CASES = [
         good("classifier_config"),
     ),
     Case("plot_results", r"nowhere\.json", "nowhere.json", "--output", output),
+    Case("object_costs", r"nowhere\.json", "--row", "SACT", "nowhere.json", "--output", output),
+    Case("object_costs", r"'a' stands there twice", "--row", "a", "x", "--row", "a", "y", "--output", output),
     Case("sweep_proposals", r"--proposals must be positive; got 0", *PROPOSALS, "--proposals", "10", "0"),
     Case("sweep_proposals", r"invalid int value: 'x'", *PROPOSALS, "--proposals", "x"),
     *(
