@@ -8,7 +8,8 @@ deviations over seeds.
         --row "SACT, tau 0.005" output/bccd_sact_R_50_C4_tau_0.005/seed_*
 
 Every row is a network, every folder after its name the OUTPUT_DIR of one
-training of it. tools/plot_results.py draws what is in the json.
+training of it. `--classes cat dog` adds the mean AP of these classes of a
+detector's data set. tools/plot_results.py draws what is in the json.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import write_json
 from sact_det.base.processes import command_line
 from sact_det.benchmark.machine import describe_machine
+from sact_det.experiments.class_ap import KEY, mean_over_classes
 from sact_det.experiments.results_file import check_rows, check_run
 from sact_det.experiments.runs import read_run
 from sact_det.experiments.table import results_table
@@ -41,10 +43,11 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         metavar=("NAME", "DIR"),
         help="a network and the folders of its trainings; once for every row",
     )
+    parser.add_argument("--classes", nargs="+", metavar="NAME", default=[], help="whose mean AP is told, too")
     return parser.parse_args(argv)
 
 
-def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+def collect(title: str, rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> dict[str, Any]:
     """The content of the json: title, data set, machine and rows of runs. Raises InputError."""
     for name, *folders in rows:
         if not folders:
@@ -52,7 +55,7 @@ def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
         if len({os.path.realpath(folder) for folder in folders}) < len(folders):
             raise InputError(f"--row {name!r}: names a folder twice; every folder is a training of its own")
     every = tqdm([folder for _, *folders in rows for folder in folders], unit="run", disable=None)
-    found = {folder: _checked_run(folder) for folder in every}  # with a bar where stderr is a terminal
+    found = {folder: _checked_run(folder, classes) for folder in every}  # with a bar where stderr is a terminal
     gathered: list[dict[str, Any]] = []
     for name, *folders in rows:
         runs = [{"folder": folder, **found[folder]} for folder in folders]
@@ -63,6 +66,7 @@ def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     results = {
         "title": printable(title),
         "dataset": datasets.pop(),
+        **({"classes": list(classes)} if classes else {}),
         "machine": describe_machine(torch.device("cpu")),
         "rows": gathered,
     }
@@ -70,8 +74,12 @@ def collect(title: str, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     return results
 
 
-def _checked_run(folder: str) -> dict[str, Any]:
+def _checked_run(folder: str, classes: Sequence[str]) -> dict[str, Any]:
     run = read_run(folder)
+    if classes:
+        if "bbox" not in run["results"]:
+            raise InputError(f"--classes: {folder} is no detector's")
+        run["results"]["bbox"][KEY] = mean_over_classes(run["results"]["bbox"], classes)
     check_run(folder, run)
     return run
 
@@ -79,7 +87,7 @@ def _checked_run(folder: str) -> dict[str, Any]:
 @command_line()
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
-    results = collect(args.title, args.row)
+    results = collect(args.title, args.row, args.classes)
     table = results_table(results["rows"])
     write_json(Path(args.output), results)
     print(table)

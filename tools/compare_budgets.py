@@ -66,6 +66,7 @@ from sact_det.experiments.contenders import (
     at_budgets,
     at_proposals,
     at_sides,
+    is_classifier,
     judged_by,
     with_first_units,
 )
@@ -96,6 +97,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--trained-statistics", action="store_true", help="of norms at all budgets, as of tools/calibrate_budget.py"
     )
+    parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="of detectors, whose mean AP counts")
     parser.add_argument("--title", metavar="TEXT", help="of the figure (default: the folder's name)")
     for option, what, values in (
         ("--adaptive", "one network for all budgets", None),
@@ -166,6 +168,8 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
         raise InputError("the names of networks must differ in more than blanks and punctuation")
     for one in found:  # what is wrong is said before hours of work
         cfg = one.load()
+        if args.classes and is_classifier(cfg):
+            raise InputError(f"--classes: {one.config} is no detector's")
         for way in one.ways:
             one.load(*way.overrides)
         if judged_by(cfg) != judged_by(found[0].load()):
@@ -218,7 +222,7 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
     settings = Settings(args.calibrate_on, args.max_images, args.budgets, args.candidates, statistics=own)
     points = []
     for seed in args.seeds:
-        points += compare(contenders_of(args, seed), trainer, settings)
+        points += compare(contenders_of(args, seed), trainer, settings, args.classes)
         table = comparison_table(points)
         title = args.title or f"{output.name}: {points[0]['metric']} at several budgets"
         about = {"title": title, "machine": machine, "settings": settings._asdict(), "seeds": args.seeds}

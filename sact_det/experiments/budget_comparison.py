@@ -24,6 +24,7 @@ from sact_det.detection.predictor import load_detector
 from sact_det.detection.reference import DetectorReference
 from sact_det.engine.reference import Reference
 from sact_det.experiments.calibration import Settings, calibrate_weights
+from sact_det.experiments.class_ap import mean_over_classes
 from sact_det.experiments.contenders import Contender, is_classifier
 from sact_det.network.classifier import FAMILIES
 
@@ -34,7 +35,10 @@ _DETECTED = "evaluated.json"  # of a detector, in the folder of a way
 
 
 def compare(
-    contenders: Sequence[Contender], train: Callable[[Contender], None], calibration: Settings
+    contenders: Sequence[Contender],
+    train: Callable[[Contender], None],
+    calibration: Settings,
+    classes: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Trains, calibrates and evaluates whatever is not finished.
 
@@ -42,11 +46,12 @@ def compare(
         contenders: in the order of their turns.
         train: leaves model_final.pth in a contender's folder, from its last checkpoint on.
         calibration: of adaptive ones; its budgets are the contender's own.
+        classes: of detectors, whose mean AP is the quality; (): all.
 
     Returns:
         A dict for every contender and way: name, setting, budget (None: static), seed, flops (share of the plain
-        network's at the config's size; of a detector with its proposals), flops_std (over images), metric ("accuracy"
-        or "AP"), quality (percent), images, seconds (of an image, where calibrated) and the folder.
+        network's at the config's size; of a detector with its proposals), flops_std (over images), metric ("accuracy",
+        "AP" or "AP of" the classes), quality (percent), images, seconds (of an image, where calibrated) and the folder.
 
     Raises:
         InputError: a config, weights or data cannot be used, a training failed, or a budget cannot be reached.
@@ -60,7 +65,7 @@ def compare(
             train(contender)
         cfg = contender.load("MODEL.WEIGHTS", str(weights))
         table = _calibrated(contender, cfg, weights, calibration) if contender.budgets else None
-        points += _evaluated(contender, cfg, weights, table)
+        points += _evaluated(contender, cfg, weights, table, classes)
     return points
 
 
@@ -76,14 +81,17 @@ def _calibrated(contender: Contender, cfg: CfgNode, weights: Path, calibration: 
     return table
 
 
-def _evaluated(contender: Contender, cfg: CfgNode, weights: Path, table: Optional[BudgetTable]) -> list[dict[str, Any]]:
+def _evaluated(
+    contender: Contender, cfg: CfgNode, weights: Path, table: Optional[BudgetTable], classes: Sequence[str]
+) -> list[dict[str, Any]]:
     seconds = {} if table is None else {point.budget: point.seconds for point in table.points}
     cfgs = []
     for setting, budget, own in contender.ways:
         where = setting if budget is None else f"budget {budget:g}"
         folder = str(contender.folder / (where or "as it is").replace(" ", "_"))
         cfgs.append((where, contender.load("MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", folder, *own)))
-    results = (_classified if is_classifier(cfg) else _detected)(contender.name, cfgs, cfg)
+    named = contender.name
+    results = _classified(named, cfgs, cfg) if is_classifier(cfg) else _detected(named, cfgs, cfg, classes)
     points = []
     for way, result in zip(contender.ways, results):
         points.append(
@@ -108,7 +116,9 @@ def _classified(name: str, cfgs: Sequence[tuple[str, CfgNode]], cfg: CfgNode) ->
         yield {**shares, "metric": "accuracy", "quality": 100 * own["accuracy"], "images": own["images"]}
 
 
-def _detected(name: str, cfgs: Sequence[tuple[str, CfgNode]], cfg: CfgNode) -> Iterator[dict[str, Any]]:
+def _detected(
+    name: str, cfgs: Sequence[tuple[str, CfgNode]], cfg: CfgNode, classes: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """AP in percent, and FLOPs of the whole as shares of the plain detector's with sizes and proposals of `cfg`."""
     (dataset,) = cfg.DATASETS.TEST
     short, most = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
@@ -127,4 +137,6 @@ def _detected(name: str, cfgs: Sequence[tuple[str, CfgNode]], cfg: CfgNode) -> I
             write_json(path, found)
         own = found["ponder"]
         shares = {"flops": own["detector_gflops"] / whole, "flops_std": own["detector_gflops_std"] / whole}
-        yield {**shares, "metric": "AP", "quality": found["bbox"]["AP"], "images": own["images"]}
+        quality = mean_over_classes(found["bbox"], classes) if classes else found["bbox"]["AP"]
+        metric = f"AP of {', '.join(classes)}" if classes else "AP"
+        yield {**shares, "metric": metric, "quality": quality, "images": own["images"]}

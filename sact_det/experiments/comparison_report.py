@@ -49,7 +49,7 @@ def draw_comparison(points: Sequence[Mapping[str, Any]], title: str) -> Figure:
     axes: Any = figure.add_subplot(
         title=wrapped(title, 76),
         xlabel="FLOPs, % of the plain network at full resolution",
-        ylabel=f"{points[0]['metric']} (%); bar: deviation over seeds",
+        ylabel=wrapped(f"{points[0]['metric']} (%); bar: deviation over seeds", 50),
     )
     for (name, row), mark in zip(_rows(points).items(), "os^Dv<>P*X" * len(points)):
         x = [100 * mean_and_deviation([one["flops"] for one in seeds])[0] for seeds in row]

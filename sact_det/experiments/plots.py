@@ -5,6 +5,7 @@ from typing import Any, Sequence
 
 from matplotlib.figure import Figure
 
+from sact_det.experiments.class_ap import KEY
 from sact_det.experiments.runs import mean_and_deviation
 from sact_det.experiments.table import columns_of, values
 from sact_det.pictures.figures import literal_text, new_figure, wrapped
@@ -14,11 +15,14 @@ _TITLE, _NAME = 72, 40  # characters of a line
 
 @literal_text()
 def draw_quality(results: dict[str, Any]) -> Figure:
-    """Quality (AP or accuracy) against FLOPs, of results of collect_results.py: every run a dot, every row its mean.
+    """Quality against FLOPs, of results of collect_results.py: every run a dot, every row its mean.
 
+    Quality is accuracy, AP or, where some classes were named, theirs.
     Bars: vertically one sample deviation over seeds, horizontally one standard deviation over images.
     """
-    quality, _, flops, spread, *_ = columns_of(results["rows"])
+    columns = {column.key: column for column in columns_of(results["rows"])}
+    quality = columns.get(KEY) or next(iter(columns.values()))
+    flops, spread = columns["flops_percent"], columns["flops_percent_std"]
     figure = new_figure(7, 5, dpi=120)
     axes = figure.add_subplot(
         title=wrapped(results["title"], _TITLE),

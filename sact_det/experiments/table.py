@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Sequence
 
 from sact_det.base.errors import InputError
 from sact_det.base.markdown import markdown_table
+from sact_det.experiments.class_ap import KEY
 from sact_det.experiments.runs import mean_and_deviation, mean_text
 from sact_det.pictures.canvas import printable
 
@@ -37,6 +38,7 @@ COLUMNS = {
     "bbox": (
         Column("AP", "bbox", "AP"),
         Column("AP50", "bbox", "AP50"),
+        Column("AP of the classes", "bbox", KEY, optional=True),
         Column("FLOPs (%)", "ponder", "flops_percent", digits=1, most=MOST_PERCENT),
         Column("± over images", "ponder", "flops_percent_std", digits=1, most=MOST_PERCENT),
         Column("whole detector (%)", "ponder", "detector_flops_percent", digits=1, most=MOST_PERCENT, optional=True),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import statistics
 from pathlib import Path
 
@@ -109,6 +110,26 @@ def test_figures_show_every_run(collected, tmp_path):
     lines = [line.get_ydata().tolist() for line in units.axes[2].lines]
     adaptive = next(row for row in results["rows"] if row["name"] == "SACT")
     assert lines == [[point["block3"] for point in run["course"]] for run in adaptive["runs"]]
+
+
+def test_the_mean_of_some_classes_is_a_column_and_what_is_drawn(runs, tmp_path, capsys):
+    """Results of a published detector in the place of the classifier's own."""
+    folder = tmp_path / "detector"
+    shutil.copytree(runs["plain"][0], folder)
+    published = read_json(ROOT / "docs/results/bccd.json")["rows"][0]["runs"][0]["results"]
+    (folder / "inference/results.json").write_text(json.dumps({"bccd_test": published}))
+    words = ["--output", str(tmp_path / "out.json"), "--title", "Cells", "--row", "one", str(folder), "--classes"]
+    collector.main([*words, "WBC", "RBC"])
+    mean = (published["bbox"]["AP-WBC"] + published["bbox"]["AP-RBC"]) / 2
+    head, _, cells = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    assert cells[head.index("AP of the classes")] == f"{mean:.2f}"
+    results = read_results(tmp_path / "out.json")
+    assert results["classes"] == ["WBC", "RBC"]
+    assert draw_quality(results).axes[0].lines[0].get_ydata().tolist() == [pytest.approx(mean)]
+    line = refusal(collector, [*words, "cat"], capsys)
+    assert "--classes cat: expected one of Platelets, RBC, WBC" in line
+    (first,) = runs["plain"]
+    assert "--classes: " in refusal(collector, [*words[:4], "--row", "one", first, "--classes", "cat"], capsys)
 
 
 def test_mean_and_sample_deviation():

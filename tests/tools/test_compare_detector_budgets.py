@@ -9,6 +9,7 @@ import short_trainings
 import torch
 from coco_folder import write_coco_folder
 from command_lines import error_line, load_tool
+from labelled_folders import write_class_folders
 
 from sact_det.base.errors import InputError
 from sact_det.detection.reference import DetectorReference
@@ -81,6 +82,27 @@ def test_detectors_stand_at_their_budgets_sizes_and_proposals(configs, tmp_path)
     tool.run(args, train_here)
     assert len(before) == 6 and before == {path: path.stat().st_mtime_ns for path in before}
     assert "| AP (%) " in (tmp_path / "table.md").read_text()
+
+
+def test_the_mean_of_some_classes_counts_where_they_are_named(configs, tmp_path):
+    common = ["--output", str(tmp_path), "--budgets", "1", "--calibrate-on", "mine"]
+    words = [*common, "--sizes", "plain", configs[1], "48", "--classes"]
+    tool.run(tool.parse_arguments([*words, "class 9", "class 1"]), train_here)
+    evaluated = tmp_path / "plain/seed_0/48_pixels/evaluated.json"
+    found = json.loads(evaluated.read_text())
+    found["bbox"] |= {"AP": 1.0, "AP-class 1": 10.0, "AP-class 4": 99.0, "AP-class 9": 30.0}  # two steps find nothing
+    evaluated.write_text(json.dumps(found))
+    tool.run(tool.parse_arguments([*words, "class 9", "class 1"]), train_here)
+    (point,) = json.loads((tmp_path / "results.json").read_text())["points"]
+    assert (point["quality"], point["metric"]) == (20.0, "AP of class 9, class 1")
+    assert "| AP of class 9, class 1 (%) " in (tmp_path / "table.md").read_text()
+    with pytest.raises(InputError, match=r"--classes class 2: expected one of class 1, class 4, class 9"):
+        tool.run(tool.parse_arguments([*words, "class 2"]), train_here)
+    data = ["DATASETS.CLASSIFICATION", str([("toy", write_class_folders(tmp_path / "toy"))])]
+    data += ["DATASETS.TRAIN", "('toy',)", "DATASETS.TEST", "('toy',)"]
+    classifier = [*common, "--sizes", "plain", CLASSIFIER, "48", "--classes", "a", *data]
+    with pytest.raises(InputError, match=r"--classes: .*tiny_classifier\.yaml is no detector's"):
+        tool.run(tool.parse_arguments(classifier), train_here)
 
 
 def test_fewer_units_start_from_the_first_ones_of_a_detector(configs, tmp_path):
