@@ -12,7 +12,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
@@ -32,6 +31,7 @@ from sact_det.engine.failures import build_model, built, sizes_fit, with_others
 from sact_det.engine.interruption import CheckpointAtSignal
 from sact_det.engine.introduction import Introduction
 from sact_det.engine.kept_checkpoints import KeptCheckpoints
+from sact_det.engine.optimizer import build_optimizer
 from sact_det.engine.peak_memory import PeakMemory
 from sact_det.engine.schedule import follow_epochs
 from sact_det.engine.shared_statistics import SharedStatistics
@@ -42,7 +42,6 @@ from sact_det.engine.validation_loss import ValidationLoss
 from sact_det.engine.wandb_writer import WandbWriter
 from sact_det.engine.writers import DeferredWriter, json_writer
 from sact_det.execution import keep_half_states
-from sact_det.network.freeze import halting_branches
 from sact_det.weights.values import check_values
 
 logger = logging.getLogger(__name__)
@@ -145,33 +144,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Detectron2's SGD; halting branches and the rest of a backbone have learning rates of their own."""
-        solver, branches = cfg.SOLVER, halting_branches(model)
-        pyramid = hasattr(getattr(model, "backbone", None), "bottom_up")
-        extractor = "backbone.bottom_up." if pyramid else "backbone."
-
-        def lr_factor(parameter: str) -> float:
-            if parameter.startswith(branches):
-                return solver.HALTING_LR_FACTOR
-            return solver.BACKBONE_LR_FACTOR if parameter.startswith(extractor) else 1.0
-
-        parameters = get_default_optimizer_params(
-            model,
-            base_lr=solver.BASE_LR,
-            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-            bias_lr_factor=solver.BIAS_LR_FACTOR,
-            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-            lr_factor_func=lr_factor,
-        )
-        optimizer = torch.optim.SGD(
-            parameters,
-            solver.BASE_LR,
-            momentum=solver.MOMENTUM,
-            nesterov=solver.NESTEROV,
-            weight_decay=solver.WEIGHT_DECAY,
-            foreach=True,
-        )
-        return maybe_add_gradient_clipping(cfg, optimizer)
+        """As of optimizer.py."""
+        return build_optimizer(cfg, model)
 
     def build_hooks(self) -> list[Optional[HookBase]]:
         """DefaultTrainer's hooks, and these: processes share the statistics of norms, weights are looked at before they

@@ -12,7 +12,7 @@ Differences from `torch.nn.BatchNorm2d`, each of which changes numbers:
 * "MovingBN" normalises by the moving statistics in training too. A halting branch normalises *one vector per image*
   (the global mean), so with one or two images per process batch statistics carry no information at all.
 
-Processes talk in one collective per norm and step, the same whatever computes the features (`_of_all_processes`). "BN"
+Processes talk in one collective per norm and step, the same whatever computes the features (process_sums.py). "BN"
 leaves it to whoever trains to make one set of the moving statistics of several processes.
 """
 
@@ -20,59 +20,20 @@ from functools import partial
 from typing import Any, Callable, Optional, Union
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
 from typing_extensions import override
 
 from sact_det.base.precision import widened
 from sact_det.base.recording import is_recomputing
+from sact_det.network.process_sums import of_all_processes, spans_processes
 from sact_det.rule.padding import Mask
 
 Norm = Callable[[int], nn.Module]
 
 TF_EPSILON = 1e-5
 TF_DECAY = 0.997
-
-
-def _spans_processes() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-class _SumOfProcesses(torch.autograd.Function):
-    """What all processes have, added up, and gradients likewise: torch's own is deprecated, fvcore's gathers copies."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        """own: of one shape in all processes."""
-        total = own.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """gradient: of the sum, as this process uses it."""
-        return _SumOfProcesses.apply(gradient.contiguous())
-
-
-def _of_all_processes(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and biased variance over the positions of all processes; differentiable.
-
-    The one way in which norms talk to other processes: one sum of float64 [1 + 2C]. Processes may run a block in
-    different ways, depending on where their positions halt (execution "auto"); the collectives must be the same.
-
-    Args:
-        count: float64 [], number of positions of this process; 0 is no error.
-        total, squares: float64 [C], sums of the features and of their squares over these positions.
-    """
-    if _spans_processes():
-        packed = _SumOfProcesses.apply(torch.cat([count[None], total, squares]))
-        count, (total, squares) = packed[0], packed[1:].chunk(2)
-    mean = total / count.clamp(min=1)
-    return count, mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
 
 
 def _check_channels(x: Tensor, channels: int) -> None:
@@ -127,7 +88,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         """x: [N, C, H, W]; valid: bool [N, 1, H, W] or None (every position). Returns [N, C, H, W]."""
         if not self.training:
             return self._normalize(x, *self.statistics)
-        if valid is None and len(x) > 0 and not (self.synchronized and _spans_processes()):
+        if valid is None and len(x) > 0 and not (self.synchronized and spans_processes()):
             return self._native_training_step(x)
         _check_channels(x, self.num_features)
         count, mean, var = self._batch_statistics(widened(x), valid)
@@ -155,11 +116,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         mean = (x * weight).sum((0, 2, 3)) / count.clamp(min=1)
         centred = (x - mean[:, None, None]) * weight
         var = centred.square().sum((0, 2, 3)) / count.clamp(min=1)
-        if not (self.synchronized and _spans_processes()):
+        if not (self.synchronized and spans_processes()):
             return count, mean, var
         own_count, own_mean, own_var = count.double(), mean.double(), var.double()
         squares = own_count * (own_var + own_mean.square())
-        count, mean, var = _of_all_processes(own_count, own_count * own_mean, squares)
+        count, mean, var = of_all_processes(own_count, own_count * own_mean, squares)
         return count, mean.to(x.dtype), var.to(x.dtype)
 
     @torch.no_grad()
@@ -205,7 +166,7 @@ class MovingBatchNorm2d(SyncBatchNorm2d):
             total, squares: float64 [C], sums of the features and of their squares over these positions.
         """
         if self.training:
-            self._update(*_of_all_processes(count, total, squares))
+            self._update(*of_all_processes(count, total, squares))
 
     @override
     @torch.no_grad()
