@@ -3,7 +3,7 @@ r"""What detectors spend on objects: ponder cost inside and outside of boxes,
 against the size of an object, and against their number in an image.
 
     python tools/object_costs.py --output output/objects \
-        --row "SACT, tau 0.05" output/sact/inference/ponder.json
+        --row "SACT, tau 0.05" output/sact/inference/coco_2017_val/ponder.json
 
 Every row is a detector and the ponder.json of its evaluation. OUTPUT receives
 table.md, results.json and objects.png.

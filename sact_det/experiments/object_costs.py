@@ -43,7 +43,7 @@ class ObjectCosts:
         ratio: mean over these images of inside / outside.
         more_inside: the share of these images that spend more inside.
         by_size: groups of objects by the side of their box, the root of its share of the image in percent; values are
-            mean ponder costs inside a box as multiples of the image's.
+            mean ponder costs inside a box as multiples of that outside of all boxes of its image.
         by_crowd: groups of images by their number of objects; values are mean ponder costs of images as multiples of
             all images' mean.
         size_correlation, crowd_correlation: Spearman's rank correlations of the same, over objects and over images;
@@ -74,10 +74,10 @@ def read_object_costs(path: Union[str, Path]) -> ObjectCosts:
 def object_costs(rows: Sequence[dict[str, Any]]) -> ObjectCosts:
     """Of rows of `PonderEvaluator`. Raises InputError without an object, or without pixels outside of boxes."""
     both = [row for row in rows if row["cost_inside"] is not None and row["cost_outside"] is not None]
-    if not both or not any(one["cost"] is not None for row in rows for one in row["objects"]):
+    if not any(one["cost"] is not None for row in both for one in row["objects"]):
         raise InputError("no image has an object and pixels outside of boxes")
     inside, outside = (np.array([row[key] for row in both], np.float64) for key in ("cost_inside", "cost_outside"))
-    sides, relative, images = _objects(rows)
+    sides, relative, images = _objects(both)
     crowds = np.array([len(row["objects"]) for row in rows])
     costs = np.array([row["cost_mean"] for row in rows], np.float64)
     edges = np.sort(sides)[np.arange(1, SIZES) * len(sides) // SIZES]  # objects of one size stay in one group
@@ -94,9 +94,9 @@ def object_costs(rows: Sequence[dict[str, Any]]) -> ObjectCosts:
 
 
 def _objects(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every object that has pixels: its side in percent, its cost as a multiple of its image's, the image."""
+    """Of every object that has pixels: its side in percent, its cost as a multiple of that outside, and the image."""
     found = [
-        (math.sqrt(100 * one["area_percent"]), one["cost"] / row["cost_mean"], number)
+        (math.sqrt(100 * one["area_percent"]), one["cost"] / row["cost_outside"], number)
         for number, row in enumerate(rows)
         for one in row["objects"]
         if one["cost"] is not None
@@ -160,8 +160,8 @@ def draw_object_costs(costs: dict[str, ObjectCosts], title: Optional[str] = None
     if title:
         figure.suptitle(wrapped(title, 90))
     panels = (
-        ("by_size", "side of the box, % of the image's", "ponder cost in the box, in multiples of its image's"),
-        ("by_crowd", "objects in the image", "ponder cost of the image, in multiples of all images'"),
+        ("by_size", "side of the box, % of the image's", "ponder cost in the box, in multiples of that outside"),
+        ("by_crowd", "objects in the image", "ponder cost of the image, in multiples of the mean"),
     )
     for number, (kind, x, y) in enumerate(panels, 1):
         axes = figure.add_subplot(1, 2, number, xlabel=x, ylabel=y)
