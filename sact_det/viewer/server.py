@@ -32,6 +32,21 @@ def _private_cache() -> Iterator[None]:
                 os.environ["GRADIO_TEMP_DIR"] = before
 
 
+@contextlib.contextmanager
+def _without_proxy(host: str) -> Iterator[None]:
+    """What this process asks its own server, as gradio does when it starts one, goes through no proxy."""
+    before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
+    own = ",".join(filter(None, (*before.values(), "localhost", "127.0.0.1", host)))
+    os.environ.update(dict.fromkeys(before, own))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+
+
 def _check_address(host: str, port: int) -> None:
     """Raises InputError if nothing can be bound there: gradio's server would say so in a thread of its own."""
     try:
@@ -69,22 +84,24 @@ def serving(
         page = build_page(Watched(viewer, limits), title, first)
         gradio = import_gradio()
         fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
-        _, url, _ = page.queue(max_size=32, api_open=False).launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            allowed_paths=[],
-            max_file_size=limits.bytes,
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-            enable_monitoring=False,
-            mcp_server=False,
-            pwa=False,
-            ssr_mode=False,
-            theme=gradio.themes.Base(**fonts).set(block_info_text_color="*neutral_600"),
-            css=_STYLE.read_text(encoding="utf-8"),
-        )
+        with _without_proxy(host):
+            _, url, _ = page.queue(max_size=32, api_open=False).launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                allowed_paths=[],
+                max_file_size=limits.bytes,
+                prevent_thread_lock=True,
+                quiet=True,
+                footer_links=[],
+                enable_monitoring=False,
+                mcp_server=False,
+                pwa=False,
+                ssr_mode=False,
+                _frontend=False,  # else it gives up where its own page takes three seconds, as on a busy machine
+                theme=gradio.themes.Base(**fonts).set(block_info_text_color="*neutral_600"),
+                css=_STYLE.read_text(encoding="utf-8"),
+            )
         try:
             yield url
         finally:

@@ -289,3 +289,15 @@ def test_the_folder_goes_with_the_page(viewer):
         with pytest.raises(InputError, match=f"--port {port}: cannot be served there"), serving(viewer, "", port=port):
             pass
     assert not folder.exists() and os.environ.get("GRADIO_TEMP_DIR") == before
+
+
+def test_it_starts_behind_a_proxy_and_on_a_machine_that_is_slow_to_answer(viewer, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")  # nobody is there
+    monkeypatch.setenv("http_proxy", os.environ["HTTP_PROXY"])
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("no_proxy", "intranet")
+    monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)  # what gradio finds after three seconds
+    with serving(viewer, "again", port=free_port()) as url:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        assert opener.open(url).status == 200
+    assert os.environ["no_proxy"] == "intranet" and "NO_PROXY" not in os.environ
