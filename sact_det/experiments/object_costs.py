@@ -140,7 +140,7 @@ def object_table(costs: dict[str, ObjectCosts]) -> tuple[list[str], list[list[st
             f"{own.inside:.2f}",
             f"{own.outside:.2f}",
             f"{own.ratio:.3f}",
-            f"{100 * own.more_inside:.0f}",
+            f"{100 * own.more_inside:.1f}",
             _signed(own.size_correlation),
             _signed(own.crowd_correlation),
         ]

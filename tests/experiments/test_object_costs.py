@@ -87,7 +87,7 @@ def test_the_command_writes_a_table_numbers_and_a_figure(written, tmp_path, caps
     tool.main(["--output", str(tmp_path / "out"), *rows, "--title", "all $of$ them"])
     table = (tmp_path / "out/table.md").read_text()
     assert table == capsys.readouterr().out
-    assert "| SACT | 4.00 | 3.00 | 1.250 | 67 | -0.84 | -0.32 |" in table
+    assert "| SACT | 4.00 | 3.00 | 1.250 | 66.7 | -0.84 | -0.32 |" in table
     numbers = json.loads((tmp_path / "out/results.json").read_text())
     assert numbers["SACT"] == numbers["the same"] and numbers["SACT"]["by_crowd"][0]["error"] is None
     assert (tmp_path / "out/objects.png").stat().st_size > 10_000
