@@ -90,8 +90,8 @@ def _evaluated(
         where = setting if budget is None else f"budget {budget:g}"
         folder = str(contender.folder / (where or "as it is").replace(" ", "_"))
         cfgs.append((where, contender.load("MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", folder, *own)))
-    named = contender.name
-    results = _classified(named, cfgs, cfg) if is_classifier(cfg) else _detected(named, cfgs, cfg, classes)
+    about = (contender.name, cfgs, cfg)
+    results = _classified(*about) if is_classifier(cfg) else _detected(*about, classes)
     points = []
     for way, result in zip(contender.ways, results):
         points.append(

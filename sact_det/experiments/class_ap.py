@@ -24,6 +24,4 @@ def mean_over_classes(results: Mapping[str, float], classes: Sequence[str]) -> f
         if f"{_CLASS}{name}" not in results:
             known = [key.removeprefix(_CLASS) for key in results if key.startswith(_CLASS)]
             raise InputError(f"--classes {name}: expected one of {', '.join(sorted(known)) or 'several classes'}")
-    return float(
-        np.mean([np.nan if results[f"{_CLASS}{name}"] is None else results[f"{_CLASS}{name}"] for name in classes])
-    )
+    return float(np.mean(np.array([results[f"{_CLASS}{name}"] for name in classes], np.float64)))  # null is NaN

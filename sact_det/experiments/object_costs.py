@@ -110,7 +110,8 @@ def _groups(group: np.ndarray, at: np.ndarray, values: np.ndarray, images: np.nd
     groups = []
     for number in np.unique(group):
         own = group == number
-        means = np.array([values[own & (images == image)].mean() for image in np.unique(images[own])])
+        _, image, objects = np.unique(images[own], return_inverse=True, return_counts=True)
+        means = np.bincount(image, weights=values[own]) / objects
         error = means.std(ddof=1) / math.sqrt(len(means)) if len(means) > 1 else math.nan
         groups.append(Group(float(at[own].mean()), float(means.mean()), float(error), len(means)))
     return groups
