@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import time
 
 import pytest
 import short_trainings
@@ -97,6 +98,7 @@ def test_the_records_of_a_run_killed_and_resumed_hold_every_step_once(data, tmp_
     (tmp_path / "anew").mkdir()
     (tmp_path / "anew/metrics.json").write_text(first)  # as of a run killed before its first checkpoint
 
+    time.sleep(1)  # TensorBoard reads a folder's files in the order of the seconds in their names
     train(data, output, options, resume=True)
     assert steps_written(output) == steps_shown(output) == [19, 39, 59, 61]
     assert (output / "metrics.json").read_text().startswith(first.splitlines()[0])
