@@ -2,6 +2,7 @@
 
 import logging
 import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
@@ -14,7 +15,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import file_sha256, write_json
 from sact_det.base.text_files import read_json
 from sact_det.benchmark.machine import describe_machine
-from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, weights_digest
+from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, Drawing, weights_digest
 from sact_det.budget.search import NEVER, BudgetSearch, Measured, Reached, Shifts
 from sact_det.budget.statistics import encoded
 from sact_det.engine.failures import sizes_fit
@@ -128,8 +129,35 @@ def calibrate_weights(cfg: CfgNode, weights: Path, settings: Settings, folder: P
         about = {"dataset": settings.dataset, "seed": settings.seed, "machine": machine}
         with sizes_fit(cfg, "a batch", task_of(cfg).trainer.test_sizes):
             table = calibrate(subject, measure, settings.budgets, settings.candidates, settings.seed, about)
+        warn_of_escape(table, subject.model.drawing)
     table.write(weights.parent / FILE_NAME)
     return table
+
+
+def warn_of_escape(table: BudgetTable, drawing: Optional[Drawing]) -> None:
+    """Warns of budgets whose shifts lie farther outside of what a training has drawn than its range is wide.
+
+    A network may escape the draws, by branches or features, instead of learning to serve them.
+
+    Args:
+        table: of the network's budgets.
+        drawing: of its training; None: nothing was drawn.
+    """
+    if drawing is None:
+        return
+    width = drawing.high - drawing.low
+    typical = {point.budget: statistics.median(point.shifts.values()) for point in table.points if point.budget < 1}
+    far = {b: shift for b, shift in typical.items() if not drawing.low - width <= shift <= drawing.high + width}
+    if far:
+        logger.warning(
+            "Budgets %s need shifts from %+.1f to %+.1f, far outside of those that the training has drawn, %+.1f to "
+            "%+.1f: the network has learned to escape them, and is not made for these budgets",
+            ", ".join(f"{budget:g}" for budget in far),
+            min(far.values()),
+            max(far.values()),
+            drawing.low,
+            drawing.high,
+        )
 
 
 def calibrate(

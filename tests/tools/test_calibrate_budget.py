@@ -1,6 +1,7 @@
 """The calibration of budgets: what it finds is what evaluations spend; it goes on where it was; one line for faults."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,21 @@ def test_table_and_figure_show_all_of_it(words, calibrated):
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["0.75", "0.9", "1"]
     assert "-inf" in rows[-1] and "block4" in rows[0] and "FLOPs of the network (%)" in rows[0]
     assert (calibrated / "budget.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("drawn, escaped", [("(-90.0, -89.0)", True), ("(-90.0, 30.0)", False), ("()", False)])
+@pytest.mark.usefixtures("calibrated")
+def test_a_network_that_has_escaped_what_its_training_drew_is_warned_of(words, tmp_path, caplog, drawn, escaped):
+    copied = tmp_path / "model.pth"
+    copied.write_bytes(Path(words[words.index("MODEL.WEIGHTS") + 1]).read_bytes())
+    tool.main(argv([*words, "MODEL.WEIGHTS", str(copied), "MODEL.SACT.BUDGET_TRAINING", drawn], tmp_path))
+    said = [record.getMessage() for record in caplog.records if "escape" in record.getMessage()]
+    assert bool(said) == escaped
+    if escaped:
+        shifts = [statistics.median(p.shifts.values()) for p in BudgetTable.read(tmp_path / "budget.json").points[:2]]
+        least, most = sorted(shifts)
+        expected = f"Budgets 0.75, 0.9 need shifts from {least:+.1f} to {most:+.1f}, far outside of those that the "
+        assert said[0].startswith(expected) and "-90.0 to -89.0: the network" in said[0]
 
 
 def test_what_was_measured_is_not_measured_again(words, calibrated, monkeypatch):
