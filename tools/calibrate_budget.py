@@ -13,7 +13,9 @@ the extractor (--of extractor). A number in every halting logit, a block's
 shift, makes positions halt earlier or later. For every budget a bisection
 finds the common shift that spends it; then a few others, drawn for each block,
 are tried, and the best that spend as much are kept. At budget 1 nothing halts
-early. Norms that learn (block 4's, often) get statistics of their own at each
+early. With --scales images may be made smaller, too, by the model itself: every
+budget then has the best of these scales, at which less needs to halt. Norms
+that learn (block 4's, often) get statistics of their own at each
 budget, for where positions halt earlier features are others; with
 --trained-statistics they keep those of the training.
 
@@ -45,7 +47,7 @@ from sact_det.budget.table import check_budget
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_report import budget_table, draw_budgets, read_rivals
-from sact_det.experiments.calibration import Settings, calibrate_weights, calibration_set
+from sact_det.experiments.calibration import Settings, calibrate_weights, calibration_set, check_scales
 from sact_det.pictures.figures import save_figure
 from sact_det.pictures.style import add_page_style, style_of
 from sact_det.tasks import load_config
@@ -72,6 +74,14 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--candidates", type=int, default=4, metavar="N", help="shifts of single blocks tried a budget; default: 4"
     )
+    parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="S",
+        help="in (0, 1): what images may be scaled by, beside whole ones",
+    )
     parser.add_argument("--trained-statistics", action="store_true", help="of norms at all budgets")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the candidates; default: 0")
     parser.add_argument(
@@ -87,6 +97,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         check_budget("--budgets", budget)
     if len(set(args.budgets)) < len(args.budgets):
         raise InputError(f"--budgets must differ; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
+    check_scales(args.scales)
     check_positive(args, "--max-images")
     for option, value in (("--candidates", args.candidates), ("--seed", args.seed)):
         if value < 0:
@@ -109,7 +120,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     file = writable_file(weights.parent / FILE_NAME)
     output = writable_folder(args.output or weights.parent)
     settings = Settings(
-        name, args.max_images, args.budgets, args.candidates, args.seed, args.of, not args.trained_statistics
+        *(name, args.max_images, args.budgets, args.candidates, args.seed, args.of, not args.trained_statistics),
+        args.scales,
     )
     table = calibrate_weights(cfg, weights, settings, output)
     shown = budget_table(table)

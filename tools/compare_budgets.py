@@ -18,10 +18,11 @@ all of them, one for each, and static ones.
 
 Adaptive networks are calibrated (tools/calibrate_budget.py) on images of
 --calibrate-on, and evaluated at the budgets on DATASETS.TEST, as static ones
-are. FLOPs are shares of those of REFERENCE_UNITS at the config's test size,
-of a detector the whole one's with its number of proposals. `--units` starts
-from the first units of the config's MODEL.WEIGHTS. A detector's `--sizes` are
-short sides, and it may have fewer proposals, too:
+are; with --scales a budget may make images smaller. FLOPs are shares of those
+of REFERENCE_UNITS at the config's test size, of a detector the whole one's with
+its number of proposals. `--units` starts from the first units of the config's
+MODEL.WEIGHTS. A detector's `--sizes` are short sides, and it may have fewer
+proposals, too:
 
     B=configs/BCCD
     python tools/compare_budgets.py --output output/bccd_budgets \
@@ -59,7 +60,7 @@ from sact_det.benchmark.machine import describe_machine
 from sact_det.budget.table import check_budget
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_comparison import compare
-from sact_det.experiments.calibration import Settings, calibration_set
+from sact_det.experiments.calibration import Settings, calibration_set, check_scales
 from sact_det.experiments.comparison_report import comparison_table, draw_comparison
 from sact_det.experiments.contenders import (
     Contender,
@@ -95,6 +96,14 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--candidates", type=int, default=0, metavar="N", help="shifts of single blocks tried a budget; default: 0"
     )
     parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="S",
+        help="of images, that budgets may choose among, as of tools/calibrate_budget.py",
+    )
+    parser.add_argument(
         "--trained-statistics", action="store_true", help="of norms at all budgets, as of tools/calibrate_budget.py"
     )
     parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="of detectors, whose mean AP counts")
@@ -118,6 +127,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         check_budget("--budgets", budget)
     if sorted(set(args.budgets)) != args.budgets:
         raise InputError(f"--budgets must rise; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
+    check_scales(args.scales)
     check_positive(args, "--max-images")
     for key in ("OUTPUT_DIR", "SEED"):
         if key in args.opts[::2]:
@@ -219,7 +229,9 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
     first = [contenders_of(args, seed)[0] for seed in args.seeds]
     machine = describe_machine(torch.device(first[0].load().MODEL.DEVICE))
     own = not args.trained_statistics
-    settings = Settings(args.calibrate_on, args.max_images, args.budgets, args.candidates, statistics=own)
+    settings = Settings(
+        *(args.calibrate_on, args.max_images, args.budgets, args.candidates), statistics=own, scales=args.scales
+    )
     points = []
     for seed in args.seeds:
         points += compare(contenders_of(args, seed), trainer, settings, args.classes)

@@ -32,6 +32,7 @@ from sact_det.base.command_line import check_positive, parse_with_overrides
 from sact_det.base.errors import InputError
 from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
+from sact_det.budget.image_scale import check_whole_images
 from sact_det.detection.config_kinds import check_detector
 from sact_det.detection.loader import build_test_loader
 from sact_det.detection.predictor import load_detector
@@ -108,6 +109,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     numbers = [Setting(most=most) for most in args.proposals] + [Setting(mass=mass) for mass in args.masses]
     settings = [number._replace(positions=positions) for positions in args.positions for number in numbers]
     loader, model = build_test_loader(cfg, name), load_detector(cfg)
+    check_whole_images(model, "this sweep")
     writable_folder(output)
     found = ProposalSweep(cfg, model, name, list(dict.fromkeys(settings)), output)
     # A bar, silent where stderr is no terminal.

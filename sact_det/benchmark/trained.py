@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sact_det.base.errors import InputError
 from sact_det.benchmark.networks import AdaptivePart
+from sact_det.budget.image_scale import check_whole_images
 from sact_det.classification.predictor import load_classifier
 from sact_det.data.image_files import find_images, read_checked
 from sact_det.data.subsets import evenly
@@ -24,8 +25,9 @@ def detector_part(detector: Any) -> AdaptivePart:
     """The detector's extractor. From now on its execution and its masks are set through this part.
 
     Raises:
-        InputError: its halting cannot be prescribed.
+        InputError: its halting cannot be prescribed, or its budget makes images smaller.
     """
+    check_whole_images(detector, "this measurement")
     extractor = extractor_of(detector.backbone)
     _check_halting(extractor.spec)
     part = AdaptivePart(list(extractor.blocks.values()), extractor.stem).eval()
@@ -46,6 +48,7 @@ def trained_extractor(cfg: CfgNode) -> AdaptivePart:
         check_detector(cfg)
         return detector_part(load_detector(cfg))
     model = load_classifier(cfg)
+    check_whole_images(model, "this measurement")
     if not isinstance(model.stem, Stem):
         raise InputError(f"MODEL.CLASSIFIER.FAMILY must be imagenet; got {cfg.MODEL.CLASSIFIER.FAMILY}")
     _check_halting(model.spec)

@@ -46,6 +46,7 @@ class Budgeted:
 
     Attributes:
         budget: the present one; None: as trained.
+        image_scale: in evaluation the network sees images so much smaller, in (0, 1]; the budget says it.
         trained_shifts: block -> its shift without a budget, where not 0, by the weights' description; None: all 0.
         asked_budget: that a config wants (MODEL.SACT.BUDGET), for whoever loads weights; None: as trained.
         deadline: seconds that an image may take in evaluation; None: any number. `meet_deadline` sees to it.
@@ -55,6 +56,7 @@ class Budgeted:
     """
 
     budget: Optional[float] = None
+    image_scale: float = 1.0
     trained_shifts: Optional[Mapping[str, float]] = None
     asked_budget: Optional[float] = None
     deadline: Optional[float] = None
@@ -67,9 +69,10 @@ class Budgeted:
     def set_budget(self, budget: Optional[float], table: Union[BudgetTable, str, Path, None] = None) -> None:
         """Spends this share of the plain network's FLOPs from now on.
 
-        It sets the shifts of the blocks' halting scores and, where the table has them, the statistics of norms.
+        It sets the shifts of the blocks' halting scores and, where the table has them, the scale of images and the
+        statistics of norms.
 
-        Between calibrated budgets both are interpolated; outside of them the nearest is taken, with a warning. At 1
+        Between calibrated budgets all are interpolated; outside of them the nearest is taken, with a warning. At 1
         nothing halts early, so that features are the plain network's (with these statistics), while halting scores are
         still computed.
 
@@ -90,11 +93,13 @@ class Budgeted:
             raise InputError(f"a budget of {budget:g} needs a network that halts; this one is plain")
         shifts = {name: (self.trained_shifts or {}).get(name, 0.0) for name in blocks}
         statistics: Mapping[str, np.ndarray] = {}
+        scale = 1.0
         if budget is not None:
             of_weights = self._table_of_weights(table)
             shifts |= of_weights.shifts(budget)
-            statistics = of_weights.statistics(budget)
+            scale, statistics = of_weights.scale(budget), of_weights.statistics(budget)
         self.normalize_by(statistics)
+        self.image_scale = scale
         for name, block in blocks.items():
             block.shift = shifts[name]
         self.budget = budget

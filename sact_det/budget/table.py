@@ -19,6 +19,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import write_json
 from sact_det.base.text_files import read_json
 from sact_det.base.value_rules import FINITE, NOT_NEGATIVE, POSITIVE, TEXT, Rule, optional, within
+from sact_det.budget.image_scale import SCALE
 from sact_det.budget.statistics import decoded
 from sact_det.weights.values import COUNTER
 
@@ -39,6 +40,7 @@ class BudgetPoint:
         flops, flops_std: measured share, mean and deviation over the calibration's images.
         quality: accuracy, or AP as a share, on them; None where it was not measured.
         seconds: of an image, on the machine that calibrated; None likewise.
+        scale: of images, in (0, 1]: the network sees them so much smaller.
         norms: norm -> the statistics that it has at this budget (sact_det/budget/statistics.py), encoded; the others
             have those of the training.
     """
@@ -49,6 +51,7 @@ class BudgetPoint:
     flops_std: float = 0.0
     quality: Optional[float] = None
     seconds: Optional[float] = None
+    scale: float = 1.0
     norms: dict[str, str] = field(default_factory=dict)
 
 
@@ -93,6 +96,20 @@ class BudgetTable:
         own = {block: [point.shifts[block] for point in self.points] for block in blocks}
         return {block: float(np.interp(budget, known, shifts)) for block, shifts in own.items()}
 
+    def scale(self, budget: float) -> float:
+        """What images are scaled by for a budget, in (0, 1], linear between the calibrated ones; 1 at 1.
+
+        Outside the calibrated range the nearest end is taken.
+
+        Raises:
+            InputError: `budget` is not in (0, 1].
+        """
+        check_budget("budget", budget)
+        if budget == 1:
+            return 1.0
+        budgets, scales = ([getattr(point, name) for point in self.points] for name in ("budget", "scale"))
+        return float(np.interp(budget, budgets, scales))
+
     def statistics(self, budget: float) -> dict[str, np.ndarray]:
         """The statistics of norms for a budget, [2, C] means and variances, linear between the calibrated ones.
 
@@ -132,9 +149,13 @@ class BudgetTable:
         for number, point in enumerate(content["points"], 1):
             if not isinstance(point, dict):
                 raise InputError(f"{where}: point {number} must be an object; got {point!r}")
-            _check(f"{where}: point {number}", point, _POINT)
+            _check(f"{where}: point {number}", point, {**_POINT, "scale": optional(SCALE)})
         points = tuple(
-            BudgetPoint(**{key: point.get(key) for key in _POINT}, norms=_norms(f"{where}: point {number}", point))
+            BudgetPoint(
+                **{key: point.get(key) for key in _POINT},
+                scale=1.0 if point.get("scale") is None else point["scale"],
+                norms=_norms(f"{where}: point {number}", point),
+            )
             for number, point in enumerate(content["points"], 1)
         )
         budgets = [point.budget for point in points]

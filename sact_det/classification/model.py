@@ -2,10 +2,14 @@
 
 from typing import Optional
 
+from torch import Tensor
+from typing_extensions import override
+
 from sact_det.base.checks import check_choice
 from sact_det.budget import Budgeted
+from sact_det.budget.image_scale import scaled_images
 from sact_det.execution import Executable
-from sact_det.network.classifier import FAMILIES, ClassifierNetwork
+from sact_det.network.classifier import FAMILIES, ClassifierNetwork, ClassifierOutput
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
 
 DEFAULT_CLASSES = {"imagenet": 1001, "cifar": 10}
@@ -13,6 +17,10 @@ DEFAULT_CLASSES = {"imagenet": 1001, "cifar": 10}
 
 class Classifier(Budgeted, Executable, ClassifierNetwork):
     """A ClassifierNetwork whose execution and budget can be chosen."""
+
+    @override
+    def classify(self, images: Tensor) -> ClassifierOutput:
+        return super().classify(images if self.training else scaled_images(images, self.image_scale))
 
 
 def build_classifier(

@@ -13,6 +13,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.recording import is_recording
 from sact_det.base.transfer import to_host
 from sact_det.budget import Budgeted, Drawing
+from sact_det.budget.image_scale import scaled_images, scaled_size
 from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_backward, put_ponder_map
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import box_head_spec, drawing_from_config, spec_from_config
@@ -136,13 +137,26 @@ class Priced(Budgeted, Executable):
         self._log(batched_inputs, losses, spent)
         return losses
 
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """The meta-architecture's own; in evaluation images are as large as the budget has them."""
+        if not self.training and self.image_scale != 1:
+            batched_inputs = [
+                {**item, "image": scaled_images(item["image"][None], self.image_scale)[0]} for item in batched_inputs
+            ]
+        return super().preprocess_image(batched_inputs)  # type: ignore[misc]
+
     def inference(self, batched_inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
         """The meta-architecture's own, if it has one; postprocessed outputs get what `forward` adds."""
         return self._accounted(super().inference, batched_inputs, *args, **kwargs)[0]  # type: ignore[misc]
 
     def _accounted(self, run: Any, batched_inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
         """What a method of the meta-architecture returns, and its ledger."""
-        with ledger.open(_sizes(batched_inputs)) as spent:
+        sizes = _sizes(batched_inputs)
+        if not self.training and self.image_scale != 1:
+            # Outputs are for the images as they were given.
+            batched_inputs = [{"height": h, "width": w, **item} for item, (h, w) in zip(batched_inputs, sizes)]
+            sizes = [scaled_size(size, self.image_scale) for size in sizes]
+        with ledger.open(sizes) as spent:
             outputs = run(batched_inputs, *args, **kwargs) if batched_inputs else []
         if "backbone" in spent and isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
             report(outputs, spent)

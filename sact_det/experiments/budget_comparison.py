@@ -17,7 +17,7 @@ from sact_det.base.files import file_sha256, write_json
 from sact_det.base.text_files import read_json
 from sact_det.benchmark.quality import evaluate, evaluation_key
 from sact_det.benchmark.setting import Setting
-from sact_det.budget import FILE_NAME, BudgetTable
+from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable
 from sact_det.classification.sweep import Pair, evaluate_pairs
 from sact_det.detection.config_kinds import is_retinanet
 from sact_det.detection.predictor import load_detector
@@ -51,7 +51,8 @@ def compare(
     Returns:
         A dict for every contender and way: name, setting, budget (None: static), seed, flops (share of the plain
         network's at the config's size; of a detector with its proposals), flops_std (over images), metric ("accuracy",
-        "AP" or "AP of" the classes), quality (percent), images, seconds (of an image, where calibrated) and the folder.
+        "AP" or "AP of" the classes), quality (percent), images, seconds (of an image, where calibrated), scale (of
+        images, by the budget) and the folder.
 
     Raises:
         InputError: a config, weights or data cannot be used, a training failed, or a budget cannot be reached.
@@ -84,7 +85,7 @@ def _calibrated(contender: Contender, cfg: CfgNode, weights: Path, calibration: 
 def _evaluated(
     contender: Contender, cfg: CfgNode, weights: Path, table: Optional[BudgetTable], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    seconds = {} if table is None else {point.budget: point.seconds for point in table.points}
+    calibrated = {} if table is None else {point.budget: point for point in table.points}
     cfgs = []
     for setting, budget, own in contender.ways:
         where = setting if budget is None else f"budget {budget:g}"
@@ -98,10 +99,15 @@ def _evaluated(
             {
                 **{"name": contender.name, "setting": contender.setting or way.setting, "budget": way.budget},
                 **{"seed": contender.seed, **result},
-                **{"seconds": None if way.budget is None else seconds[way.budget], "folder": str(contender.folder)},
+                **_of_budget(None if way.budget is None else calibrated[way.budget]),
+                "folder": str(contender.folder),
             }
         )
     return points
+
+
+def _of_budget(point: Optional[BudgetPoint]) -> dict[str, Any]:
+    return {"seconds": None, "scale": 1.0} if point is None else {"seconds": point.seconds, "scale": point.scale}
 
 
 def _classified(name: str, cfgs: Sequence[tuple[str, CfgNode]], cfg: CfgNode) -> Iterator[dict[str, Any]]:

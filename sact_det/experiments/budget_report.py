@@ -40,12 +40,15 @@ def read_rivals(path: Union[str, Path]) -> list[Rival]:
 def budget_table(table: BudgetTable) -> str:
     """Markdown: a line for every budget."""
     blocks = list(table.points[0].shifts)
-    heads = ("budget", f"FLOPs of the {table.of} (%)", f"{table.about['metric']} (%)", "s / image", *blocks)
+    scaled = any(point.scale != 1 for point in table.points)
+    measured = (f"FLOPs of the {table.of} (%)", f"{table.about['metric']} (%)", "s / image")
+    heads = ("budget", *measured, *(["scale"] if scaled else []), *blocks)
     rows = []
     for point in table.points:
         shifts = ["-inf" if point.budget == 1 else f"{point.shifts[block]:+.2f}" for block in blocks]
         flops = f"{100 * point.flops:.1f} ± {100 * point.flops_std:.1f}"
-        rows.append([f"{point.budget:g}", flops, _number(point.quality, 2), _number(point.seconds, 4), *shifts])
+        numbers = [_number(point.quality, 2), _number(point.seconds, 4), *([f"{point.scale:g}"] if scaled else [])]
+        rows.append([f"{point.budget:g}", flops, *numbers, *shifts])
     return markdown_table(heads, rows)
 
 

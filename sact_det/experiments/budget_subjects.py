@@ -66,22 +66,29 @@ class Subject(ABC):
     def judge(self, results: Mapping[str, Any]) -> Measured:
         """From the evaluators' results."""
 
-    def statistics(self, shifts: Shifts) -> dict[str, np.ndarray]:
-        """What norms normalise by at these shifts (sact_det/budget/statistics.py); empty without `has_statistics`."""
-        self._shift(shifts)
+    def statistics(self, shifts: Shifts, scale: float = 1.0) -> dict[str, np.ndarray]:
+        """What norms normalise by at these shifts, on images scaled by `scale` (sact_det/budget/statistics.py).
+
+        It is empty without `has_statistics`.
+        """
+        self._set(shifts, scale)
         if not self.has_statistics:
             return {}
         with tqdm(self.loader, unit="batch", disable=None, leave=False, desc="statistics of norms") as batches:
             return estimate_statistics(self.model, batches)
 
-    def _shift(self, shifts: Shifts) -> None:
+    def _set(self, shifts: Shifts, scale: float) -> None:
+        self.model.image_scale = scale
         for name, block in halting_blocks(self.model).items():
             block.shift = shifts.get(name, 0.0)
 
     @torch.no_grad()
-    def measure(self, shifts: Shifts) -> Measured:
-        """What the network does with all images; blocks that `shifts` does not name are as trained."""
-        self.model.normalize_by(self.statistics(shifts))
+    def measure(self, shifts: Shifts, scale: float = 1.0) -> Measured:
+        """What the network does with all images, scaled by `scale`; blocks that `shifts` does not name are as trained.
+
+        100% are the FLOPs of images that are not scaled.
+        """
+        self.model.normalize_by(self.statistics(shifts, scale))
         evaluators = self.evaluators()
         with tqdm(self.loader, unit="batch", disable=None, leave=False) as batches:
             for batch in batches:

@@ -4,6 +4,7 @@ import logging
 import math
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
@@ -16,7 +17,9 @@ from sact_det.base.files import file_sha256, write_json
 from sact_det.base.text_files import read_json
 from sact_det.benchmark.machine import describe_machine
 from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, Drawing, weights_digest
-from sact_det.budget.search import NEVER, BudgetSearch, Measured, Reached, Shifts
+from sact_det.budget.image_scale import SCALE
+from sact_det.budget.scaled_search import ScaledSearch
+from sact_det.budget.search import NEVER, BudgetSearch, Measured, Shifts
 from sact_det.budget.statistics import encoded
 from sact_det.engine.failures import sizes_fit
 from sact_det.engine.fingerprint import fingerprint
@@ -39,21 +42,25 @@ class Measurements:
         self._subject, self._path, self._key = subject, path, key
         self._known: dict[tuple[float, ...], Measured] = {}
         for entry in _stored(path, key):
-            self._known[tuple(entry["shifts"])] = Measured(*(math.nan if x is None else x for x in entry["measured"]))
+            own = entry.get("scale", 1.0), *entry["shifts"]
+            self._known[own] = Measured(*(math.nan if x is None else x for x in entry["measured"]))
 
-    def __call__(self, shifts: Shifts) -> Measured:
-        """Measures, unless it is known."""
-        own = tuple(shifts[block] for block in self._subject.blocks)
+    def __call__(self, shifts: Shifts, scale: float = 1.0) -> Measured:
+        """Measures, on images scaled by `scale`, unless it is known."""
+        own = scale, *(shifts[block] for block in self._subject.blocks)
         if own not in self._known:
             start = time.perf_counter()
-            self._known[own] = found = self._subject.measure(shifts)
-            said = ", ".join(f"{shift:+.2f}" for shift in own)
+            self._known[own] = found = self._subject.measure(shifts, scale)
+            said = ", ".join(f"{shift:+.2f}" for shift in own[1:]) + ("" if scale == 1 else f", images by {scale:g}")
             logger.info(
                 "Shifts %s: %.1f ± %.1f%% of the FLOPs, %s %.2f (%.0f s)",
                 *(said, 100 * found.flops, 100 * found.flops_std, self._subject.metric, found.quality),
                 time.perf_counter() - start,
             )
-            entries = [{"shifts": known, "measured": values} for known, values in self._known.items()]
+            entries = [
+                {"scale": known, "shifts": values, "measured": measured}
+                for (known, *values), measured in self._known.items()
+            ]
             write_json(self._path, {"key": self._key, "entries": entries})
         return self._known[own]
 
@@ -82,6 +89,7 @@ class Settings(NamedTuple):
         seed: of what they are.
         of: of a detector, "detector" or "extractor": what budgets are shares of; None: "detector".
         statistics: whether norms that learn get statistics of every budget.
+        scales: in (0, 1], unlike each other, what images may be scaled by beside 1.
     """
 
     dataset: str
@@ -91,6 +99,7 @@ class Settings(NamedTuple):
     seed: int = 0
     of: Optional[str] = None
     statistics: bool = True
+    scales: Sequence[float] = ()
 
 
 def calibration_set(cfg: CfgNode, name: Optional[str]) -> str:
@@ -106,6 +115,13 @@ def calibration_set(cfg: CfgNode, name: Optional[str]) -> str:
                 f"{name}: has the images of DATASETS.TEST, {test}; what is calibrated on them would flatter a test"
             )
     return name
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raises InputError, naming --scales, unless each is in (0, 1] and unlike the others."""
+    if not all(map(SCALE.allows, scales)) or len(set(scales)) < len(scales):
+        shown = " ".join(f"{scale:g}" for scale in scales)
+        raise InputError(f"--scales must be shares of an image's sides, in (0, 1], unlike each other; got {shown}")
 
 
 def calibrate_weights(cfg: CfgNode, weights: Path, settings: Settings, folder: Path) -> BudgetTable:
@@ -128,7 +144,7 @@ def calibrate_weights(cfg: CfgNode, weights: Path, settings: Settings, folder: P
         machine = describe_machine(subject.model.device)
         about = {"dataset": settings.dataset, "seed": settings.seed, "machine": machine}
         with sizes_fit(cfg, "a batch", task_of(cfg).trainer.test_sizes):
-            table = calibrate(subject, measure, settings.budgets, settings.candidates, settings.seed, about)
+            table = calibrate(subject, measure, settings, about)
         warn_of_escape(table, subject.model.drawing)
     table.write(weights.parent / FILE_NAME)
     return table
@@ -160,44 +176,32 @@ def warn_of_escape(table: BudgetTable, drawing: Optional[Drawing]) -> None:
         )
 
 
-def calibrate(
-    subject: Subject,
-    measure: Measurements,
-    budgets: Sequence[float],
-    candidates: int,
-    seed: int,
-    about: Mapping[str, Any],
-) -> BudgetTable:
+def calibrate(subject: Subject, measure: Measurements, settings: Settings, about: Mapping[str, Any]) -> BudgetTable:
     """The table of some budgets, seconds included.
 
     Args:
         subject: the network.
         measure: of it.
-        budgets: in (0, 1], unlike each other.
-        candidates: shifts of single blocks that are tried for every budget.
-        seed: of what they are.
+        settings: of the calibration.
         about: joins the table's own.
 
     Raises:
         InputError: a budget cannot be reached.
     """
-    search, random = BudgetSearch(subject.blocks, measure), np.random.default_rng(seed)
+    scales = sorted({1.0, *settings.scales}, reverse=True)
+    search = ScaledSearch([BudgetSearch(subject.blocks, partial(measure, scale=scale)) for scale in scales])
+    random, budgets, points = np.random.default_rng(settings.seed), settings.budgets, []
     for budget in budgets:
         search.check(budget)
-    points, before = [], Reached(0.0, (0.0,) * len(subject.blocks), search.most)
-    with tqdm(total=len(budgets) * (candidates + 1), unit="candidate", disable=None) as bar:
+    with tqdm(total=len(budgets) * len(scales) * (settings.candidates + 1), unit="candidate", disable=None) as bar:
         for budget in sorted(budgets, reverse=True):
-            if budget == 1:  # there the table's shifts are interpolated with; nothing halts early
-                before = search.reach(min(budget, search.most.flops), before.offsets)
-                found = search.most
-                bar.update(candidates + 1)
-            else:
-                before = search.best(budget, before, candidates, random, bar.update)
-                found = before.measured
+            index, reached = search.best(budget, settings.candidates, random, bar.update)
+            scale, shifts, found = scales[index], search.searches[index].shifts(reached), reached.measured
+            if budget == 1:  # nothing halts early; the table's shifts are interpolated with
+                found = search.searches[index].most
             quality = None if math.isnan(found.quality) else found.quality
-            shifts = search.shifts(before)
-            norms = encoded(subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts))
-            points.append(BudgetPoint(budget, shifts, found.flops, found.flops_std, quality, norms=norms))
+            norms = encoded(subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts, scale))
+            points.append(BudgetPoint(budget, shifts, found.flops, found.flops_std, quality, scale=scale, norms=norms))
     own = {"metric": subject.metric, "images": len(subject.loader.dataset)}  # type: ignore[arg-type]
-    digest, least = weights_digest(subject.model), search.least.flops
+    digest, least = weights_digest(subject.model), search.least
     return subject.seconds(BudgetTable(digest, subject.of, least, tuple(reversed(points)), {**own, **about}))

@@ -113,13 +113,51 @@ def test_table_and_figure_show_all_of_it(words, calibrated):
     assert (calibrated / "budget.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("calibrated")
+def test_smaller_images_make_budgets_possible_that_whole_ones_do_not_have(words, tmp_path, capsys):
+    weights = tmp_path / "model.pth"
+    weights.write_bytes(Path(words[words.index("MODEL.WEIGHTS") + 1]).read_bytes())
+    own = [*words, "MODEL.WEIGHTS", str(weights)]
+    least = table_of(words).least
+    small = round(0.8 * least, 2)
+    assert "cannot be reached" in error_line(capsys, tool.main, argv(own, tmp_path, "--budgets", str(small)))
+    tool.main(argv(own, tmp_path, "--scales", "0.5", "0.75", "--budgets", str(small), "0.9", "1"))
+    table = BudgetTable.read(tmp_path / "budget.json")
+    low, middle, whole = table.points
+    assert low.scale in (0.5, 0.75) and whole.scale == 1 and table.least < 0.4 * least
+    assert low.flops <= small + 0.01 < least and middle.flops <= 0.91
+    rows = (tmp_path / "budget.md").read_text().splitlines()
+    assert [cell.strip() for cell in rows[0].split("|")].index("scale") == 5
+    for point in table.points:
+        more = ["MODEL.SACT.BUDGET", str(point.budget), "DATASETS.TEST", "('mine',)"]
+        cfg = load_config(str(CONFIGS / "tiny_classifier.yaml"), [*own, *more])
+        results = ClassificationTrainer.test(cfg, load_classifier(cfg))["classification"]
+        assert results["flops_percent"] / 100 == pytest.approx(point.flops, abs=1e-9)
+        assert 100 * results["accuracy"] == pytest.approx(point.quality)
+    said = error_line(
+        *(capsys, load_tool("export").main),
+        [
+            *(
+                "--config-file",
+                str(CONFIGS / "tiny_classifier.yaml"),
+                "--format",
+                "torchscript",
+                "--budget",
+                str(small),
+            ),
+            *("--images", str(tmp_path.parent), "--output", str(tmp_path / "model.onnx"), *own),
+        ],
+    )
+    assert said.startswith(f"an exported program is of whole images; a budget of {small:g} makes them smaller, by 0.")
+
+
 @pytest.mark.parametrize("drawn, escaped", [("(-90.0, -89.0)", True), ("(-90.0, 30.0)", False), ("()", False)])
 @pytest.mark.usefixtures("calibrated")
 def test_a_network_that_has_escaped_what_its_training_drew_is_warned_of(words, tmp_path, caplog, drawn, escaped):
     copied = tmp_path / "model.pth"
     copied.write_bytes(Path(words[words.index("MODEL.WEIGHTS") + 1]).read_bytes())
     tool.main(argv([*words, "MODEL.WEIGHTS", str(copied), "MODEL.SACT.BUDGET_TRAINING", drawn], tmp_path))
-    said = [record.getMessage() for record in caplog.records if "escape" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "has drawn" in record.getMessage()]
     assert bool(said) == escaped
     if escaped:
         shifts = [statistics.median(p.shifts.values()) for p in BudgetTable.read(tmp_path / "budget.json").points[:2]]
@@ -130,7 +168,7 @@ def test_a_network_that_has_escaped_what_its_training_drew_is_warned_of(words, t
 
 def test_what_was_measured_is_not_measured_again(words, calibrated, monkeypatch):
     before = table_of(words)
-    monkeypatch.setattr(budget_subjects.Subject, "measure", lambda self, shifts: pytest.fail("measured again"))
+    monkeypatch.setattr(budget_subjects.Subject, "measure", lambda *asked: pytest.fail("measured again"))
     tool.main(argv(words, calibrated))
     for old, new in zip(before.points, table_of(words).points):
         assert (old.shifts, old.flops, old.quality) == (new.shifts, new.flops, new.quality)
@@ -139,11 +177,11 @@ def test_what_was_measured_is_not_measured_again(words, calibrated, monkeypatch)
 def test_a_calibration_that_broke_off_goes_on_to_the_same_end(words, calibrated, tmp_path, monkeypatch):
     expected, measure, counts = table_of(words), budget_subjects.Subject.measure, []
 
-    def broken(self, shifts):
+    def broken(self, shifts, scale):
         counts.append(shifts)
         if len(counts) == 4:
             raise KeyboardInterrupt
-        return measure(self, shifts)
+        return measure(self, shifts, scale)
 
     monkeypatch.setattr(budget_subjects.Subject, "measure", broken)
     with pytest.raises(SystemExit):
@@ -170,6 +208,14 @@ def test_a_calibration_that_broke_off_goes_on_to_the_same_end(words, calibrated,
         (["--budgets", "nan"], "--budgets must be a share of the plain network's FLOPs, in (0, 1]; got nan"),
         (["--budgets", "0.5", "0.5"], "--budgets must differ; got 0.5 0.5"),
         (["--budgets", "0.05"], "budget 0.05 cannot be reached: the first units of all blocks, which run everywhere, "),
+        (
+            ["--scales", "0.5", "0"],
+            "--scales must be shares of an image's sides, in (0, 1], unlike each other; got",
+        ),
+        (
+            ["--scales", "0.5", "0.5"],
+            "--scales must be shares of an image's sides, in (0, 1], unlike each other; got",
+        ),
         (["--candidates", "-1"], "--candidates must not be negative; got -1"),
         (["--of", "extractor"], "--of extractor is for detectors: a classifier's budgets are shares of all of it"),
         (["MODEL.SACT.BUDGET", "0.5"], "MODEL.SACT.BUDGET must be 0 here, --budgets are tried; got 0.5"),

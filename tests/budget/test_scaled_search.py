@@ -1,0 +1,80 @@
+"""Budgets spent at the best of several scales of images, on networks whose shares are known functions."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sact_det.base.errors import InputError
+from sact_det.budget.scaled_search import ScaledSearch
+from sact_det.budget.search import BudgetSearch, Measured
+
+BLOCKS = ("block1", "block2")
+SCALES = (1.0, 0.8, 0.5)
+FLOOR = 0.4  # of the plain network's at any scale
+RANDOM = np.random.default_rng(0)
+
+
+def search_at(scale, quality):
+    """What is open falls with the mean shift from 1 to FLOOR; so many FLOPs are left at a scale as it has pixels."""
+
+    def measure(shifts):
+        open_share = 1 / (1 + math.exp(min(float(np.mean(list(shifts.values()))), 700)))
+        share = FLOOR + (1 - FLOOR) * open_share
+        return Measured(scale**2 * share, 0.0, quality(scale, share))
+
+    return BudgetSearch(BLOCKS, measure)
+
+
+def scaled_search(quality):
+    return ScaledSearch([search_at(scale, quality) for scale in SCALES])
+
+
+def spent(search, *budgets):
+    found = []
+    for budget in budgets:
+        search.check(budget)
+        index, reached = search.best(budget, 0, RANDOM, lambda steps: None)
+        found.append((SCALES[index], round(reached.measured.flops, 2)))
+    return found
+
+
+def test_where_halting_costs_nothing_images_stay_whole_as_long_as_they_can():
+    search = scaled_search(lambda scale, share: scale)
+    assert spent(search, 1.0, 0.7, 0.4) == [(1.0, 1.0), (1.0, 0.7), (1.0, 0.4)]
+    assert spent(search, 0.3) == [(0.8, 0.3)]  # whole images take 0.4 at least
+
+
+def test_where_halting_costs_more_than_pixels_the_plain_network_on_smaller_images_is_the_best_and_leaves_the_rest():
+    search = scaled_search(lambda scale, share: share)
+    assert spent(search, 1.0, 0.7, 0.5) == [(1.0, 1.0), (0.8, 0.64), (0.5, 0.25)]
+
+
+def test_a_trade_between_both_ends_where_it_is_best():
+    search = scaled_search(lambda scale, share: 3 * scale - (1 - share) * 10 * (share < 0.6))
+    assert spent(search, 0.65, 0.45, 0.2) == [(1.0, 0.65), (0.8, 0.45), (0.5, 0.2)]
+
+
+def test_of_equals_what_takes_more_counts_and_without_a_quality_the_largest_images():
+    assert spent(scaled_search(lambda scale, share: 1.0), 0.62) == [(1.0, 0.62)]
+    assert spent(scaled_search(lambda scale, share: math.nan), 0.62, 0.3) == [(1.0, 0.62), (0.8, 0.3)]
+
+
+def test_at_1_images_are_whole_however_good_smaller_ones_are():
+    assert spent(scaled_search(lambda scale, share: -scale), 1.0) == [(1.0, 1.0)]
+
+
+def test_what_no_scale_can_spend_is_refused_and_the_least_is_that_of_the_smallest_images():
+    search = scaled_search(lambda scale, share: scale)
+    assert search.least == pytest.approx(0.25 * FLOOR)
+    with pytest.raises(InputError, match=r"budget 0\.09 cannot be reached: .* take 0\.1000 of"):
+        search.check(0.09)
+
+
+def test_every_candidate_of_every_scale_is_counted():
+    counted = []
+    for quality in (lambda scale, share: scale, lambda scale, share: share):
+        search = scaled_search(quality)
+        for budget in (1.0, 0.7, 0.3):
+            search.best(budget, 2, RANDOM, counted.append)
+    assert sum(counted) == 2 * 3 * 3 * len(SCALES)
