@@ -45,7 +45,7 @@ def comparison_table(points: Sequence[Mapping[str, Any]]) -> str:
 @literal_text()
 def draw_comparison(points: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Accuracy or AP against FLOPs: a line for every network, bars one sample deviation over seeds."""
-    figure = new_figure(7.5, 5, dpi=120)
+    figure = new_figure(7.5, 5.6, dpi=120)
     axes: Any = figure.add_subplot(
         title=wrapped(title, 76),
         xlabel="FLOPs, % of the plain network at full resolution",
@@ -58,5 +58,5 @@ def draw_comparison(points: Sequence[Mapping[str, Any]], title: str) -> Figure:
         dashed = "--" if row[0][0]["budget"] is None else "-"
         axes.errorbar(x, y, yerr=shown, marker=mark, capsize=3, linestyle=dashed, label=wrapped(name, 40))
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)  # inside there is no room beside many networks
     return figure
