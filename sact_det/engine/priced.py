@@ -33,7 +33,8 @@ class Priced(Budgeted, Executable):
     over each image's own positions and then over images; and `loss_ponder_PART` for every other part with a price,
     averaged over its regions. Without prices there is no such loss.
     In evaluation every output dict has, beside what the meta-architecture puts there:
-        "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU;
+        "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU; of
+            the smaller image, where the budget makes it smaller;
         "flops": dict of int, FLOPs of this image by part, and their sum, "total";
         "box_head_flops": int, those of the part "box_head"; 0 if there is none;
         "regions": int, how many regions of this image evaluated a unit of the part "box_head"; if there is none, how
