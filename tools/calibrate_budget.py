@@ -47,7 +47,7 @@ from sact_det.budget.table import check_budget
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_report import budget_table, draw_budgets, read_rivals
-from sact_det.experiments.calibration import Settings, calibrate_weights, calibration_set, check_scales
+from sact_det.experiments.calibration import Settings, add_scales, calibrate_weights, calibration_set, check_scales
 from sact_det.pictures.figures import save_figure
 from sact_det.pictures.style import add_page_style, style_of
 from sact_det.tasks import load_config
@@ -74,14 +74,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--candidates", type=int, default=4, metavar="N", help="shifts of single blocks tried a budget; default: 4"
     )
-    parser.add_argument(
-        "--scales",
-        nargs="+",
-        type=float,
-        default=[],
-        metavar="S",
-        help="in (0, 1): what images may be scaled by, beside whole ones",
-    )
+    add_scales(parser)
     parser.add_argument("--trained-statistics", action="store_true", help="of norms at all budgets")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the candidates; default: 0")
     parser.add_argument(

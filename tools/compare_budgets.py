@@ -60,7 +60,7 @@ from sact_det.benchmark.machine import describe_machine
 from sact_det.budget.table import check_budget
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_comparison import compare
-from sact_det.experiments.calibration import Settings, calibration_set, check_scales
+from sact_det.experiments.calibration import Settings, add_scales, calibration_set, check_scales
 from sact_det.experiments.comparison_report import comparison_table, draw_comparison
 from sact_det.experiments.contenders import (
     Contender,
@@ -95,14 +95,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--candidates", type=int, default=0, metavar="N", help="shifts of single blocks tried a budget; default: 0"
     )
-    parser.add_argument(
-        "--scales",
-        nargs="+",
-        type=float,
-        default=[],
-        metavar="S",
-        help="of images, that budgets may choose among, as of tools/calibrate_budget.py",
-    )
+    add_scales(parser)
     parser.add_argument(
         "--trained-statistics", action="store_true", help="of norms at all budgets, as of tools/calibrate_budget.py"
     )

@@ -1,5 +1,6 @@
 """Calibrates the budgets of trained weights, and keeps what it has measured on the way."""
 
+import argparse
 import logging
 import math
 import statistics
@@ -115,6 +116,18 @@ def calibration_set(cfg: CfgNode, name: Optional[str]) -> str:
                 f"{name}: has the images of DATASETS.TEST, {test}; what is calibrated on them would flatter a test"
             )
     return name
+
+
+def add_scales(parser: argparse.ArgumentParser) -> None:
+    """Adds --scales, for `check_scales` and `Settings`."""
+    parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="S",
+        help="in (0, 1): what a budget may scale images by; default: they stay whole",
+    )
 
 
 def check_scales(scales: Sequence[float]) -> None:
