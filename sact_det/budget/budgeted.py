@@ -104,6 +104,12 @@ class Budgeted:
             block.shift = shifts[name]
         self.budget = budget
 
+    @property
+    def present_scale(self) -> float:
+        """What the network's images are scaled by now: `image_scale` in evaluation, 1 in training."""
+        assert isinstance(self, nn.Module)
+        return 1.0 if self.training else self.image_scale
+
     def normalize_by(self, statistics: Mapping[str, np.ndarray]) -> None:
         """In evaluation norms have these statistics from now on, means and variances [2, C] by name.
 

@@ -20,7 +20,7 @@ class Classifier(Budgeted, Executable, ClassifierNetwork):
 
     @override
     def classify(self, images: Tensor) -> ClassifierOutput:
-        return super().classify(images if self.training else scaled_images(images, self.image_scale))
+        return super().classify(scaled_images(images, self.present_scale))
 
 
 def build_classifier(

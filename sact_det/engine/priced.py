@@ -140,9 +140,9 @@ class Priced(Budgeted, Executable):
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """The meta-architecture's own; in evaluation images are as large as the budget has them."""
-        if not self.training and self.image_scale != 1:
+        if (scale := self.present_scale) != 1:
             batched_inputs = [
-                {**item, "image": scaled_images(item["image"][None], self.image_scale)[0]} for item in batched_inputs
+                {**item, "image": scaled_images(item["image"][None], scale)[0]} for item in batched_inputs
             ]
         return super().preprocess_image(batched_inputs)  # type: ignore[misc]
 
@@ -153,10 +153,10 @@ class Priced(Budgeted, Executable):
     def _accounted(self, run: Any, batched_inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
         """What a method of the meta-architecture returns, and its ledger."""
         sizes = _sizes(batched_inputs)
-        if not self.training and self.image_scale != 1:
+        if (scale := self.present_scale) != 1:
             # Outputs are for the images as they were given.
             batched_inputs = [{"height": h, "width": w, **item} for item, (h, w) in zip(batched_inputs, sizes)]
-            sizes = [scaled_size(size, self.image_scale) for size in sizes]
+            sizes = [scaled_size(size, scale) for size in sizes]
         with ledger.open(sizes) as spent:
             outputs = run(batched_inputs, *args, **kwargs) if batched_inputs else []
         if "backbone" in spent and isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
