@@ -16,7 +16,7 @@ from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import drawing_from_config, spec_from_config
 from sact_det.network.classifier import FAMILIES, ClassifierOutput
-from sact_det.network.freeze import freeze
+from sact_det.network.freeze import freeze, freeze_halting
 from sact_det.network.spec import NetworkSpec
 
 
@@ -26,8 +26,9 @@ class SACTClassifier(Classifier):
 
     Each input has "image", [3, H, W] RGB in [0, 255] (all of one size), and, in training, "label".
 
-    In training it returns `loss_cls`, the cross entropy, and, unless the network is plain, `loss_ponder` = tau * the
-    sum over all blocks of the mean ponder cost, averaged over positions and then over images (eq. 13).
+    In training it returns `loss_cls`, the cross entropy, and, unless the network is plain or its halting is fixed,
+    `loss_ponder` = tau * the sum over all blocks of the mean ponder cost, averaged over positions and then over images
+    (eq. 13).
     In evaluation it returns for every image
         "logits": float32 [num_classes], on the CPU;
         "ponder": PonderRecord of the whole network, N = 1, on the CPU.
@@ -44,6 +45,7 @@ class SACTClassifier(Classifier):
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
         flops_limit: as of ClassifierNetwork.
         drawing: what every training step draws (Budgeted.draw_shift); None: nothing.
+        fixed_halting: whether halting stays as the weights have it (sact_det/network/freeze.py). Nothing is charged.
     """
 
     pixel_mean: Tensor
@@ -67,6 +69,7 @@ class SACTClassifier(Classifier):
         budget: Optional[float] = None,
         flops_limit: Optional[float] = None,
         drawing: Optional[Drawing] = None,
+        fixed_halting: bool = False,
     ):
         super().__init__(spec, num_classes, head_norm or None)
         self.asked_budget = budget
@@ -80,6 +83,9 @@ class SACTClassifier(Classifier):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
         self.set_execution(execution)
         freeze([self.stem, *(self.get_submodule(name) for name in self.block_names)], freeze_at)
+        self.fixed_halting = fixed_halting
+        if fixed_halting:
+            freeze_halting(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -100,6 +106,7 @@ class SACTClassifier(Classifier):
             "budget": cfg.MODEL.SACT.BUDGET or None,
             "flops_limit": cfg.MODEL.SACT.FLOPS_LIMIT or None,
             "drawing": drawing_from_config(cfg),
+            "fixed_halting": cfg.MODEL.SACT.FREEZE_HALTING,
         }
 
     @property
@@ -125,7 +132,7 @@ class SACTClassifier(Classifier):
     ) -> dict[str, Tensor]:
         labels = to_device([item["label"] for item in batched_inputs], self.device)
         losses = {"loss_cls": F.cross_entropy(output.logits, labels, label_smoothing=self.label_smoothing)}
-        if self.spec.rule.adaptive:
+        if self.spec.rule.adaptive and not self.fixed_halting:
             cost = output.ponder.mean_cost()
             if self.drawing is not None and shifts is not None:
                 get_event_storage().put_scalar("sact/shift", float(shifts.mean()))

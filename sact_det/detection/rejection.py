@@ -168,6 +168,8 @@ class RegionRejection(ScoringBranch):
             logits = self._position_sensitive(scores if valid is None else scores * valid, proposals)
             logits = logits + self.objectness_weight * self._objectness(proposals).to(x.dtype) + self.bias + self.shift
         by_image = [len(own) for own in proposals]
+        if self.fixed:
+            logits = logits.detach()
         rejected = torch.sigmoid(-logits.detach()) <= self.least
         return Verdict(logits, rejected, by_image, None if self.training else ~rejected)
 

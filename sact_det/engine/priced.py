@@ -18,6 +18,7 @@ from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import box_head_spec, drawing_from_config, spec_from_config
 from sact_det.execution import Executable
+from sact_det.network.freeze import freeze_halting
 from sact_det.rule import ledger
 from sact_det.rule.ledger import Ledger
 
@@ -48,6 +49,7 @@ class Priced(Budgeted, Executable):
         reference: whose FLOPs are 100% of the backbone's in the training log; None: no percentage is logged.
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
         drawing: what every training step draws (Budgeted.draw_shift); None: nothing. Drawn prices are all scaled alike.
+        fixed_halting: whether halting stays as the weights have it (sact_det/network/freeze.py). Nothing is charged.
         **kwargs: of the meta-architecture.
 
     Raises:
@@ -65,6 +67,7 @@ class Priced(Budgeted, Executable):
         reference: Optional[Reference] = None,
         budget: Optional[float] = None,
         drawing: Optional[Drawing] = None,
+        fixed_halting: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -74,12 +77,14 @@ class Priced(Budgeted, Executable):
             if not 0 <= price < math.inf:
                 key = _PRICES.get(part, "a price")
                 raise InputError(f"the price of {part!r} ({key}) must be finite and not negative; got {price}")
-        self.prices = dict(prices)
+        self.prices = {} if fixed_halting else dict(prices)
         self.reference = reference
         for name in ("mask_head", "keypoint_head"):
             head = getattr(getattr(self, "roi_heads", None), name, None)
             if head is not None:
                 head.register_forward_pre_hook(_enter_detections)
+        if fixed_halting:
+            freeze_halting(self)  # type: ignore[arg-type]
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -110,6 +115,7 @@ class Priced(Budgeted, Executable):
             "reference": Reference.from_config(cfg),
             "budget": sact.BUDGET or None,
             "drawing": drawing_from_config(cfg),
+            "fixed_halting": sact.FREEZE_HALTING,
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

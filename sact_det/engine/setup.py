@@ -138,6 +138,8 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
         raise InputError(f"MODEL.SACT.BUDGET {sact.BUDGET:g} needs a network that halts; HALTING is {sact.HALTING!r}")
     if sact.BUDGET_TRAINING and not HALTING_RULES[sact.HALTING].adaptive:
         raise InputError(f"MODEL.SACT.BUDGET_TRAINING needs a network that halts; HALTING is {sact.HALTING!r}")
+    if sact.FREEZE_HALTING and not HALTING_RULES[sact.HALTING].adaptive:
+        raise InputError(f"MODEL.SACT.FREEZE_HALTING needs a network that halts; HALTING is {sact.HALTING!r}")
     if sact.FLOPS_LIMIT and not HALTING_RULES[sact.HALTING].adaptive:
         raise InputError(
             f"MODEL.SACT.FLOPS_LIMIT {sact.FLOPS_LIMIT:g} needs a network that halts; HALTING is {sact.HALTING!r}"

@@ -232,7 +232,8 @@ class AdaptiveBlock(PlannedBlock):
                 run.evaluate(unit, process.active)
             h = None
             if unit.halting is not None:
-                h = share_in_tiles(run.scores(unit.halting), self.tile, exists if padded else None)
+                h = run.scores(unit.halting)
+                h = share_in_tiles(h.detach() if unit.halting.fixed else h, self.tile, exists if padded else None)
                 if limit is not None:
                     h = limit(h, process.active, partial(_flops_beyond_none, self.units[index + 1], dense))
             p = process.step(h)

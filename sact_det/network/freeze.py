@@ -1,4 +1,4 @@
-"""Parts of a network that a training leaves as they are (MODEL.BACKBONE.FREEZE_AT)."""
+"""Parts of a network that a training leaves as they are (MODEL.BACKBONE.FREEZE_AT, MODEL.SACT.FREEZE_HALTING)."""
 
 from typing import Sequence
 
@@ -33,3 +33,16 @@ def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:
             if not name.startswith(branches):
                 parameter.requires_grad_(False)
         freeze_norms(part, skip="halting")
+
+
+def freeze_halting(model: nn.Module) -> None:
+    """Fixes what halts in a model, in place: branches keep weights and norms, and their scores are constants.
+
+    No gradient passes through a score, so that features are not drawn to where they would halt later, or never: under
+    drawn shifts that is how a network escapes them. Units learn to be good wherever positions halt.
+    """
+    for branch in model.modules():
+        if isinstance(branch, ScoringBranch):
+            branch.fixed = True
+            branch.requires_grad_(False)
+            freeze_norms(branch)

@@ -26,6 +26,7 @@ class ScoringBranch(nn.Module):
             of the batch, float32 [N].
         price_weight: what a shift is multiplied by within `price_range`, [1]; None: nothing, and the range is empty.
         price_range: lowest and highest shift that are read as the logarithm of a price (`read_price`).
+        fixed: whether scores are constants, through which no gradient passes (sact_det/network/freeze.py).
     """
 
     price_weight: Optional[nn.Parameter]
@@ -34,6 +35,7 @@ class ScoringBranch(nn.Module):
         super().__init__(*args, **kwargs)
         self.shift: Union[float, Tensor] = 0.0
         self.price_range = (0.0, 0.0)
+        self.fixed = False
         self.register_parameter("price_weight", None)
 
     def read_price(self, low: float, high: float) -> None:

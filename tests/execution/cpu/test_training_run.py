@@ -19,7 +19,7 @@ from sact_det.execution.cpu.training_functions import GradientRows
 from sact_det.execution.packing import WeightCache
 from sact_det.execution.positions.run import PositionRun
 from sact_det.network.block import AdaptiveBlock
-from sact_det.network.freeze import freeze
+from sact_det.network.freeze import freeze, freeze_halting
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.rule.padding import Sizes, valid_mask
 
@@ -93,12 +93,16 @@ def _perforated(block: AdaptiveBlock) -> AdaptiveBlock:
     return block
 
 
-@pytest.mark.parametrize("frozen", ["all but halting", "first unit", "3x3", "biases", "halting", "last unit"])
+@pytest.mark.parametrize(
+    "frozen", ["all but halting", "first unit", "3x3", "biases", "halting", "last unit", "what halts"]
+)
 @pytest.mark.parametrize("x_learns", [False, True])
 def test_frozen_parts_get_no_gradients_and_change_no_others(frozen: str, x_learns: bool):
     block = block_of()
     if frozen == "all but halting":
         freeze([block], 1)
+    if frozen == "what halts":
+        freeze_halting(block)
     part = {"first unit": "units.0.", "3x3": "conv2", "biases": "bias", "halting": "halting", "last unit": "units.3."}
     for name, parameter in block.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and part.get(frozen, " ") not in name)

@@ -20,7 +20,7 @@ from sact_det.execution.perforated import TritonPlan
 from sact_det.execution.plan import PLANS
 from sact_det.execution.training import fixed_affine
 from sact_det.network.block import AdaptiveBlock
-from sact_det.network.freeze import freeze
+from sact_det.network.freeze import freeze, freeze_halting
 from sact_det.network.resnet_v2 import ResNetV2Spec
 from sact_det.rule.padding import Sizes, valid_mask
 
@@ -134,11 +134,13 @@ def test_training_in_16_bits_is_as_near_to_float32_as_dense_execution(dtype: tor
         assert ours < FACTOR * dense + MORE, f"{name}: {ours:.1e}, dense {dense:.1e}"
 
 
-@pytest.mark.parametrize("frozen", ["all but halting", "3x3", "last unit"])
+@pytest.mark.parametrize("frozen", ["all but halting", "3x3", "last unit", "what halts"])
 def test_frozen_parts_get_no_gradients_and_change_no_others(frozen: str):
     block = block_of()
     if frozen == "all but halting":
         freeze([block], 1)
+    if frozen == "what halts":
+        freeze_halting(block)
     part = {"3x3": "conv2", "last unit": "units.3."}
     for name, parameter in block.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and part.get(frozen, " ") not in name)
