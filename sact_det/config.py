@@ -43,8 +43,9 @@ def add_sact_config(cfg: CN) -> None:
     cfg.MODEL.SACT.BUDGET_TRAINING_DRAWS = "shift"
     # One for all images of a "batch", or one for every "image".
     cfg.MODEL.SACT.BUDGET_TRAINING_PER = "batch"
-    # Whether halting stays as the weights have it: branches (REJECTION's, too) keep weights and norms, nothing is
-    # charged, and no gradient passes through halting scores. Units cannot escape what is drawn but must be good there.
+    # Whether halting stays as it was learned: branches (REJECTION's, too) keep their weights, nothing is charged, and
+    # no gradient passes through halting scores. Units cannot escape what is drawn but must be good there. What norms
+    # of branches do is HALTING_NORM's: "FrozenBN" stays, "MovingBN" follows features that drift.
     cfg.MODEL.SACT.FREEZE_HALTING = False
     # In evaluation no image takes more than this share, in (0, 1], of the FLOPs of the plain network of as many units
     # (of a detector: its extractor); positions halt where they are spent. 0: there is no limit.

@@ -36,13 +36,13 @@ def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:
 
 
 def freeze_halting(model: nn.Module) -> None:
-    """Fixes what halts in a model, in place: branches keep weights and norms, and their scores are constants.
+    """Fixes what halts in a model, in place: branches keep their weights, and their scores are constants.
 
     No gradient passes through a score, so that features are not drawn to where they would halt later, or never: under
-    drawn shifts that is how a network escapes them. Units learn to be good wherever positions halt.
+    drawn shifts that is how a network escapes them. Units learn to be good wherever positions halt. Norms of branches
+    that follow their features ("MovingBN") still do, so that scores stay as they are while units drift.
     """
     for branch in model.modules():
         if isinstance(branch, ScoringBranch):
             branch.fixed = True
             branch.requires_grad_(False)
-            freeze_norms(branch)

@@ -49,8 +49,9 @@ def scoring_state(model):
 
 
 @pytest.mark.parametrize("config", TASKS)
-def test_a_step_changes_units_and_nothing_of_what_halts(config):
-    model = built(config, *FIXED, "MODEL.BACKBONE.FREEZE_AT", "0")
+@pytest.mark.parametrize("norm", ["FrozenBN", "MovingBN"])
+def test_a_step_changes_units_and_of_what_halts_only_statistics_that_follow(config, norm):
+    model = built(config, *FIXED, "MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.SACT.HALTING_NORM", norm)
     before, units = copy.deepcopy(scoring_state(model)), copy.deepcopy(model.state_dict())
     losses = losses_of(model)
     assert not [name for name in losses if "ponder" in name]  # a price that nothing could lower is none
@@ -59,7 +60,10 @@ def test_a_step_changes_units_and_nothing_of_what_halts(config):
     assert not [p for p in learning if p.grad is None]
     torch.optim.SGD(learning, 0.1).step()
     after = scoring_state(model)
-    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert before.keys() == after.keys()
+    assert {key.rsplit(".", 1)[1] for key in moved} <= {"running_mean", "running_var", "num_batches_tracked"}
+    assert norm == "FrozenBN" or any("block2.units.0" in key for key in moved)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, units[name])}
     assert any("block2.units.1.conv2" in name for name in changed)
 
