@@ -37,9 +37,10 @@ def add_sact_config(cfg: CN) -> None:
     # Lowest and highest of what each training step draws for all blocks, so that one network is good at every budget;
     # (): nothing is drawn. Evaluations have the shifts of BUDGET.
     cfg.MODEL.SACT.BUDGET_TRAINING = ()
-    # What is drawn: "shift", a number in every halting logit, evenly; or "tau", the price, log-uniformly. Halting
-    # branches then read its logarithm: they have a parameter more, so that evaluations need the same keys, and without
-    # a budget are at TAU. TAU_BOX_HEAD is scaled alike.
+    # What is drawn: "shift", a number in every halting logit, evenly; "budget", the share of FLOPs that an extractor or
+    # classifier takes, evenly, by a shift that follows what images have spent; or "tau", the price, log-uniformly.
+    # Halting branches then read its logarithm: they have a parameter more, so that evaluations need the same keys, and
+    # without a budget are at TAU. TAU_BOX_HEAD is scaled alike.
     cfg.MODEL.SACT.BUDGET_TRAINING_DRAWS = "shift"
     # One for all images of a "batch", or one for every "image".
     cfg.MODEL.SACT.BUDGET_TRAINING_PER = "batch"

@@ -15,9 +15,11 @@ from sact_det.base.errors import InputError
 from sact_det.budget.drawing import Drawing
 from sact_det.budget.statistics import budgeted_norms
 from sact_det.budget.table import FILE_NAME, BudgetTable, check_budget, weights_digest
+from sact_det.budget.tracked import TrackedShifts
 from sact_det.network.block import AdaptiveBlock
 
 _RUNS = 3
+_TRACKED = "tracked_shifts"
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class Budgeted:
         trained_shifts: block -> its shift without a budget, where not 0, by the weights' description; None: all 0.
         asked_budget: that a config wants (MODEL.SACT.BUDGET), for whoever loads weights; None: as trained.
         deadline: seconds that an image may take in evaluation; None: any number. `meet_deadline` sees to it.
-        drawing: what `draw_shift` draws; None: nothing.
+        drawing: what `draw_shift` draws; None: nothing. `begin_drawing` sets it.
         budget_file: where `set_budget` looks for the table of the present weights. A checkpointer that loads a file
             says so; None: nowhere.
     """
@@ -198,28 +200,55 @@ class Budgeted:
             logger.info("Budget %g meets the deadline of %g ms: it takes %s", budget, 1000 * deadline, said)
         return budget
 
+    def begin_drawing(self, drawing: Optional[Drawing]) -> None:
+        """Draws this in every step of a training from now on; None: nothing."""
+        assert isinstance(self, nn.Module)
+        self.drawing = drawing
+        self._modules.pop(_TRACKED, None)
+        if drawing is not None and drawing.draws == "budget":
+            self.add_module(_TRACKED, TrackedShifts(drawing.low, drawing.high))
+
+    @property
+    def tracked(self) -> Optional[TrackedShifts]:
+        """The shifts of drawn budgets; None: shifts are drawn, or prices, or nothing."""
+        assert isinstance(self, nn.Module)
+        return self._modules.get(_TRACKED)  # type: ignore[return-value]
+
     def draw_shift(self, images: int) -> Optional[Tensor]:
         """For a step of a training that is to make a network good at every budget: draws the shift of all its blocks.
 
-        It is even over the range of `drawing`, by PyTorch's generator of the CPU, and lasts until the next one is drawn
-        or the model is evaluated, which has the shifts of its budget.
+        It is even over the range of `drawing`, by PyTorch's generator of the CPU, or that of a budget which is, and
+        lasts until the next one is drawn or the model is evaluated, which has the shifts of its budget.
 
         Args:
             images: N, of the step.
 
         Returns:
-            The shift of each image, float32 [N] on the CPU; None if nothing is drawn.
+            The shift or the budget of each image, float32 [N] on the CPU; None if nothing is drawn.
         """
         if self.drawing is None:
             return None
         assert isinstance(self, nn.Module)
-        shifts = self.drawing.draw(images)
-        shift: Union[float, Tensor] = float(shifts[0])
-        if self.drawing.per_image:
-            shift = shifts.to(next(self.parameters()).device)
+        drawn = self.drawing.draw(images)
+        device = next(self.parameters()).device
+        shift: Union[float, Tensor] = float(drawn[0])
+        if self.tracked is not None:
+            shift = self.tracked(drawn.to(device))
+        elif self.drawing.per_image:
+            shift = drawn.to(device)
         for block in halting_blocks(self).values():
             block.shift = shift
-        return shifts
+        return drawn
+
+    def observe_spent(self, drawn: Tensor, spent: Tensor) -> None:
+        """Tells the shifts of drawn budgets what they did; does nothing where others are drawn.
+
+        Args:
+            drawn: as `draw_shift` returned it, [N].
+            spent: FLOPs of each image in shares of the plain network's, [N].
+        """
+        if self.tracked is not None:
+            self.tracked.observe(drawn, spent)
 
     def own_shifts(self) -> dict[str, float]:
         """Block -> its shift, of those that have one which is neither a budget's nor drawn: what weights go with."""

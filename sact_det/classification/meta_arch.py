@@ -73,7 +73,7 @@ class SACTClassifier(Classifier):
     ):
         super().__init__(spec, num_classes, head_norm or None)
         self.asked_budget = budget
-        self.drawing = drawing
+        self.begin_drawing(drawing)
         self.flops_limit = flops_limit
         self.tau = tau
         self.label_smoothing = label_smoothing
@@ -119,8 +119,8 @@ class SACTClassifier(Classifier):
         if not self.training:
             self.meet_deadline(batched_inputs)
             return _outputs(self.classify(self.preprocess(batched_inputs)))
-        shifts = self.draw_shift(len(batched_inputs))
-        return self._losses(batched_inputs, self.classify(self.preprocess(batched_inputs)), shifts)
+        drawn = self.draw_shift(len(batched_inputs))
+        return self._losses(batched_inputs, self.classify(self.preprocess(batched_inputs)), drawn)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
         """The images as the network sees them, float32 [N, 3, H, W]."""
@@ -128,17 +128,19 @@ class SACTClassifier(Classifier):
         return (images.float() - self.pixel_mean) / self.pixel_std
 
     def _losses(
-        self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput, shifts: Optional[Tensor]
+        self, batched_inputs: list[dict[str, Any]], output: ClassifierOutput, drawn: Optional[Tensor]
     ) -> dict[str, Tensor]:
         labels = to_device([item["label"] for item in batched_inputs], self.device)
         losses = {"loss_cls": F.cross_entropy(output.logits, labels, label_smoothing=self.label_smoothing)}
+        ratios = None
+        if self.drawing is not None and drawn is not None:
+            ratios = self.drawing.price_ratios(drawn, self.device)
+            get_event_storage().put_scalar(self.drawing.logged, float(drawn.mean()))
+            dense = self.reference.flops(tuple(batched_inputs[0]["image"].shape[1:]))
+            self.observe_spent(drawn, output.ponder.flops / dense)
         if self.spec.rule.adaptive and not self.fixed_halting:
             cost = output.ponder.mean_cost()
-            if self.drawing is not None and shifts is not None:
-                get_event_storage().put_scalar("sact/shift", float(shifts.mean()))
-                ratios = self.drawing.price_ratios(shifts, cost.device)
-                cost = cost if ratios is None else ratios * cost
-            losses["loss_ponder"] = self.tau * cost.mean()
+            losses["loss_ponder"] = self.tau * (cost if ratios is None else ratios * cost).mean()
         self._log(batched_inputs, output, labels, losses["loss_cls"])
         return losses
 

@@ -72,7 +72,7 @@ class Priced(Budgeted, Executable):
     ):
         super().__init__(**kwargs)
         self.asked_budget = budget
-        self.drawing = drawing
+        self.begin_drawing(drawing)
         for part, price in prices.items():
             if not 0 <= price < math.inf:
                 key = _PRICES.get(part, "a price")
@@ -130,15 +130,18 @@ class Priced(Budgeted, Executable):
             raise ValueError("`batched_inputs`: there is nothing to learn from no images")
         if not self.training:
             self.meet_deadline(batched_inputs)
-        shifts = self.draw_shift(len(batched_inputs)) if self.training else None
+        drawn = self.draw_shift(len(batched_inputs)) if self.training else None
         outputs, spent = self._accounted(super().forward, batched_inputs)  # type: ignore[misc]
         if not self.training:
             return outputs
         losses = dict(outputs)
         ratios = None
-        if self.drawing is not None and shifts is not None:
-            ratios = self.drawing.price_ratios(shifts, self.device)  # type: ignore[attr-defined]
-            get_event_storage().put_scalar("sact/shift", float(shifts.mean()))
+        if self.drawing is not None and drawn is not None:
+            ratios = self.drawing.price_ratios(drawn, self.device)  # type: ignore[attr-defined]
+            get_event_storage().put_scalar(self.drawing.logged, float(drawn.mean()))
+            if self.reference is not None:
+                dense = torch.tensor([self.reference.flops(size) for size in _sizes(batched_inputs)])
+                self.observe_spent(drawn, spent.flops("backbone") / dense.to(self.device))  # type: ignore[attr-defined]
         for part, price in self.prices.items():
             losses["loss_ponder" if part == "backbone" else f"loss_ponder_{part}"] = price * spent.cost(part, ratios)
         self._log(batched_inputs, losses, spent)

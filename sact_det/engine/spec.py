@@ -36,7 +36,7 @@ def drawing_from_config(cfg: CN) -> Optional[Drawing]:
     low, high = sact.BUDGET_TRAINING
     if sact.BUDGET_TRAINING_DRAWS == "tau":
         return Drawing.of_prices(sact.TAU, low, high, per_image)
-    return Drawing(low, high, per_image=per_image)
+    return Drawing(low, high, sact.BUDGET_TRAINING_DRAWS, per_image)
 
 
 def box_head_spec(cfg: CN) -> ResNetV2Spec:

@@ -38,6 +38,7 @@ from sact_det.engine.shared_statistics import SharedStatistics
 from sact_det.engine.spec import extractor_units
 from sact_det.engine.step import Step
 from sact_det.engine.step_printer import StepPrinter
+from sact_det.engine.tracked_budgets import TrackedBudgets
 from sact_det.engine.validation_loss import ValidationLoss
 from sact_det.engine.wandb_writer import WandbWriter
 from sact_det.engine.writers import DeferredWriter, json_writer
@@ -148,8 +149,8 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     def build_hooks(self) -> list[Optional[HookBase]]:
-        """DefaultTrainer's hooks, and these: processes share the statistics of norms, weights are looked at before they
-        are saved, their averages are evaluated, and a signal waits for a checkpoint.
+        """DefaultTrainer's hooks, and these: processes share the statistics of norms and the shifts of drawn budgets,
+        weights are looked at before they are saved, their averages are evaluated, and a signal waits for a checkpoint.
         """
         finite, averages = FiniteCheckpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), self.checkpointer.averages
         hooks = super().build_hooks()
@@ -161,7 +162,9 @@ class Trainer(DefaultTrainer):
                     hook._func = averages.during(hook._func)
         # The writers come last, so that what is measured behind a step is written with it.
         writers = [hooks.pop()] if isinstance(hooks[-1], PeriodicWriter) else []
-        shared = [Introduction(), SharedStatistics(), averages and averages.hook(), finite]
+        tracked = getattr(self.checkpointer.model, "tracked", None)  # of a model of any trainer's
+        shared = [Introduction(), SharedStatistics(), tracked and TrackedBudgets(tracked)]
+        shared += [averages and averages.hook(), finite]
         return [*shared, *hooks, *self._judges(), PeakMemory(), *writers, CheckpointAtSignal()]
 
     def _judges(self) -> Iterator[HookBase]:

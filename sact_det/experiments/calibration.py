@@ -170,9 +170,9 @@ def warn_of_escape(table: BudgetTable, drawing: Optional[Drawing]) -> None:
 
     Args:
         table: of the network's budgets.
-        drawing: of its training; None: nothing was drawn.
+        drawing: of its training; None: nothing was drawn. Where budgets were, there is no escape.
     """
-    if drawing is None:
+    if drawing is None or drawing.draws == "budget":
         return
     width = drawing.high - drawing.low
     typical = {point.budget: statistics.median(point.shifts.values()) for point in table.points if point.budget < 1}

@@ -1,0 +1,67 @@
+"""Which shift a network in training needs for a budget: learned from what its images spend, while it changes."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+_KNOTS = 9
+_FARTHEST = 100.0  # a shift beyond which nothing changes (sact_det/budget/search.py)
+_RATE = 0.3  # of what a knot was wrong by, how much it is put right by, by the slope between knots
+_LEAST_SPAN = 4.0  # logits between lowest and highest budget that the slope is of at least
+
+
+class TrackedShifts(nn.Module):
+    """The shift of each budget from `low` to `high`, linear between some knots, all 0 at first.
+
+    Behind every step each knot moves by what the images near it have spent more or less than they should: Robbins and
+    Monro's stochastic approximation of the shift at which FLOPs are the budget, with the median slope between knots for
+    a scale, since logits of networks differ by a factor of a hundred. Then shifts are sorted, so that they fall with
+    the budget. Whatever branches and features learn, FLOPs stay as they were drawn, and there is nothing to escape to.
+    A budget below what the network can do with has the highest shift.
+
+    Buffers are not part of state dicts: weights do not depend on them. A training's checkpoint has them
+    (sact_det/engine/tracked_budgets.py).
+
+    Args:
+        low, high: shares of the plain network's FLOPs, 0 < low < high <= 1.
+
+    Attributes:
+        shifts: float64 [K], of evenly spaced budgets, the lowest first.
+        due: float64 [K], by what they are to move, not yet done.
+    """
+
+    shifts: Tensor
+    due: Tensor
+
+    def __init__(self, low: float, high: float):
+        super().__init__()
+        self.low, self.high = low, high
+        for name in ("shifts", "due"):
+            self.register_buffer(name, torch.zeros(_KNOTS, dtype=torch.float64), persistent=False)
+
+    def forward(self, budgets: Tensor) -> Tensor:
+        """The shifts of budgets, [N] -> float32 [N], behind all that is due (of several processes: `settle` does)."""
+        if not (dist.is_initialized() and dist.get_world_size() > 1):
+            self.settle()
+        return (self._shares(budgets) @ self.shifts).float()
+
+    @torch.no_grad()
+    def observe(self, budgets: Tensor, spent: Tensor) -> None:
+        """Notes what images have spent, [N], and should have, [N]; both in shares of the plain network's FLOPs."""
+        span = ((_KNOTS - 1) * -self.shifts.diff().median()).clamp_min(_LEAST_SPAN)
+        wrong = spent.to(self.due) - budgets.to(self.due)
+        self.due += _RATE * span / (self.high - self.low) * (self._shares(budgets).T @ wrong)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Moves the knots by what is due."""
+        moved = (self.shifts + self.due).clamp(-_FARTHEST, _FARTHEST)
+        self.shifts.copy_(moved.sort(descending=True).values)
+        self.due.zero_()
+
+    def _shares(self, budgets: Tensor) -> Tensor:
+        """[N] -> [N, K]: by how much each knot counts; the two nearest do, and they sum to 1."""
+        budgets = budgets.to(self.shifts).clamp(self.low, self.high)
+        at = (budgets - self.low) * ((_KNOTS - 1) / (self.high - self.low))
+        knots = torch.arange(_KNOTS, device=at.device)
+        return (1 - (at[:, None] - knots).abs()).clamp_min(0)
