@@ -23,11 +23,13 @@ class Measured(NamedTuple):
     Attributes:
         flops, flops_std: share of the plain network's FLOPs, mean and deviation over images.
         quality: accuracy or AP, in percent; NaN where there is nothing to judge.
+        own_statistics: whether norms have statistics of their own there (sact_det/budget/statistics.py).
     """
 
     flops: float
     flops_std: float
     quality: float
+    own_statistics: bool = False
 
 
 class Reached(NamedTuple):

@@ -77,6 +77,14 @@ def estimate_statistics(model: Any, batches: Iterable[Any]) -> dict[str, np.ndar
             part.plan = plan
 
 
+def trained_statistics(model: nn.Module) -> dict[str, np.ndarray]:
+    """Those that `budgeted_norms` have from the training, means and variances, float32 [2, C]."""
+    return {
+        name: torch.stack([norm.running_mean, norm.running_var]).float().cpu().numpy()
+        for name, norm in budgeted_norms(model).items()
+    }
+
+
 def _count(norm: BatchNorm2d, inputs: Any) -> None:
     """So that each batch weighs as much as any other."""
     norm.momentum = 1 / (1 + int(norm.num_batches_tracked))

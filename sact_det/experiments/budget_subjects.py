@@ -20,7 +20,7 @@ from sact_det.benchmark.timing import Candidate, interleaved_times
 from sact_det.budget import BudgetTable
 from sact_det.budget.budgeted import halting_blocks
 from sact_det.budget.search import Measured, Shifts
-from sact_det.budget.statistics import estimate_statistics
+from sact_det.budget.statistics import budgeted_norms, estimate_statistics
 from sact_det.classification import loader as classifier_loader
 from sact_det.classification.evaluator import ClassificationEvaluator
 from sact_det.classification.predictor import load_classifier
@@ -44,7 +44,7 @@ class Subject(ABC):
         of: what budgets are shares of, one of sact_det.budget.table.PARTS.
         metric: "accuracy" or "AP", in percent.
         loader: the images, as in evaluation.
-        has_statistics: whether norms get statistics of their own wherever the blocks are shifted to.
+        has_statistics: whether norms get statistics of their own wherever these serve better than the training's.
     """
 
     model: Any
@@ -67,13 +67,11 @@ class Subject(ABC):
         """From the evaluators' results."""
 
     def statistics(self, shifts: Shifts, scale: float = 1.0) -> dict[str, np.ndarray]:
-        """What norms normalise by at these shifts, on images scaled by `scale` (sact_det/budget/statistics.py).
+        """Statistics of their own that norms have at these shifts, on images scaled by `scale`.
 
-        It is empty without `has_statistics`.
+        See sact_det/budget/statistics.py.
         """
         self._set(shifts, scale)
-        if not self.has_statistics:
-            return {}
         with tqdm(self.loader, unit="batch", disable=None, leave=False, desc="statistics of norms") as batches:
             return estimate_statistics(self.model, batches)
 
@@ -86,9 +84,20 @@ class Subject(ABC):
     def measure(self, shifts: Shifts, scale: float = 1.0) -> Measured:
         """What the network does with all images, scaled by `scale`; blocks that `shifts` does not name are as trained.
 
-        100% are the FLOPs of images that are not scaled.
+        100% are the FLOPs of images that are not scaled. Norms have the statistics of the training or, with
+        `has_statistics`, their own, unless those of the training do better. A detector's box head sees other regions in
+        a training than in an evaluation, so that their own may take away what tells objects from background.
         """
+        self._set(shifts, scale)
+        self.model.normalize_by({})
+        trained = self._measured()
+        if not (self.has_statistics and budgeted_norms(self.model)):
+            return trained
         self.model.normalize_by(self.statistics(shifts, scale))
+        own = self._measured()._replace(own_statistics=True)
+        return trained if trained.quality > own.quality else own
+
+    def _measured(self) -> Measured:
         evaluators = self.evaluators()
         with tqdm(self.loader, unit="batch", disable=None, leave=False) as batches:
             for batch in batches:

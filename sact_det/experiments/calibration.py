@@ -5,6 +5,7 @@ import logging
 import math
 import statistics
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
@@ -21,7 +22,7 @@ from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, Drawing, weight
 from sact_det.budget.image_scale import SCALE
 from sact_det.budget.scaled_search import ScaledSearch
 from sact_det.budget.search import NEVER, BudgetSearch, Measured, Shifts
-from sact_det.budget.statistics import encoded
+from sact_det.budget.statistics import encoded, trained_statistics
 from sact_det.engine.failures import sizes_fit
 from sact_det.engine.fingerprint import fingerprint
 from sact_det.experiments.budget_subjects import Subject, subject_of
@@ -44,7 +45,8 @@ class Measurements:
         self._known: dict[tuple[float, ...], Measured] = {}
         for entry in _stored(path, key):
             own = entry.get("scale", 1.0), *entry["shifts"]
-            self._known[own] = Measured(*(math.nan if x is None else x for x in entry["measured"]))
+            flops, flops_std, quality, own_statistics = entry["measured"]
+            self._known[own] = Measured(flops, flops_std, math.nan if quality is None else quality, own_statistics)
 
     def __call__(self, shifts: Shifts, scale: float = 1.0) -> Measured:
         """Measures, on images scaled by `scale`, unless it is known."""
@@ -89,7 +91,7 @@ class Settings(NamedTuple):
         candidates: shifts of single blocks that are tried for every budget.
         seed: of what they are.
         of: of a detector, "detector" or "extractor": what budgets are shares of; None: "detector".
-        statistics: whether norms that learn get statistics of every budget.
+        statistics: whether norms that learn get statistics of a budget, where they do better than the training's.
         scales: in (0, 1], unlike each other, what images may be scaled by beside 1.
     """
 
@@ -213,8 +215,14 @@ def calibrate(subject: Subject, measure: Measurements, settings: Settings, about
             if budget == 1:  # nothing halts early; the table's shifts are interpolated with
                 found = search.searches[index].most
             quality = None if math.isnan(found.quality) else found.quality
-            norms = encoded(subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts, scale))
+            norms = {}
+            if found.own_statistics:
+                norms = encoded(subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts, scale))
             points.append(BudgetPoint(budget, shifts, found.flops, found.flops_std, quality, scale=scale, norms=norms))
+    named = {name for point in points for name in point.norms}
+    if named:  # what is not said of a budget would be interpolated
+        trained = {name: values for name, values in trained_statistics(subject.model).items() if name in named}
+        points = [point if point.norms else replace(point, norms=encoded(trained)) for point in points]
     own = {"metric": subject.metric, "images": len(subject.loader.dataset)}  # type: ignore[arg-type]
     digest, least = weights_digest(subject.model), search.least
     return subject.seconds(BudgetTable(digest, subject.of, least, tuple(reversed(points)), {**own, **about}))

@@ -14,6 +14,9 @@ from small_networks import randomize
 
 from sact_det import build_classifier
 from sact_det.budget import BudgetTable
+from sact_det.budget.budgeted import halting_blocks
+from sact_det.budget.search import NEVER
+from sact_det.budget.statistics import budgeted_norms, encoded, trained_statistics
 from sact_det.classification.loader import build_test_loader
 from sact_det.classification.predictor import load_classifier
 from sact_det.classification.trainer import ClassificationTrainer
@@ -275,3 +278,23 @@ def test_a_detector_spends_its_budget_in_all_of_it_or_in_the_extractor(of, tmp_p
         DetectionTrainer.checkpointer_class(model, evaluate=True).load(weights)
         spent.append(DetectionTrainer.test(cfg, model.eval())["ponder"][key])
     assert spent[0] < 92 and spent[1] >= 100  # on all images, of which the calibration saw three
+
+
+def test_a_budget_keeps_the_statistics_of_the_training_where_its_own_do_worse(words, tmp_path, monkeypatch):
+    weights = tmp_path / "model.pth"
+    weights.write_bytes(Path(words[words.index("MODEL.WEIGHTS") + 1]).read_bytes())
+    own = [*words, "MODEL.WEIGHTS", str(weights)]
+    judge = budget_subjects.ClassifierSubject.judge
+
+    def whole_networks_do_worse_with_their_own(self, results):
+        whole = all(block.shift == NEVER for block in halting_blocks(self.model).values())
+        trained = all(norm.statistics[0] is norm.running_mean for norm in budgeted_norms(self.model).values())
+        return judge(self, results)._replace(quality=70.0 if whole == trained else 60.0)
+
+    monkeypatch.setattr(budget_subjects.ClassifierSubject, "judge", whole_networks_do_worse_with_their_own)
+    tool.main(argv(own, tmp_path))
+    *less, whole = BudgetTable.read(tmp_path / "budget.json").points
+    trained = encoded(trained_statistics(load_classifier(load_config(str(CONFIGS / "tiny_classifier.yaml"), own))))
+    assert [point.quality for point in (*less, whole)] == [70.0] * 3
+    assert whole.budget == 1 and set(whole.norms) and all(trained[name] == text for name, text in whole.norms.items())
+    assert all(point.norms["postnorm"] != trained["postnorm"] for point in less)
