@@ -56,7 +56,8 @@ def draw_units(results: dict[str, Any]) -> Figure:
     """
     rows = [row for row in results["rows"] if row["runs"][0]["halting"] != "none"] or results["rows"]
     blocks = sorted(key for key in rows[0]["runs"][0]["course"][0] if key.startswith("block"))
-    figure = new_figure(3.2 * len(blocks), 3.4, dpi=120)
+    columns = min(len(blocks), len(rows))
+    figure = new_figure(3.2 * len(blocks), 3.4 + 0.25 * -(-len(rows) // columns), dpi=120)
     figure.suptitle(wrapped(f"{results['title']}: units per block while training", 32 * len(blocks)))
     colours = {row["name"]: f"C{number}" for number, row in enumerate(results["rows"])}
     for number, block in enumerate(blocks, 1):
@@ -66,7 +67,8 @@ def draw_units(results: dict[str, Any]) -> Figure:
         axes.set_ylim(0.9, max(run["units"][number - 1] for row in rows for run in row["runs"]) + 0.1)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("units")
-    figure.axes[0].legend(fontsize="small")
+    # Below the panels: names may be wider than one.
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
 
 
