@@ -4,8 +4,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sact_det.budget.search import FAR
+
 _KNOTS = 9
-_FARTHEST = 100.0  # a shift beyond which nothing changes (sact_det/budget/search.py)
 _RATE = 0.3  # of what a knot was wrong by, how much it is put right by, by the slope between knots
 _LEAST_SPAN = 4.0  # logits between lowest and highest budget that the slope is of at least
 
@@ -55,7 +56,7 @@ class TrackedShifts(nn.Module):
     @torch.no_grad()
     def settle(self) -> None:
         """Moves the knots by what is due."""
-        moved = (self.shifts + self.due).clamp(-_FARTHEST, _FARTHEST)
+        moved = (self.shifts + self.due).clamp(-FAR, FAR)
         self.shifts.copy_(moved.sort(descending=True).values)
         self.due.zero_()
 

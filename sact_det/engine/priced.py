@@ -54,6 +54,7 @@ class Priced(Budgeted, Executable):
 
     Raises:
         InputError: a price is negative or not finite.
+        ValueError: budgets are drawn, and there is no reference.
     """
 
     training: bool  # this and the next of the meta-architecture
@@ -79,6 +80,8 @@ class Priced(Budgeted, Executable):
                 raise InputError(f"the price of {part!r} ({key}) must be finite and not negative; got {price}")
         self.prices = {} if fixed_halting else dict(prices)
         self.reference = reference
+        if self.tracked is not None and reference is None:
+            raise ValueError("`reference` is missing: drawn budgets are shares of its FLOPs")
         for name in ("mask_head", "keypoint_head"):
             head = getattr(getattr(self, "roi_heads", None), name, None)
             if head is not None:

@@ -116,6 +116,13 @@ def test_what_is_no_budget_is_refused(capsys, drawn):
     )
 
 
+def test_budgets_that_are_shares_of_nothing_are_refused():
+    model = built("tiny.yaml", "image")
+    parts = {name: getattr(model, name) for name in ("backbone", "proposal_generator", "roi_heads")}
+    with pytest.raises(ValueError, match="`reference` is missing"):
+        type(model)(**parts, prices={}, drawing=model.drawing, pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3)
+
+
 ASKED, SPENT = torch.tensor([0.35, 0.5, 0.62, 0.9]), torch.tensor([0.5, 0.45, 0.8, 0.7])
 
 
