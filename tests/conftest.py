@@ -18,6 +18,17 @@ torch.set_num_threads(1)  # the tensors are small: more threads only wait for ea
 NOBODY = 65534
 
 
+def pytest_configure(config):
+    """What tests and their processes leave in the folder for temporary files goes with the run."""
+    if hasattr(config, "workerinput"):
+        return  # the process that shares out the tests has done it
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays, for a look at it
+    folder = tempfile.TemporaryDirectory(prefix="sact_det_tests_", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    Path(folder.name).chmod(0o1777)  # some tests are another user for a while
+    os.environ["TMPDIR"] = tempfile.tempdir = folder.name
+
+
 def pytest_make_parametrize_id(val, argname):
     """Processes that share the tests must give them the same names: bytes may hold the time, as gzip's do."""
     return argname if isinstance(val, bytes) else None
