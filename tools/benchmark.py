@@ -135,6 +135,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         help="sizes of their images, as shares of INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; default: 1 0.75 0.5",
     )
     options.add_argument("--ap-images", type=int, metavar="N", help="for AP, evenly spread; default: all")
+    options.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="whose mean AP counts; default: all")
     options.add_argument("--plot", metavar="FILE", help="AP against seconds, a picture whose name ends with --format")
     add_page_style(parser)
 
@@ -179,7 +180,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def check_dataset(args: argparse.Namespace) -> None:
     if args.dataset is None:
-        for option in ("--plain", "--adaptive", "--ap-images", "--plot"):
+        for option in ("--plain", "--adaptive", "--ap-images", "--classes", "--plot"):
             if getattr(args, option.removeprefix("--").replace("-", "_")):
                 raise InputError(f"{option} needs --dataset")
         return

@@ -24,7 +24,7 @@ from sact_det.base.errors import InputError
 from sact_det.base.files import write_json
 from sact_det.base.processes import command_line
 from sact_det.benchmark.machine import describe_machine
-from sact_det.experiments.class_ap import KEY, mean_over_classes
+from sact_det.detection.class_ap import KEY, mean_over_classes
 from sact_det.experiments.results_file import check_rows, check_run
 from sact_det.experiments.runs import read_run
 from sact_det.experiments.table import results_table

@@ -58,6 +58,7 @@ from sact_det.base.files import writable_folder, write_json, write_text
 from sact_det.base.processes import command_line
 from sact_det.benchmark.machine import describe_machine
 from sact_det.budget.table import check_budget
+from sact_det.detection.class_ap import check_classes
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_comparison import compare
 from sact_det.experiments.calibration import Settings, add_scales, calibration_set, check_scales
@@ -173,6 +174,8 @@ def contenders_of(args: argparse.Namespace, seed: int) -> list[Contender]:
         cfg = one.load()
         if args.classes and is_classifier(cfg):
             raise InputError(f"--classes: {one.config} is no detector's")
+        for name in cfg.DATASETS.TEST:
+            check_classes(args.classes, name)
         for way in one.ways:
             one.load(*way.overrides)
         if judged_by(cfg) != judged_by(found[0].load()):

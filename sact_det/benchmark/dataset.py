@@ -15,6 +15,7 @@ from sact_det.benchmark.quality import evaluate, evaluation_key, register_few, t
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.static_rivals import PlainDetector, Programs
 from sact_det.benchmark.timing import Candidate
+from sact_det.detection.class_ap import check_classes
 from sact_det.detection.predictor import load_detector
 from sact_det.execution import set_execution
 
@@ -36,6 +37,7 @@ def measure_dataset(
     max_images: int,
     ap_images: Optional[int] = None,
     known: Optional[Mapping[str, dict[str, Any]]] = None,
+    classes: Sequence[str] = (),
 ) -> Iterator[DatasetTable]:
     """Whole detectors: AP once for each, on all images, then seconds image by image, all contestants taking turns.
 
@@ -50,17 +52,19 @@ def measure_dataset(
         max_images: so many images, evenly spread, are timed.
         ap_images: AP is on so many images, evenly spread; None: on all.
         known: earlier evaluations (quality.py) by their key, which are not repeated.
+        classes: whose mean AP stands beside the seconds; (): all.
 
     Yields:
         The same table whenever there is more in it, at last finished.
 
     Raises:
-        InputError: the data set or weights cannot be used.
+        InputError: the data set, its classes or weights cannot be used.
     """
+    check_classes(classes, dataset)
     known = dict(known or {})
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), setting.activated():
         few = dataset if ap_images is None else register_few(dataset, ap_images, folder)
-        table = DatasetTable(title, contestants)
+        table = DatasetTable(title, contestants, classes=classes)
         plain: dict[str, PlainDetector] = {}
         runners = [_runner(contestant, plain, setting) for contestant in contestants]
         for contestant in contestants:
@@ -142,6 +146,7 @@ def _remarks(table: DatasetTable, plain: Mapping[str, PlainDetector]) -> list[st
     return [
         f"AP, FLOPs and regions are of {evaluated} images, seconds medians of {rounds} rounds over {timed} of them, "
         "each at its own test size; programs that serve one size are built for each",
+        *([f"{table.judged_by} is the mean of {', '.join(table.classes)}"] if table.classes else []),
         "Time and FLOPs are shares of the first row's; time / FLOPs is on the timed images",
         "Programs of static detectors are those of extractor + box head that were fastest at the first image; auto is "
         "this package's own kernels",

@@ -13,6 +13,7 @@ from sact_det.base.text_files import read_json
 from sact_det.benchmark.contestants import Contestant
 from sact_det.benchmark.pareto import Point, beaten_by, draw_pareto
 from sact_det.benchmark.timing import Spread, ratios
+from sact_det.detection.class_ap import KEY, mean_over_classes
 from sact_det.pictures.figures import save_figure
 from sact_det.pictures.style import ON_SCREEN, Style
 
@@ -29,6 +30,7 @@ class DatasetTable:
         keys: name -> what tells that evaluation from others.
         images: ids of those that are timed so far.
         seconds: name -> for every timed image, seconds in every round.
+        classes: whose mean AP stands beside the seconds; (): all.
         parts: name -> for every timed image, seconds of extractor, proposals and box head in every round.
         programs: name -> what computes extractor and box head.
         finished: whether every contestant has been timed on every image.
@@ -37,6 +39,7 @@ class DatasetTable:
     title: str
     contestants: Sequence[Contestant]
     remarks: Sequence[str] = ()
+    classes: Sequence[str] = ()
     quality: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     images: list[Any] = field(default_factory=list)
@@ -49,6 +52,11 @@ class DatasetTable:
     def base(self) -> str:
         """The contestant that the others are compared with."""
         return self.contestants[0].name
+
+    @property
+    def judged_by(self) -> str:
+        """The heading of what stands beside the seconds."""
+        return f"AP of {len(self.classes)} classes" if self.classes else "AP"
 
     def values(self) -> dict[str, Any]:
         """Everything, derived numbers included, as plain values."""
@@ -71,7 +79,7 @@ class DatasetTable:
                 contestant.detector,
                 contestant.line,
                 contestant.static,
-                _or_nan(self.quality[contestant.name]["bbox"]["AP"]),
+                self._ap(contestant.name),
                 self._time(contestant.name).median,
                 str(contestant.proposals) if contestant.static else "",
             )
@@ -83,6 +91,7 @@ class DatasetTable:
         """The table with its title above and the remarks below."""
         headers = [
             "",
+            *([self.judged_by] if self.classes else []),
             "AP",
             "AP50",
             "s/image",
@@ -97,6 +106,7 @@ class DatasetTable:
         cells = [
             [
                 f"**{row['name']}**" if row["name"] == self.base else row["name"],
+                *([_number(row[KEY], 2)] if self.classes else []),
                 _number(row["AP"], 2),
                 _number(row["AP50"], 2),
                 _number(row["s"] and row["s"]["median"], 4),
@@ -110,15 +120,16 @@ class DatasetTable:
             ]
             for row in self.values()["rows"]
         ]
-        align = ("left", *["right"] * 7, "left", "left", "left")
+        align = ("left", *["right"] * (len(headers) - 4), "left", "left", "left")
         body = tabulate(cells, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
         return "\n\n".join([f"### {self.title}", body, *(f"{remark}." for remark in self.remarks)])
 
     def draw(self, path: Union[str, Path], machine: str, style: Style = ON_SCREEN) -> None:
         """Draws AP against seconds; `machine` is where it was measured. Raises OSError."""
         evaluated = len(self.quality[self.base]["images"])
+        judged = f"AP of {', '.join(self.classes)}" if self.classes else "AP"
         caption = (
-            f"AP on {evaluated} images, seconds on {len(self.images)}; beside static detectors: regions, at most; "
+            f"{judged} on {evaluated} images, seconds on {len(self.images)}; beside static detectors: most regions; "
             f"hollow: a static one has at least its AP in at most its time. {machine}"
         )
         save_figure(lambda: draw_pareto(self.points(), self.title, caption), Path(path), style)
@@ -139,6 +150,7 @@ class DatasetTable:
             "weights": contestant.cfg.MODEL.WEIGHTS,
             "proposals": contestant.proposals,
             "scale": contestant.scale,
+            **({KEY: self._ap(name)} if self.classes else {}),
             "AP": quality["bbox"]["AP"],
             "AP50": quality["bbox"]["AP50"],
             "s": _plain(self._time(name)) if timed else None,
@@ -155,6 +167,10 @@ class DatasetTable:
             "key": self.keys[name],
             "quality": quality,
         }
+
+    def _ap(self, name: str) -> float:
+        boxes = self.quality[name]["bbox"]
+        return mean_over_classes(boxes, self.classes) if self.classes else _or_nan(boxes["AP"])
 
     def _rounds(self, name: str) -> list[float]:
         """Seconds an image in every round, on average over the timed images."""

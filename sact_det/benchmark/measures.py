@@ -93,7 +93,8 @@ def _dataset(args: argparse.Namespace, setting: Setting) -> Tables:
     known = {} if args.json is None else known_evaluations(args.json)
     title = f"Detectors on {args.dataset}, {args.precision}"
     taking_part = contestants(args)
-    for table in measure_dataset(title, taking_part, args.dataset, setting, args.max_images, args.ap_images, known):
+    own = (args.dataset, setting, args.max_images, args.ap_images, known, args.classes)
+    for table in measure_dataset(title, taking_part, *own):
         yield table
     if args.plot is not None:
         table.draw(args.plot, machine_line(describe_machine(setting.device)), style_of(args))

@@ -19,12 +19,12 @@ from sact_det.benchmark.quality import evaluate, evaluation_key
 from sact_det.benchmark.setting import Setting
 from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable
 from sact_det.classification.sweep import Pair, evaluate_pairs
+from sact_det.detection.class_ap import mean_over_classes
 from sact_det.detection.config_kinds import is_retinanet
 from sact_det.detection.predictor import load_detector
 from sact_det.detection.reference import DetectorReference
 from sact_det.engine.reference import Reference
 from sact_det.experiments.calibration import Settings, calibrate_weights
-from sact_det.experiments.class_ap import mean_over_classes
 from sact_det.experiments.contenders import Contender, is_classifier
 from sact_det.network.classifier import FAMILIES
 

@@ -5,7 +5,7 @@ from typing import Any, Sequence
 
 from matplotlib.figure import Figure
 
-from sact_det.experiments.class_ap import KEY
+from sact_det.detection.class_ap import KEY
 from sact_det.experiments.runs import mean_and_deviation
 from sact_det.experiments.table import columns_of, values
 from sact_det.pictures.figures import literal_text, new_figure, wrapped

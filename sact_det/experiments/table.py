@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Sequence
 
 from sact_det.base.errors import InputError
 from sact_det.base.markdown import markdown_table
-from sact_det.experiments.class_ap import KEY
+from sact_det.detection.class_ap import KEY
 from sact_det.experiments.runs import mean_and_deviation, mean_text
 from sact_det.pictures.canvas import printable
 

@@ -11,7 +11,8 @@ from command_lines import error_line, load_tool
 from random_detector import write_random_detector
 
 from sact_det.benchmark import dataset
-from sact_det.benchmark.dataset_table import known_evaluations, part_medians
+from sact_det.benchmark.contestants import Contestant
+from sact_det.benchmark.dataset_table import DatasetTable, known_evaluations, part_medians
 from sact_det.benchmark.trained import load_detector
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.tasks import load_config
@@ -162,6 +163,31 @@ def test_ap_may_be_of_some_images(toy, tmp_path):
     assert "of 3 images" in table["remarks"][0] and table["timed_images"] == [1, 2]
 
 
+def test_ap_may_be_of_some_classes(toy, tmp_path):
+    out, few = tmp_path / "numbers.json", ["--scales", "1", "--plot", str(tmp_path / "figure.png")]
+    load_tool("benchmark").main(command(toy, "--classes", "class 1", "class 4", *few, "--json", str(out)))
+    (table,) = json.loads(out.read_text())["tables"]
+    for row in table["rows"]:
+        boxes = row["quality"]["bbox"]
+        assert row["AP_of_classes"] == pytest.approx((boxes["AP-class 1"] + boxes["AP-class 4"]) / 2)
+        assert row["AP"] == boxes["AP"]
+    assert table["remarks"][1] == "AP of 2 classes is the mean of class 1, class 4"
+
+
+def test_of_some_classes_their_ap_says_which_detector_is_beaten():
+    quality = {"images": [{"image_id": 1, "gflops": 1.0, "regions": 1}]}
+    cfg = load_config(str(TINY), data=False)
+    taking_part = [Contestant(name, name, name, name == "plain", "auto", cfg) for name in ("plain", "sact")]
+    for classes, beaten in (((), "plain"), (("cat",), None)):
+        table = DatasetTable("", taking_part, classes=classes)
+        for name, seconds, cat in (("plain", 1.0, 1.0), ("sact", 2.0, 3.0)):
+            table.quality[name] = {**quality, "bbox": {"AP": 5.0 - cat, "AP50": 9.0, "AP-cat": cat, "AP-dog": 0.0}}
+            table.keys[name], table.seconds[name], table.parts[name] = name, [[seconds]], [[{"all": seconds}]]
+        table.images = [1]
+        assert [row["beaten_by"] for row in table.values()["rows"]] == [None, beaten]
+        assert ("AP of 1 classes" in table.markdown()) == bool(classes)
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [
@@ -172,6 +198,7 @@ def test_ap_may_be_of_some_images(toy, tmp_path):
         (["--proposals", "0"], "--proposals must be positive; got 0"),
         (["--scales", "1.5"], "--scales must lie in (0, 1]; got 1.5"),
         (["--scales", "nan"], "--scales must lie in (0, 1]; got nan"),
+        (["--classes", "cow"], "--classes cow: expected one of class 1, class 4, class 9"),
         (["--ap-images", "0"], "--ap-images must be positive; got 0"),
         (["--plain", "c.yaml"], "--plain takes CONFIG WEIGHTS [LABEL]; got c.yaml"),
         (["--plain", "SACT", "W"], "--plain sact: MODEL.SACT.HALTING must be none; got sact (see --adaptive)"),
@@ -203,7 +230,9 @@ def test_a_detector_of_other_classes_is_refused(toy, tmp_path, capsys):
     assert "number of classes" in line and "is [4, 256], the model's [3, 256]" in line
 
 
-@pytest.mark.parametrize("option", [("--plain", "c", "w"), ("--adaptive", "c", "w"), ("--plot", "f.png")])
+@pytest.mark.parametrize(
+    "option", [("--plain", "c", "w"), ("--adaptive", "c", "w"), ("--classes", "c"), ("--plot", "f.png")]
+)
 def test_options_of_data_sets_need_one(toy, option, capsys):
     words = ["detector", "--config-file", str(toy / "sact.yaml"), *option]
     assert error_line(capsys, load_tool("benchmark").main, words) == f"{option[0]} needs --dataset"

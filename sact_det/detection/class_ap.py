@@ -1,13 +1,21 @@
 """AP of some classes of a data set: those that there is enough to learn of."""
 
-from typing import Mapping, Sequence
+from typing import Collection, Mapping, Sequence
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 
 from sact_det.base.errors import InputError
 
 KEY = "AP_of_classes"  # where it stands among the results of boxes
 _CLASS = "AP-"
+
+
+def check_classes(classes: Sequence[str], dataset: str) -> None:
+    """Raises InputError, naming --classes, if one is none of a registered data set's; nothing where it names none."""
+    known = MetadataCatalog.get(dataset).get("thing_classes")
+    if known is not None:
+        _check(classes, known)
 
 
 def mean_over_classes(results: Mapping[str, float], classes: Sequence[str]) -> float:
@@ -20,8 +28,11 @@ def mean_over_classes(results: Mapping[str, float], classes: Sequence[str]) -> f
     Raises:
         InputError: a class is none of the data set's.
     """
-    for name in classes:
-        if f"{_CLASS}{name}" not in results:
-            known = [key.removeprefix(_CLASS) for key in results if key.startswith(_CLASS)]
-            raise InputError(f"--classes {name}: expected one of {', '.join(sorted(known)) or 'several classes'}")
+    _check(classes, [key.removeprefix(_CLASS) for key in results if key.startswith(_CLASS)])
     return float(np.mean(np.array([results[f"{_CLASS}{name}"] for name in classes], np.float64)))  # null is NaN
+
+
+def _check(classes: Sequence[str], known: Collection[str]) -> None:
+    for name in classes:
+        if name not in known:
+            raise InputError(f"--classes {name}: expected one of {', '.join(sorted(known)) or 'several classes'}")
