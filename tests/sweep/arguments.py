@@ -28,6 +28,7 @@ TOOLS = (
     "coco_supercategories",
     "collect_results",
     "compare_budgets",
+    "compare_classifiers",
     "compare_saliency",
     "convert_weights",
     "demo",
@@ -94,6 +95,8 @@ CASES = [
             (r"--seeds", ("--budgets", "1", "--seeds", "x")),
         )
     ),
+    Case("compare_classifiers", r"nowhere: has 0 of", "--network", "a", "nowhere", "--minus", "b", "nowhere"),
+    Case("compare_classifiers", r"output", "--network", "a", "b", "--minus", "c", "d", "--output", "/proc/output.json"),
     Case("convert_weights", r"invalid choice: 'keras'", "keras", "a", "b"),
     Case("convert_weights", r"nowhere", "inspect", "nowhere.pth"),
     Case("convert_weights", r"nowhere", "timm", "nowhere.safetensors", output),
