@@ -1,11 +1,11 @@
-"""Residual units and halting branches with their norms folded into the convolutions, computed in double precision.
+"""Residual units and halting branches as affine maps and matrices, norms folded into these or beside them, in float64.
 
 Shape shorthand in this module:
     C: channels of the input; w: bottleneck width; D: channels of the output.
 """
 
-from dataclasses import dataclass, replace
-from typing import Optional
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,39 @@ class FoldedUnit:
     projects: bool
     stride: int
     dilation: int
+
+
+class UnitVectors(NamedTuple):
+    """What a BottleneckUnit does channel by channel.
+
+    Attributes:
+        scale, shift: [C], the first norm; ReLU follows.
+        scale1, bias1: [w], norm1 behind conv1; ReLU follows.
+        scale2, bias2: [w], norm2 behind conv2; ReLU follows.
+        bias3: [D], conv3's, and with a projecting shortcut that one's, too.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    scale1: Tensor
+    bias1: Tensor
+    scale2: Tensor
+    bias2: Tensor
+    bias3: Tensor
+
+
+class UnitMatrices(NamedTuple):
+    """The convolutions of a BottleneckUnit as matrices [output, input], without its norms.
+
+    Attributes:
+        conv1: [w, C].
+        conv2: [w, TAPS w].
+        conv3: [D, w]; with a projecting shortcut [D, w + C], its weights to the right.
+    """
+
+    conv1: Tensor
+    conv2: Tensor
+    conv3: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,19 +137,35 @@ def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def fold_unit(unit: BottleneckUnit) -> FoldedUnit:
-    """Folds a unit whose norms do not depend on the batch."""
-    (scale, shift), (scale1, shift1), (scale2, shift2) = map(_affine, (unit.preact, unit.norm1, unit.norm2))
+def unit_vectors(unit: BottleneckUnit) -> UnitVectors:
+    """Norms, which must not depend on the batch, and biases of a unit, in float64."""
+    (scale, shift), (scale1, bias1), (scale2, bias2) = map(_affine, (unit.preact, unit.norm1, unit.norm2))
     assert unit.conv3.bias is not None
-    conv3, bias3 = unit.conv3.weight.flatten(1), unit.conv3.bias
+    bias3 = unit.conv3.bias.double()
     if unit.shortcut is not None:
         assert unit.shortcut.bias is not None
+        bias3 = bias3 + unit.shortcut.bias.double()
+    return UnitVectors(scale, shift, scale1, bias1, scale2, bias2, bias3)
+
+
+@torch.no_grad()
+def unit_matrices(unit: BottleneckUnit) -> UnitMatrices:
+    """The convolutions of a unit."""
+    conv3 = unit.conv3.weight.flatten(1)
+    if unit.shortcut is not None:
         conv3 = torch.cat([conv3, unit.shortcut.weight.flatten(1)], 1)
-        bias3 = bias3.double() + unit.shortcut.bias.double()
-    conv2 = unit.conv2.weight.permute(0, 2, 3, 1).flatten(1)
+    return UnitMatrices(unit.conv1.weight.flatten(1), unit.conv2.weight.permute(0, 2, 3, 1).flatten(1), conv3)
+
+
+@torch.no_grad()
+def fold_unit(unit: BottleneckUnit) -> FoldedUnit:
+    """Folds a unit whose norms do not depend on the batch."""
+    vectors, matrices = unit_vectors(unit), unit_matrices(unit)
     tensors = {
-        **{"scale": scale, "shift": shift, "bias1": shift1, "bias2": shift2, "bias3": bias3},
-        **{"conv1": unit.conv1.weight.flatten(1) * scale1[:, None], "conv2": conv2 * scale2[:, None], "conv3": conv3},
+        **{name: getattr(vectors, name) for name in ("scale", "shift", "bias1", "bias2", "bias3")},
+        "conv1": matrices.conv1 * vectors.scale1[:, None],
+        "conv2": matrices.conv2 * vectors.scale2[:, None],
+        "conv3": matrices.conv3,
     }
     return FoldedUnit(
         **{name: tensor.float().contiguous() for name, tensor in tensors.items()},
@@ -124,18 +173,6 @@ def fold_unit(unit: BottleneckUnit) -> FoldedUnit:
         stride=unit.stride,
         dilation=unit.conv2.dilation[0],
     )
-
-
-@torch.no_grad()
-def fold_second_part(unit: BottleneckUnit) -> FoldedUnit:
-    """Folds the second part of a projecting unit (SplitUnit): one that reads w channels and adds to a given shortcut.
-
-    Scale and shift are norm1's; conv1 is [w, 0], and what it would be added to, bias1, is not read.
-    """
-    whole = fold_unit(unit)
-    scale, shift = (tensor.float().contiguous() for tensor in _affine(unit.norm1))
-    conv1, conv3 = whole.conv1[:, :0], whole.conv3[:, : len(whole.conv1)].contiguous()
-    return replace(whole, scale=scale, shift=shift, conv1=conv1, conv3=conv3, projects=False)
 
 
 @torch.no_grad()

@@ -26,17 +26,27 @@ class WeightCache:
         Raises:
             RuntimeError: it is not known, and the module's weights are gone.
         """
-        known = self._entries.get((module, make, *arguments))
-        if known is not None and known[0] == _versions(module):
-            return known[1]
-        refuse_released(module, "to pack them")
-        made = make(module, *arguments)
-        self.keep(made, module, make, *arguments)
+        return self._known_or(lambda before: make(module, *arguments), module, make, *arguments)
+
+    def renew(self, module: nn.Module, make: Callable[..., Made], *arguments: object) -> Made:
+        """As `get`, by make(module, *arguments, before): what was made of earlier weights, or None.
+
+        Raises:
+            RuntimeError: as `get`.
+        """
+        return self._known_or(lambda before: make(module, *arguments, before), module, make, *arguments)
+
+    def _known_or(self, made_after: Callable[[Any], Made], module: nn.Module, *rest: Any) -> Made:
+        before, made = self._entries.get((module, *rest), (None, None))
+        if before is None or before != weight_versions(module):
+            refuse_released(module, "to pack them")
+            made = made_after(made)
+            self.keep(made, module, *rest)
         return made
 
     def keep(self, made: Made, module: nn.Module, make: Callable[..., Made], *arguments: object) -> None:
         """Takes `made` for make(module, *arguments) until a weight changes."""
-        self._entries[(module, make, *arguments)] = _versions(module), made
+        self._entries[(module, make, *arguments)] = weight_versions(module), made
 
     def refuse_released(self, reason: str) -> None:
         """Raises RuntimeError if weights of a module whose values are kept are gone; see the function of that name."""
@@ -67,7 +77,7 @@ def refuse_released(module: nn.Module, reason: str) -> None:
         )
 
 
-def _versions(module: nn.Module) -> list[object]:
+def weight_versions(module: nn.Module) -> list[object]:
     """What changes when a weight does: where it lies and how often it was written."""
     # Not module.parameters(): this runs before every use, and that takes twenty times as long.
     modules: list[Optional[nn.Module]] = [module]

@@ -48,6 +48,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     Attributes:
         substituted_mean, substituted_var: [C], by which it normalises in evaluation instead; None: by the moving ones.
             They are no part of the weights.
+        substitutions: int64 [], how often they were set: other ones may lie where these did. None: never.
     """
 
     synchronized = False
@@ -57,10 +58,12 @@ class BatchNorm2d(nn.BatchNorm2d):
     momentum: float
     substituted_mean: Optional[Tensor]
     substituted_var: Optional[Tensor]
+    substitutions: Optional[Tensor]
 
     def __init__(self, num_features: int, eps: float = TF_EPSILON, momentum: float = 1 - TF_DECAY):
         super().__init__(num_features, eps=eps, momentum=momentum)
-        for name in ("substituted_mean", "substituted_var"):  # buffers, so that what is packed of weights is made anew
+        # Buffers, so that what is packed of weights is made anew.
+        for name in ("substituted_mean", "substituted_var", "substitutions"):
             self.register_buffer(name, None, persistent=False)
 
     @property
@@ -81,6 +84,9 @@ class BatchNorm2d(nn.BatchNorm2d):
                 "weights that release_weights let go of are needed to normalise by other statistics: build the model "
                 "and load its weights again"
             )
+        if self.substitutions is None:
+            self.substitutions = torch.zeros((), dtype=torch.int64)
+        self.substitutions += 1
         self.substituted_mean = None if mean is None else mean.to(self.running_mean)
         self.substituted_var = None if var is None else var.to(self.running_var)
 

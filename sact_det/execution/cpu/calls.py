@@ -23,7 +23,7 @@ class Unit(ctypes.Structure):
 
     _fields_ = [
         *_integers("in_channels", "width", "out_channels", "stride", "dilation"),
-        *_addresses("scale", "shift", "bias1", "bias2", "bias3", "conv1", "conv2", "conv3"),
+        *_addresses("scale", "shift", "scale1", "bias1", "scale2", "bias2", "bias3", "conv1", "conv2", "conv3"),
         *_integers("projects", "bfloat16"),
     ]
 

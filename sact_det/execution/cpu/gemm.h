@@ -140,6 +140,21 @@ struct Store {
     }
 };
 
+// Epilogue: stores relu(scale * product + bias) in the given rows.
+template <class Element>
+struct StoreScaled {
+    const float *scale, *bias;
+    int64_t columns;
+    Element* const* rows;
+
+    void prepare(int, int, int64_t, int) const {}
+    void operator()(int first, int count, int64_t column, const Vector* product, int step) const {
+        const int64_t left = columns - column;
+        const Vector s = load_part(scale + column, left), b = load_part(bias + column, left);
+        for (int r = 0; r < count; r++) store(rows[first + r] + column, relu(product[r * step] * s + b));
+    }
+};
+
 struct Place {
     int64_t image, y, x;
 };

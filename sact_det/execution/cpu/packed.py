@@ -1,7 +1,7 @@
 """Weights as the kernels for inference read them."""
 
 from dataclasses import dataclass
-from typing import Callable, Generic, TypeVar
+from typing import Callable, Generic, NamedTuple, Optional, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.memory import address, addresses, zeros
-from sact_det.execution.folded import FoldedHalting, FoldedUnit, fold_halting, fold_second_part, fold_unit
+from sact_det.execution.folded import FoldedHalting, fold_halting, unit_matrices, unit_vectors
+from sact_det.execution.packing import weight_versions
 from sact_det.network.branch import SpatialHalting
 from sact_det.network.plan import PlannedBlock, PlannedStem
 from sact_det.network.resnet_v2 import BottleneckUnit, symmetric_max_pool
@@ -47,26 +48,57 @@ class Packed(Generic[Struct]):
     tensors: tuple[Tensor, ...]
 
 
-def _pack_unit(folded: FoldedUnit, dtype: torch.dtype) -> Packed[calls.Unit]:
-    """Packs a unit with factors of dtype, or float32 if an odd number of channels cannot be read in pairs."""
-    width, in_channels = len(folded.conv1), len(folded.scale)
+class PackedMatrices(NamedTuple):
+    """The convolutions of a unit as the kernels read them, and what they were made of.
+
+    Attributes:
+        versions: of the convolutions' weights (packing.py).
+        dtype: of the elements.
+        panels: name -> a matrix; without conv1 where its product is read.
+    """
+
+    versions: list[list[object]]
+    dtype: torch.dtype
+    panels: dict[str, Tensor]
+
+
+def _pack_matrices(
+    unit: BottleneckUnit, dtype: torch.dtype, second_part: bool, before: Optional[PackedMatrices]
+) -> PackedMatrices:
+    """Packs matrices of dtype, or float32 if an odd number of channels cannot be read in pairs, unless they are."""
+    convs = (unit.conv1, unit.conv2, unit.conv3, unit.shortcut)
+    versions = [weight_versions(conv) for conv in convs if conv is not None]
+    if before is not None and before.versions == versions:
+        return before
+    matrices = unit_matrices(unit)
+    width, in_channels = matrices.conv1.shape
+    read = matrices._asdict()
+    if second_part:
+        in_channels = width
+        read = {"conv2": matrices.conv2, "conv3": matrices.conv3[:, :width]}
     if width % 2 or in_channels % 2:
         dtype = torch.float32
-    vectors = {name: getattr(folded, name) for name in ("scale", "shift", "bias1", "bias2", "bias3")}
-    factors = {name: getattr(folded, name) for name in ("conv1", "conv2", "conv3")}
-    factors = {name: _packed(factor, dtype) for name, factor in factors.items() if factor.numel()}
+    return PackedMatrices(versions, dtype, {name: _packed(matrix.float(), dtype) for name, matrix in read.items()})
+
+
+def _pack_unit(unit: BottleneckUnit, matrices: PackedMatrices, second_part: bool) -> Packed[calls.Unit]:
+    """A unit, or of a projecting one the second part (SplitUnit): it reads w channels and adds to a given shortcut."""
+    vectors = unit_vectors(unit)
+    if second_part:  # what it begins with is norm1; bias1 and what it would be added to are not read
+        vectors = vectors._replace(scale=vectors.scale1, shift=vectors.bias1)
+    tensors = {name: vector.float().contiguous() for name, vector in vectors._asdict().items()}
     struct = calls.Unit(
-        in_channels=in_channels,
-        width=width,
-        out_channels=len(folded.conv3),
-        stride=folded.stride,
-        dilation=folded.dilation,
-        projects=folded.projects,
-        bfloat16=dtype == torch.bfloat16,
-        **addresses(**vectors),
-        **addresses(dtype, **factors),
+        in_channels=len(vectors.scale),
+        width=len(vectors.scale1),
+        out_channels=len(vectors.bias3),
+        stride=unit.stride,
+        dilation=unit.conv2.dilation[0],
+        projects=unit.shortcut is not None and not second_part,
+        bfloat16=matrices.dtype == torch.bfloat16,
+        **addresses(**tensors),
+        **addresses(matrices.dtype, **matrices.panels),
     )
-    return Packed(struct, (*vectors.values(), *factors.values()))
+    return Packed(struct, (*tensors.values(), *matrices.panels.values()))
 
 
 def _pack_halting(folded: FoldedHalting) -> Packed[calls.Halting]:
@@ -76,22 +108,39 @@ def _pack_halting(folded: FoldedHalting) -> Packed[calls.Halting]:
 
 @dataclass(frozen=True, eq=False)
 class PackedBlock:
-    """The units of a block and SACT's halting branches, with the latters' price weights (ScoringBranch.added)."""
+    """The units of a block and SACT's halting branches, with the latters' price weights (ScoringBranch.added).
 
+    Of the units their `matrices`, which a change of norms leaves as they are, stand there on their own, too.
+    """
+
+    matrices: dict[ResidualUnit, PackedMatrices]
     units: dict[ResidualUnit, Packed[calls.Unit]]
     branches: dict[HaltingBranch, Packed[calls.Halting]]
     price_weights: dict[HaltingBranch, float]
 
 
+@torch.no_grad()
 def pack_block(
-    block: PlannedBlock, dtype: torch.dtype, done_with: Callable[[BottleneckUnit], object] = lambda unit: None
+    block: PlannedBlock,
+    dtype: torch.dtype,
+    before: Optional[PackedBlock] = None,
+    done_with: Callable[[BottleneckUnit], object] = lambda unit: None,
 ) -> PackedBlock:
-    """Folds and packs a block of BottleneckUnits, with factors of dtype; calls done_with(unit) after each."""
-    packed = PackedBlock({}, {}, {})
+    """Packs a block of BottleneckUnits, with factors of dtype.
+
+    Args:
+        block: whose norms do not depend on the batch.
+        dtype: one of FACTOR_TYPES.
+        before: the same block's, of which matrices are taken whose convolutions have not changed.
+        done_with: is called behind each unit.
+    """
+    packed = PackedBlock({}, {}, {}, {})
     for unit in block.units:
         assert isinstance(unit, BottleneckUnit)
-        reads_products = block.reads_products and unit is block.units[0]
-        packed.units[unit] = _pack_unit(fold_second_part(unit) if reads_products else fold_unit(unit), dtype)
+        second_part = block.reads_products and unit is block.units[0]
+        known = None if before is None else before.matrices.get(unit)
+        packed.matrices[unit] = _pack_matrices(unit, dtype, second_part, known)
+        packed.units[unit] = _pack_unit(unit, packed.matrices[unit], second_part)
         if isinstance(unit.halting, SpatialHalting):
             folded = fold_halting(unit.halting)
             packed.branches[unit.halting] = _pack_halting(folded)

@@ -70,7 +70,7 @@ class RowsRun(Run):
         self._kernels = calls.kernels()
         self._threads = torch.get_num_threads()
         self._dtype = compute_type(x)
-        self._packed = packed.get(block, pack_block, factor_type(self._dtype))
+        self._packed = packed.renew(block, pack_block, factor_type(self._dtype))
         first = block.units[0]
         unit = self._packed.units[first]
         stride, channels = unit.struct.stride, unit.struct.out_channels

@@ -9,11 +9,12 @@
 
 extern "C" {
 
-// A bottleneck unit; all norms but the first, the pre-activation, are folded into the convolutions.
+// A bottleneck unit. Norms are affine maps; that behind conv1 is scale1 and bias1, that behind conv2 scale2 and bias2.
 struct Unit {
     int64_t in_channels, width, out_channels, stride, dilation;
     const float *scale, *shift;  // [in_channels], the pre-activation
-    const float *bias1, *bias2, *bias3;
+    const float *scale1, *bias1, *scale2, *bias2;  // [width]
+    const float* bias3;                            // [out_channels], the shortcut's included
     const void* conv1;  // depth in_channels; null: x is its product, and the pre-activation is what follows it
     const void* conv2;  // depth TAPS * width
     const void* conv3;  // depth width, or width + in_channels with the shortcut's convolution below
@@ -66,9 +67,9 @@ struct Normalized {
     }
 };
 
-// Epilogue: Store, for a product whose left factor is Normalized.
+// Epilogue: StoreScaled, for a product whose left factor is Normalized.
 template <class Element, class From>
-struct StoreNormalized : Store<Element> {
+struct StoreNormalized : StoreScaled<Element> {
     const Normalized<Element, From>& normalized;
 
     void prepare(int first, int rows, int64_t column, int vectors) const {
@@ -178,7 +179,7 @@ public:
             targets[r] = inner + position * inner_size;
         }
         const Normalized<Element, From> preactivation{unit, rows, sources, normalized, share.first_column(unit.width)};
-        const StoreNormalized<Element, From> store{{unit.bias1, unit.width, true, targets}, preactivation};
+        const StoreNormalized<Element, From> store{{unit.scale1, unit.bias1, unit.width, targets}, preactivation};
         multiply(left, rows, static_cast<const Element*>(unit.conv1), unit.width, store, share);
     }
 
@@ -194,7 +195,7 @@ public:
             }
             targets[r] = middle + r * inner_size;
         }
-        const Store<Element> store{unit.bias2, unit.width, true, targets};
+        const StoreScaled<Element> store{unit.scale2, unit.bias2, unit.width, targets};
         multiply(left, rows, static_cast<const Element*>(unit.conv2), unit.width, store, share);
     }
 

@@ -14,10 +14,10 @@ from sact_det.execution import set_execution
 from sact_det.execution.cpu import calls, library
 from sact_det.execution.cpu.packed import factor_type, pack_block
 from sact_det.execution.cpu.run import RowsRun, why_not_rows
-from sact_det.execution.folded import FoldedUnit, fold_unit
+from sact_det.execution.folded import unit_matrices, unit_vectors
 from sact_det.execution.release import release_weights
 from sact_det.network.block import AdaptiveBlock
-from sact_det.network.resnet_v2 import ResNetV2Spec, Stem
+from sact_det.network.resnet_v2 import BottleneckUnit, ResNetV2Spec, Stem
 from sact_det.rule.padding import valid_mask
 
 UNITS = 5
@@ -56,22 +56,23 @@ def rounded(x: Tensor) -> Tensor:
     return x.bfloat16().double()
 
 
-def plain_unit(unit: FoldedUnit, x: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+def plain_unit(unit: BottleneckUnit, x: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
     """A unit at every position, [1, C, H, W]: products of factor(.) by PyTorch's convolutions in double precision."""
 
-    def biased(y: Tensor, bias: Tensor) -> Tensor:
-        return y + bias.double()[:, None, None]
+    def affine(y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return y * scale.float()[:, None, None] + bias.float()[:, None, None]
 
-    width, stride = len(unit.bias1), unit.stride
-    pre = factor(F.relu(biased(x * unit.scale.double()[:, None, None], unit.shift)))
-    conv3, shortcut = factor(unit.conv3).split([width, unit.conv3.shape[1] - width], 1)
-    inner = factor(F.relu(biased(F.conv2d(pre, factor(unit.conv1)[..., None, None]), unit.bias1)))
-    conv2 = factor(unit.conv2).view(width, 3, 3, width).permute(0, 3, 1, 2)
-    middle = F.conv2d(inner, conv2, stride=stride, padding=unit.dilation, dilation=unit.dilation)
-    residual = F.conv2d(factor(F.relu(biased(middle, unit.bias2))), conv3[..., None, None])
-    if unit.projects:
+    (scale, shift, scale1, bias1, scale2, bias2, bias3), (conv1, conv2, conv3) = unit_vectors(unit), unit_matrices(unit)
+    width, stride, dilation = len(bias1), unit.stride, unit.conv2.dilation
+    pre = factor(F.relu(affine(x, scale, shift)))
+    conv3, shortcut = factor(conv3).split([width, conv3.shape[1] - width], 1)
+    inner = factor(F.relu(affine(F.conv2d(pre, factor(conv1)[..., None, None]), scale1, bias1)))
+    conv2 = factor(conv2).view(width, 3, 3, width).permute(0, 3, 1, 2)
+    middle = F.conv2d(inner, conv2, stride=stride, padding=dilation, dilation=dilation)
+    residual = F.conv2d(factor(F.relu(affine(middle, scale2, bias2))), conv3[..., None, None])
+    if unit.shortcut is not None:
         residual = residual + F.conv2d(pre[:, :, ::stride, ::stride], shortcut[..., None, None])
-    return biased(residual, unit.bias3) + (0 if unit.projects else x)
+    return affine(residual, torch.ones_like(bias3), bias3) + (0 if unit.shortcut is not None else x)
 
 
 def distance(x: Tensor, reference: Tensor) -> float:
@@ -96,7 +97,7 @@ def test_factors_are_rounded_and_nothing_else(index: int, base_channels: int, si
         after = run._state.view(1, height, width, -1).permute(0, 3, 1, 2).double()
         identity = 0 if unit.shortcut is not None else before
         apart, exactly_apart = (
-            distance(after - identity, plain_unit(fold_unit(unit), before, factor) - identity)
+            distance(after - identity, plain_unit(unit, before, factor) - identity)
             for factor in (rounded, Tensor.double)
         )
         assert apart < 1e-3 and apart < exactly_apart / 3
