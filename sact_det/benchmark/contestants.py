@@ -24,12 +24,14 @@ class Contestant:
 
     Attributes:
         name: unlike all others.
-        line: what it shares with the static ones of the same weights and image size; an adaptive one's is its name.
+        line: what it shares with the static ones of the same weights and image size, or of the same weights where the
+            sizes of images are all that tells these apart; an adaptive one's is its name.
         detector: what it shares with those of the same config and weights.
         static: whether it is a plain detector.
         execution: as of sact_det.execution.set_execution; of a static one, of the programs that are this package's own.
         cfg: with the weights, the proposals and the image size that it has.
         scale: of its images' sides, as a share of those of its config.
+        mark: what tells it from others of its line, in a figure.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Contestant:
     execution: str
     cfg: CfgNode
     scale: float = 1.0
+    mark: str = ""
 
     @property
     def proposals(self) -> int:
@@ -129,15 +132,16 @@ def _static(label: str, cfg: CfgNode, proposals: Sequence[int], scales: Sequence
     if len(sizes) > 1 and not cfg.INPUT.MIN_SIZE_TEST:
         raise InputError(f"--plain {label}: INPUT.MIN_SIZE_TEST is 0, so that images have no size to scale (--scales)")
     for scale, number in product(sizes, numbers):
-        line = label if scale == 1 else f"{label} x{scale:g}"
+        own_size = label if scale == 1 else f"{label} x{scale:g}"
+        line, mark = (label, f"x{scale:g}") if len(numbers) == 1 else (own_size, str(number))
         changed = cfg.clone()
         changed.defrost()
         changed.MODEL.RPN.POST_NMS_TOPK_TEST = number
         for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST") if scale != 1 else ():
             changed.INPUT[key] = max(round(scale * cfg.INPUT[key]), 1)
         changed.freeze()
-        name = line if is_retinanet(cfg) else f"{line}, {number} proposals"
-        yield Contestant(name, line, label, True, "auto", changed, scale)
+        name = own_size if is_retinanet(cfg) else f"{own_size}, {number} proposals"
+        yield Contestant(name, line, label, True, "auto", changed, scale, mark)
 
 
 def _adaptive(label: str, cfg: CfgNode, executions: Sequence[str]) -> Iterator[Contestant]:

@@ -72,7 +72,7 @@ class DatasetTable:
         }
 
     def points(self) -> list[Point]:
-        """Those that have been timed; beside a static one stands how many regions it has at most."""
+        """Those that have been timed; beside a static one stands how many regions it has at most, or its size."""
         return [
             Point(
                 contestant.name,
@@ -81,7 +81,7 @@ class DatasetTable:
                 contestant.static,
                 self._ap(contestant.name),
                 self._time(contestant.name).median,
-                str(contestant.proposals) if contestant.static else "",
+                contestant.mark,
             )
             for contestant in self.contestants
             if self.seconds.get(contestant.name)
@@ -129,8 +129,8 @@ class DatasetTable:
         evaluated = len(self.quality[self.base]["images"])
         judged = f"AP of {', '.join(self.classes)}" if self.classes else "AP"
         caption = (
-            f"{judged} on {evaluated} images, seconds on {len(self.images)}; beside static detectors: most regions; "
-            f"hollow: a static one has at least its AP in at most its time. {machine}"
+            f"{judged} on {evaluated} images, seconds on {len(self.images)}; beside static ones: most regions, or "
+            f"size; hollow: a static one has at least its AP in at most its time. {machine}"
         )
         save_figure(lambda: draw_pareto(self.points(), self.title, caption), Path(path), style)
 

@@ -11,7 +11,7 @@ from command_lines import error_line, load_tool
 from random_detector import write_random_detector
 
 from sact_det.benchmark import dataset
-from sact_det.benchmark.contestants import Contestant
+from sact_det.benchmark.contestants import Contestant, contestants
 from sact_det.benchmark.dataset_table import DatasetTable, known_evaluations, part_medians
 from sact_det.benchmark.trained import load_detector
 from sact_det.detection.trainer import DetectionTrainer
@@ -172,6 +172,18 @@ def test_ap_may_be_of_some_classes(toy, tmp_path):
         assert row["AP_of_classes"] == pytest.approx((boxes["AP-class 1"] + boxes["AP-class 4"]) / 2)
         assert row["AP"] == boxes["AP"]
     assert table["remarks"][1] == "AP of 2 classes is the mean of class 1, class 4"
+
+
+def test_a_figure_connects_regions_of_one_size_or_else_sizes(toy):
+    tool = load_tool("benchmark")
+    for proposals, marks, lines in (
+        (["20", "6"], ["20", "6"] * 2, ["PLAIN"] * 2 + ["PLAIN x0.5"] * 2),
+        (["20"], ["x1", "x0.5"], ["PLAIN"] * 2),
+    ):
+        args = tool.parse_arguments(command(toy, "--proposals", *proposals))
+        tool.fill_in(args)
+        taking_part = [one for one in contestants(args) if one.static]
+        assert [one.mark for one in taking_part] == marks and [one.line for one in taking_part] == lines
 
 
 def test_of_some_classes_their_ap_says_which_detector_is_beaten():
