@@ -96,7 +96,7 @@ CASES = [
         )
     ),
     Case("compare_classifiers", r"nowhere: has 0 of", "--network", "a", "nowhere", "--minus", "b", "nowhere"),
-    Case("compare_classifiers", r"/proc: ", "--network", "a", "b", "--minus", "c", "d", "--output", "/proc/output.json"),
+    Case("compare_classifiers", r"/proc: ", "--network", "a", "b", "--minus", "c", "d", "--output", "/proc/a.json"),
     Case("convert_weights", r"invalid choice: 'keras'", "keras", "a", "b"),
     Case("convert_weights", r"nowhere", "inspect", "nowhere.pth"),
     Case("convert_weights", r"nowhere", "timm", "nowhere.safetensors", output),
