@@ -26,11 +26,11 @@ class DatasetTable:
         title: what is measured.
         contestants: in the order of their rows; the first is what times and FLOPs are compared with.
         remarks: whatever else must be known, a line each.
+        classes: whose mean AP stands beside the seconds; (): all.
         quality: name -> as of `evaluate` (quality.py).
         keys: name -> what tells that evaluation from others.
         images: ids of those that are timed so far.
         seconds: name -> for every timed image, seconds in every round.
-        classes: whose mean AP stands beside the seconds; (): all.
         parts: name -> for every timed image, seconds of extractor, proposals and box head in every round.
         programs: name -> what computes extractor and box head.
         finished: whether every contestant has been timed on every image.

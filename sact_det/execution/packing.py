@@ -37,8 +37,8 @@ class WeightCache:
         return self._known_or(lambda before: make(module, *arguments, before), module, make, *arguments)
 
     def _known_or(self, made_after: Callable[[Any], Made], module: nn.Module, *rest: Any) -> Made:
-        before, made = self._entries.get((module, *rest), (None, None))
-        if before is None or before != weight_versions(module):
+        versions, made = self._entries.get((module, *rest), (None, None))
+        if versions is None or versions != weight_versions(module):
             refuse_released(module, "to pack them")
             made = made_after(made)
             self.keep(made, module, *rest)

@@ -84,9 +84,10 @@ class BatchNorm2d(nn.BatchNorm2d):
                 "weights that release_weights let go of are needed to normalise by other statistics: build the model "
                 "and load its weights again"
             )
-        if self.substitutions is None:
-            self.substitutions = torch.zeros((), dtype=torch.int64)
-        self.substitutions += 1
+        with torch.inference_mode(False):  # a tensor that counts how often it is written
+            if self.substitutions is None:
+                self.substitutions = torch.zeros((), dtype=torch.int64, device=self.running_mean.device)
+            self.substitutions += 1
         self.substituted_mean = None if mean is None else mean.to(self.running_mean)
         self.substituted_var = None if var is None else var.to(self.running_var)
 

@@ -11,8 +11,8 @@ from command_lines import error_line, load_tool
 from random_detector import write_random_detector
 
 from sact_det.benchmark import dataset
-from sact_det.benchmark.contestants import Contestant, contestants
-from sact_det.benchmark.dataset_table import DatasetTable, known_evaluations, part_medians
+from sact_det.benchmark.contestants import contestants
+from sact_det.benchmark.dataset_table import known_evaluations
 from sact_det.benchmark.trained import load_detector
 from sact_det.detection.trainer import DetectionTrainer
 from sact_det.tasks import load_config
@@ -116,11 +116,6 @@ def test_every_image_is_timed_in_every_round_and_numbers_follow_from_these_times
     assert measured["rows"][1]["flops_percent"] < 100 and base["time_over_flops"] == 1
 
 
-def test_parts_are_medians_over_rounds_of_means_over_images():
-    images = [[{"head": 1.0}, {"head": 5.0}, {"head": 9.0}], [{"head": 3.0}, {"head": 1.0}, {"head": 1.0}]]
-    assert part_medians(images) == {"head": 3.0} and part_medians([]) == {}
-
-
 def test_programs_are_told(measured):
     assert {row["programs"] for row in measured["rows"][4:]} == {"auto"}
     for row in measured["rows"][:4]:
@@ -184,20 +179,6 @@ def test_a_figure_connects_regions_of_one_size_or_else_sizes(toy):
         tool.fill_in(args)
         taking_part = [one for one in contestants(args) if one.static]
         assert [one.mark for one in taking_part] == marks and [one.line for one in taking_part] == lines
-
-
-def test_of_some_classes_their_ap_says_which_detector_is_beaten():
-    quality = {"images": [{"image_id": 1, "gflops": 1.0, "regions": 1}]}
-    cfg = load_config(str(TINY), data=False)
-    taking_part = [Contestant(name, name, name, name == "plain", "auto", cfg) for name in ("plain", "sact")]
-    for classes, beaten in (((), "plain"), (("cat",), None)):
-        table = DatasetTable("", taking_part, classes=classes)
-        for name, seconds, cat in (("plain", 1.0, 1.0), ("sact", 2.0, 3.0)):
-            table.quality[name] = {**quality, "bbox": {"AP": 5.0 - cat, "AP50": 9.0, "AP-cat": cat, "AP-dog": 0.0}}
-            table.keys[name], table.seconds[name], table.parts[name] = name, [[seconds]], [[{"all": seconds}]]
-        table.images = [1]
-        assert [row["beaten_by"] for row in table.values()["rows"]] == [None, beaten]
-        assert ("AP of 1 classes" in table.markdown()) == bool(classes)
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,13 @@ def _pack_halting(folded: FoldedHalting) -> Packed[calls.Halting]:
 
 @dataclass(frozen=True, eq=False)
 class PackedBlock:
-    """The units of a block and SACT's halting branches, with the latters' price weights (ScoringBranch.added).
+    """The units of a block and SACT's halting branches.
 
-    Of the units their `matrices`, which a change of norms leaves as they are, stand there on their own, too.
+    Attributes:
+        matrices: of the units, which a change of norms leaves as they are.
+        units: whole.
+        branches: of the units that have one.
+        price_weights: of the branches (ScoringBranch.added).
     """
 
     matrices: dict[ResidualUnit, PackedMatrices]

@@ -1,5 +1,7 @@
 """What is packed of a block's weights is made anew where they have changed, and only there."""
 
+import itertools
+
 import pytest
 import torch
 from small_networks import images, randomize
@@ -81,3 +83,18 @@ def test_other_statistics_in_the_memory_of_earlier_ones_are_noticed():
     assert not torch.allclose(*found)
     set_execution(block, "dense")
     torch.testing.assert_close(found[1], block(x)[0], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_statistics_may_be_set_in_inference_mode_and_out_of_it():
+    block = ResNetV2Spec(units=(UNITS, UNITS), base_channels=4, halting="sact", norm="BN").build_block(2)
+    x = features(block)
+    block = randomize(block, x, halting_bias=-1.0).eval()
+    norm = block.units[1].norm1
+    set_execution(block, "perforated")
+    found = []
+    for factor, mode in ((1.0, True), (4.0, False), (2.0, True), (3.0, False)):
+        with torch.inference_mode(mode):
+            norm.substitute(norm.running_mean * factor, norm.running_var.clone())
+            found.append(block(x)[0].clone())
+    assert all(not torch.allclose(a, b) for a, b in itertools.pairwise(found))
