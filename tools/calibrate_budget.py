@@ -22,11 +22,13 @@ the training do better there; with --trained-statistics they keep these.
 Afterwards `model.set_budget(0.6)`, `--budget 0.6` of the other tools and
 MODEL.SACT.BUDGET know what to do. Accuracy or AP is that on the calibration's
 images, DATASETS.TRAIN by default: images that neither training nor test has
-seen say more (--dataset). Those of DATASETS.TEST are refused.
+seen say more (--dataset). Those of DATASETS.TEST are refused. FLOPs are known
+from few images, AP is not: --judged-images N judges only what spends a budget,
+on N. --classes names those of a detector whose mean AP counts.
 
 OUTPUT, by default the folder of the weights, receives budget.md, budget.png,
-and budget_measured.json, from which a calibration that was interrupted goes
-on.
+and budget_measured.json (and budget_judged.json), from which a calibration
+that was interrupted goes on.
 """
 
 import argparse
@@ -47,7 +49,15 @@ from sact_det.budget.table import check_budget
 from sact_det.engine.checkpoint import local_weights
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_report import budget_table, draw_budgets, read_rivals
-from sact_det.experiments.calibration import Settings, add_scales, calibrate_weights, calibration_set, check_scales
+from sact_det.experiments.calibration import (
+    Settings,
+    add_judging,
+    add_scales,
+    calibrate_weights,
+    calibration_set,
+    check_judging,
+    check_scales,
+)
 from sact_det.pictures.figures import save_figure
 from sact_det.pictures.style import add_page_style, style_of
 from sact_det.tasks import load_config
@@ -71,6 +81,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--max-images", type=int, default=200, metavar="N", help="of the data set, evenly spread; default: 200"
     )
+    add_judging(parser)
     parser.add_argument(
         "--candidates", type=int, default=4, metavar="N", help="shifts of single blocks tried a budget; default: 4"
     )
@@ -92,6 +103,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--budgets must differ; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
     check_scales(args.scales)
     check_positive(args, "--max-images")
+    check_judging(args)
     for option, value in (("--candidates", args.candidates), ("--seed", args.seed)):
         if value < 0:
             raise InputError(f"{option} must not be negative; got {value}")
@@ -114,7 +126,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     output = writable_folder(args.output or weights.parent)
     settings = Settings(
         *(name, args.max_images, args.budgets, args.candidates, args.seed, args.of, not args.trained_statistics),
-        args.scales,
+        *(args.scales, args.judged_images, args.classes),
     )
     table = calibrate_weights(cfg, weights, settings, output)
     shown = budget_table(table)

@@ -61,7 +61,14 @@ from sact_det.budget.table import check_budget
 from sact_det.detection.class_ap import check_classes
 from sact_det.engine.console import setup_log
 from sact_det.experiments.budget_comparison import compare
-from sact_det.experiments.calibration import Settings, add_scales, calibration_set, check_scales
+from sact_det.experiments.calibration import (
+    Settings,
+    add_judging,
+    add_scales,
+    calibration_set,
+    check_judging,
+    check_scales,
+)
 from sact_det.experiments.comparison_report import comparison_table, draw_comparison
 from sact_det.experiments.contenders import (
     Contender,
@@ -93,6 +100,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         "--calibrate-on", required=True, metavar="NAME", help="a data set of the configs, not the test's"
     )
     parser.add_argument("--max-images", type=int, default=100, metavar="N", help="of a calibration; default: 100")
+    add_judging(parser)
     parser.add_argument(
         "--candidates", type=int, default=0, metavar="N", help="shifts of single blocks tried a budget; default: 0"
     )
@@ -100,7 +108,6 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--trained-statistics", action="store_true", help="of norms at all budgets, as of tools/calibrate_budget.py"
     )
-    parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="of detectors, whose mean AP counts")
     parser.add_argument("--title", metavar="TEXT", help="of the figure (default: the folder's name)")
     for option, what, values in (
         ("--adaptive", "one network for all budgets", None),
@@ -123,6 +130,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--budgets must rise; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
     check_scales(args.scales)
     check_positive(args, "--max-images")
+    check_judging(args)
     for key in ("OUTPUT_DIR", "SEED"):
         if key in args.opts[::2]:
             raise InputError(f"{key} is each training's own: --output and --seeds say it")
@@ -226,7 +234,8 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
     machine = describe_machine(torch.device(first[0].load().MODEL.DEVICE))
     own = not args.trained_statistics
     settings = Settings(
-        *(args.calibrate_on, args.max_images, args.budgets, args.candidates), statistics=own, scales=args.scales
+        *(args.calibrate_on, args.max_images, args.budgets, args.candidates),
+        **{"statistics": own, "scales": args.scales, "judged_images": args.judged_images, "classes": args.classes},
     )
     points = []
     for seed in args.seeds:

@@ -52,7 +52,7 @@ class ScaledSearch:
                 continue
             before = self._before[number]
             if budget == 1 or (budget >= search.most.flops and not whole):
-                reached = search.reach(min(budget, search.most.flops), before.offsets)
+                reached = search.judged(search.reach(min(budget, search.most.flops), before.offsets))
                 progress(1 + candidates)
             else:
                 reached = search.best(budget, before, candidates, random, lambda: progress(1))

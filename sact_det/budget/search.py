@@ -1,7 +1,7 @@
 """Which shifts reach a budget, and which of those that do are the best."""
 
 from dataclasses import dataclass, field
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Callable, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
@@ -48,11 +48,13 @@ class BudgetSearch:
         blocks: names of those that are shifted.
         measure: shifts of all blocks -> Measured; the share must not rise with a shift that all have in common.
         tolerance: how far from a budget the share may be, in absolute terms.
+        judge: as `measure`, on more images: of shifts that spend a budget; None: `measure` is good enough.
     """
 
     blocks: Sequence[str]
     measure: Callable[[Shifts], Measured]
     tolerance: float = 0.005
+    judge: Optional[Callable[[Shifts], Measured]] = None
     _known: dict[tuple[float, ...], dict[float, Measured]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,14 @@ class BudgetSearch:
             )
         if budget > max(self.most.flops, 1.0):
             raise InputError(f"budget {budget:g} cannot be spent: without halting it is {self.most.flops:.4f}")
+
+    def whole(self) -> Measured:
+        """What `judge` says of the network where nothing halts early."""
+        return self.most if self.judge is None else self.judge(dict.fromkeys(self.blocks, NEVER))
+
+    def judged(self, found: Reached) -> Reached:
+        """`found` with what `judge` says of it."""
+        return found if self.judge is None else found._replace(measured=self.judge(self.shifts(found)))
 
     def shifts(self, found: Reached) -> dict[str, float]:
         """The shift of each block."""
@@ -121,15 +131,16 @@ class BudgetSearch:
             random: draws them.
             progress: called after each.
         """
-        best = self.reach(budget, [0.0] * len(self.blocks), before.common)
+        plain = self.reach(budget, [0.0] * len(self.blocks), before.common)
+        best = self.judged(plain)
         progress()
         for number in range(candidates):
             drawn = random.normal(scale=_SPREADS[number % len(_SPREADS)], size=len(self.blocks))
             start = before.offsets if number == 0 and any(before.offsets) else np.add(best.offsets, drawn)
             offsets = [round(float(own), 3) for own in np.subtract(start, np.mean(start))]
             found = self.reach(budget, offsets, best.common)
-            fits = found.measured.flops <= max(budget + self.tolerance, best.measured.flops)
-            if fits and found.measured.quality > best.measured.quality:
-                best = found
+            if found.measured.flops <= max(budget + self.tolerance, plain.measured.flops):
+                found = self.judged(found)
+                best = found if found.measured.quality > best.measured.quality else best
             progress()
         return best

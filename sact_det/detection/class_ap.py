@@ -32,6 +32,12 @@ def mean_over_classes(results: Mapping[str, float], classes: Sequence[str]) -> f
     return float(np.mean(np.array([results[f"{_CLASS}{name}"] for name in classes], np.float64)))  # null is NaN
 
 
+def mean_over_present(results: Mapping[str, float], classes: Sequence[str]) -> float:
+    """As `mean_over_classes`, over those that there is something to be found of, as COCO's own mean; NaN: of none."""
+    present = [name for name in classes if not np.isnan(mean_over_classes(results, [name]))]
+    return mean_over_classes(results, present) if present else float("nan")
+
+
 def _check(classes: Sequence[str], known: Collection[str]) -> None:
     for name in classes:
         if name not in known:

@@ -1,12 +1,13 @@
 """What is calibrated: a trained network on images, at any shifts."""
 
 import contextlib
+import copy
 import io
 import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional, Sequence, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from sact_det.classification.predictor import load_classifier
 from sact_det.data.subsets import evenly
 from sact_det.detection import loader as detector_loader
 from sact_det.detection.box_evaluator import BoxEvaluator
+from sact_det.detection.class_ap import check_classes, mean_over_present
 from sact_det.detection.evaluator import PonderEvaluator
 from sact_det.detection.predictor import Predictor
 from sact_det.detection.pyramid import extractor_of
@@ -35,6 +37,8 @@ from sact_det.engine.reference import Reference
 
 _TIMED_IMAGES, _ROUNDS = 4, 3
 
+Own = TypeVar("Own", bound="Subject")
+
 
 class Subject(ABC):
     """A trained network, in evaluation mode, and images.
@@ -42,7 +46,7 @@ class Subject(ABC):
     Attributes:
         model: a Budgeted module that takes Detectron2's lists of dicts.
         of: what budgets are shares of, one of sact_det.budget.table.PARTS.
-        metric: "accuracy" or "AP", in percent.
+        metric: "accuracy", "AP" or "AP of" some classes, in percent.
         loader: the images, as in evaluation.
         has_statistics: whether norms get statistics of their own wherever these serve better than the training's.
     """
@@ -52,6 +56,19 @@ class Subject(ABC):
     metric: str
     loader: DataLoader
     has_statistics = True
+
+    def __len__(self) -> int:
+        return len(self.loader.dataset)  # type: ignore[arg-type]
+
+    def with_images(self: Own, most: int) -> Own:
+        """The same network on another number of the data set's images, evenly spread."""
+        other = copy.copy(self)
+        other.look_at(most)
+        return other
+
+    @abstractmethod
+    def look_at(self, most: Optional[int]) -> None:
+        """From now on `loader` has so many images of the data set, evenly spread; None: all."""
 
     @property
     def blocks(self) -> list[str]:
@@ -141,10 +158,14 @@ class ClassifierSubject(Subject):
     of, metric = "network", "accuracy"
 
     def __init__(self, cfg: CfgNode, name: str, most: Optional[int] = None):
-        self.model = load_classifier(cfg)
-        self.loader = classifier_loader.build_test_loader(cfg, name, most)
+        self.model, self._cfg, self._name = load_classifier(cfg), cfg, name
+        self.look_at(most)
         spec = self.model.spec
         self._reference = Reference.of(spec, spec.units, self.model.logits.out_channels)
+
+    def look_at(self, most: Optional[int]) -> None:
+        """As of Subject."""
+        self.loader = classifier_loader.build_test_loader(self._cfg, self._name, most)
 
     def evaluators(self) -> list[Any]:
         """As of Subject."""
@@ -165,18 +186,24 @@ class DetectorSubject(Subject):
         most: images, evenly spread; None: all.
         of: "detector": the whole detector, block 4 shifted, too; "extractor": stem and blocks 1-3 alone.
         folder: for files that the evaluation leaves, as long as this lives.
+        classes: whose mean AP is the quality; (): all.
     """
 
-    metric = "AP"
-
-    def __init__(self, cfg: CfgNode, name: str, most: Optional[int], of: str, folder: str):
+    def __init__(self, cfg: CfgNode, name: str, most: Optional[int], of: str, folder: str, classes: Sequence[str] = ()):
         self.model, self.of, self._folder = Predictor(cfg).model, of, folder
-        self._name = name if most is None else register_few(name, most, folder, "--max-images")
-        self.loader = detector_loader.build_test_loader(cfg, self._name)
+        self._cfg, self._whole, self._classes = cfg, name, classes
+        self.metric = f"AP of {', '.join(classes)}" if classes else "AP"
+        self.look_at(most)
         extractor = extractor_of(self.model.backbone)
         self._extractor = extractor.blocks  # by name
         self._reference = Reference.of(extractor.spec, extractor.spec.units[: len(extractor.blocks)])
         self._detector = DetectorReference.of(self.model)
+
+    def look_at(self, most: Optional[int]) -> None:
+        """As of Subject."""
+        whole = self._whole
+        self._name = whole if most is None else register_few(whole, most, self._folder, "--max-images")
+        self.loader = detector_loader.build_test_loader(self._cfg, self._name)
 
     @property
     def blocks(self) -> list[str]:
@@ -192,11 +219,15 @@ class DetectorSubject(Subject):
     def judge(self, results: Mapping[str, Any]) -> Measured:
         """As of Subject."""
         ponder, key = results["ponder"], "flops_percent" if self.of == "extractor" else "detector_flops_percent"
-        return Measured(ponder[key] / 100, ponder[f"{key}_std"] / 100, results["bbox"]["AP"])
+        boxes = results["bbox"]
+        quality = mean_over_present(boxes, self._classes) if self._classes else boxes["AP"]
+        return Measured(ponder[key] / 100, ponder[f"{key}_std"] / 100, quality)
 
 
 @contextlib.contextmanager
-def subject_of(cfg: CfgNode, name: str, most: Optional[int], of: Optional[str]) -> Iterator[Subject]:
+def subject_of(
+    cfg: CfgNode, name: str, most: Optional[int], of: Optional[str], classes: Sequence[str] = ()
+) -> Iterator[Subject]:
     """The network of a config on a data set.
 
     Args:
@@ -204,20 +235,24 @@ def subject_of(cfg: CfgNode, name: str, most: Optional[int], of: Optional[str]) 
         name: of a registered data set.
         most: images, evenly spread; None: all.
         of: of a detector, "detector" (also by default) or "extractor".
+        classes: of a detector, whose mean AP is the quality; (): all.
 
     Raises:
-        InputError: weights or data cannot be used, there are fewer than two images, or nothing halts.
+        InputError: weights or data cannot be used, there are fewer than two images, a class is unknown, or nothing
+            halts.
     """
     with tempfile.TemporaryDirectory() as folder:
         if cfg.MODEL.META_ARCHITECTURE == "SACTClassifier":
             if of is not None:
                 raise InputError(f"--of {of} is for detectors: a classifier's budgets are shares of all of it")
+            if classes:
+                raise InputError(f"--classes {' '.join(classes)}: for detectors, whose AP they choose")
             subject: Subject = ClassifierSubject(cfg, name, most)
         else:
-            subject = DetectorSubject(cfg, name, most, of or "detector", folder)
-        images = len(subject.loader.dataset)  # type: ignore[arg-type]
-        if images < 2:
-            raise InputError(f"{name}: a calibration needs 2 images at least; got {images}")
+            check_classes(classes, name)
+            subject = DetectorSubject(cfg, name, most, of or "detector", folder, classes)
+        if len(subject) < 2:
+            raise InputError(f"{name}: a calibration needs 2 images at least; got {len(subject)}")
         if not subject.blocks:
             raise InputError(f"MODEL.SACT.HALTING {cfg.MODEL.SACT.HALTING!r}: nothing halts, so there are no budgets")
         yield subject

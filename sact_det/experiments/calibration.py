@@ -38,10 +38,13 @@ class Measurements:
         subject: to be measured.
         path: of the file; what was there of other weights, settings or images is replaced.
         key: tells those apart.
+
+    Attributes:
+        subject: the same.
     """
 
     def __init__(self, subject: Subject, path: Path, key: str):
-        self._subject, self._path, self._key = subject, path, key
+        self.subject, self._path, self._key = subject, path, key
         self._known: dict[tuple[float, ...], Measured] = {}
         for entry in _stored(path, key):
             own = entry.get("scale", 1.0), *entry["shifts"]
@@ -50,14 +53,14 @@ class Measurements:
 
     def __call__(self, shifts: Shifts, scale: float = 1.0) -> Measured:
         """Measures, on images scaled by `scale`, unless it is known."""
-        own = scale, *(shifts[block] for block in self._subject.blocks)
+        own = scale, *(shifts[block] for block in self.subject.blocks)
         if own not in self._known:
             start = time.perf_counter()
-            self._known[own] = found = self._subject.measure(shifts, scale)
+            self._known[own] = found = self.subject.measure(shifts, scale)
             said = ", ".join(f"{shift:+.2f}" for shift in own[1:]) + ("" if scale == 1 else f", images by {scale:g}")
             logger.info(
                 "Shifts %s: %.1f ± %.1f%% of the FLOPs, %s %.2f (%.0f s)",
-                *(said, 100 * found.flops, 100 * found.flops_std, self._subject.metric, found.quality),
+                *(said, 100 * found.flops, 100 * found.flops_std, self.subject.metric, found.quality),
                 time.perf_counter() - start,
             )
             entries = [
@@ -93,6 +96,8 @@ class Settings(NamedTuple):
         of: of a detector, "detector" or "extractor": what budgets are shares of; None: "detector".
         statistics: whether norms that learn get statistics of a budget, where they do better than the training's.
         scales: in (0, 1], unlike each other, what images may be scaled by beside 1.
+        judged_images: most of the images that quality is judged on, of shifts that spend a budget; None: `images`.
+        classes: of detectors, whose mean AP is the quality; (): all.
     """
 
     dataset: str
@@ -103,6 +108,8 @@ class Settings(NamedTuple):
     of: Optional[str] = None
     statistics: bool = True
     scales: Sequence[float] = ()
+    judged_images: Optional[int] = None
+    classes: Sequence[str] = ()
 
 
 def calibration_set(cfg: CfgNode, name: Optional[str]) -> str:
@@ -118,6 +125,23 @@ def calibration_set(cfg: CfgNode, name: Optional[str]) -> str:
                 f"{name}: has the images of DATASETS.TEST, {test}; what is calibrated on them would flatter a test"
             )
     return name
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Adds --judged-images and --classes, for `check_judging` and `Settings`."""
+    parser.add_argument(
+        "--judged-images",
+        type=int,
+        metavar="N",
+        help="that accuracy or AP is judged on where a budget is spent (default: --max-images, which find the FLOPs)",
+    )
+    parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="of detectors, whose mean AP counts")
+
+
+def check_judging(args: argparse.Namespace) -> None:
+    """Raises InputError, naming the option, unless --judged-images is at least --max-images."""
+    if args.judged_images is not None and args.judged_images < args.max_images:
+        raise InputError(f"--judged-images must be at least --max-images, {args.max_images}; got {args.judged_images}")
 
 
 def add_scales(parser: argparse.ArgumentParser) -> None:
@@ -146,20 +170,26 @@ def calibrate_weights(cfg: CfgNode, weights: Path, settings: Settings, folder: P
         cfg: names these weights.
         weights: the file.
         settings: of the calibration.
-        folder: receives budget_measured.json, from which a calibration that was interrupted goes on.
+        folder: receives budget_measured.json and budget_judged.json, from which a calibration that was interrupted
+            goes on.
 
     Raises:
         InputError: a budget cannot be reached, weights or data cannot be used, or nothing halts.
     """
-    with subject_of(cfg, settings.dataset, settings.images, settings.of) as subject:
+    with subject_of(cfg, settings.dataset, settings.images, settings.of, settings.classes) as subject:
         subject.has_statistics = settings.statistics
-        own = " statistics" if settings.statistics else ""
-        key = fingerprint(cfg, f"{file_sha256(weights)} {settings.dataset} {settings.images} {subject.of}{own}")
-        measure = Measurements(subject, folder / "budget_measured.json", key)
+        made_of = fingerprint(
+            cfg, f"{file_sha256(weights)} {settings.dataset} {subject.of} {subject.metric} {settings.statistics}"
+        )
+        measure = Measurements(subject, folder / "budget_measured.json", f"{made_of} {settings.images}")
+        judge = None
+        if settings.judged_images is not None:
+            more = subject.with_images(settings.judged_images)
+            judge = Measurements(more, folder / "budget_judged.json", f"{made_of} {settings.judged_images}")
         machine = describe_machine(subject.model.device)
         about = {"dataset": settings.dataset, "seed": settings.seed, "machine": machine}
         with sizes_fit(cfg, "a batch", task_of(cfg).trainer.test_sizes):
-            table = calibrate(subject, measure, settings, about)
+            table = calibrate(measure, settings, about, judge)
         warn_of_escape(table, subject.model.drawing)
     table.write(weights.parent / FILE_NAME)
     return table
@@ -191,20 +221,32 @@ def warn_of_escape(table: BudgetTable, drawing: Optional[Drawing]) -> None:
         )
 
 
-def calibrate(subject: Subject, measure: Measurements, settings: Settings, about: Mapping[str, Any]) -> BudgetTable:
+def calibrate(
+    measure: Measurements, settings: Settings, about: Mapping[str, Any], judge: Optional[Measurements] = None
+) -> BudgetTable:
     """The table of some budgets, seconds included.
 
     Args:
-        subject: the network.
-        measure: of it.
+        measure: of the network.
         settings: of the calibration.
         about: joins the table's own.
+        judge: of the same network on more images: of shifts that spend a budget. None: `measure`.
 
     Raises:
         InputError: a budget cannot be reached.
     """
     scales = sorted({1.0, *settings.scales}, reverse=True)
-    search = ScaledSearch([BudgetSearch(subject.blocks, partial(measure, scale=scale)) for scale in scales])
+    subject, judges = measure.subject, measure if judge is None else judge
+    search = ScaledSearch(
+        [
+            BudgetSearch(
+                subject.blocks,
+                partial(measure, scale=scale),
+                judge=None if judge is None else partial(judge, scale=scale),
+            )
+            for scale in scales
+        ]
+    )
     random, budgets, points = np.random.default_rng(settings.seed), settings.budgets, []
     for budget in budgets:
         search.check(budget)
@@ -213,16 +255,18 @@ def calibrate(subject: Subject, measure: Measurements, settings: Settings, about
             index, reached = search.best(budget, settings.candidates, random, bar.update)
             scale, shifts, found = scales[index], search.searches[index].shifts(reached), reached.measured
             if budget == 1:  # nothing halts early; the table's shifts are interpolated with
-                found = search.searches[index].most
+                found = search.searches[index].whole()
             quality = None if math.isnan(found.quality) else found.quality
             norms = {}
             if found.own_statistics:
-                norms = encoded(subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts, scale))
+                norms = encoded(
+                    judges.subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts, scale)
+                )
             points.append(BudgetPoint(budget, shifts, found.flops, found.flops_std, quality, scale=scale, norms=norms))
     named = {name for point in points for name in point.norms}
     if named:  # what is not said of a budget would be interpolated
         trained = {name: values for name, values in trained_statistics(subject.model).items() if name in named}
         points = [point if point.norms else replace(point, norms=encoded(trained)) for point in points]
-    own = {"metric": subject.metric, "images": len(subject.loader.dataset)}  # type: ignore[arg-type]
+    own = {"metric": subject.metric, "images": len(judges.subject)}
     digest, least = weights_digest(subject.model), search.least
     return subject.seconds(BudgetTable(digest, subject.of, least, tuple(reversed(points)), {**own, **about}))

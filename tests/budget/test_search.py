@@ -91,6 +91,23 @@ def test_single_blocks_are_shifted_only_for_a_better_quality():
     assert best_of(Known(favourite=favourite), 4, seed=1) != best_of(Known(favourite=favourite), 4)
 
 
+def test_only_what_spends_a_budget_is_judged_on_more_images():
+    favourite = (4.0, -6.0, 2.0)
+    few, judges = Known(favourite=(-4.0, 6.0, -2.0)), Known(favourite=favourite)  # few images would have it wrong
+    search = BudgetSearch(BLOCKS, few, judge=lambda shifts: judges(shifts)._replace(flops=0.71))
+    before = Reached(0.0, favourite, search.most)
+    found = search.best(0.7, before, 3, np.random.default_rng(0), lambda: None)
+    assert found.offsets == favourite and found.measured.flops == 0.71
+    assert 2 <= len(judges.asked) <= 4 < len(few.asked)
+    assert search.whole() == judges_of_whole(search, judges)
+    assert search.judged(found._replace(common=9.0)).measured.quality == pytest.approx(0, abs=0.01)
+
+
+def judges_of_whole(search, judges):
+    assert judges.asked.pop() == (NEVER,) * 3
+    return judges(dict.fromkeys(BLOCKS, NEVER))._replace(flops=0.71)
+
+
 def test_what_the_budget_before_found_best_is_tried_first():
     favourite = (4.0, -6.0, 2.0)
     before = Reached(0.0, favourite, Measured(0.8, 0, 0))

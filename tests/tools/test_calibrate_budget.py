@@ -219,6 +219,8 @@ def test_a_calibration_that_broke_off_goes_on_to_the_same_end(words, calibrated,
             ["--scales", "0.5", "0.5"],
             "--scales must be shares of an image's sides, in (0, 1], unlike each other; got",
         ),
+        (["--judged-images", "11"], "--judged-images must be at least --max-images, 200; got 11"),
+        (["--classes", "apple"], "--classes apple: for detectors, whose AP they choose"),
         (["--candidates", "-1"], "--candidates must not be negative; got -1"),
         (["--of", "extractor"], "--of extractor is for detectors: a classifier's budgets are shares of all of it"),
         (["MODEL.SACT.BUDGET", "0.5"], "MODEL.SACT.BUDGET must be 0 here, --budgets are tried; got 0.5"),
@@ -268,16 +270,24 @@ def test_a_detector_spends_its_budget_in_all_of_it_or_in_the_extractor(of, tmp_p
     tool.main([*config, "--budgets", "0.85", "1", *words])
     table = BudgetTable.read(tmp_path / "budget.json")
     assert table.of == of and ("block4" in table.points[0].shifts) == (of == "detector")
-    assert abs(table.points[0].flops - 0.85) <= 0.01 and table.about["images"] == 3
+    assert abs(table.points[0].flops - 0.85) <= 0.01
+    assert (table.about["images"], table.about["metric"]) == (3, "AP")
     key = "flops_percent" if of == "extractor" else "detector_flops_percent"
-    spent = []
-    for budget in ("0.85", "1"):
+
+    def spent(budget):
         more = ["MODEL.SACT.BUDGET", budget, "DATASETS.TEST", "('mine',)"]
         cfg = load_config(str(CONFIGS / "tiny.yaml"), [*words, *more])
         model = DetectionTrainer.build_model(cfg)
         DetectionTrainer.checkpointer_class(model, evaluate=True).load(weights)
-        spent.append(DetectionTrainer.test(cfg, model.eval())["ponder"][key])
-    assert spent[0] < 92 and spent[1] >= 100  # on all images, of which the calibration saw three
+        return DetectionTrainer.test(cfg, model.eval())["ponder"][key]
+
+    assert spent("0.85") < 92 and spent("1") >= 100  # on all images, of which the calibration saw three
+    judging = ["--judged-images", "6", "--classes", "class 9", "class 1"]
+    tool.main([*config, *judging, "--budgets", "0.85", "1", *words])
+    judged = BudgetTable.read(tmp_path / "budget.json")
+    assert (judged.about["images"], judged.about["metric"]) == (6, "AP of class 9, class 1")
+    assert [point.shifts for point in judged.points] == [point.shifts for point in table.points]
+    assert [100 * point.flops for point in judged.points] == pytest.approx([spent("0.85"), spent("1")])
 
 
 def test_a_budget_keeps_the_statistics_of_the_training_where_its_own_do_worse(words, tmp_path, monkeypatch):
