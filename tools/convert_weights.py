@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Converts weights of other programs to our weight files, packs ours, and
-says what a weight file holds.
+"""Converts weights of other programs to our weight files, packs ours, makes
+their halting steeper, and says what a weight file holds.
 
 The original SACT program, TF-Slim's resnet_v2 (also frozen, as npz), timm's
 resnetv2:
@@ -13,6 +13,12 @@ Ours in a byte each, and back:
 
     python tools/convert_weights.py compact SRC.pth OUT.npz
     python tools/convert_weights.py from-compact SRC.npz OUT.pth
+
+With logits of the halting branches four times as large, so that features come
+nearly from the unit alone where a position halts. FLOPs change with it, until a
+budget is calibrated or a training draws budgets:
+
+    python tools/convert_weights.py sharpen SRC.pth OUT.pth --factor 4
 
 What a file holds, and published weights by name:
 
@@ -28,6 +34,7 @@ line) that the weights need.
 """
 
 import argparse
+import math
 import os
 import shlex
 from pathlib import Path
@@ -37,13 +44,14 @@ from torch import Tensor
 
 from sact_det.base.doing import doing
 from sact_det.base.download import is_url
-from sact_det.base.errors import InputError
+from sact_det.base.errors import InputError, naming
 from sact_det.base.files import file_sha256, writable_file
 from sact_det.base.processes import command_line
 from sact_det.weights.compact import save_compact
 from sact_det.weights.conversion import CONVERSIONS, Converted, from_timm, recognise
 from sact_det.weights.named import local_source
 from sact_det.weights.published import PUBLISHED, SCHEME, TIMM_NETWORKS
+from sact_det.weights.sharpened import sharpened
 from sact_det.weights.timm import IMAGE_MEAN
 from sact_det.weights.weight_file import load_weights, save_weights
 
@@ -152,6 +160,23 @@ def pack(source: Path, output: Path) -> None:
     print(f"{output}: {output.stat().st_size:,} bytes of {source.stat().st_size:,}, sha256 {file_sha256(output)}")
 
 
+def sharpen(source: Path, output: Path, factor: float) -> None:
+    """Writes a weight file of ours with steeper halting scores (sact_det/weights/sharpened.py)."""
+    writable_file(output)
+    state_dict, metadata = load_weights(source)
+    if not 0 < factor < math.inf:
+        raise InputError(f"--factor must be positive and finite; got {factor:g}")
+    with naming(source, ValueError):
+        steeper = sharpened(state_dict, factor)
+    if shifts := metadata.get("shifts"):  # what they say is a part of the logits
+        metadata["shifts"] = {block: factor * shift for block, shift in shifts.items()}
+    origin = f"{source.name}, sha256 {file_sha256(source)}, halting logits times {factor:g}"
+    save_weights(
+        output, steeper, {**metadata, "source": ", from ".join(filter(None, (metadata.get("source"), origin)))}
+    )
+    print(f"{output}: sha256 {file_sha256(output)}")
+
+
 def write(
     args: argparse.Namespace, state_dict: dict[str, Tensor], metadata: dict[str, Any], files: list[Path], choice: Any
 ) -> None:
@@ -199,6 +224,10 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     compact = commands.add_parser("compact", help="a weight file of ours in a byte a weight")
     compact.add_argument("source", metavar="SRC", type=Path, help="weight file, or checkpoint of a training")
     compact.add_argument("output", metavar="OUT", type=Path, help="file to write (.npz)")
+    steeper = commands.add_parser("sharpen", help="a weight file of ours with steeper halting scores")
+    steeper.add_argument("source", metavar="SRC", type=Path, help="weight file, or checkpoint of a training")
+    steeper.add_argument("output", metavar="OUT", type=Path, help="weight file to write (.pth)")
+    steeper.add_argument("--factor", type=float, required=True, metavar="K", help="that logits are multiplied by")
     inspected = commands.add_parser("inspect", help="what a weight file, or a file that can be converted, holds")
     inspected.add_argument("file", metavar="FILE")
     commands.add_parser("names", help="published weights that MODEL.WEIGHTS takes by name")
@@ -216,6 +245,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         print(f"{SCHEME}timm/NAME: timm's {', '.join(TIMM_NETWORKS)}, NAME as on the hub: resnetv2_50.a1h_in1k, say")
     elif args.command == "compact":
         pack(args.source, args.output)
+    elif args.command == "sharpen":
+        sharpen(args.source, args.output, args.factor)
     else:
         convert(args)
         inspect(str(args.output))  # what was converted is no longer in memory

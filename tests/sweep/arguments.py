@@ -103,6 +103,7 @@ CASES = [
     Case("convert_weights", r"nowhere", "sact-tf", "nowhere", output),
     Case("convert_weights", r"nowhere", "tf-slim", "nowhere.npz", output),
     Case("convert_weights", r"invalid float value: 'x'", "timm", "a", output, "--mean", "x", "0", "0"),
+    Case("convert_weights", r"nowhere\.pth: no such weight file", "sharpen", "nowhere.pth", output, "--factor", "4"),
     Case("evaluate_saliency", r"give one of --config-file", *SALIENCY),
     Case("evaluate_saliency", r"--processes must be positive", *SALIENCY[:4], "--center-only", "--processes", "0"),
     Case("evaluate_saliency", r"--image-size must be positive", *SALIENCY, "--center-only", "--image-size", "-3"),
