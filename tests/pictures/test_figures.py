@@ -36,6 +36,20 @@ def test_any_title_and_name_can_be_drawn(text, tmp_path):
     assert pixels(draw_accuracy(points, text), tmp_path / "sweep.png").std() > 0
 
 
+@pytest.mark.parametrize("draw", [draw_quality, draw_units])
+def test_many_rows_look_different_and_their_names_are_below(draw):
+    row = next(row for row in RESULTS["rows"] if row["runs"][0]["halting"] != "none")
+    rows = [{"name": f"row {number}", "runs": row["runs"][:1]} for number in range(14)]
+    figure = draw({**RESULTS, "rows": rows})
+    lines = [line for line in figure.axes[-1].lines if line.get_marker() != "|"]  # the ends of bars
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"row {number}" for number in range(14)]
+    assert len(looks) == 14 and figure.axes[0].get_legend() is None
+    few = draw_quality({**RESULTS, "rows": rows[:2]})
+    assert not few.legends and len(few.axes[0].get_legend().get_texts()) == 2
+
+
 def test_dollars_and_underscores_are_no_formula(tmp_path):
     """As a formula, both would be the same picture."""
     pictures = []
