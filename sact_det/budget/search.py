@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from sact_det.base.errors import InputError
 
 NEVER, AT_ONCE = -1000.0, 1000.0  # shifts at which nothing halts early, and everything behind the first unit
-FAR = 100.0  # a shift from which on scores are 0 or 1 to rounding, whatever a branch says
+FAR = 100.0  # a shift beyond which hardly a logit lies: scores are 0 or 1, whatever a branch says
 _CLOSE = 1e-3  # shifts nearer than that are not told apart
 _MOST_STEPS = 16
 _SPREADS = (2.0, 4.0, 8.0)  # of what candidates add to the shift of a block, standard deviations in turn
