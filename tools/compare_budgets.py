@@ -235,7 +235,10 @@ def run(args: argparse.Namespace, trainer: Callable[[Contender], None] = train) 
     own = not args.trained_statistics
     settings = Settings(
         *(args.calibrate_on, args.max_images, args.budgets, args.candidates),
-        **{"statistics": own, "scales": args.scales, "judged_images": args.judged_images, "classes": args.classes},
+        statistics=own,
+        scales=args.scales,
+        judged_images=args.judged_images,
+        classes=args.classes,
     )
     points = []
     for seed in args.seeds:

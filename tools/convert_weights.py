@@ -163,12 +163,13 @@ def pack(source: Path, output: Path) -> None:
 def sharpen(source: Path, output: Path, factor: float) -> None:
     """Writes a weight file of ours with steeper halting scores (sact_det/weights/sharpened.py)."""
     writable_file(output)
-    state_dict, metadata = load_weights(source)
     if not 0 < factor < math.inf:
         raise InputError(f"--factor must be positive and finite; got {factor:g}")
+    state_dict, metadata = load_weights(source)
+    refuse_replacing(output, [source])
     with naming(source, ValueError):
         steeper = sharpened(state_dict, factor)
-    if shifts := metadata.get("shifts"):  # what they say is a part of the logits
+    if (shifts := metadata.get("shifts")) and not metadata.get("prices"):  # of a price logits have their part already
         metadata["shifts"] = {block: factor * shift for block, shift in shifts.items()}
     origin = f"{source.name}, sha256 {file_sha256(source)}, halting logits times {factor:g}"
     save_weights(
@@ -177,11 +178,16 @@ def sharpen(source: Path, output: Path, factor: float) -> None:
     print(f"{output}: sha256 {file_sha256(output)}")
 
 
+def refuse_replacing(output: Path, files: Sequence[Path]) -> None:
+    """Raises InputError if the output is one of the files that it is made from."""
+    if output.exists() and any(os.path.samefile(output, file) for file in files):
+        raise InputError(f"{output}: would replace what it is made from; choose another name")
+
+
 def write(
     args: argparse.Namespace, state_dict: dict[str, Tensor], metadata: dict[str, Any], files: list[Path], choice: Any
 ) -> None:
-    if args.output.exists() and any(os.path.samefile(args.output, file) for file in files):
-        raise InputError(f"{args.output}: would replace what it is made from; choose another name")
+    refuse_replacing(args.output, files)
     metadata["source"] = (
         metadata.get("source", "weights of ours")
         + ", from "

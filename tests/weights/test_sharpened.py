@@ -46,15 +46,14 @@ def test_features_come_from_the_unit_alone_where_a_position_halts():
     block = model.get_submodule("block2")
     model.load_state_dict(sharpened(model.state_dict(), 1e6))
     with torch.no_grad():
-        features, ponder = block(model.block1(model.stem(x))[0])
-        state, expected = model.block1(model.stem(x))[0], 0
-        for number, unit in enumerate(block.units, 1):
-            state = (
-                unit(state) if number == 1 else torch.where((ponder.num_units >= number)[:, None], unit(state), state)
-            )
-        expected = state
+        x, _ = model.block1(model.stem(x))
+        features, ponder = block(x)
+        first, *others = block.units
+        state = first(x)
+        for number, unit in enumerate(others, 2):
+            state = torch.where((ponder.num_units >= number)[:, None], unit(state), state)
     assert set(ponder.num_units.unique().tolist()) > {1}
-    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(features, state)
 
 
 @pytest.mark.parametrize("factor", [0, -1, float("nan"), float("inf")])
@@ -63,9 +62,10 @@ def test_a_factor_that_is_none_is_refused(factor):
         sharpened(network("sact").state_dict(), factor)
 
 
-def test_a_file_keeps_its_description_and_says_what_became_of_it(tmp_path, capsys):
+@pytest.mark.parametrize("prices", [{}, {"prices": (0.01, 0.1, 1.0)}])
+def test_a_file_keeps_its_description_and_says_what_became_of_it(prices, tmp_path, capsys):
     model = network("sact")
-    described = {"units": (2, 3), "halting": "sact", "source": "a test", "shifts": {"block1": -1.5}}
+    described = {"units": (2, 3), "halting": "sact", "source": "a test", "shifts": {"block1": -1.5}, **prices}
     save_weights(tmp_path / "own.pth", model.state_dict(), described)
     tool.main(["sharpen", str(tmp_path / "own.pth"), str(tmp_path / "new.pth"), "--factor", "4"])
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'new.pth'}: sha256 ")
@@ -73,18 +73,21 @@ def test_a_file_keeps_its_description_and_says_what_became_of_it(tmp_path, capsy
     expected = sharpened(model.state_dict(), 4)
     assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
     assert metadata.pop("source").startswith("a test, from own.pth, sha256 ")
-    assert metadata == {"units": (2, 3), "halting": "sact", "shifts": {"block1": -6.0}}
+    shift = -1.5 if prices else -6.0  # a price stays what it is: its weight is larger
+    assert metadata == {"units": (2, 3), "halting": "sact", "shifts": {"block1": shift}, **prices}
 
 
 @pytest.mark.parametrize(
-    ("halting", "factor", "said"),
+    ("halting", "factor", "output", "said"),
     [
-        ("none", "4", "own.pth: has no halting branches"),
-        ("sact", "nan", "--factor must be positive and finite; got nan"),
+        ("none", "4", "new.pth", "own.pth: has no halting branches"),
+        ("sact", "nan", "new.pth", "--factor must be positive and finite; got nan"),
+        ("sact", "4", "own.pth", "own.pth: would replace what it is made from; choose another name"),
     ],
 )
-def test_what_cannot_be_sharpened_is_said_in_a_line(tmp_path, capsys, halting, factor, said):
-    save_weights(tmp_path / "own.pth", network(halting).state_dict(), {"units": (2, 3), "halting": halting})
-    words = ["sharpen", str(tmp_path / "own.pth"), str(tmp_path / "new.pth"), "--factor", factor]
-    assert said in error_line(capsys, tool.main, words)
-    assert not (tmp_path / "new.pth").exists()
+def test_what_cannot_be_sharpened_is_said_in_a_line(tmp_path, capsys, halting, factor, output, said):
+    own = tmp_path / "own.pth"
+    save_weights(own, network(halting).state_dict(), {"units": (2, 3), "halting": halting})
+    before = own.read_bytes()
+    assert said in error_line(capsys, tool.main, ["sharpen", str(own), str(tmp_path / output), "--factor", factor])
+    assert [path.name for path in tmp_path.iterdir()] == ["own.pth"] and own.read_bytes() == before
