@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
 from sact_det.budget.drawing import Drawing
-from sact_det.budget.statistics import budgeted_norms
+from sact_det.budget.statistics import Substitutes, budgeted_norms
 from sact_det.budget.table import FILE_NAME, BudgetTable, check_budget, weights_digest
 from sact_det.budget.tracked import TrackedShifts
 from sact_det.network.block import AdaptiveBlock
@@ -65,7 +65,7 @@ class Budgeted:
     drawing: Optional[Drawing] = None
     budget_file: Optional[Path] = None
     _table: Optional[BudgetTable] = None
-    _statistics: Optional[Mapping[str, np.ndarray]] = None  # of norms, where not those of the training
+    _substitutes: Optional[Substitutes] = None  # statistics of norms that are not those of the training
     _fitting: Optional[dict[tuple[int, ...], float]] = None  # (height, width) -> the budget that meets the deadline
 
     def set_budget(self, budget: Optional[float], table: Union[BudgetTable, str, Path, None] = None) -> None:
@@ -85,7 +85,6 @@ class Budgeted:
 
         Raises:
             InputError: the budget is out of range, nothing in the model halts, or there is no table of its weights.
-            RuntimeError: norms would have other statistics, but the weights were released.
         """
         assert isinstance(self, nn.Module)
         if budget is not None:
@@ -115,24 +114,15 @@ class Budgeted:
     def normalize_by(self, statistics: Mapping[str, np.ndarray]) -> None:
         """In evaluation norms have these statistics from now on, means and variances [2, C] by name.
 
-        The others have those of the training. Norms that have theirs already are left alone, and so is what was packed
-        of the weights.
-
-        Raises:
-            RuntimeError: norms would have other statistics, but the weights were released.
+        The others have those of the training. What was packed of the weights for one of the last budgets is found
+        again.
         """
         assert isinstance(self, nn.Module)
-        before = self._statistics or {}
-        changed = {
-            name
-            for name in {*before, *statistics}
-            if name not in before or name not in statistics or not np.array_equal(before[name], statistics[name])
-        }
-        if changed:
-            for name, norm in budgeted_norms(self).items():
-                if name in changed:
-                    norm.substitute(*map(torch.from_numpy, statistics.get(name, ())))
-            self._statistics = dict(statistics)
+        norms = budgeted_norms(self)
+        self._substitutes = self._substitutes or Substitutes()
+        substitutes = self._substitutes.of(statistics, norms)
+        for name, norm in norms.items():
+            norm.substitute(*substitutes.get(name, ()))
 
     def _table_of_weights(self, table: Union[BudgetTable, str, Path, None]) -> BudgetTable:
         """The table, after a look whether it is of the present weights."""

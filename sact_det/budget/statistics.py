@@ -7,12 +7,14 @@ have the same trouble, and the same remedy, statistics of each (Yu et al., "Slim
 
 import base64
 import binascii
-from typing import Any, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from typing import Any, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sact_det.execution.packing import MAX_SETTINGS
 from sact_det.execution.plan import set_execution
 from sact_det.network.freeze import halting_branches
 from sact_det.network.norm import BatchNorm2d, MovingBatchNorm2d
@@ -32,6 +34,36 @@ def budgeted_norms(model: nn.Module) -> dict[str, BatchNorm2d]:
         for name, part in model.named_modules()
         if isinstance(part, BatchNorm2d) and not isinstance(part, MovingBatchNorm2d) and not name.startswith(branches)
     }
+
+
+class Substitutes:
+    """Statistics of the budgets used last, as tensors: a budget that comes again has those that it had.
+
+    By them whoever packs weights knows that they have been packed for it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, dict[str, tuple[Tensor, Tensor]]] = OrderedDict()
+
+    def of(
+        self, statistics: Mapping[str, np.ndarray], norms: Mapping[str, BatchNorm2d]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and variance [C] of each norm that has other statistics, on its device and of its type.
+
+        Args:
+            statistics: [2, C] by the norm's name.
+            norms: by their names, those at least.
+        """
+        moving = {name: norms[name].running_mean for name in sorted(statistics)}
+        key = tuple((name, to.device, to.dtype, statistics[name].tobytes()) for name, to in moving.items())
+        if key not in self._kept:
+            with torch.inference_mode(False):  # whatever evaluates with them later
+                made = {name: torch.tensor(statistics[name]).to(to) for name, to in moving.items()}
+                self._kept[key] = {name: (mean, var) for name, (mean, var) in made.items()}
+        self._kept.move_to_end(key)
+        while len(self._kept) > MAX_SETTINGS:
+            self._kept.popitem(last=False)
+        return self._kept[key]
 
 
 @torch.no_grad()

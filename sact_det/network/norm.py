@@ -48,7 +48,6 @@ class BatchNorm2d(nn.BatchNorm2d):
     Attributes:
         substituted_mean, substituted_var: [C], by which it normalises in evaluation instead; None: by the moving ones.
             They are no part of the weights.
-        substitutions: int64 [], how often they were set: other ones may lie where these did. None: never.
     """
 
     synchronized = False
@@ -58,12 +57,11 @@ class BatchNorm2d(nn.BatchNorm2d):
     momentum: float
     substituted_mean: Optional[Tensor]
     substituted_var: Optional[Tensor]
-    substitutions: Optional[Tensor]
 
     def __init__(self, num_features: int, eps: float = TF_EPSILON, momentum: float = 1 - TF_DECAY):
         super().__init__(num_features, eps=eps, momentum=momentum)
-        # Buffers, so that what is packed of weights is made anew.
-        for name in ("substituted_mean", "substituted_var", "substitutions"):
+        # Buffers, so that what is packed of weights is made of these, too.
+        for name in ("substituted_mean", "substituted_var"):
             self.register_buffer(name, None, persistent=False)
 
     @property
@@ -76,18 +74,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     def substitute(self, mean: Optional[Tensor] = None, var: Optional[Tensor] = None) -> None:
         """Evaluations normalise by these [C] from now on; None: by the moving statistics.
 
-        Raises:
-            RuntimeError: the weights are gone (sact_det/execution/release.py), and what was packed of them has others.
+        Tensors on the norm's device, of its type, are taken as they are: where they come again, what was packed with
+        them is known.
         """
-        if self.running_mean.is_meta:
-            raise RuntimeError(
-                "weights that release_weights let go of are needed to normalise by other statistics: build the model "
-                "and load its weights again"
-            )
-        with torch.inference_mode(False):  # a tensor that counts how often it is written
-            if self.substitutions is None:
-                self.substitutions = torch.zeros((), dtype=torch.int64, device=self.running_mean.device)
-            self.substitutions += 1
         self.substituted_mean = None if mean is None else mean.to(self.running_mean)
         self.substituted_var = None if var is None else var.to(self.running_var)
 

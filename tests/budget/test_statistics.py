@@ -12,6 +12,7 @@ from sact_det import build_classifier
 from sact_det.base.errors import InputError
 from sact_det.budget import BudgetPoint, BudgetTable, weights_digest
 from sact_det.budget.statistics import budgeted_norms, decoded, encoded, estimate_statistics
+from sact_det.execution.cpu import run
 from sact_det.execution.release import release_weights
 from sact_det.network.norm import freeze_norms
 from sact_det.network.plan import planned_parts
@@ -119,16 +120,32 @@ def test_the_same_budget_again_leaves_what_was_packed(model, x):
 
 
 @torch.no_grad()
-def test_released_weights_keep_the_budget_they_have(model, x):
+def test_budgets_that_take_turns_are_packed_once_each(model, x, monkeypatch):
+    packed = []
+    pack = run.pack_block
+    monkeypatch.setattr(run, "pack_block", lambda *args: packed.append(args) or pack(*args))
     table = table_of(model, (0.5, drawn(model, 0)), (0.8, drawn(model, 1)))
     model.set_execution("auto")
-    model.set_budget(0.5, table)
-    expected = model(x).logits
+    found = {}
+    for budget in (0.5, 0.8, None, 0.65) * 3:
+        model.set_budget(budget, table)
+        logits = model(x).logits
+        assert torch.equal(found.setdefault(budget, logits), logits)
+    assert len(packed) == 4 * len(BLOCKS)
+
+
+@torch.no_grad()
+def test_released_weights_serve_every_budget(model, x):
+    table = table_of(model, (0.5, drawn(model, 0)), (0.8, drawn(model, 1)))
+    model.set_execution("auto")
+    expected = {}
+    for budget in (None, 0.8, 0.5):
+        model.set_budget(budget, table)
+        expected[budget] = model(x).logits
     release_weights(model)
-    model.set_budget(0.5)
-    assert torch.equal(model(x).logits, expected)
-    with pytest.raises(RuntimeError, match="weights that release_weights let go of are needed to normalise by other"):
-        model.set_budget(0.8)
+    for budget in (0.5, 0.8, None, 0.5):
+        model.set_budget(budget)
+        assert torch.equal(model(x).logits, expected[budget]), budget
 
 
 @torch.no_grad()

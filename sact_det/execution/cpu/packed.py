@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.memory import address, addresses, zeros
 from sact_det.execution.folded import FoldedHalting, fold_halting, unit_matrices, unit_vectors
-from sact_det.execution.packing import weight_versions
+from sact_det.execution.packing import refuse_released, weight_versions
 from sact_det.network.branch import SpatialHalting
 from sact_det.network.plan import PlannedBlock, PlannedStem
 from sact_det.network.resnet_v2 import BottleneckUnit, symmetric_max_pool
@@ -62,14 +62,22 @@ class PackedMatrices(NamedTuple):
     panels: dict[str, Tensor]
 
 
+def _matrix_versions(unit: BottleneckUnit) -> list[list[object]]:
+    return [weight_versions(conv) for conv in (unit.conv1, unit.conv2, unit.conv3, unit.shortcut) if conv is not None]
+
+
 def _pack_matrices(
     unit: BottleneckUnit, dtype: torch.dtype, second_part: bool, before: Optional[PackedMatrices]
 ) -> PackedMatrices:
-    """Packs matrices of dtype, or float32 if an odd number of channels cannot be read in pairs, unless they are."""
-    convs = (unit.conv1, unit.conv2, unit.conv3, unit.shortcut)
-    versions = [weight_versions(conv) for conv in convs if conv is not None]
+    """Packs matrices of dtype, or float32 if an odd number of channels cannot be read in pairs, unless they are.
+
+    Raises:
+        RuntimeError: they are not, and the convolutions' weights are gone.
+    """
+    versions = _matrix_versions(unit)
     if before is not None and before.versions == versions:
         return before
+    refuse_released(unit, "to pack them")
     matrices = unit_matrices(unit)
     width, in_channels = matrices.conv1.shape
     read = matrices._asdict()
@@ -136,7 +144,10 @@ def pack_block(
         block: whose norms do not depend on the batch.
         dtype: one of FACTOR_TYPES.
         before: the same block's, of which matrices are taken whose convolutions have not changed.
-        done_with: is called behind each unit.
+        done_with: is called behind each unit, and may let go of its convolutions' weights.
+
+    Raises:
+        RuntimeError: matrices would have to be packed of weights that are gone.
     """
     packed = PackedBlock({}, {}, {}, {})
     for unit in block.units:
@@ -150,6 +161,7 @@ def pack_block(
             packed.branches[unit.halting] = _pack_halting(folded)
             packed.price_weights[unit.halting] = folded.price_weight
         done_with(unit)
+        packed.matrices[unit] = packed.matrices[unit]._replace(versions=_matrix_versions(unit))
     return packed
 
 

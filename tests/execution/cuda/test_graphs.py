@@ -141,6 +141,22 @@ def test_a_change_of_weights_or_of_what_halts_is_seen():
 
 
 @torch.no_grad()
+def test_budgets_that_take_turns_keep_their_recordings():
+    block, recorder = recorded(block_of())
+    norm, x = block.units[0].norm1, inputs(1, 4, 4, 16).to(DEVICE)
+    own = [(norm.running_mean * factor, norm.running_var * factor) for factor in (2.0, 0.5)]
+    budgets = [(0.0, ()), (1.0, own[0]), (2.0, own[1])]
+    for _ in range(4):
+        for shift, statistics in budgets:
+            block.shift = shift
+            norm.substitute(*statistics)
+            assert same(flat(block(x)), kernels_of(block, x))
+    assert (recorder.captured, recorder.replayed) == (3, 9)
+    norm.substitute(*(own[0][0].clone(), own[0][1]))
+    assert same(flat(block(x)), kernels_of(block, x)) and recorder.captured == 4
+
+
+@torch.no_grad()
 def test_regions_in_any_number_share_recordings():
     assert [padded_number(n) for n in (1, FEW, 9, 16, 17, 33, 300, 1000, 1001)] == [
         1, 8, 9, 16, 18, 36, 320, 1024, 1024,
