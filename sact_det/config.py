@@ -48,6 +48,8 @@ def add_sact_config(cfg: CN) -> None:
     # no gradient passes through halting scores. Units cannot escape what is drawn but must be good there. What norms
     # of branches do is HALTING_NORM's: "FrozenBN" stays, "MovingBN" follows features that drift.
     cfg.MODEL.SACT.FREEZE_HALTING = False
+    # Whether all else stays: a trained network learns where positions can halt, and where none does it is what it was.
+    cfg.MODEL.SACT.FREEZE_NETWORK = False
     # In evaluation no image takes more than this share, in (0, 1], of the FLOPs of the plain network of as many units
     # (of a detector: its extractor); positions halt where they are spent. 0: there is no limit.
     cfg.MODEL.SACT.FLOPS_LIMIT = 0.0

@@ -90,7 +90,8 @@ def estimate_statistics(model: Any, batches: Iterable[Any]) -> dict[str, np.ndar
     try:
         set_execution(model, "dense")
         for norm in norms.values():
-            norm.train().num_batches_tracked.zero_()
+            norm.training = True  # fixed ones, too
+            norm.num_batches_tracked.zero_()
         for batch in batches:
             model(batch)
         return {

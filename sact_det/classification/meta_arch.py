@@ -16,7 +16,7 @@ from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import drawing_from_config, spec_from_config
 from sact_det.network.classifier import FAMILIES, ClassifierOutput
-from sact_det.network.freeze import freeze, freeze_halting
+from sact_det.network.freeze import freeze, freeze_halting, freeze_network
 from sact_det.network.spec import NetworkSpec
 
 
@@ -70,6 +70,7 @@ class SACTClassifier(Classifier):
         flops_limit: Optional[float] = None,
         drawing: Optional[Drawing] = None,
         fixed_halting: bool = False,
+        fixed_network: bool = False,
     ):
         super().__init__(spec, num_classes, head_norm or None)
         self.asked_budget = budget
@@ -86,6 +87,8 @@ class SACTClassifier(Classifier):
         self.fixed_halting = fixed_halting
         if fixed_halting:
             freeze_halting(self)
+        if fixed_network:
+            freeze_network(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -107,6 +110,7 @@ class SACTClassifier(Classifier):
             "flops_limit": cfg.MODEL.SACT.FLOPS_LIMIT or None,
             "drawing": drawing_from_config(cfg),
             "fixed_halting": cfg.MODEL.SACT.FREEZE_HALTING,
+            "fixed_network": cfg.MODEL.SACT.FREEZE_NETWORK,
         }
 
     @property

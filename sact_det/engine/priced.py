@@ -18,7 +18,7 @@ from sact_det.engine.logged import FLOPS_PERCENT, UNITS, block_means, log_after_
 from sact_det.engine.reference import Reference
 from sact_det.engine.spec import box_head_spec, drawing_from_config, spec_from_config
 from sact_det.execution import Executable
-from sact_det.network.freeze import freeze_halting
+from sact_det.network.freeze import freeze_halting, freeze_network
 from sact_det.rule import ledger
 from sact_det.rule.ledger import Ledger
 
@@ -50,6 +50,7 @@ class Priced(Budgeted, Executable):
         budget: to be spent with the weights that will be loaded (Budgeted.set_budget); None: as trained.
         drawing: what every training step draws (Budgeted.draw_shift); None: nothing. Drawn prices are all scaled alike.
         fixed_halting: whether halting stays as the weights have it (sact_det/network/freeze.py). Nothing is charged.
+        fixed_network: whether all else stays.
         **kwargs: of the meta-architecture.
 
     Raises:
@@ -69,6 +70,7 @@ class Priced(Budgeted, Executable):
         budget: Optional[float] = None,
         drawing: Optional[Drawing] = None,
         fixed_halting: bool = False,
+        fixed_network: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -88,6 +90,8 @@ class Priced(Budgeted, Executable):
                 head.register_forward_pre_hook(_enter_detections)
         if fixed_halting:
             freeze_halting(self)  # type: ignore[arg-type]
+        if fixed_network:
+            freeze_network(self)  # type: ignore[arg-type]
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -119,6 +123,7 @@ class Priced(Budgeted, Executable):
             "budget": sact.BUDGET or None,
             "drawing": drawing_from_config(cfg),
             "fixed_halting": sact.FREEZE_HALTING,
+            "fixed_network": sact.FREEZE_NETWORK,
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

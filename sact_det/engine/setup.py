@@ -134,12 +134,17 @@ def check_sact(cfg: CfgNode, family: type[NetworkSpec], reference_blocks: int) -
             raise ValueError(f"`reference_units` must list {reference_blocks} positive integers; got {units}")
     check_common(cfg)
     sact = cfg.MODEL.SACT
-    if sact.BUDGET and not any(HALTING_RULES[rule].adaptive for rule in (sact.HALTING, sact.BOX_HEAD_HALTING) if rule):
+    halts = any(HALTING_RULES[rule].adaptive for rule in (sact.HALTING, sact.BOX_HEAD_HALTING) if rule)
+    if sact.BUDGET and not halts:
         raise InputError(f"MODEL.SACT.BUDGET {sact.BUDGET:g} needs a network that halts; HALTING is {sact.HALTING!r}")
     if sact.BUDGET_TRAINING and not HALTING_RULES[sact.HALTING].adaptive:
         raise InputError(f"MODEL.SACT.BUDGET_TRAINING needs a network that halts; HALTING is {sact.HALTING!r}")
     if sact.FREEZE_HALTING and not HALTING_RULES[sact.HALTING].adaptive:
         raise InputError(f"MODEL.SACT.FREEZE_HALTING needs a network that halts; HALTING is {sact.HALTING!r}")
+    if sact.FREEZE_NETWORK and not (halts or sact.REJECTION):
+        raise InputError(f"MODEL.SACT.FREEZE_NETWORK needs a network that halts; HALTING is {sact.HALTING!r}")
+    if sact.FREEZE_NETWORK and sact.FREEZE_HALTING:
+        raise InputError("MODEL.SACT.FREEZE_NETWORK and FREEZE_HALTING together leave nothing to learn")
     if sact.FLOPS_LIMIT and not HALTING_RULES[sact.HALTING].adaptive:
         raise InputError(
             f"MODEL.SACT.FLOPS_LIMIT {sact.FLOPS_LIMIT:g} needs a network that halts; HALTING is {sact.HALTING!r}"

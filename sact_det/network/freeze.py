@@ -1,10 +1,13 @@
-"""Parts of a network that a training leaves as they are (MODEL.BACKBONE.FREEZE_AT, MODEL.SACT.FREEZE_HALTING)."""
+"""Parts of a network that a training leaves as they are.
+
+MODEL.BACKBONE.FREEZE_AT, MODEL.SACT.FREEZE_HALTING and FREEZE_NETWORK ask for it.
+"""
 
 from typing import Sequence
 
 from torch import nn
 
-from sact_det.network.norm import freeze_norms
+from sact_det.network.norm import BatchNorm2d, freeze_norms, frozen_norm
 from sact_det.network.unit import ScoringBranch
 
 
@@ -46,3 +49,24 @@ def freeze_halting(model: nn.Module) -> None:
         if isinstance(branch, ScoringBranch):
             branch.fixed = True
             branch.requires_grad_(False)
+
+
+def freeze_network(model: nn.Module) -> None:
+    """Fixes all of a model but its halting branches, in place: weights, and the moving statistics of norms.
+
+    A trained network learns where its positions can halt, and nothing else. Where nothing halts it is what it was.
+    Norms stay what they are, so that budgets may have other statistics for them.
+    """
+    branches = halting_branches(model)
+    for name, parameter in model.named_parameters():
+        if not name.startswith(branches):
+            parameter.requires_grad_(False)
+    for name, part in list(model.named_modules()):
+        for child_name, child in part.named_children():
+            if f"{name}.{child_name}.".lstrip(".").startswith(branches):
+                continue
+            if isinstance(child, BatchNorm2d):
+                child.fixed = True
+                child.eval()
+            else:
+                setattr(part, child_name, frozen_norm(child))

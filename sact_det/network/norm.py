@@ -48,8 +48,10 @@ class BatchNorm2d(nn.BatchNorm2d):
     Attributes:
         substituted_mean, substituted_var: [C], by which it normalises in evaluation instead; None: by the moving ones.
             They are no part of the weights.
+        fixed: whether it stays in evaluation, whatever it is told (sact_det/network/freeze.py).
     """
 
+    fixed = False
     synchronized = False
     running_mean: Tensor  # always tracked here
     running_var: Tensor
@@ -63,6 +65,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         # Buffers, so that what is packed of weights is made of these, too.
         for name in ("substituted_mean", "substituted_var"):
             self.register_buffer(name, None, persistent=False)
+
+    def train(self, mode: bool = True) -> "BatchNorm2d":
+        """nn.Module's; a fixed norm does not learn."""
+        return super().train(mode and not self.fixed)
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
