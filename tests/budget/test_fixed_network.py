@@ -1,6 +1,7 @@
 """MODEL.SACT.FREEZE_NETWORK: a trained network learns where its positions can halt, and is otherwise what it was."""
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from detectron2.utils.events import EventStorage
 from small_networks import images, randomize
 
 from sact_det import build_classifier
+from sact_det.budget.budgeted import halting_blocks
 from sact_det.budget.statistics import budgeted_norms, estimate_statistics
 from sact_det.engine.optimizer import build_optimizer
 from sact_det.network.freeze import freeze_network, halting_branches
@@ -50,24 +52,52 @@ def batch():
     ]
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-def test_steps_change_halting_branches_and_nothing_else(task, norm):
-    cfg = configured(task, *FIXED, "MODEL.SACT.NORM", norm, "MODEL.SACT.BOX_HEAD_NORM", norm)
-    model = built(cfg)
-    before, optimizer = copy.deepcopy(model.state_dict()), build_optimizer(cfg, model)
+def train(model, cfg):
+    """Two steps; returns the last losses."""
+    optimizer = build_optimizer(cfg, model)
     for _ in range(2):
         with EventStorage():
             losses = model(batch())
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
+    return losses
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_steps_change_halting_branches_and_nothing_else(task, norm):
+    cfg = configured(task, *FIXED, "MODEL.SACT.NORM", norm, "MODEL.SACT.BOX_HEAD_NORM", norm)
+    model = built(cfg)
+    before = copy.deepcopy(model.state_dict())
+    losses = train(model, cfg)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     branches = halting_branches(model)
     assert changed and all(name.startswith(branches) for name in changed)
     assert [name for name in losses if "ponder" in name]
     parameters = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert parameters and all(name.startswith(branches) for name in parameters)
+
+
+@pytest.mark.parametrize("task", ["tiny.yaml", "tiny_classifier.yaml"])
+def test_where_nothing_halts_it_is_the_plain_network_that_it_was(task):
+    cfg = configured(task, *FIXED)
+    model, plain = built(cfg), built(configured(task, "MODEL.SACT.HALTING", "none")).eval()
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and all(name.startswith(halting_branches(model)) for name in missing)
+    train(model, cfg)
+    model.eval()
+    for block in halting_blocks(model).values():
+        block.shift = -math.inf
+    with torch.no_grad():
+        for own, expected in zip(model(batch()), plain(batch())):
+            if "logits" in own:
+                torch.testing.assert_close(own["logits"], expected["logits"], rtol=1e-5, atol=1e-5)
+                continue
+            fields, known = own["instances"].get_fields(), expected["instances"].get_fields()
+            assert len(own["instances"]) > 0 and torch.equal(fields["pred_classes"], known["pred_classes"])
+            torch.testing.assert_close(fields["scores"], known["scores"], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(fields["pred_boxes"].tensor, known["pred_boxes"].tensor, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("task", TASKS)
