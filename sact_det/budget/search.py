@@ -1,6 +1,7 @@
 """Which shifts reach a budget, and which of those that do are the best."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Callable, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -9,7 +10,8 @@ from scipy.optimize import brentq
 from sact_det.base.errors import InputError
 
 NEVER, AT_ONCE = -1000.0, 1000.0  # shifts at which nothing halts early, and everything behind the first unit
-FAR = 100.0  # a shift beyond which hardly a logit lies: scores are 0 or 1, whatever a branch says
+FAR = 100.0  # a shift beyond which hardly a logit lies: scores are 0 or 1, whatever a branch says; steep ones go on
+_FARTHER = (1.0, 2.0, 4.0, 8.0)  # times FAR
 _CLOSE = 1e-3  # shifts nearer than that are not told apart
 _MOST_STEPS = 16
 _SPREADS = (2.0, 4.0, 8.0)  # of what candidates add to the shift of a block, standard deviations in turn
@@ -74,6 +76,28 @@ class BudgetSearch:
         """What `judge` says of the network where nothing halts early."""
         return self.most if self.judge is None else self.judge(dict.fromkeys(self.blocks, NEVER))
 
+    def untouched(self) -> Reached:
+        """Nothing halts early, as `whole` judges it, at a shift that others can be interpolated with."""
+        return Reached(-self._far[0], (0.0,) * len(self.blocks), self.whole())
+
+    def open_shifts(self) -> dict[str, float]:
+        """The shift of each block in `untouched`."""
+        return self._shifts(-self._far[0], (0.0,) * len(self.blocks))
+
+    @cached_property
+    def _far(self) -> tuple[float, float]:
+        """How far below 0, and above, a common shift is beyond the logits: shares are `most` and `least`, nearly."""
+        found = []
+        for sign, end, last in ((-1, self.most, NEVER), (1, self.least, AT_ONCE)):
+            known = self._known.setdefault((0.0,) * len(self.blocks), {})
+            for shift in (sign * FAR * times for times in _FARTHER):
+                known[shift] = self.measure(dict.fromkeys(self.blocks, shift))
+                if abs(known[shift].flops - end.flops) <= self.tolerance:
+                    last = shift
+                    break
+            found.append(abs(last))
+        return found[0], found[1]
+
     def judged(self, found: Reached) -> Reached:
         """`found` with what `judge` says of it."""
         return found if self.judge is None else found._replace(measured=self.judge(self.shifts(found)))
@@ -93,9 +117,9 @@ class BudgetSearch:
             offsets: what each block adds to the common shift.
             guess: what is tried first.
         """
-        own = tuple(offsets)
-        ends = {-FAR - max(own): self.most, FAR - min(own): self.least}
-        known = self._known.setdefault(own, ends)
+        own, (below_all, above_all) = tuple(offsets), self._far
+        known = self._known.setdefault(own, {})
+        known |= {-below_all - max(own): self.most, above_all - min(own): self.least} | known
 
         def excess(shift: float) -> float:
             """Of the share over the budget; 0, which ends the search, where that is tolerable."""

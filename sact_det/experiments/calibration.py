@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
@@ -21,7 +20,7 @@ from sact_det.benchmark.machine import describe_machine
 from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, Drawing, weights_digest
 from sact_det.budget.image_scale import SCALE
 from sact_det.budget.scaled_search import ScaledSearch
-from sact_det.budget.search import NEVER, BudgetSearch, Measured, Shifts
+from sact_det.budget.search import NEVER, Measured, Shifts
 from sact_det.budget.statistics import encoded, trained_statistics
 from sact_det.engine.failures import sizes_fit
 from sact_det.engine.fingerprint import fingerprint
@@ -235,34 +234,22 @@ def calibrate(
     Raises:
         InputError: a budget cannot be reached.
     """
-    scales = sorted({1.0, *settings.scales}, reverse=True)
     subject, judges = measure.subject, measure if judge is None else judge
-    search = ScaledSearch(
-        [
-            BudgetSearch(
-                subject.blocks,
-                partial(measure, scale=scale),
-                judge=None if judge is None else partial(judge, scale=scale),
-            )
-            for scale in scales
-        ]
-    )
+    search = ScaledSearch(subject.blocks, measure, settings.scales, judge)
     random, budgets, points = np.random.default_rng(settings.seed), settings.budgets, []
     for budget in budgets:
         search.check(budget)
-    with tqdm(total=len(budgets) * len(scales) * (settings.candidates + 1), unit="candidate", disable=None) as bar:
+    with tqdm(total=len(budgets) * search.ways(settings.candidates), unit="candidate", disable=None) as bar:
         for budget in sorted(budgets, reverse=True):
-            index, reached = search.best(budget, settings.candidates, random, bar.update)
-            scale, shifts, found = scales[index], search.searches[index].shifts(reached), reached.measured
-            if budget == 1:  # nothing halts early; the table's shifts are interpolated with
-                found = search.searches[index].whole()
+            scale, shifts, found = search.best(budget, settings.candidates, random, bar.update)
             quality = None if math.isnan(found.quality) else found.quality
             norms = {}
             if found.own_statistics:
                 norms = encoded(
                     judges.subject.statistics(dict.fromkeys(shifts, NEVER) if budget == 1 else shifts, scale)
                 )
-            points.append(BudgetPoint(budget, shifts, found.flops, found.flops_std, quality, scale=scale, norms=norms))
+            point = BudgetPoint(budget, dict(shifts), found.flops, found.flops_std, quality, scale=scale, norms=norms)
+            points.append(point)
     named = {name for point in points for name in point.norms}
     if named:  # what is not said of a budget would be interpolated
         trained = {name: values for name, values in trained_statistics(subject.model).items() if name in named}

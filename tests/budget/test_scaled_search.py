@@ -7,7 +7,7 @@ import pytest
 
 from sact_det.base.errors import InputError
 from sact_det.budget.scaled_search import ScaledSearch
-from sact_det.budget.search import BudgetSearch, Measured
+from sact_det.budget.search import FAR, Measured
 
 BLOCKS = ("block1", "block2")
 SCALES = (1.0, 0.8, 0.5)
@@ -15,27 +15,24 @@ FLOOR = 0.4  # of the plain network's at any scale
 RANDOM = np.random.default_rng(0)
 
 
-def search_at(scale, quality):
+def scaled_search(quality, scales=SCALES, judge=None):
     """What is open falls with the mean shift from 1 to FLOOR; so many FLOPs are left at a scale as it has pixels."""
 
-    def measure(shifts):
+    def measure(shifts, scale):
         open_share = 1 / (1 + math.exp(min(float(np.mean(list(shifts.values()))), 700)))
         share = FLOOR + (1 - FLOOR) * open_share
         return Measured(scale**2 * share, 0.0, quality(scale, share))
 
-    return BudgetSearch(BLOCKS, measure)
-
-
-def scaled_search(quality):
-    return ScaledSearch([search_at(scale, quality) for scale in SCALES])
+    return ScaledSearch(BLOCKS, measure, scales, judge)
 
 
 def spent(search, *budgets):
     found = []
     for budget in budgets:
         search.check(budget)
-        index, reached = search.best(budget, 0, RANDOM, lambda steps: None)
-        found.append((SCALES[index], round(reached.measured.flops, 2)))
+        own = search.best(budget, 0, RANDOM, lambda ways: None)
+        assert own.shifts.keys() == set(BLOCKS) and all(map(math.isfinite, own.shifts.values()))
+        found.append((own.scale, round(own.measured.flops, 2)))
     return found
 
 
@@ -45,9 +42,39 @@ def test_where_halting_costs_nothing_images_stay_whole_as_long_as_they_can():
     assert spent(search, 0.3) == [(0.8, 0.3)]  # whole images take 0.4 at least
 
 
-def test_where_halting_costs_more_than_pixels_the_plain_network_on_smaller_images_is_the_best_and_leaves_the_rest():
+def test_where_halting_costs_more_than_pixels_images_are_so_large_that_the_plain_network_spends_the_budget():
     search = scaled_search(lambda scale, share: share)
-    assert spent(search, 1.0, 0.7, 0.5) == [(1.0, 1.0), (0.8, 0.64), (0.5, 0.25)]
+    assert spent(search, 1.0, 0.7, 0.5, 0.26) == [(1.0, 1.0), (0.83, 0.69), (0.71, 0.5), (0.51, 0.26)]
+    own = search.best(0.26, 0, RANDOM, lambda ways: None)
+    assert set(own.shifts.values()) == {-FAR}
+
+
+def test_a_scale_that_is_better_than_what_the_budget_allows_leaves_the_rest():
+    search = scaled_search(lambda scale, share: share - 2 * (scale != 0.8))
+    assert spent(search, 0.7) == [(0.8, 0.64)]
+
+
+def test_below_the_smallest_images_something_halts():
+    search = scaled_search(lambda scale, share: share)
+    assert spent(search, 0.2) == [(0.5, 0.2)]
+
+
+def test_without_scales_images_stay_whole():
+    search = scaled_search(lambda scale, share: scale - 10 * (share < 1), scales=())
+    assert spent(search, 0.7) == [(1.0, 0.7)] and search.ways(3) == 4
+
+
+def test_what_spends_a_budget_is_judged_and_nothing_else():
+    judged = []
+
+    def judge(shifts, scale):
+        judged.append(scale)
+        return Measured(0.5, 0.1, 1.0 if scale == 0.71 else 0.0)
+
+    search = scaled_search(lambda scale, share: share, judge=judge)
+    own = search.best(0.5, 0, RANDOM, lambda ways: None)
+    assert own.scale == 0.71 and own.measured == (0.5, 0.1, 1.0, False)
+    assert sorted(judged) == [0.5, 0.71, 0.8, 1.0]
 
 
 def test_a_trade_between_both_ends_where_it_is_best():
@@ -77,4 +104,4 @@ def test_every_candidate_of_every_scale_is_counted():
         search = scaled_search(quality)
         for budget in (1.0, 0.7, 0.3):
             search.best(budget, 2, RANDOM, counted.append)
-    assert sum(counted) == 2 * 3 * 3 * len(SCALES)
+    assert sum(counted) == 2 * 3 * search.ways(2) == 2 * 3 * (3 * len(SCALES) + 1)

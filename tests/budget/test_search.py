@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sact_det.base.errors import InputError
-from sact_det.budget.search import AT_ONCE, NEVER, BudgetSearch, Measured, Reached
+from sact_det.budget.search import AT_ONCE, FAR, NEVER, BudgetSearch, Measured, Reached
 
 BLOCKS = ("block1", "block2", "block3")
 CENTERS, WEIGHTS, FLOOR = (-3.0, 0.5, 6.0), (0.2, 0.3, 0.203), 0.3
@@ -50,12 +50,22 @@ def test_offsets_shift_the_bracket_with_them():
     assert list(search.shifts(found).values()) == [found.common + offset for offset in (20.0, -30.0, 10.0)]
 
 
+@pytest.mark.parametrize("steep, far", [(1.0, FAR), (0.04, 2 * FAR), (0.02, 4 * FAR), (0.001, -NEVER)])
+def test_the_bracket_is_as_wide_as_the_logits_are(steep, far):
+    network = Known(steep=steep)
+    search = BudgetSearch(BLOCKS, network)
+    assert search.untouched() == (-far, (0.0,) * 3, search.most)
+    assert set(search.open_shifts().values()) == {-far}
+    for budget in (0.95, 0.7, 0.4):
+        assert abs(search.reach(budget, (0.0,) * 3).measured.flops - budget) <= search.tolerance or steep == 0.001
+
+
 def test_where_the_share_jumps_over_a_budget_the_nearest_is_taken():
     network = Known(steep=1e6)
     found = BudgetSearch(BLOCKS, network).reach(0.75, (0.0,) * 3)
     shares = {FLOOR + sum(WEIGHTS[i:]) for i in range(4)}
     assert found.measured.flops == pytest.approx(min(shares, key=lambda share: abs(share - 0.75)))
-    assert len(network.asked) < 20
+    assert len(network.asked) < 22
 
 
 def test_where_never_to_halt_is_less_than_all_of_it_that_is_the_nearest():
