@@ -139,11 +139,11 @@ def detector_row(output: dict[str, Any], size: tuple[int, int], detector: Detect
 
     Args:
         output: of a `Priced` model, for the image.
-        size: (height, width) of the image as the network saw it.
+        size: (height, width) of the image as it was given to the network, which may have made it smaller.
         detector: the whole plain detector, whose FLOPs at as many regions, rejected ones included, are 100%.
     """
     regions, rejected, detections = (output[key] for key in ("regions", "rejected_regions", "detections"))
-    flops = detector.flops_with(output["flops"], size, regions, detections)
+    flops = detector.flops_with(output["flops"], output["seen_size"], regions, detections)
     percent = 100 * flops["total"] / detector.flops(size, regions + rejected, detections)["total"]
     return {
         "regions": regions,

@@ -20,7 +20,7 @@ from sact_det.engine.failures import build_model
 from sact_det.engine.priced import Priced
 from sact_det.rule.ponder import PonderRecord
 
-_SPENT = ("flops", "regions", "rejected_regions", "detections", "units_per_region")
+_SPENT = ("seen_size", "flops", "regions", "rejected_regions", "detections", "units_per_region")
 
 
 @dataclass(frozen=True)

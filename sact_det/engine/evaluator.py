@@ -100,7 +100,7 @@ def ponder_row(record: PonderRecord, size: tuple[int, int], reference: Reference
 
     Args:
         record: of the image, N = 1.
-        size: (height, width) of the image as the network saw it.
+        size: (height, width) of the image as it was given to the network, which may have made it smaller.
         reference: the plain network whose FLOPs on an image of that size are 100%.
     """
     percent = 100 * int(record.flops) / reference.flops(size)

@@ -1,7 +1,7 @@
 """A meta-architecture of Detectron2 that pays for its computation in training and reports it in evaluation."""
 
 import math
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -34,6 +34,7 @@ class Priced(Budgeted, Executable):
     over each image's own positions and then over images; and `loss_ponder_PART` for every other part with a price,
     averaged over its regions. Without prices there is no such loss.
     In evaluation every output dict has, beside what the meta-architecture puts there:
+        "seen_size": (height, width) of the image in the network: smaller than it was given where the budget says so;
         "ponder": PonderRecord of the backbone for this image (its last call, if it has several), N = 1, on the CPU; of
             the smaller image, where the budget makes it smaller;
         "flops": dict of int, FLOPs of this image by part, and their sum, "total";
@@ -177,7 +178,7 @@ class Priced(Budgeted, Executable):
         with ledger.open(sizes) as spent:
             outputs = run(batched_inputs, *args, **kwargs) if batched_inputs else []
         if "backbone" in spent and isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
-            report(outputs, spent)
+            report(outputs, spent, sizes)
         return outputs, spent
 
     @torch.no_grad()
@@ -211,8 +212,14 @@ def _sizes(batched_inputs: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(item["image"].shape[-2], item["image"].shape[-1]) for item in batched_inputs]
 
 
-def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
-    """Adds to each image's output what it took ("ponder" alone in a recording); a GPU is waited for once."""
+def report(outputs: list[dict[str, Any]], spent: Ledger, sizes: Sequence[tuple[int, int]]) -> None:
+    """Adds to each image's output what it took ("ponder" alone in a recording); a GPU is waited for once.
+
+    Args:
+        outputs: of the images.
+        spent: what they took.
+        sizes: (height, width) of each in the network.
+    """
     if is_recording():  # numbers would be those of the example
         for index, output in enumerate(outputs):
             output["ponder"] = spent["backbone"][-1].image(index)
@@ -227,6 +234,7 @@ def report(outputs: list[dict[str, Any]], spent: Ledger) -> None:
     flops, record = copies[: len(spent)], record.with_tensors(copies[len(spent) :])
     for index, output in enumerate(outputs):
         by_part = {part: int(values[index]) for part, values in zip(spent, flops)}
+        output["seen_size"] = sizes[index]
         output["ponder"] = record.image(index)
         output["flops"] = {**by_part, "total": sum(by_part.values())}
         output["box_head_flops"] = by_part.get("box_head", 0)

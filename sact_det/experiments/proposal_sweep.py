@@ -134,7 +134,7 @@ class ProposalSweep:
                     ledger.enter(part, record)
                 ledger.enter_proposals([count])
                 seconds, outputs = _timed(device, self._detect, item, images, features, proposals[:count])
-            report(outputs, spent)
+            report(outputs, spent, images.image_sizes)
             ran[count] = (seconds, outputs[0])
         by_setting = {}
         for setting, count in kept.items():

@@ -16,7 +16,9 @@ from sact_det.base.errors import InputError
 from sact_det.budget import BudgetPoint, BudgetTable, weights_digest
 from sact_det.budget.budgeted import halting_blocks
 from sact_det.budget.image_scale import scaled_images, scaled_size
+from sact_det.detection.evaluator import detector_row
 from sact_det.detection.predictor import load_detector
+from sact_det.detection.reference import DetectorReference
 from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs/tests"
@@ -126,6 +128,14 @@ def test_a_detector_sees_images_as_its_budget_has_them_and_finds_things_in_those
     smaller = [scaled_images(image[None], 0.5)[0] for image in whole]
     expected = model([{"image": image, "height": h, "width": w} for image, (h, w) in zip(smaller, files)])
     assert budgeted == 0.5 and all(len(one["instances"]) for one in expected)
+    reference = DetectorReference.of(model)
+    for one, other, image in zip(found, expected, whole):
+        size = tuple(image.shape[1:])
+        assert one["seen_size"] == other["seen_size"] == scaled_size(size, 0.5)
+        row, of_smaller = detector_row(one, size, reference), detector_row(other, other["seen_size"], reference)
+        assert row["detector_flops"] == of_smaller["detector_flops"]
+        share = row["detector_flops"]["total"] / reference.flops(size, row["regions"], row["detections"])["total"]
+        assert row["detector_flops_percent"] == pytest.approx(100 * share) and share < 0.9
     for one, other, (h, w) in zip(found, expected, files):
         same(one, other)
         assert one["instances"].image_size == (h, w)
