@@ -46,6 +46,7 @@ class SACTClassifier(Classifier):
         flops_limit: as of ClassifierNetwork.
         drawing: what every training step draws (Budgeted.draw_shift); None: nothing.
         fixed_halting: whether halting stays as the weights have it (sact_det/network/freeze.py). Nothing is charged.
+        fixed_network: whether all else stays.
     """
 
     pixel_mean: Tensor
