@@ -27,7 +27,8 @@ class ScaledSearch:
 
     Between the smallest and whole images it tries a scale of its own for every budget, too: the largest at which the
     budget suffices without halting. So no budget is spent worse than by the same network on smaller images, as far as
-    the measure tells.
+    the measure tells. Still smaller ones without halting would leave a part of the budget, and are not tried: where
+    they look better it is mostly the few images of a measure.
 
     Args:
         blocks: names of those that are shifted.
@@ -86,14 +87,10 @@ class ScaledSearch:
             return self._spent(0, self._searches[0].untouched())
         found = []
         for number, search in enumerate(self._searches):
-            if budget < search.least.flops:
+            if budget < search.least.flops or (budget >= search.most.flops and number > 0):
                 progress(1 + candidates)
                 continue
-            if budget >= search.most.flops and number > 0:
-                reached = search.untouched()
-                progress(1 + candidates)
-            else:
-                reached = search.best(budget, self._before[number], candidates, random, lambda: progress(1))
+            reached = search.best(budget, self._before[number], candidates, random, lambda: progress(1))
             self._before[number] = reached
             found.append(self._spent(number, reached))
         if len(self.scales) > 1:
@@ -105,7 +102,7 @@ class ScaledSearch:
         return Spent(self.scales[number], self._searches[number].shifts(reached), reached.measured)
 
     def _smaller(self, budget: float) -> list[Spent]:
-        """Images of the largest scale at which the budget suffices, and nothing halts; none if the smallest do not."""
+        """Images of the largest scale at which the budget suffices, and nothing halts; none if there is no such."""
         whole, smallest = self._searches[0], self.scales[-1]
         scales = [smallest, *(step / _STEPS for step in range(1, _STEPS) if step / _STEPS > smallest)]
 
@@ -113,10 +110,9 @@ class ScaledSearch:
             return self._measure(self._never, scale).flops > budget + whole.tolerance
 
         number = bisect.bisect_left(scales, True, key=exceeds) - 1
-        if number < 0 or scales[number] in self.scales:  # it has been searched
+        if number < 0:
             return []
-        suffice = scales[number]
-        return [Spent(suffice, whole.open_shifts(), self._judge(self._never, suffice))]
+        return [Spent(scales[number], whole.open_shifts(), self._judge(self._never, scales[number]))]
 
 
 def _at(measure: MeasureAt, scale: float, shifts: Shifts) -> Measured:

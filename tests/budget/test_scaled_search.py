@@ -49,9 +49,9 @@ def test_where_halting_costs_more_than_pixels_images_are_so_large_that_the_plain
     assert set(own.shifts.values()) == {-FAR}
 
 
-def test_a_scale_that_is_better_than_what_the_budget_allows_leaves_the_rest():
+def test_smaller_images_that_would_leave_a_part_of_the_budget_are_not_tried():
     search = scaled_search(lambda scale, share: share - 2 * (scale != 0.8))
-    assert spent(search, 0.7) == [(0.8, 0.64)]
+    assert spent(search, 0.7, 0.64) == [(0.83, 0.69), (0.8, 0.64)]
 
 
 def test_below_the_smallest_images_something_halts():
@@ -74,7 +74,7 @@ def test_what_spends_a_budget_is_judged_and_nothing_else():
     search = scaled_search(lambda scale, share: share, judge=judge)
     own = search.best(0.5, 0, RANDOM, lambda ways: None)
     assert own.scale == 0.71 and own.measured == (0.5, 0.1, 1.0, False)
-    assert sorted(judged) == [0.5, 0.71, 0.8, 1.0]
+    assert sorted(judged) == [0.71, 0.8, 1.0]
 
 
 def test_a_trade_between_both_ends_where_it_is_best():
