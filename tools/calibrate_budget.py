@@ -16,8 +16,9 @@ are tried, and the best that spend as much are kept. At budget 1 nothing halts
 early. With --scales images may be made smaller, too, by the model itself: every
 budget then has the best of these scales, at which less needs to halt, and of
 one of its own, at which nothing does. Norms that learn (block 4's, often) get
-statistics of their own at each budget, for where positions halt earlier features are others, unless those of
-the training do better there; with --trained-statistics they keep these.
+statistics of their own at each budget, for where positions halt earlier
+features are others, unless those of the training do better there; with
+--trained-statistics they keep these.
 
 Afterwards `model.set_budget(0.6)`, `--budget 0.6` of the other tools and
 MODEL.SACT.BUDGET know what to do. Accuracy or AP is that on the calibration's
