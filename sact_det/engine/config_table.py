@@ -38,7 +38,7 @@ def _is_expectation(row: Any) -> bool:
 
 
 def _is_range(value: Any) -> bool:
-    return value == () or value == [] or (len(value) == 2 and all(map(FINITE.allows, value)) and value[0] < value[1])
+    return value == () or value == [] or (len(value) == 2 and all(map(FINITE.allows, value)) and value[0] <= value[1])
 
 
 def _is_scales(value: Any) -> bool:

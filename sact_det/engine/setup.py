@@ -162,7 +162,7 @@ def _check_drawn_prices(cfg: CfgNode) -> None:
         )
     if sact.BUDGET_TRAINING and sact.BUDGET_TRAINING_DRAWS == "budget":
         low, high = sact.BUDGET_TRAINING
-        if not 0 < low < high <= 1:
+        if not 0 < low <= high <= 1:
             raise InputError(
                 "MODEL.SACT.BUDGET_TRAINING_DRAWS 'budget': BUDGET_TRAINING must be two shares of the plain network's "
                 f"FLOPs, in (0, 1]; got {tuple(sact.BUDGET_TRAINING)}"

@@ -81,7 +81,7 @@ def test_every_step_learns_with_what_it_drew():
 
 
 def test_what_is_no_range_is_refused(capsys):
-    for value in ("(1.0,)", "(3.0, 1.0)", "(1, 1)"):
+    for value in ("(1.0,)", "(3.0, 1.0)", "(1, 2, 3)"):
         with pytest.raises(InputError, match=r"MODEL\.SACT\.BUDGET_TRAINING must list nothing, or two finite numbers"):
             load_config(str(CONFIGS / "tiny.yaml"), ["MODEL.SACT.BUDGET_TRAINING", value])
     train = load_tool("train_net").invoke_main

@@ -27,9 +27,9 @@ def spend(shifts, scale, middle, floor=0.0):
     return (floor + (1 - floor) * torch.sigmoid((middle - shifts) / scale) + noise).clamp(floor, 1)
 
 
-def follow(tracked, steps, *curve):
+def follow(tracked, steps, *curve, images=2):
     for _ in range(steps):
-        budgets = LOW + (HIGH - LOW) * torch.rand(2)
+        budgets = tracked.low + (tracked.high - tracked.low) * torch.rand(images)
         tracked.observe(budgets, spend(tracked(budgets), *curve))
 
 
@@ -51,6 +51,17 @@ def test_budgets_are_met_by_networks_of_any_logits_and_again_when_these_have_cha
     assert (shifts[1:] <= shifts[:-1]).all()
     follow(tracked, 400, scale, middle - 2 * scale)
     assert errors(tracked, scale, middle - 2 * scale).mean() < 0.04
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0, 25.0])
+@pytest.mark.parametrize(("low", "high"), [(0.55, 0.55), (0.55, 0.551), (0.5, 0.6)])
+@pytest.mark.parametrize("images", [2, 16])
+def test_a_narrow_range_is_met_too_and_so_is_a_single_budget(scale, low, high, images):
+    torch.manual_seed(0)
+    tracked = TrackedShifts(low, high)
+    follow(tracked, 400, scale, 2.0, images=images)
+    spent = torch.sigmoid((2 - tracked(torch.tensor([low, high]))) / scale)
+    assert (spent - torch.tensor([low, high])).abs().max() < 0.06
 
 
 def test_a_budget_below_the_least_takes_the_least_and_spoils_no_other():
@@ -107,7 +118,7 @@ def test_images_of_a_training_spend_what_was_drawn_for_them(config, per):
     assert {block.shift for block in halting_blocks(model.eval()).values()} == {0.0}
 
 
-@pytest.mark.parametrize("drawn", ["(0.0, 0.5)", "(0.5, 1.5)", "(-1.0, 0.5)"])
+@pytest.mark.parametrize("drawn", ["(0.0, 0.5)", "(0.5, 1.5)", "(-1.0, 0.5)", "(0.0, 0.0)"])
 def test_what_is_no_budget_is_refused(capsys, drawn):
     words = ["--config-file", str(CONFIGS / "tiny.yaml"), *DRAWN, drawn]
     said = error_line(capsys, load_tool("train_net").invoke_main, words)

@@ -30,7 +30,7 @@ COMMON = {
     "MODEL.SACT.HALTING": ("foo", "SACT", ""),
     "MODEL.SACT.EXECUTION": ("lazy",),
     "MODEL.SACT.BUDGET": ("-0.5", "1.5", "1e999"),
-    "MODEL.SACT.BUDGET_TRAINING": ("(1,)", "(3, 1)", "(1, 1)", "(0, 1e999)", "(1, 2, 3)"),
+    "MODEL.SACT.BUDGET_TRAINING": ("(1,)", "(3, 1)", "(0, 1e999)", "(1, 2, 3)"),
     "MODEL.SACT.BUDGET_TRAINING_DRAWS": ("none", "1"),
     "MODEL.SACT.BUDGET_TRAINING_PER": ("step", "1"),
     "MODEL.SACT.FLOPS_LIMIT": ("-0.5", "1.5", "1e999"),
