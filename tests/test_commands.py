@@ -82,6 +82,7 @@ def test_the_pages_have_commands(tmp_path):
 @pytest.mark.parametrize("tool", TOOLS)
 def test_help_fits_a_terminal_and_its_commands_can_be_pasted(tool, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", [f"tools/{tool}.py"])  # as its users call it
     module = load_tool(tool)
     with pytest.raises(SystemExit) as end:
         (getattr(module, "parse_arguments", None) or module.parse_args)(["--help"])

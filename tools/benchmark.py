@@ -27,6 +27,7 @@ AP beside seconds:
 With --dataset, trained static detectors (--plain) are measured with fewer
 regions (--proposals) and smaller images (--scales), each in the programs that
 are fastest for it; the first of them is what times and FLOPs are shares of.
+The detector of --config-file may take part at several calibrated --budgets.
 Overrides of INPUT, DATASETS, DATALOADER and TEST are for all detectors, others
 for that of --config-file. A run that ends early goes on from its --json file:
 what has been evaluated there is not evaluated again.
@@ -55,6 +56,7 @@ from sact_det.benchmark.measures import MEASURES, measure_of, unit_counts
 from sact_det.benchmark.report import machine_line
 from sact_det.benchmark.rivals import FOR_CUDA, RIVALS
 from sact_det.benchmark.setting import PRECISIONS, Setting, device_of
+from sact_det.budget.table import check_budget
 from sact_det.execution import EXECUTIONS
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
 from sact_det.pictures.style import add_page_style, style_of
@@ -119,6 +121,14 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--plain", **detector, help="a trained plain detector; any number of them, at least one")
     options.add_argument("--adaptive", **detector, help="a detector beside that of --config-file; any number of them")
     options.add_argument(
+        "--budgets",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="SHARE",
+        help="that of --config-file spends, one by one",
+    )
+    options.add_argument(
         "--proposals",
         nargs="+",
         type=int,
@@ -180,7 +190,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def check_dataset(args: argparse.Namespace) -> None:
     if args.dataset is None:
-        for option in ("--plain", "--adaptive", "--ap-images", "--classes", "--plot"):
+        for option in ("--plain", "--adaptive", "--budgets", "--ap-images", "--classes", "--plot"):
             if getattr(args, option.removeprefix("--").replace("-", "_")):
                 raise InputError(f"{option} needs --dataset")
         return
@@ -195,6 +205,10 @@ def check_dataset(args: argparse.Namespace) -> None:
         if not 2 <= len(words) <= 3:
             raise InputError(f"{option} takes CONFIG WEIGHTS [LABEL]; got {' '.join(words)}")
     check_positive(args, "--proposals", "--ap-images")
+    for budget in args.budgets:
+        check_budget("--budgets", budget)
+    if args.budgets and args.budget is not None:
+        raise InputError("--budgets and --budget: give one of them")
     for scale in args.scales:
         if not 0 < scale <= 1:
             raise InputError(f"--scales must lie in (0, 1]; got {scale:g}")

@@ -200,7 +200,7 @@ def write(
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     sources = {
         "sact-tf": ("the original SACT program's networks: plain, ACT, SACT; ImageNet, CIFAR-10", "checkpoint"),
         "tf-slim": ("TF-Slim's resnet_v2_50, _101 or _152", "checkpoint, or npz of frozen variables, whole or in part"),

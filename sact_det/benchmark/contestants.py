@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -25,8 +25,8 @@ class Contestant:
     Attributes:
         name: unlike all others.
         line: what it shares with the static ones of the same weights and image size, or of the same weights where the
-            sizes of images are all that tells these apart; an adaptive one's is its name.
-        detector: what it shares with those of the same config and weights.
+            sizes of images are all that tells these apart, and an adaptive one with itself at other budgets.
+        detector: what it shares with those of the same config and weights, and of the same execution.
         static: whether it is a plain detector.
         execution: as of sact_det.execution.set_execution; of a static one, of the programs that are this package's own.
         cfg: with the weights, the proposals and the image size that it has.
@@ -42,6 +42,11 @@ class Contestant:
     cfg: CfgNode
     scale: float = 1.0
     mark: str = ""
+
+    @property
+    def budget(self) -> Optional[float]:
+        """The share of the plain network's FLOPs that an adaptive one spends; None: as trained."""
+        return self.cfg.MODEL.SACT.BUDGET or None
 
     @property
     def proposals(self) -> int:
@@ -71,7 +76,13 @@ def contestants(args: argparse.Namespace) -> list[Contestant]:
     for given in args.plain:
         label, cfg = _given(args, "--plain", given, files)
         found += _static(label, cfg, args.proposals, args.scales)
-    found += _adaptive(_label(args.config_file), main, args.executions)
+    if args.budgets:
+        for budget in args.budgets:
+            spends = ["MODEL.SACT.BUDGET", repr(budget)]
+            cfg = _config(args, "--config-file", args.config_file, [*args.opts, *spends])
+            found += _adaptive(_label(args.config_file), cfg, args.executions, several=True)
+    else:
+        found += _adaptive(_label(args.config_file), main, args.executions)
     for given in args.adaptive:
         label, cfg = _given(args, "--adaptive", given, files)
         found += _adaptive(label, cfg, args.executions)
@@ -144,7 +155,10 @@ def _static(label: str, cfg: CfgNode, proposals: Sequence[int], scales: Sequence
         yield Contestant(name, line, label, True, "auto", changed, scale, mark)
 
 
-def _adaptive(label: str, cfg: CfgNode, executions: Sequence[str]) -> Iterator[Contestant]:
+def _adaptive(label: str, cfg: CfgNode, executions: Sequence[str], several: bool = False) -> Iterator[Contestant]:
+    """In each execution; one of `several` budgets has its own behind its name."""
     for execution in executions:
-        name = label if len(executions) == 1 else f"{label}, {execution}"
-        yield Contestant(name, name, name, False, execution, cfg)
+        line = label if len(executions) == 1 else f"{label}, {execution}"
+        budget = f"{cfg.MODEL.SACT.BUDGET:g}" if several else ""
+        name = f"{line} at {budget}" if several else line
+        yield Contestant(name, line, line, False, execution, cfg, mark=budget)

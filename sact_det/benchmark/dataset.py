@@ -66,7 +66,8 @@ def measure_dataset(
         few = dataset if ap_images is None else register_few(dataset, ap_images, folder)
         table = DatasetTable(title, contestants, classes=classes)
         plain: dict[str, PlainDetector] = {}
-        runners = [_runner(contestant, plain, setting) for contestant in contestants]
+        adaptive: dict[str, TimedDetector] = {}
+        runners = [_runner(contestant, plain, adaptive, setting) for contestant in contestants]
         for contestant in contestants:
             table.keys[contestant.name] = key = evaluation_key(contestant.cfg, few, setting.precision)
             if key in known:  # at once, so that it stays known if this run ends early, too
@@ -90,13 +91,18 @@ def measure_dataset(
         yield table
 
 
-def _runner(contestant: Contestant, plain: dict[str, PlainDetector], setting: Setting) -> _Runner:
-    """Static contestants of the same weights share a detector, kept in `plain`."""
+def _runner(
+    contestant: Contestant, plain: dict[str, PlainDetector], adaptive: dict[str, TimedDetector], setting: Setting
+) -> _Runner:
+    """Static contestants of the same weights share a detector, kept in `plain`, an adaptive one at all its budgets."""
     if not contestant.static:
-        setting.note(f"Loading {contestant.detector}")
-        model = load_detector(contestant.cfg)
-        set_execution(model, contestant.execution)
-        return _Runner(contestant, TimedDetector(model, setting.device), lambda _: None)
+        if contestant.detector not in adaptive:
+            setting.note(f"Loading {contestant.detector}")
+            model = load_detector(contestant.cfg)
+            set_execution(model, contestant.execution)
+            adaptive[contestant.detector] = TimedDetector(model, setting.device)
+        timed = adaptive[contestant.detector]
+        return _Runner(contestant, timed, lambda _: timed.model.set_budget(contestant.budget))
     if contestant.detector not in plain:
         setting.note(f"Loading {contestant.detector}")
         plain[contestant.detector] = PlainDetector(contestant.cfg, setting)

@@ -72,7 +72,7 @@ class DatasetTable:
         }
 
     def points(self) -> list[Point]:
-        """Those that have been timed; beside a static one stands how many regions it has at most, or its size."""
+        """Those that have been timed; beside a static one stands its most regions, or size, beside others a budget."""
         return [
             Point(
                 contestant.name,
@@ -130,7 +130,7 @@ class DatasetTable:
         judged = f"AP of {', '.join(self.classes)}" if self.classes else "AP"
         caption = (
             f"{judged} on {evaluated} images, seconds on {len(self.images)}; beside static ones: most regions, or "
-            f"size; hollow: a static one has at least its AP in at most its time. {machine}"
+            f"size, beside others their budget; hollow: a static one has at least its AP in at most its time. {machine}"
         )
         save_figure(lambda: draw_pareto(self.points(), self.title, caption), Path(path), style)
 
@@ -150,6 +150,7 @@ class DatasetTable:
             "weights": contestant.cfg.MODEL.WEIGHTS,
             "proposals": contestant.proposals,
             "scale": contestant.scale,
+            "budget": contestant.budget,
             **({KEY: self._ap(name)} if self.classes else {}),
             "AP": quality["bbox"]["AP"],
             "AP50": quality["bbox"]["AP50"],

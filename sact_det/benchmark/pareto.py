@@ -21,7 +21,7 @@ class Point(NamedTuple):
     Attributes:
         name: unlike all others.
         detector: of which static ones are variants, drawn in one colour.
-        line: static ones of one line are connected, in their order.
+        line: those of one line are connected, in their order: static ones, or one detector at several budgets.
         static: whether the same is computed for every image.
         ap: AP in percent; NaN where there is nothing to judge.
         seconds: an image.
@@ -50,7 +50,9 @@ def beaten_by(point: Point, points: Iterable[Point]) -> Optional[Point]:
 
 @literal_text()
 def draw_pareto(points: Sequence[Point], title: str, caption: str) -> Figure:
-    """Static detectors as lines, adaptive ones as marks of their own; those that a static one beats are hollow.
+    """Static detectors as lines, adaptive ones as marks; those that a static one beats are hollow.
+
+    An adaptive one has a mark of its own, or, at several budgets, marks on a line.
 
     Args:
         points: those without AP are left out.
@@ -97,19 +99,25 @@ def _draw_static(axes: Axes, points: Sequence[Point]) -> dict[str, str]:
 
 
 def _draw_adaptive(axes: Axes, points: Sequence[Point]) -> None:
-    adaptive = [point for point in points if not point.static]
-    for number, point in enumerate(adaptive):
-        beaten = beaten_by(point, points) is not None
-        colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(
-            [point.seconds],
-            [point.ap],
-            _MARKERS[number % len(_MARKERS)],
-            color=colour,
-            markerfacecolor="white" if beaten else colour,
-            markeredgewidth=1.3,
-            markersize=11,
-            linestyle="none",
-            zorder=3,
-            label=wrapped(f"{point.name}, beaten" if beaten else point.name, _NAME),
-        )
+    lines = dict.fromkeys(point.line for point in points if not point.static)
+    for number, line in enumerate(lines):
+        own = sorted((p for p in points if p.line == line and not p.static), key=lambda point: point.seconds)
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        if len(own) > 1:
+            axes.plot([point.seconds for point in own], [point.ap for point in own], color=colour, linewidth=1.3)
+        for beaten in (False, True):
+            alike = [point for point in own if (beaten_by(point, points) is not None) == beaten]
+            if not alike:
+                continue
+            axes.plot(
+                [point.seconds for point in alike],
+                [point.ap for point in alike],
+                marker,
+                color=colour,
+                markerfacecolor="white" if beaten else colour,
+                markeredgewidth=1.3,
+                markersize=11,
+                linestyle="none",
+                zorder=3,
+                label=wrapped(f"{line}, beaten" if beaten else line, _NAME),
+            )

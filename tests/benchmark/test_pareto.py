@@ -60,3 +60,13 @@ def test_a_beaten_point_is_hollow_and_called_so():
     _, late, early = figure.axes[0].get_lines()
     assert (late.get_markerfacecolor(), late.get_label()) == ("white", "late, beaten")
     assert early.get_markerfacecolor() != "white" and early.get_label() == "early"
+
+
+def test_a_detector_at_several_budgets_is_a_line_with_marks_that_are_hollow_where_it_is_beaten():
+    budgets = [(31, 0.05), (36, 0.3), (39, 0.15)]
+    points = [Point(f"one at {ap}", "one", "one", False, ap, seconds, str(ap)) for ap, seconds in budgets]
+    axes = draw_pareto([*STATIC, *points], "", "").axes[0]
+    _, line, open_marks, hollow = axes.get_lines()
+    assert list(line.get_xdata()) == [0.05, 0.15, 0.3] and list(hollow.get_ydata()) == [36]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["plain", "one", "one, beaten"]
+    assert open_marks.get_markerfacecolor() == line.get_color() and {t.get_text() for t in axes.texts} >= {"36", "39"}
