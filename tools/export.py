@@ -30,7 +30,6 @@ from sact_det.base.doing import doing
 from sact_det.base.errors import InputError, naming
 from sact_det.base.files import replacing, writable_file
 from sact_det.base.processes import command_line
-from sact_det.budget.image_scale import check_whole_images
 from sact_det.classification.predictor import ClassPredictor
 from sact_det.classification.preprocessing import whole_image
 from sact_det.data.image_files import find_images, read_checked
@@ -87,7 +86,6 @@ def export(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     """Writes the file; returns the largest differences from PyTorch."""
     with doing(f"loading {args.config_file}"):
         model, form_class, prepare = load(cfg, args.part)
-        check_whole_images(model, "an exported program")
     images = of_different_sizes([prepare(path) for path in find_images(args.images)[:3]])
     set_execution(model, "dense")
     looked_at = tqdm(images, desc="PyTorch", unit="image", disable=None)  # silent where stderr is no terminal

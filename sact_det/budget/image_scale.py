@@ -6,6 +6,7 @@ Shape shorthand in this module:
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,28 +16,47 @@ from sact_det.base.value_rules import within
 from sact_det.rule.padding import check_batch
 
 SCALE = within(0, 1, "(]")
+_PARTS = 10**6  # of 1: sizes are arithmetic of integers, which a recording keeps for images of other sizes
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(height, width) of an image after scaling, a pixel at least."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    """(height, width) of an image after scaling: rounded, halves up, a pixel at least."""
+    parts = round(scale * _PARTS)
+    height, width = ((2 * side * parts + _PARTS) // (2 * _PARTS) for side in size)
+    if is_recording():  # of images that are larger
+        return height, width
+    return max(1, height), max(1, width)
 
 
 def scaled_images(images: Tensor, scale: float) -> Tensor:
     """Images [N, C, H, W] of `scaled_size`, bilinear with antialiasing: float32 of integers, else of their type.
 
+    In a recording they are the same to rounding, as two products of matrices, which every format has.
+
     Raises:
         ValueError: it is no batch.
-        InputError: PyTorch records the call, whose sizes would become constants, and the scale is not 1.
     """
     check_batch("images", images)
     if scale == 1:
         return images
-    if is_recording():
-        raise InputError(f"a budget that makes images smaller (by {scale:g}) cannot be recorded: choose another one")
     images = images if images.is_floating_point() else images.float()
-    size = scaled_size((images.shape[2], images.shape[3]), scale)
-    return F.interpolate(images, size, mode="bilinear", antialias=True)
+    size = (images.shape[2], images.shape[3])
+    height, width = scaled_size(size, scale)
+    if not is_recording():
+        return F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    narrower = F.linear(images, _weights(size[1], width, images))
+    channels = narrower.flatten(0, 1)
+    rows = _weights(size[0], height, images).expand(channels.shape[0], -1, -1)
+    return torch.bmm(rows, channels).reshape(images.shape[0], images.shape[1], height, width)
+
+
+def _weights(side: int, smaller: int, like: Tensor) -> Tensor:
+    """[smaller, side]: by how much each pixel of a side counts for each of a smaller one, a triangle around it."""
+    step = side / smaller
+    at = (torch.arange(smaller, device=like.device) + 0.5) * step
+    pixels = torch.arange(side, device=like.device) + 0.5
+    weights = (1 - (pixels - at[:, None]).abs() / step).clamp_min(0)
+    return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
 
 def check_whole_images(model: Any, what: str) -> None:

@@ -1,5 +1,6 @@
 """Networks as functions of one tensor: what is recorded of classifiers, backbones and detectors."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from sact_det.base.errors import InputError
+from sact_det.budget.image_scale import scaled_images, scaled_size
 from sact_det.execution import set_execution
 from sact_det.export.programs import Axes, Axis
 from sact_det.export.recordable import pad_image, recordable
@@ -58,7 +60,8 @@ class Form(nn.Module):
         set_execution(model, "export")
         self.model = model
         features = model.backbone.output_shape().values() if hasattr(model, "backbone") else ()
-        least = max([_LEAST_SIDE, *(1 + int(feature.stride) for feature in features)])
+        seen = max([_LEAST_SIDE, *(1 + int(feature.stride) for feature in features)])
+        least = math.ceil(seen / model.present_scale)
         self.axes = {1: Axis("height", least), 2: Axis("width", least)}
 
     @classmethod
@@ -95,15 +98,16 @@ class BackboneForm(Form):
     def reference(cls, model: Any, x: Tensor) -> dict[str, Tensor]:
         """See Form."""
         size = (x.shape[1], x.shape[2])
-        with ledger.open([size]) as spent:
+        with ledger.open([scaled_size(size, model.present_scale)]) as spent:
             features = model.backbone(model.preprocess_image([{"image": x}]).tensor)
         return {**features, **_of_one(spent["backbone"][-1], size)}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """See the class."""
         model, size = self.model, (image.shape[1], image.shape[2])
+        image = scaled_images(image[None], model.present_scale)[0]
         x = pad_image([(image - model.pixel_mean) / model.pixel_std], model.backbone.size_divisibility).tensor
-        with recordable(), ledger.open([size]) as spent:
+        with recordable(), ledger.open([(image.shape[1], image.shape[2])]) as spent:
             features = model.backbone(x)
         return {**features, **_of_one(spent["backbone"][-1], size)}
 

@@ -19,6 +19,7 @@ from sact_det.budget.image_scale import scaled_images, scaled_size
 from sact_det.detection.evaluator import detector_row
 from sact_det.detection.predictor import load_detector
 from sact_det.detection.reference import DetectorReference
+from sact_det.export.programs import recording
 from sact_det.tasks import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs/tests"
@@ -151,10 +152,35 @@ def test_what_runs_parts_of_a_detector_alone_has_the_same_images(tmp_path):
     same(found, expected)
 
 
-def test_a_recording_has_no_scale(classifier):
-    classifier.image_scale = 0.5
-    with pytest.raises(InputError, match=r"makes images smaller \(by 0\.5\) cannot be recorded"):
-        torch.jit.trace(lambda x: classifier(x).logits, images(1, 64, 64))
+class Shrunk(torch.nn.Module):
+    """Images made smaller, and a convolution behind them."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale, self.conv = scale, torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        return self.conv(scaled_images(x, self.scale))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [0.5, 0.61, 1 / 3, 0.97])
+@pytest.mark.parametrize("recorder", ["trace", "export"])
+def test_a_recording_makes_images_of_any_size_smaller(recorder, scale):
+    module, x = Shrunk(scale).eval(), images(2, 130, 190)
+    sides = {2: torch.export.Dim("height", min=100), 3: torch.export.Dim("width", min=100)}
+    with recording():
+        if recorder == "trace":
+            recorded = torch.jit.trace(module, (x,))
+        else:
+            recorded = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("n"), **sides},)).module()
+    for size in ((2, 130, 190), (3, 101, 256), (4, 175, 125)):
+        own = images(*size)
+        torch.testing.assert_close(recorded(own), module(own), rtol=0, atol=1e-4)
+
+
+def test_a_half_of_a_pixel_is_rounded_up():
+    assert scaled_size((100, 300), 0.625) == (63, 188) and scaled_size((500, 20), 0.567) == (284, 11)
 
 
 def test_a_file_holds_the_scale_and_one_without_means_whole_images(classifier, tmp_path):
