@@ -10,6 +10,7 @@ import numpy as np
 from sact_det.budget.search import NEVER, BudgetSearch, Measured, Reached, Shifts
 
 _STEPS = 100  # of scales from 0 to 1, of which one is chosen where nothing halts
+_PIXELS = 0.9  # of the largest images that suffice, which others have that take less
 
 MeasureAt = Callable[[Shifts, float], Measured]
 
@@ -26,9 +27,10 @@ class ScaledSearch:
     """Searches at several scales of images; a budget is spent at the best of them.
 
     Between the smallest and whole images it tries a scale of its own for every budget, too: the largest at which the
-    budget suffices without halting. So no budget is spent worse than by the same network on smaller images, as far as
-    the measure tells. Still smaller ones without halting would leave a part of the budget, and are not tried: where
-    they look better it is mostly the few images of a measure.
+    budget suffices without halting, or one that is hardly smaller and has more pixels for its FLOPs, since a row of
+    pixels more may cost a row of positions in the map of largest stride. So no budget is spent worse than by the same
+    network on smaller images, as far as the measure tells. Still smaller ones without halting would leave a part of the
+    budget, and are not tried: where they look better it is mostly the few images of a measure.
 
     Args:
         blocks: names of those that are shifted.
@@ -102,7 +104,7 @@ class ScaledSearch:
         return Spent(self.scales[number], self._searches[number].shifts(reached), reached.measured)
 
     def _smaller(self, budget: float) -> list[Spent]:
-        """Images of the largest scale at which the budget suffices, and nothing halts; none if there is no such."""
+        """Images of about the largest scale at which the budget suffices, and nothing halts; none if there is none."""
         whole, smallest = self._searches[0], self.scales[-1]
         scales = [smallest, *(step / _STEPS for step in range(1, _STEPS) if step / _STEPS > smallest)]
 
@@ -112,7 +114,10 @@ class ScaledSearch:
         number = bisect.bisect_left(scales, True, key=exceeds) - 1
         if number < 0:
             return []
-        return [Spent(scales[number], whole.open_shifts(), self._judge(self._never, scales[number]))]
+        near = [scale for scale in scales[: number + 1] if scale**2 >= _PIXELS * scales[number] ** 2]
+        pixels = {scale: scale**2 / self._measure(self._never, scale).flops for scale in near}
+        best = max(near, key=lambda scale: (round(pixels[scale] / pixels[near[-1]], 2), scale))
+        return [Spent(best, whole.open_shifts(), self._judge(self._never, best))]
 
 
 def _at(measure: MeasureAt, scale: float, shifts: Shifts) -> Measured:

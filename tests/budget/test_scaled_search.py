@@ -15,13 +15,13 @@ FLOOR = 0.4  # of the plain network's at any scale
 RANDOM = np.random.default_rng(0)
 
 
-def scaled_search(quality, scales=SCALES, judge=None):
-    """What is open falls with the mean shift from 1 to FLOOR; so many FLOPs are left at a scale as it has pixels."""
+def scaled_search(quality, scales=SCALES, judge=None, flops=lambda scale: scale**2):
+    """What is open falls with the mean shift from 1 to FLOOR; FLOPs at a scale are as many as it has pixels, mostly."""
 
     def measure(shifts, scale):
         open_share = 1 / (1 + math.exp(min(float(np.mean(list(shifts.values()))), 700)))
         share = FLOOR + (1 - FLOOR) * open_share
-        return Measured(scale**2 * share, 0.0, quality(scale, share))
+        return Measured(flops(scale) * share, 0.0, quality(scale, share))
 
     return ScaledSearch(BLOCKS, measure, scales, judge)
 
@@ -52,6 +52,18 @@ def test_where_halting_costs_more_than_pixels_images_are_so_large_that_the_plain
 def test_smaller_images_that_would_leave_a_part_of_the_budget_are_not_tried():
     search = scaled_search(lambda scale, share: share - 2 * (scale != 0.8))
     assert spent(search, 0.7, 0.64) == [(0.83, 0.69), (0.8, 0.64)]
+
+
+def test_a_row_of_positions_for_a_row_of_pixels_is_not_bought():
+    def flops(scale):  # of 100 pixels: half of them in a map of the same size, half in one with a stride of 16
+        return (scale**2 + (math.ceil(round(100 * scale) / 16) / 7) ** 2) / 2
+
+    search = scaled_search(lambda scale, share: scale - 10 * (1 - share), (0.5,), flops=flops)
+    assert flops(0.9) < 0.775 < flops(0.91) and flops(0.81) < 0.7 < flops(0.82)
+    assert [scale for scale, _ in spent(search, 0.775, 0.7)] == [
+        0.9,
+        0.8,
+    ]  # 81 pixels have 6 positions a side, as 96 do
 
 
 def test_below_the_smallest_images_something_halts():

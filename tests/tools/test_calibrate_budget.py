@@ -137,21 +137,6 @@ def test_smaller_images_make_budgets_possible_that_whole_ones_do_not_have(words,
         results = ClassificationTrainer.test(cfg, load_classifier(cfg))["classification"]
         assert results["flops_percent"] / 100 == pytest.approx(point.flops, abs=1e-9)
         assert 100 * results["accuracy"] == pytest.approx(point.quality)
-    said = error_line(
-        *(capsys, load_tool("export").main),
-        [
-            *(
-                "--config-file",
-                str(CONFIGS / "tiny_classifier.yaml"),
-                "--format",
-                "torchscript",
-                "--budget",
-                str(small),
-            ),
-            *("--images", str(tmp_path.parent), "--output", str(tmp_path / "model.onnx"), *own),
-        ],
-    )
-    assert said.startswith(f"an exported program is of whole images; a budget of {small:g} makes them smaller, by 0.")
 
 
 @pytest.mark.parametrize("drawn, escaped", [("(-90.0, -89.0)", True), ("(-90.0, 30.0)", False), ("()", False)])
