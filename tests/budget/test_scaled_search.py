@@ -63,7 +63,7 @@ def test_a_row_of_positions_for_a_row_of_pixels_is_not_bought():
     assert [scale for scale, _ in spent(search, 0.775, 0.7)] == [
         0.9,
         0.8,
-    ]  # 81 pixels have 6 positions a side, as 96 do
+    ]  # not 0.81
 
 
 def test_below_the_smallest_images_something_halts():
