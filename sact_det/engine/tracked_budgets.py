@@ -7,6 +7,7 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from typing_extensions import override
 
+from sact_det.base.errors import InputError
 from sact_det.budget.tracked import TrackedShifts
 from sact_det.weights.values import check_values
 
@@ -34,7 +35,12 @@ class TrackedBudgets(HookBase):
         return {"shifts": self._tracked.shifts.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As the trainer's. Raises InputError if a shift is not finite."""
+        """As the trainer's. Raises InputError if a shift is not finite, or they are of a range of another width."""
         shifts = torch.as_tensor(state["shifts"])
         check_values("the shifts of drawn budgets", shifts)
+        if shifts.shape != self._tracked.shifts.shape:
+            raise InputError(
+                f"MODEL.SACT.BUDGET_TRAINING: the checkpoint has shifts of {shifts.numel()} budgets, this range has "
+                f"{self._tracked.shifts.numel()}; go on with the range that it was begun with"
+            )
         self._tracked.shifts.copy_(shifts)

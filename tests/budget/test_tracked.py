@@ -165,3 +165,5 @@ def test_two_processes_have_the_shifts_of_one_that_sees_all_images(tmp_path):
     assert torch.equal(other.state_dict()["shifts"], shifts)
     with pytest.raises(InputError, match="the shifts of drawn budgets"):
         other.load_state_dict({"shifts": shifts / 0})
+    with pytest.raises(InputError, match="the checkpoint has shifts of 1 budgets, this range has 9; go on with"):
+        other.load_state_dict({"shifts": shifts[:1]})
