@@ -76,13 +76,12 @@ def contestants(args: argparse.Namespace) -> list[Contestant]:
     for given in args.plain:
         label, cfg = _given(args, "--plain", given, files)
         found += _static(label, cfg, args.proposals, args.scales)
-    if args.budgets:
-        for budget in args.budgets:
-            spends = ["MODEL.SACT.BUDGET", repr(budget)]
-            cfg = _config(args, "--config-file", args.config_file, [*args.opts, *spends])
-            found += _adaptive(_label(args.config_file), cfg, args.executions, several=True)
-    else:
-        found += _adaptive(_label(args.config_file), main, args.executions)
+    at_budgets = {f"{budget:g}": ["MODEL.SACT.BUDGET", repr(budget)] for budget in args.budgets}
+    if len(at_budgets) < len(args.budgets):
+        raise InputError(f"--budgets must differ; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
+    for mark, spends in (at_budgets or {"": []}).items():
+        cfg = _config(args, "--config-file", args.config_file, [*args.opts, *spends])
+        found += _adaptive(_label(args.config_file), cfg, args.executions, mark)
     for given in args.adaptive:
         label, cfg = _given(args, "--adaptive", given, files)
         found += _adaptive(label, cfg, args.executions)
@@ -155,10 +154,9 @@ def _static(label: str, cfg: CfgNode, proposals: Sequence[int], scales: Sequence
         yield Contestant(name, line, label, True, "auto", changed, scale, mark)
 
 
-def _adaptive(label: str, cfg: CfgNode, executions: Sequence[str], several: bool = False) -> Iterator[Contestant]:
-    """In each execution; one of `several` budgets has its own behind its name."""
+def _adaptive(label: str, cfg: CfgNode, executions: Sequence[str], mark: str = "") -> Iterator[Contestant]:
+    """In each execution; `mark` is the budget of one among several."""
     for execution in executions:
         line = label if len(executions) == 1 else f"{label}, {execution}"
-        budget = f"{cfg.MODEL.SACT.BUDGET:g}" if several else ""
-        name = f"{line} at {budget}" if several else line
-        yield Contestant(name, line, line, False, execution, cfg, mark=budget)
+        name = f"{line} at {mark}" if mark else line
+        yield Contestant(name, line, line, False, execution, cfg, mark=mark)

@@ -23,7 +23,7 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """(height, width) of an image after scaling: rounded, halves up, a pixel at least."""
     parts = round(scale * _PARTS)
     height, width = ((2 * side * parts + _PARTS) // (2 * _PARTS) for side in size)
-    if is_recording():  # of images that are larger
+    if is_recording():  # where comparing a size would bind the recording to it
         return height, width
     return max(1, height), max(1, width)
 

@@ -10,7 +10,7 @@ import numpy as np
 from sact_det.budget.search import NEVER, BudgetSearch, Measured, Reached, Shifts
 
 _STEPS = 100  # of scales from 0 to 1, of which one is chosen where nothing halts
-_PIXELS = 0.9  # of the largest images that suffice, which others have that take less
+_PIXELS = 0.9  # of those of the largest images that suffice: images with fewer do not take their place
 
 MeasureAt = Callable[[Shifts, float], Measured]
 

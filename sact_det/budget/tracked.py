@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from sact_det.budget.search import FAR
 
 _KNOTS = 9  # at most
-_SPACING = 0.05  # of knots in a narrow range, in shares: nearer ones tell slopes from noise no more
+_SPACING = 0.05  # of knots in a narrow range, as a share: nearer ones would differ by noise, not by the slope
 _RATE = 0.3  # of what a knot was wrong by, how much it is put right by, by the slope between knots
 _LEAST_SLOPE = 8.0  # logits that a share of 1 is worth at least
 
 
 class TrackedShifts(nn.Module):
-    """The shift of each budget from `low` to `high`, linear between some knots, all 0 at first; of one budget, one.
+    """The shift of each budget from `low` to `high`, linear between some knots, all 0 at first.
 
     Behind every step each knot moves by what the images near it have spent more or less than they should: Robbins and
     Monro's stochastic approximation of the shift at which FLOPs are the budget, with the median slope between knots for
@@ -27,7 +27,7 @@ class TrackedShifts(nn.Module):
     (sact_det/engine/tracked_budgets.py).
 
     Args:
-        low, high: shares of the plain network's FLOPs, 0 < low <= high <= 1.
+        low, high: shares of the plain network's FLOPs, 0 < low <= high <= 1; a range narrower than 0.025 has one knot.
 
     Attributes:
         shifts: float64 [K], of evenly spaced budgets, the lowest first; K is at most 9.

@@ -72,7 +72,7 @@ def test_rows_are_those_of_evaluations_at_each_budget(toy, tmp_path, monkeypatch
     [
         (["--budgets", "0"], "--budgets must be a share of the plain network's FLOPs, in (0, 1]; got 0.0"),
         (["--budgets", "nan"], "--budgets must be a share of the plain network's FLOPs, in (0, 1]; got nan"),
-        (["--budgets", "0.5", "0.5"], "two detectors are called 'sact at 0.5'"),
+        (["--budgets", "0.5", "0.5"], "--budgets must differ; got 0.5 0.5"),
         (["--budgets", "0.5", "--budget", "0.4"], "--budgets and --budget: give one of them"),
         (["--budgets", "0.5", "MODEL.SACT.HALTING", "none"], "MODEL.SACT.BUDGET 0.5 needs a network that halts"),
         (
