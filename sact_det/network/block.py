@@ -7,7 +7,7 @@ Shape shorthand in this module:
 import math
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Hashable, Optional, Sequence, Union
 
 import torch
@@ -22,6 +22,7 @@ from sact_det.rule.halting import DEFAULT_EPS, share_in_tiles
 from sact_det.rule.limit import FlopsLimit
 from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes, valid_mask
 from sact_det.rule.ponder import BlockPonder
+from sact_det.rule.process import HaltingProcess
 
 
 class AdaptiveBlock(PlannedBlock):
@@ -193,8 +194,9 @@ class AdaptiveBlock(PlannedBlock):
     def _run_plain(
         self, run: Run, exists: Tensor, dense: Tensor, total: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, BlockPonder]:
-        for unit in self.units[1:]:
-            run.evaluate(unit, None)
+        if not run.complete(self.units, None):
+            for unit in islice(self.units, 1, None):
+                run.evaluate(unit, None)
         for start, stop in self._alike[1:]:
             total = total + (stop - start) * self.units[start].flops(dense, dense)
         # h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1.
@@ -221,23 +223,10 @@ class AdaptiveBlock(PlannedBlock):
         limit: Optional[FlopsLimit],
     ) -> tuple[Tensor, BlockPonder]:
         """Algorithm 2 (1 for ACT) from the first unit's output on."""
-        per_image = self.rule.per_image
         process = run.start_halting(self.rule, exists, len(self.units), self.eps, dtype)
-        may_stop = plan.stops_early and not (self.training or run.bounded)
-        for index, unit in enumerate(self.units):
-            if may_stop and not process.any_active():
-                break
-            if index > 0:
-                run = plan.proceed(self, run, index, process.active)
-                run.evaluate(unit, process.active)
-            h = None
-            if unit.halting is not None:
-                h = run.scores(unit.halting)
-                h = share_in_tiles(h.detach() if unit.halting.fixed else h, self.tile, exists if padded else None)
-                if limit is not None:
-                    h = limit(h, process.active, partial(_flops_beyond_none, self.units[index + 1], dense))
-            p = process.step(h)
-            run.add(p * exists if per_image else p)
+        # A limit and tiles change the scores that the units themselves have.
+        if limit is not None or self.tile > 1 or not run.complete(self.units, process):
+            run = self._halt_by_units(plan, run, process, exists, padded, dense, limit)
         outcome = process.outcome()
         # Units that nobody evaluated count, too: what counts dense does so whatever else is in the batch.
         for start, stop in self._alike:
@@ -257,6 +246,34 @@ class AdaptiveBlock(PlannedBlock):
             halting_distribution=outcome.distribution,
         )
         return run.result(), ponder
+
+    def _halt_by_units(
+        self,
+        plan: Plan,
+        run: Run,
+        process: HaltingProcess,
+        exists: Tensor,
+        padded: bool,
+        dense: Tensor,
+        limit: Optional[FlopsLimit],
+    ) -> Run:
+        """The algorithm unit by unit. Returns the run that was the last to evaluate one."""
+        may_stop = plan.stops_early and not (self.training or run.bounded)
+        for index, unit in enumerate(self.units):
+            if may_stop and not process.any_active():
+                break
+            if index > 0:
+                run = plan.proceed(self, run, index, process.active)
+                run.evaluate(unit, process.active)
+            h = None
+            if unit.halting is not None:
+                h = run.scores(unit.halting)
+                h = share_in_tiles(h.detach() if unit.halting.fixed else h, self.tile, exists if padded else None)
+                if limit is not None:
+                    h = limit(h, process.active, partial(_flops_beyond_none, self.units[index + 1], dense))
+            p = process.step(h)
+            run.add(p * exists if self.rule.per_image else p)
+        return run
 
 
 def _flops_beyond_none(unit: ResidualUnit, dense: Tensor, evaluated: Tensor, dilated: Tensor) -> Tensor:

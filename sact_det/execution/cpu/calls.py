@@ -19,7 +19,7 @@ def _addresses(*names: str) -> list[tuple[str, type]]:
 
 
 class Unit(ctypes.Structure):
-    """struct Unit of worker.h."""
+    """struct Unit of unit.h."""
 
     _fields_ = [
         *_integers("in_channels", "width", "out_channels", "stride", "dilation"),
@@ -50,7 +50,7 @@ class Halting(ctypes.Structure):
 
 
 class Evaluation(ctypes.Structure):
-    """struct Evaluation of worker.h."""
+    """struct Evaluation of unit.h."""
 
     _fields_ = [
         *_integers("images", "in_height", "in_width", "out_height", "out_width"),
@@ -66,7 +66,7 @@ class Evaluation(ctypes.Structure):
 
 
 class Process(ctypes.Structure):
-    """struct Process of halting.cpp."""
+    """struct Process of process.h."""
 
     _fields_ = [
         *_integers("images", "height", "width", "units"),
@@ -213,6 +213,9 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
     **{name: (_INT64, []) for name in ("has_bfloat16", "has_bfloat16_tiles", "has_float16")},
     "scratch_size": (_INT64, [*_pointers(Unit, Evaluation), _INT]),
     "evaluate_unit": (None, [*_pointers(Unit, Halting, Evaluation), _INT]),
+    "units_scratch_size": (_INT64, [*_pointers(Unit), _INT64, *_pointers(Evaluation), _INT]),
+    "evaluate_units": (None, [*_pointers(Unit), _INT64, *_pointers(Evaluation), _INT]),
+    "evaluate_halting_units": (None, [*_pointers(Unit, Halting, Process, Evaluation), *2 * [_ADDRESS], _INT]),
     "stem_scratch_size": (_INT64, [*_pointers(Stem), _INT64]),
     "evaluate_stem": (None, [*_pointers(Stem, Images), _INT]),
     "count_positions": (_INT64, [*_pointers(Process), _INT64]),

@@ -35,12 +35,18 @@ struct LeftFactor {
     }
 };
 
+// Tiles that prefetch a panel between them, each a part: so the memory has time to deliver it.
+constexpr int AHEAD_TILES = 4;
+
 // TILE_ROWS rows of the left factor, from `first` on, times a panel of VECTORS vectors: product [TILE_ROWS][VECTORS].
+// Prefetches an AHEAD_TILES-th of such a panel from `ahead` on, which need not be memory of this process.
 // Not inlined, so that the compiler keeps all sums in registers.
 template <int VECTORS, class Element>
-__attribute__((noinline)) void multiply_tile(const LeftFactor<Element>& left, int first, const Element* panel, Vector* product) {
+__attribute__((noinline)) void multiply_tile(const LeftFactor<Element>& left, int first, const Element* panel,
+                                             const Element* ahead, Vector* product) {
     typedef Step<Element> Of;
     constexpr int WIDTH = LANES * Of::LENGTH;  // elements of the panel that a vector of sums takes in a step
+    constexpr int AHEAD = VECTORS * WIDTH / AHEAD_TILES;
     Vector sum[TILE_ROWS][VECTORS];
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; r++)
@@ -56,14 +62,14 @@ __attribute__((noinline)) void multiply_tile(const LeftFactor<Element>& left, in
         for (int r = 0; r < TILE_ROWS; r++) any |= row[r] != left.zeros;
         if (!any) {
             panel += length / Of::LENGTH * VECTORS * WIDTH;
+            ahead += length / Of::LENGTH * AHEAD;
             continue;
         }
-        for (int64_t k = 0; k < length; k += Of::LENGTH, panel += VECTORS * WIDTH) {
+        for (int64_t k = 0; k < length; k += Of::LENGTH, panel += VECTORS * WIDTH, ahead += AHEAD) {
             typename Of::Right right[VECTORS];
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; v++) right[v] = Of::right(panel + v * WIDTH);
-#pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; v++) __builtin_prefetch(panel + 16 * VECTORS * WIDTH + v * WIDTH);
+            __builtin_prefetch(ahead, 0, 2);  // not into the nearest cache, which the present panel needs
 #pragma GCC unroll 8
             for (int r = 0; r < TILE_ROWS; r++) {
                 const typename Of::Left x = Of::left(row[r] + k);
@@ -78,13 +84,16 @@ __attribute__((noinline)) void multiply_tile(const LeftFactor<Element>& left, in
         for (int v = 0; v < VECTORS; v++) product[r * VECTORS + v] = sum[r][v];
 }
 
+// next: the panel that is needed after this one.
 template <int VECTORS, class Element, class Epilogue>
-void multiply_panel(const LeftFactor<Element>& left, int rows, const Element* panel, int64_t start, const Epilogue& epilogue) {
+void multiply_panel(const LeftFactor<Element>& left, int rows, const Element* panel, const Element* next, int64_t depth,
+                    int64_t start, const Epilogue& epilogue) {
     Vector product[TILE_ROWS * VECTORS];
+    const int64_t part = depth * VECTORS * LANES / AHEAD_TILES;
     for (int first = 0; first < rows; first += TILE_ROWS) {
         const int count = std::min(TILE_ROWS, rows - first);
         epilogue.prepare(first, count, start, VECTORS);
-        multiply_tile<VECTORS>(left, first, panel, product);
+        multiply_tile<VECTORS>(left, first, panel, next + first / TILE_ROWS % AHEAD_TILES * part, product);
         for (int v = 0; v < VECTORS; v++) epilogue(first, count, start + v * LANES, product + v, VECTORS);
     }
 }
@@ -113,11 +122,12 @@ void multiply(LeftFactor<Element>& left, int rows, const Element* packed, int64_
     }
     for (int64_t start = share.first_column(columns); start < share.end_column(columns); start += PANEL) {
         const Element* panel = packed + start * depth;
+        const Element* next = panel + PANEL * depth;  // behind the last one, whatever is there
         switch ((std::min<int64_t>(columns - start, PANEL) + LANES - 1) / LANES) {
-            case 4: multiply_panel<TILE_VECTORS>(left, rows, panel, start, epilogue); break;
-            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, panel, start, epilogue); break;
-            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, panel, start, epilogue); break;
-            case 1: multiply_panel<1>(left, rows, panel, start, epilogue); break;
+            case 4: multiply_panel<TILE_VECTORS>(left, rows, panel, next, depth, start, epilogue); break;
+            case 3: multiply_panel<std::min(3, TILE_VECTORS)>(left, rows, panel, next, depth, start, epilogue); break;
+            case 2: multiply_panel<std::min(2, TILE_VECTORS)>(left, rows, panel, next, depth, start, epilogue); break;
+            case 1: multiply_panel<1>(left, rows, panel, next, depth, start, epilogue); break;
         }
     }
 }
@@ -192,6 +202,11 @@ public:
     Blocks(int64_t count, int threads) : count(count) {
         const int64_t wanted = (count + 8 * threads - 1) / (8 * threads);
         size = std::clamp<int64_t>((wanted + SUM_ROWS - 1) / SUM_ROWS * SUM_ROWS, SUM_ROWS, BLOCK_ROWS);
+    }
+
+    // The number of blocks of a list of `count` rows at most, and of any shorter one.
+    static int64_t most(int64_t count, int threads) {
+        return std::max<int64_t>(8 * threads, (count + BLOCK_ROWS - 1) / BLOCK_ROWS);
     }
 
     int64_t number() const { return number_for(count); }

@@ -2,21 +2,9 @@
 //
 // The arithmetic is that of sact_det/rule/halting.py, operation by operation in float32, so that the bits are the same.
 
-#include <cstdint>
-#include <cstring>
+#include "process.h"
 
 extern "C" {
-
-struct Process {
-    int64_t images, height, width, units;
-    float threshold;        // halts where the cumulative score reaches it
-    const uint8_t* exists;  // a mask, of bytes; arrays are [images, height, width] where nothing else is said
-    float *cumulative, *remainder, *ponder_cost;
-    int64_t* num_units;
-    uint8_t* active;             // before the coming unit
-    float* distribution;         // [images, units, height, width]
-    int64_t *evaluated, *dilated;  // [images, units], zero
-};
 
 // Counts, of every image, the active positions before a unit, and the image's own positions in their 3x3 dilation. Returns how
 // many are active in all images.

@@ -1,5 +1,6 @@
 """Weights as the kernels for inference read them."""
 
+import ctypes
 from dataclasses import dataclass
 from typing import Callable, Generic, NamedTuple, Optional, TypeVar
 
@@ -123,12 +124,18 @@ class PackedBlock:
         units: whole.
         branches: of the units that have one.
         price_weights: of the branches (ScoringBranch.added).
+        in_order: structures of all units, side by side.
     """
 
     matrices: dict[ResidualUnit, PackedMatrices]
     units: dict[ResidualUnit, Packed[calls.Unit]]
     branches: dict[HaltingBranch, Packed[calls.Halting]]
     price_weights: dict[HaltingBranch, float]
+    in_order: ctypes.Array[calls.Unit]
+
+    def branch(self, branch: SpatialHalting) -> calls.Halting:
+        """One of `branches` with its present shift."""
+        return self.branches[branch].struct.shifted(float(branch.added(self.price_weights[branch])))
 
 
 @torch.no_grad()
@@ -149,13 +156,14 @@ def pack_block(
     Raises:
         RuntimeError: matrices would have to be packed of weights that are gone.
     """
-    packed = PackedBlock({}, {}, {}, {})
-    for unit in block.units:
+    packed = PackedBlock({}, {}, {}, {}, (len(block.units) * calls.Unit)())
+    for index, unit in enumerate(block.units):
         assert isinstance(unit, BottleneckUnit)
         second_part = block.reads_products and unit is block.units[0]
         known = None if before is None else before.matrices.get(unit)
         packed.matrices[unit] = _pack_matrices(unit, dtype, second_part, known)
         packed.units[unit] = _pack_unit(unit, packed.matrices[unit], second_part)
+        packed.in_order[index] = packed.units[unit].struct
         if isinstance(unit.halting, SpatialHalting):
             folded = fold_halting(unit.halting)
             packed.branches[unit.halting] = _pack_halting(folded)

@@ -119,7 +119,7 @@ struct Parts {
     Parts(const Unit& unit, const Evaluation& call, int threads)
         : sums(threads * Scratch<Element>(unit).size),
           progress(sums + (call.sums ? ImageSums::size(call.num_writes, call.images, unit.out_channels) : 0)),
-          size(progress + Progress::size(Blocks(call.num_reads, threads).number())) {}
+          size(progress + Progress::size(Blocks::most(call.num_reads, threads))) {}
 
     const int64_t sums, progress, size;
 };
@@ -186,7 +186,8 @@ int64_t has_float16() {
 #endif
 }
 
-// Floats of Evaluation::scratch. Of the evaluation it reads images, num_reads, num_writes, and whether there are sums.
+// Floats of Evaluation::scratch, at so many positions or fewer. Of the evaluation it reads images, num_reads, num_writes, and
+// whether there are sums.
 int64_t scratch_size(const Unit* unit, const Evaluation* at, int threads) {
 #if HAS_BFLOAT16
     if (unit->bfloat16) return Parts<BFloat16>(*unit, *at, threads).size;

@@ -16,7 +16,7 @@ Shape shorthand in this module:
 """
 
 import math
-from typing import Optional
+from typing import Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -157,17 +157,18 @@ class RowsRun(Run):
         to, branch = self._evaluation, None
         self._scores = None
         if isinstance(unit.halting, SpatialHalting):
-            added = float(unit.halting.added(self._packed.price_weights[unit.halting]))
-            branch = self._packed.branches[unit.halting].struct.shifted(added)
+            branch = self._packed.branch(unit.halting)
             self._scores = zeros(*self._shape)
             to.scores = address(self._scores)
             if to.products is None:
                 to.products = address(self._take("products", self._exists.numel(), calls.whole_vectors(TAPS)))
         struct = self._packed.units[unit].struct
-        size = self._kernels.scratch_size(struct, to, self._threads)
-        if size > self._scratch_size:
-            to.scratch, self._scratch_size = self._buffers.room("scratch", size), size
+        self._have_scratch(self._kernels.scratch_size(struct, to, self._threads))
         self._kernels.evaluate_unit(struct, branch, to, self._threads)
+
+    def _have_scratch(self, size: int) -> None:
+        if size > self._scratch_size:
+            self._evaluation.scratch, self._scratch_size = self._buffers.room("scratch", size), size
 
     @override
     def start_halting(
@@ -179,6 +180,28 @@ class RowsRun(Run):
         self._remaining = self._halting.remainder
         self._evaluation.remaining = address(self._remaining)
         return self._halting
+
+    @override
+    def complete(self, units: Sequence[ResidualUnit], process: Optional[HaltingProcess]) -> bool:
+        if process is not self._halting:
+            return False
+        to, packed, count, threads = self._evaluation, self._packed.in_order, len(units), self._threads
+        self._have_scratch(self._kernels.units_scratch_size(packed, count, to, threads))
+        if self._halting is None:
+            self._kernels.evaluate_units(packed, count, to, threads)
+            return True
+        branches = (count * calls.Halting)()
+        for index, unit in enumerate(units):
+            if isinstance(unit.halting, SpatialHalting):
+                branches[index] = self._packed.branch(unit.halting)
+        self._state = self._take("state", *self._output.shape)
+        self._moved = empty(*self._shape, dtype=torch.bool)
+        self._halting.complete(
+            lambda started: self._kernels.evaluate_halting_units(
+                packed, branches, started, to, address(self._state), address(self._moved, torch.bool), threads
+            )
+        )
+        return True
 
     @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:
