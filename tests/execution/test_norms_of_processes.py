@@ -62,8 +62,13 @@ def parts(block: AdaptiveBlock) -> list[Tensor]:
     return [torch.stack([x[order[0]], *x[between]]), x[order[-1:]]]
 
 
-def step(block: AdaptiveBlock, execution: str, x: Tensor) -> Step:
-    """Results of two passes, sums of gradients, and statistics."""
+def step(block: AdaptiveBlock, execution: str, x: Tensor, kernels: bool) -> Step:
+    """Results of two passes, sums of gradients, and statistics: in float32 where kernels may serve, else in float64.
+
+    Some halting scores are so near to 1 that float32 itself costs their gradients four digits.
+    """
+    if not kernels:
+        block, x = block.double(), x.double()
     set_execution(block.train(), execution)
     for _ in range(2):
         features, ponder = block(x)
@@ -85,9 +90,9 @@ def counted(collectives: list[int]) -> None:
 
 
 @lru_cache(maxsize=None)
-def step_of_one(family: str, halting: str) -> Step:
+def step_of_one(family: str, halting: str, kernels: bool) -> Step:
     block = block_of(family, halting)
-    return step(block, "dense", torch.cat(parts(block)))
+    return step(block, "dense", torch.cat(parts(block)), kernels)
 
 
 def cases() -> list[tuple[str, str, tuple[str, str], bool]]:
@@ -106,7 +111,7 @@ def _run_cases(rank: int, folder: Path) -> None:
         library.why_unavailable = why_unavailable if kernels else lambda: "none here"
         block = block_of(family, halting)
         collectives.clear()
-        steps.append(step(block, executions[rank], parts(block)[rank]) | {"collectives": list(collectives)})
+        steps.append(step(block, executions[rank], parts(block)[rank], kernels) | {"collectives": list(collectives)})
     torch.save(steps, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -123,21 +128,22 @@ def test_two_processes_train_a_block_like_one(index: int, steps: list[tuple[Step
     family, halting, _, kernels = cases()[index]
     if kernels and library.why_unavailable() is not None:
         pytest.skip(str(library.why_unavailable()))
-    one, two = step_of_one(family, halting), steps[index]
+    one, two = step_of_one(family, halting, kernels), steps[index]
+    close = 1e-4 if kernels else 1e-9
     for name, value in one["results"].items():
         together = torch.cat([each["results"][name] for each in two])
         if value.is_floating_point():
-            torch.testing.assert_close(together, value, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(together, value, rtol=close, atol=close)
         else:
             assert torch.equal(together, value), name
     units = one["results"]["units"].flatten(1).float().mean(1)
     assert units[0] == 1 and units[-1] == UNITS and 1 < units[1:3].mean() < UNITS
     for name, value in one["gradients"].items():
         error = (two[0]["gradients"][name] + two[1]["gradients"][name] - value).norm()
-        assert error <= 1e-4 * value.norm().clamp_min(1e-3), name
+        assert error <= close * value.norm().clamp_min(1e-3), name
     for name, value in one["statistics"].items():
         assert torch.equal(two[0]["statistics"][name], two[1]["statistics"][name]), name
-        torch.testing.assert_close(two[0]["statistics"][name], value, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(two[0]["statistics"][name], value, rtol=close / 10, atol=close / 10)
     # One sum a norm and pass, forward and backward together, of count, sums and squares: whatever runs the block.
     learning = [part for part in block_of(family, halting).modules() if isinstance(part, MovingBatchNorm2d)]
     expected = 2 * sorted(1 + 2 * norm.num_features for norm in learning)
