@@ -2,6 +2,7 @@ import contextlib
 import logging
 import os
 import resource
+import signal
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: its kernels run on the CPU
 
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; programs leave it so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOBODY = 65534
 
