@@ -95,11 +95,12 @@ def test_steps_of_two_processes_equal_those_of_one_on_the_same_global_batch(tmp_
     start = DetectionTrainer.build_model(
         load_config(TINY, overrides(tmp_path, tmp_path / "one", *options))
     ).state_dict()
+    # With SyncBN, where a processor has AVX2 alone, an element of a bias is off by 3.5e-3 of the movement; why is open.
+    share = 1e-2 if norms[0] == "SyncBN" else 1e-3
     for name, value in one.items():
         moved = (value - start[name]).abs().max().item() if value.is_floating_point() else 0
-        # Where a feature is zero to rounding, the processor's order of sums decides whether it has a gradient.
         torch.testing.assert_close(
-            two[name], value, atol=max(1e-2 * moved, 1e-7), rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            two[name], value, atol=max(share * moved, 1e-7), rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

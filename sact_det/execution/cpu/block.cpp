@@ -1,5 +1,5 @@
-// All units of a block behind its first one, in one call: between units of small maps a program in Python takes longer than many
-// a unit.
+// All units of a block behind its first one, in one call: on small maps, what Python does between units takes its share of the
+// time.
 
 #include <algorithm>
 #include <cstring>
