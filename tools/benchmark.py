@@ -28,6 +28,7 @@ With --dataset, trained static detectors (--plain) are measured with fewer
 regions (--proposals) and smaller images (--scales), each in the programs that
 are fastest for it; the first of them is what times and FLOPs are shares of.
 The detector of --config-file may take part at several calibrated --budgets.
+Of --max-images images, --batch are computed at a time, those of like shape.
 Overrides of INPUT, DATASETS, DATALOADER and TEST are for all detectors, others
 for that of --config-file. A run that ends early goes on from its --json file:
 what has been evaluated there is not evaluated again.
@@ -196,9 +197,11 @@ def check_dataset(args: argparse.Namespace) -> None:
         return
     if args.measure != "detector":
         raise InputError(f"--dataset is for detector, not for {args.measure}")
-    for option in ("--images", "--ratios", "--regions", "--sizes", "--batch"):
+    for option in ("--images", "--ratios", "--regions", "--sizes"):
         if getattr(args, option.removeprefix("--")) is not None:
             raise InputError(f"{option} and --dataset: give one of them")
+    if args.batch is not None and len(args.batch) > 1:
+        raise InputError(f"--batch takes one number with --dataset; got {' '.join(map(str, args.batch))}")
     if not args.plain:
         raise InputError("--dataset needs --plain CONFIG WEIGHTS: a trained static detector to compare with")
     for option, words in [("--plain", own) for own in args.plain] + [("--adaptive", own) for own in args.adaptive]:
@@ -276,7 +279,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                 raise
             sizes = " ".join(f"{height}x{width}" for height, width in args.sizes)
             batches = " ".join(map(str, args.batch))
-            asked = f"--sizes {sizes} or --batch {batches}" if args.dataset is None else "INPUT.MIN_SIZE_TEST"
+            asked = f"{'INPUT.MIN_SIZE_TEST' if args.dataset is not None else f'--sizes {sizes}'} or --batch {batches}"
             raise InputError(f"out of memory: lower {asked} ({one_line(error)})") from error
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sact_det.benchmark.contestants import Contestant
 from sact_det.benchmark.dataset_table import DatasetTable
 from sact_det.benchmark.detector import TimedDetector
-from sact_det.benchmark.quality import evaluate, evaluation_key, register_few, timed_images
+from sact_det.benchmark.quality import evaluate, evaluation_key, register_few, timed_batches
 from sact_det.benchmark.setting import Setting
 from sact_det.benchmark.static_rivals import PlainDetector, Programs
 from sact_det.benchmark.timing import Candidate
@@ -38,11 +38,12 @@ def measure_dataset(
     ap_images: Optional[int] = None,
     known: Optional[Mapping[str, dict[str, Any]]] = None,
     classes: Sequence[str] = (),
+    batch: int = 1,
 ) -> Iterator[DatasetTable]:
-    """Whole detectors: AP once for each, on all images, then seconds image by image, all contestants taking turns.
+    """Whole detectors: AP once for each, on all images, then seconds batch by batch, all contestants taking turns.
 
     Reading and resizing of images are not timed. A static one runs in the programs that are fastest for it at the first
-    image, its extractor and its box head each either in this package's own kernels or in the fastest of the rivals.
+    batch, its extractor and its box head each either in this package's own kernels or in the fastest of the rivals.
 
     Args:
         title: of the table.
@@ -53,6 +54,7 @@ def measure_dataset(
         ap_images: AP is on so many images, evenly spread; None: on all.
         known: earlier evaluations (quality.py) by their key, which are not repeated.
         classes: whose mean AP stands beside the seconds; (): all.
+        batch: so many images are computed at a time where seconds are measured.
 
     Yields:
         The same table whenever there is more in it, at last finished.
@@ -64,7 +66,7 @@ def measure_dataset(
     known = dict(known or {})
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), setting.activated():
         few = dataset if ap_images is None else register_few(dataset, ap_images, folder)
-        table = DatasetTable(title, contestants, classes=classes)
+        table = DatasetTable(title, contestants, classes=classes, batch=batch)
         plain: dict[str, PlainDetector] = {}
         adaptive: dict[str, TimedDetector] = {}
         runners = [_runner(contestant, plain, adaptive, setting) for contestant in contestants]
@@ -81,10 +83,11 @@ def measure_dataset(
                 known[key] = evaluate(contestant.cfg, runner.timed.model, few, setting)
             table.quality[contestant.name] = known[key]
             yield table
-        images = {runner.contestant.name: timed_images(runner.contestant.cfg, few, max_images) for runner in runners}
-        for number in range(len(images[table.base])):
-            own = {name: items[number] for name, items in images.items()}
-            _time(f"image {number + 1} of {len(images[table.base])}", runners, plain, own, table, setting)
+        batches = {one.contestant.name: timed_batches(one.contestant.cfg, few, max_images, batch) for one in runners}
+        what, total = "image" if batch == 1 else "batch", len(batches[table.base])
+        for number in range(total):
+            own = {name: items[number] for name, items in batches.items()}
+            _time(f"{what} {number + 1} of {total}", runners, plain, own, table, setting)
             yield table
         table.remarks = _remarks(table, plain)
         table.finished = True
@@ -114,48 +117,52 @@ def _time(
     title: str,
     runners: Sequence[_Runner],
     plain: Mapping[str, PlainDetector],
-    images: Mapping[str, tuple[Any, Tensor]],
+    batches: Mapping[str, Sequence[tuple[Any, Tensor]]],
     table: DatasetTable,
     setting: Setting,
 ) -> None:
-    """Adds an image, (id, [3, H, W]) for every contestant, to the table."""
+    """Adds a batch, images as (id, [3, H, W]) for every contestant, to the table."""
     laps: dict[str, list[Mapping[str, float]]] = {runner.contestant.name: [] for runner in runners}
 
     def candidate(runner: _Runner) -> Candidate:
-        contestant, (_, image) = runner.contestant, images[runner.contestant.name]
+        contestant = runner.contestant
+        images = [image for _, image in batches[contestant.name]]
+        run = partial(runner.timed.run, images, setting, postprocess=True, batch=len(images))
         programs = Programs()
         if contestant.static:
-            programs = plain[contestant.detector].fastest(image, contestant.proposals)
+            programs = plain[contestant.detector].fastest(images, contestant.proposals)
         prepare = partial(runner.prepare, programs)
         prepare()
-        runner.timed.run([image], setting, postprocess=True)  # what serves one shape is built
+        run()  # what serves one shape is built
         own = plain[contestant.detector].names(programs) if contestant.static else contestant.execution
         table.programs[contestant.name] = own
         own_laps = laps[contestant.name]
-        return Candidate(
-            contestant.name, lambda _: own_laps.append(runner.timed.run([image], setting, postprocess=True)), prepare
-        )
+        return Candidate(contestant.name, lambda _: own_laps.append(run()), prepare)
 
     times = setting.times([candidate(runner) for runner in runners], title)
     for detector in plain.values():
         detector.forget()
-    table.images.append(images[table.base][0])
+    table.images += [number for number, _ in batches[table.base]]
     for name, seconds in times.items():
-        table.seconds.setdefault(name, []).append(seconds)
-        table.parts.setdefault(name, []).append(laps[name][-setting.rounds :])
+        each = len(batches[name])
+        table.seconds.setdefault(name, []).append([own / each for own in seconds])
+        table.parts.setdefault(name, []).append(
+            [{part: own / each for part, own in lap.items()} for lap in laps[name][-setting.rounds :]]
+        )
 
 
 def _remarks(table: DatasetTable, plain: Mapping[str, PlainDetector]) -> list[str]:
     evaluated, timed = len(table.quality[table.base]["images"]), len(table.images)
     rounds = len(table.seconds[table.base][0])
+    together = "" if table.batch == 1 else f", {table.batch} alike at a time"
     absent = {f"{name}: {reason}" for detector in plain.values() for name, reason in detector.absent.items()}
     return [
-        f"AP, FLOPs and regions are of {evaluated} images, seconds medians of {rounds} rounds over {timed} of them, "
-        "each at its own test size; programs that serve one size are built for each",
+        f"AP, FLOPs and regions are of {evaluated} images, seconds medians of {rounds} rounds over {timed} of them"
+        f"{together}, each at its own test size; programs that serve one size are built for each",
         *([f"{table.judged_by} is the mean of {', '.join(table.classes)}"] if table.classes else []),
         "Time and FLOPs are shares of the first row's; time / FLOPs is on the timed images",
-        "Programs of static detectors are those of extractor + box head that were fastest at the first image; auto is "
-        "this package's own kernels",
+        "Programs of static detectors are those of extractor + box head that were fastest at the first of them; auto "
+        "is this package's own kernels",
         *(f"{name}: {remark}" for name, detector in plain.items() for remark in detector.remarks),
         *sorted(absent),
     ]

@@ -29,9 +29,10 @@ class DatasetTable:
         classes: whose mean AP stands beside the seconds; (): all.
         quality: name -> as of `evaluate` (quality.py).
         keys: name -> what tells that evaluation from others.
+        batch: so many images are timed at a time.
         images: ids of those that are timed so far.
-        seconds: name -> for every timed image, seconds in every round.
-        parts: name -> for every timed image, seconds of extractor, proposals and box head in every round.
+        seconds: name -> for every timed batch, seconds an image in every round.
+        parts: name -> for every timed batch, seconds an image of extractor, proposals and box head in every round.
         programs: name -> what computes extractor and box head.
         finished: whether every contestant has been timed on every image.
     """
@@ -40,6 +41,7 @@ class DatasetTable:
     contestants: Sequence[Contestant]
     remarks: Sequence[str] = ()
     classes: Sequence[str] = ()
+    batch: int = 1
     quality: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     images: list[Any] = field(default_factory=list)
@@ -67,6 +69,7 @@ class DatasetTable:
             "finished": self.finished,
             "dense": self.base,
             "timed_images": self.images,
+            "batch": self.batch,
             "remarks": list(self.remarks),
             "rows": rows,
         }
@@ -127,10 +130,12 @@ class DatasetTable:
     def draw(self, path: Union[str, Path], machine: str, style: Style = ON_SCREEN) -> None:
         """Draws AP against seconds; `machine` is where it was measured. Raises OSError."""
         evaluated = len(self.quality[self.base]["images"])
+        together = "" if self.batch == 1 else f", {self.batch} at a time"
         judged = f"AP of {', '.join(self.classes)}" if self.classes else "AP"
         caption = (
-            f"{judged} on {evaluated} images, seconds on {len(self.images)}; beside static ones: most regions, or "
-            f"size, beside others their budget; hollow: a static one has at least its AP in at most its time. {machine}"
+            f"{judged} on {evaluated} images, seconds on {len(self.images)}{together}; beside static ones: most "
+            "regions, or size, beside others their budget; hollow: a static one has at least its AP in at most its "
+            f"time. {machine}"
         )
         save_figure(lambda: draw_pareto(self.points(), self.title, caption), Path(path), style)
 
@@ -174,7 +179,7 @@ class DatasetTable:
         return mean_over_classes(boxes, self.classes) if self.classes else _or_nan(boxes["AP"])
 
     def _rounds(self, name: str) -> list[float]:
-        """Seconds an image in every round, on average over the timed images."""
+        """Seconds an image in every round, on average over the timed batches, which are equally large."""
         return [mean(seconds) for seconds in zip(*self.seconds[name])]
 
     def _time(self, name: str) -> Spread:
@@ -190,7 +195,7 @@ def part_medians(parts: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, fl
     """Seconds an image of each part of a detector: the median over rounds of the mean over images.
 
     Args:
-        parts: for every timed image seconds by part, a mapping a round.
+        parts: for every timed batch seconds an image by part, a mapping a round.
     """
     rounds = list(zip(*parts))
     return {

@@ -91,9 +91,10 @@ def _dataset(args: argparse.Namespace, setting: Setting) -> Tables:
     from sact_det.benchmark.dataset_table import known_evaluations
 
     known = {} if args.json is None else known_evaluations(args.json)
-    title = f"Detectors on {args.dataset}, {args.precision}"
+    (batch,) = args.batch
+    title = f"Detectors on {args.dataset}, {args.precision}" + ("" if batch == 1 else f", batches of {batch}")
     taking_part = contestants(args)
-    own = (args.dataset, setting, args.max_images, args.ap_images, known, args.classes)
+    own = (args.dataset, setting, args.max_images, args.ap_images, known, args.classes, batch)
     for table in measure_dataset(title, taking_part, *own):
         yield table
     if args.plot is not None:

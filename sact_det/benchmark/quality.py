@@ -57,15 +57,23 @@ def register_few(name: str, most: int, folder: str, option: str = "--ap-images")
     return few
 
 
-def timed_images(cfg: CfgNode, dataset: str, most: int) -> list[tuple[Any, Tensor]]:
-    """Evenly spread images of a data set as the config's loader gives them: (id, [3, H, W]).
+def timed_batches(cfg: CfgNode, dataset: str, most: int, batch: int = 1) -> list[list[tuple[Any, Tensor]]]:
+    """Evenly spread images of a data set as the config's loader gives them, (id, [3, H, W]), `batch` in each list.
+
+    Images of a batch are alike in their aspect ratio, so that little of it is padding, and those are left out that do
+    not fill one. Which they are, and in which order, does not depend on the config.
 
     Raises:
-        InputError: the data set, or an image of it, cannot be used.
+        InputError: the data set, or an image of it, cannot be used, or there are too few for a batch.
     """
     items = build_test_loader(cfg, dataset).dataset
     chosen = [items[index] for index in evenly(range(len(items)), most)]  # type: ignore[arg-type]
-    return [(item["image_id"], item["image"]) for item in chosen]
+    if len(chosen) < batch:
+        raise InputError(f"--batch {batch}: {dataset!r} has {len(chosen)} images to time (see --max-images)")
+    if batch > 1:
+        chosen.sort(key=lambda item: item["width"] / item["height"])
+    images = [(item["image_id"], item["image"]) for item in chosen[: len(chosen) // batch * batch]]
+    return [images[first : first + batch] for first in range(0, len(images), batch)]
 
 
 def evaluation_key(cfg: CfgNode, dataset: str, precision: str = "fp32") -> str:

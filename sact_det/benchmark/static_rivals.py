@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import product
-from typing import Iterator, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -102,12 +102,12 @@ class PlainDetector:
             set_execution(self.model.roi_heads, programs.regions)
         self.model.proposal_generator.post_nms_topk[False] = proposals
 
-    def fastest(self, image: Tensor, proposals: int) -> Programs:
-        """The programs with which so many regions take the least time; found out with the first image [3, H, W]."""
+    def fastest(self, images: Sequence[Tensor], proposals: int) -> Programs:
+        """The programs with which so many regions take the least time; found out with the first batch of [3, H, W]."""
         if proposals not in self._chosen:
             found = {str(one): one for one in self._combinations()}
             candidates = [
-                Candidate(name, lambda _: self.run(image), partial(self.install, one, proposals))
+                Candidate(name, lambda _: self.run(images), partial(self.install, one, proposals))
                 for name, one in found.items()
             ]
             for candidate in candidates:  # rivals find out which of them is fastest, and are built
@@ -124,9 +124,9 @@ class PlainDetector:
             if head != OWN or (image != OWN and not is_c4(self.model) and not has_dense_head(self.model)):
                 yield Programs(image, _TORCH, head)
 
-    def run(self, image: Tensor) -> dict[str, float]:
-        """Detects in an image [3, H, W]. Returns the seconds of each part, as TimedDetector."""
-        return self.timed.run([image], self._setting, postprocess=True)
+    def run(self, images: Sequence[Tensor]) -> dict[str, float]:
+        """Detects in a batch of images [3, H, W]. Returns the seconds of each part, as TimedDetector."""
+        return self.timed.run(images, self._setting, postprocess=True, batch=len(images))
 
     def names(self, programs: Programs) -> str:
         """What has computed the image part and, of a C4 detector, block 4 last, in these programs."""

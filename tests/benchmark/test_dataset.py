@@ -18,6 +18,7 @@ from sact_det.detection.trainer import DetectionTrainer
 from sact_det.tasks import load_config
 
 TINY = Path(__file__).parents[2] / "configs/tests/tiny.yaml"
+FAST = ["--warmup", "0", "--threads", "1", "--quiet"]
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +40,8 @@ def command(toy, *more):
     """The words of a command line; `more` come last, and so take the place of what was said before."""
     plain = ("--plain", str(toy / "plain.yaml"), str(toy / "plain.pth"), "PLAIN")
     main = ("--config-file", str(toy / "sact.yaml"), "MODEL.WEIGHTS", str(toy / "sact.pth"), "--dataset", "toy")
-    few = (
-        "--proposals",
-        "6",
-        "--scales",
-        "0.5",
-        "--rivals",
-        "eager",
-        "--rounds",
-        "2",
-        "--warmup",
-        "0",
-        "--threads",
-        "1",
-    )
-    return ["detector", *few, *plain, *main, "--max-images", "2", "--quiet", *more]
+    few = ["--proposals", "6", "--scales", "0.5", "--rivals", "eager", "--rounds", "2", "--max-images", "2", *FAST]
+    return ["detector", *few, *plain, *main, *more]
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +146,26 @@ def test_ap_may_be_of_some_images(toy, tmp_path):
     assert "of 3 images" in table["remarks"][0] and table["timed_images"] == [1, 2]
 
 
+def test_images_may_be_timed_several_at_a_time(toy, tmp_path, monkeypatch):
+    def six_seconds(setting, candidates, title):
+        for candidate in candidates:
+            candidate.prepare()
+            candidate.run(None)
+        return {candidate.name: [6.0] for candidate in candidates}
+
+    monkeypatch.setattr(dataset.Setting, "times", six_seconds)
+    out = tmp_path / "numbers.json"
+    more = ("--batch", "2", "--max-images", "5", "--scales", "1", "--json", str(out))
+    load_tool("benchmark").main(command(toy, *more))
+    (table,) = json.loads(out.read_text())["tables"]
+    assert table["batch"] == 2 and len(set(table["timed_images"])) == 4  # of five, which are two batches
+    assert "over 4 of them, 2 alike at a time" in table["remarks"][0] and table["title"].endswith("batches of 2")
+    assert any(line.startswith("PLAIN: Rivals' extractor at 2x3x128x96") for line in table["remarks"])
+    for row in table["rows"]:
+        assert row["seconds"] == [[3.0], [3.0]]  # an image, in two batches
+        assert [len(rounds) for rounds in row["parts"]] == [1, 1]
+
+
 def test_ap_may_be_of_some_classes(toy, tmp_path):
     out, few = tmp_path / "numbers.json", ["--scales", "1", "--plot", str(tmp_path / "figure.png")]
     load_tool("benchmark").main(command(toy, "--classes", "class 1", "class 4", *few, "--json", str(out)))
@@ -205,6 +213,8 @@ def test_a_figure_connects_regions_of_one_size_or_else_sizes(toy):
         (["--adaptive", "nowhere.yaml", "W"], "--adaptive: nowhere.yaml: no such"),
         (["--images", "photos"], "--images and --dataset: give one of them"),
         (["--ratios", "0.5"], "--ratios and --dataset: give one of them"),
+        (["--batch", "1", "2"], "--batch takes one number with --dataset; got 1 2"),
+        (["--batch", "0"], "--batch must be positive; got 0"),
         (["--plot", "/proc/nowhere/figure.png"], "/proc/nowhere"),
         (["--plot", "figure.png", "--format", "pdf"], "--plot figure.png: must end with .pdf, the --format"),
         (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: AP needs trained weights"),
@@ -253,7 +263,7 @@ def test_detectors_on_a_pyramid_take_part(tmp_path, kind, rows):
         )
     (plain, plain_weights), (sact, weights) = given
     out = tmp_path / "numbers.json"
-    few = (
+    few = [
         "--proposals",
         "6",
         "--scales",
@@ -266,8 +276,8 @@ def test_detectors_on_a_pyramid_take_part(tmp_path, kind, rows):
         "0",
         "--max-images",
         "1",
-    )
-    main = (
+    ]
+    main = [
         "--config-file",
         sact,
         "MODEL.WEIGHTS",
@@ -278,7 +288,7 @@ def test_detectors_on_a_pyramid_take_part(tmp_path, kind, rows):
         plain,
         plain_weights,
         "plain",
-    )
+    ]
     load_tool("benchmark").main(["detector", *few, *main, "--threads", "1", "--quiet", "--json", str(out)])
     (table,) = json.loads(out.read_text())["tables"]
     assert [row["name"] for row in table["rows"]] == [*rows, "sact"] and table["finished"]
