@@ -61,6 +61,13 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help="on this machine, one for each GPU if there are any (default: 1, or as torchrun says)",
     )
     parser.add_argument("--format", choices=FORMATS, default="coco", help="of RESULTS.json (default: coco)")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many images of one shape are computed at a time (default: 1); small ones are faster so",
+    )
     add_budget(parser)
     return parse_with_overrides(parser, argv)
 
@@ -85,7 +92,7 @@ def images_of(inputs: Sequence[str]) -> list[Path]:
 def predict(args: argparse.Namespace, place: Place) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
-    predict_images(read_config(args), images_of(args.input), args.output, place, args.format)
+    predict_images(read_config(args), images_of(args.input), args.output, place, args.format, args.batch)
 
 
 @errors_to_exit_code()
@@ -115,7 +122,7 @@ def set_up_logging() -> None:
 @command_line(by_torchrun=True)
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_arguments(argv)
-    check_positive(args, "--num-processes")
+    check_positive(args, "--num-processes", "--batch")
     place = place_by_torchrun(os.environ)
     if place and args.num_processes:
         raise InputError("--num-processes does not go with torchrun, which starts the processes itself")

@@ -8,9 +8,10 @@ import itertools
 import json
 import logging
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -97,25 +98,35 @@ class _Images(Dataset):
             return index, {"error": str(error)}
 
 
+_Item = tuple[int, dict[str, Any]]  # of _Images
+_Found = tuple[list[dict[str, Any]], dict[str, Any]]  # the results of an image, and its row
+
+
 class _Run:
     """A detector, and what is kept of an image."""
 
-    def __init__(self, cfg: CfgNode, ids: Sequence[Any], categories: Categories):
+    def __init__(self, cfg: CfgNode, paths: Sequence[Path], ids: Sequence[Any], categories: Categories):
         self.model = load_detector(cfg)
         self._detector = DetectorReference.from_config(cfg)
-        self._ids, self._categories = ids, categories
+        self._paths, self._ids, self._categories = paths, ids, categories
         self.seconds = 0.0  # in the network
 
     @torch.no_grad()
-    def __call__(self, index: int, path: Path, item: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The results of an image, and its row."""
-        names = {"image_id": self._ids[index], "file_name": str(path)}
-        if "error" in item:
-            return [], {**names, "error": item["error"]}
+    def __call__(self, items: Sequence[_Item]) -> list[_Found]:
+        """What is found in images that are computed together; there is but one item if it cannot be read."""
+        if "error" in items[0][1]:
+            ((index, item),) = items
+            return [([], {**self._names(index), "error": item["error"]})]
         start = time.perf_counter()
-        output = self.model([item])[0]
+        outputs = self.model([item for _, item in items])
         self.seconds += time.perf_counter() - start
-        size = (item["image"].shape[1], item["image"].shape[2])
+        return [self._found(index, item, output) for (index, item), output in zip(items, outputs, strict=True)]
+
+    def _names(self, index: int) -> dict[str, Any]:
+        return {"image_id": self._ids[index], "file_name": str(self._paths[index])}
+
+    def _found(self, index: int, item: dict[str, Any], output: dict[str, Any]) -> _Found:
+        names, size = self._names(index), (item["image"].shape[1], item["image"].shape[2])
         found = coco_results(output["instances"], names["image_id"])
         for result in found:
             result["category_id"] = self._categories.ids[result["category_id"]]
@@ -123,11 +134,14 @@ class _Run:
         return found, {**names, **row, **detector_row(output, size, self._detector)}
 
 
-def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Place, output_format: str = "coco") -> None:
+def predict_images(
+    cfg: CfgNode, paths: Sequence[Path], output: str, place: Place, output_format: str = "coco", batch: int = 1
+) -> None:
     """Detects in images and writes `Outputs`; what was done before a kill is not done again.
 
     Several processes, of one machine or of several that have the folder in common, share the images. The files do not
     depend on their number, if each of them has as many threads. An image that cannot be read is passed over and listed.
+    In batches results are the same to rounding.
 
     Args:
         cfg: of a trained detector.
@@ -135,6 +149,7 @@ def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Plac
         output: RESULTS.json.
         place: which of the processes this is.
         output_format: of RESULTS.json, one of FORMATS.
+        batch: so many images are computed at a time, at most: those of PART that have one shape in the network.
 
     Raises:
         InputError: weights or config cannot be used, no image can be read, or parts of another run are in the way.
@@ -144,12 +159,13 @@ def predict_images(cfg: CfgNode, paths: Sequence[Path], output: str, place: Plac
     for path in (files.results, files.rows, files.summary):
         writable_file(path)
     ids, ids_said = image_ids(cfg, paths)
-    run = _identity(cfg, paths, ids, categories, output_format)
+    run = _identity(cfg, paths, ids, categories, output_format, batch)
     parts = Parts(files.parts, run, len(paths), PART, lambda: files.run() == run)
     missing = parts.missing(place.rank, place.world_size)
     if missing:
-        with sizes_fit(cfg, "an image", ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")):
-            _work(cfg, paths, parts, missing, _Run(cfg, ids, categories), place)
+        what = "an image" if batch == 1 else f"--batch {batch}"
+        with sizes_fit(cfg, what, ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")):
+            _work(cfg, paths, parts, missing, _Run(cfg, paths, ids, categories), place, batch)
     about = {"run": run, "version": sact_det.__version__, "image_ids": ids_said, **categories.said()}
     names = distinct_stems(paths) if output_format == "fiftyone" else None
     if parts.join(lambda: _write(files, parts, about, categories, names)):
@@ -163,34 +179,39 @@ def _outputs(files: Outputs) -> tuple[Path, Path, Path]:
 
 
 def _identity(
-    cfg: CfgNode, paths: Sequence[Path], ids: Sequence[Any], categories: Categories, output_format: str
+    cfg: CfgNode, paths: Sequence[Path], ids: Sequence[Any], categories: Categories, output_format: str, batch: int
 ) -> str:
     """Tells runs apart that may write other files. Raises InputError without weights."""
     if not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: detections need trained weights")
     images = [(str(path), path.stat().st_size if path.is_file() else None) for path in paths]
     said = json.dumps(
-        [images, list(ids), list(categories.ids), cfg.MODEL.SACT.EXECUTION, sact_det.__version__, output_format]
+        [images, list(ids), list(categories.ids), cfg.MODEL.SACT.EXECUTION, sact_det.__version__, output_format, batch]
     )
     own = fingerprint(cfg, file_sha256(local_weights(cfg.MODEL.WEIGHTS)))
     return hashlib.sha256(f"{own}\n{said}".encode()).hexdigest()
 
 
-def _work(cfg: CfgNode, paths: Sequence[Path], parts: Parts, missing: Sequence[int], run: _Run, place: Place) -> None:
+def _work(
+    cfg: CfgNode, paths: Sequence[Path], parts: Parts, missing: Sequence[int], run: _Run, place: Place, batch: int
+) -> None:
     indices = [index for part in missing for index in parts.items(part)]
     loader = DataLoader(_Images(cfg, paths, indices), batch_size=None, num_workers=cfg.DATALOADER.NUM_WORKERS)
     shown = None if place.rank == 0 else True  # None: where stderr is a terminal
     start = time.perf_counter()
-    with tqdm(loader, unit="image", disable=shown) as progress:
-        items = iter(progress)
+    with tqdm(total=len(indices), unit="image", disable=shown) as progress:
+        items = iter(loader)
         for part in missing:
-            of_part = itertools.islice(items, len(parts.items(part)))
-            done, sizes = [], []
-            for index, item in of_part:
-                done.append(run(index, paths[index], item))
-                sizes.append([item.get("height"), item.get("width")])  # of the file
-            results = [result for found, _ in done for result in found]
-            parts.write(part, {"results": results, "images": [row for _, row in done], "sizes": sizes})
+            found: dict[int, _Found] = {}
+            sizes: dict[int, list[Any]] = {}
+            for together in _batches(itertools.islice(items, len(parts.items(part))), batch):
+                own = [index for index, _ in together]
+                found.update(zip(own, run(together), strict=True))
+                sizes.update((index, [item.get("height"), item.get("width")]) for index, item in together)  # of files
+                progress.update(len(together))
+            results, rows = zip(*(found[index] for index in parts.items(part)))
+            content = {"results": [*itertools.chain(*results)], "images": [*rows]}
+            parts.write(part, {**content, "sizes": [sizes[index] for index in parts.items(part)]})
     seconds = time.perf_counter() - start
     logger.info(
         "Process %d of %d: %d images in %.1f s, %.2f a second; the network took %.4f s an image",
@@ -201,6 +222,21 @@ def _work(cfg: CfgNode, paths: Sequence[Path], parts: Parts, missing: Sequence[i
         len(indices) / seconds,
         run.seconds / len(indices),
     )
+
+
+def _batches(items: Iterable[_Item], batch: int) -> Iterator[list[_Item]]:
+    """Images of one shape, since Detectron2's detectors propose regions in the padding, too; unreadable ones alone."""
+    if batch == 1:
+        yield from ([item] for item in items)
+        return
+    by_shape: dict[tuple[int, ...], list[_Item]] = defaultdict(list)
+    for item in items:
+        if "error" in item[1]:
+            yield [item]
+        else:
+            by_shape[tuple(item[1]["image"].shape)].append(item)
+    for alike in by_shape.values():
+        yield from (alike[first : first + batch] for first in range(0, len(alike), batch))
 
 
 def _write(

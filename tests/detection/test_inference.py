@@ -90,6 +90,48 @@ def test_the_files_do_not_depend_on_the_number_of_processes(toy, images, whole, 
     assert contents(output) == contents(whole)
 
 
+def test_images_of_one_shape_may_be_computed_together(toy, images, tmp_path, monkeypatch):
+    """In parts of four, with one that cannot be read."""
+    mapper, run, seen = inference.CheckedMapper.__call__, inference._Run.__call__, []
+
+    def cut(self, item):
+        item = mapper(self, item)
+        height, width = (96, 80) if item["file_name"] == str(images[4]) else (96, 96)
+        return {**item, "image": item["image"][:, :height, :width]}
+
+    def noting(self, items):
+        seen.append([index for index, _ in items])
+        return run(self, items)
+
+    monkeypatch.setattr(inference, "PART", 4)
+    monkeypatch.setattr(inference.CheckedMapper, "__call__", cut)
+    monkeypatch.setattr(inference._Run, "__call__", noting)
+    paths = [*images[:2], tmp_path / "missing.png", *images[2:]]
+    outputs = [tmp_path / f"{name}.json" for name in ("alone", "together")]
+    predict_images(toy, paths, str(outputs[0]), ALONE)
+    assert seen == [[index] for index in range(9)]
+    seen.clear()
+    predict_images(toy, paths, str(outputs[1]), ALONE, batch=2)
+    assert seen == [[2], [0, 1], [3], [4, 6], [7], [5], [8]]
+    rows = [output.with_name(f"{output.stem}.images.jsonl").read_text().splitlines() for output in outputs]
+    for row, other in zip(*([json.loads(line) for line in own] for own in rows), strict=True):
+        assert row.keys() == other.keys()
+        for key in row.keys() & {"image_id", "file_name", "error", "height", "width", "flops", "units", "regions"}:
+            assert (key, row[key]) == (key, other[key])
+    alone, together = map(read_json, outputs)
+    assert len(alone) > 8 and [one["image_id"] for one in alone] == [one["image_id"] for one in together]
+    for result, other in zip(alone, together, strict=True):
+        assert result["category_id"] == other["category_id"]
+        assert result["score"] == pytest.approx(other["score"], abs=1e-5)
+        assert result["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
+
+
+def test_a_run_in_other_batches_is_another(toy, images, tmp_path):
+    predict_images(toy, images, str(tmp_path / "results.json"), Place(0, 2, 0))
+    with pytest.raises(InputError, match=r"results\.parts: holds parts of another run"):
+        predict_images(toy, images, str(tmp_path / "results.json"), Place(1, 2, 1), batch=2)
+
+
 def killed_amid(toy, images, output):
     run, calls = inference._Run.__call__, []
 
@@ -111,9 +153,9 @@ def test_a_killed_run_goes_on_where_it_was(toy, images, whole, tmp_path, monkeyp
     assert process.exitcode == -signal.SIGKILL and not output.exists()
     run, seen = inference._Run.__call__, []
 
-    def noting(self, index, *arguments):
-        seen.append(index)
-        return run(self, index, *arguments)
+    def noting(self, items):
+        seen.extend(index for index, _ in items)
+        return run(self, items)
 
     monkeypatch.setattr(inference._Run, "__call__", noting)
     predict_images(toy, images, str(output), Place(0, 1, 0))

@@ -158,6 +158,7 @@ CASES = [
     Case("predict", r"nowhere: no such image or folder", *PREDICT, "--input", "nowhere"),
     Case("predict", r"nowhere\.txt: no such list of images", *PREDICT, "--input", "nowhere.txt"),
     Case("predict", r"--num-processes must be positive; got 0", *PREDICT, "--num-processes", "0"),
+    Case("predict", r"--batch must be positive; got 0", *PREDICT, "--batch", "0"),
     Case("predict", r"--budget must be a share", *PREDICT, "--budget", "2"),
     Case("predict", r"MODEL\.WEIGHTS is empty", *PREDICT, "MODEL.WEIGHTS", ""),
     Case(
