@@ -121,6 +121,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     detector: dict[str, Any] = {"nargs": "+", "action": "append", "default": [], "metavar": ("CONFIG WEIGHTS", "LABEL")}
     options.add_argument("--plain", **detector, help="a trained plain detector; any number of them, at least one")
     options.add_argument("--adaptive", **detector, help="a detector beside that of --config-file; any number of them")
+    options.add_argument("--label", metavar="LABEL", help="of that of --config-file; default: the config's name")
     options.add_argument(
         "--budgets",
         nargs="+",
@@ -191,7 +192,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def check_dataset(args: argparse.Namespace) -> None:
     if args.dataset is None:
-        for option in ("--plain", "--adaptive", "--budgets", "--ap-images", "--classes", "--plot"):
+        for option in ("--plain", "--adaptive", "--label", "--budgets", "--ap-images", "--classes", "--plot"):
             if getattr(args, option.removeprefix("--").replace("-", "_")):
                 raise InputError(f"{option} needs --dataset")
         return

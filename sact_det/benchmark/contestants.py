@@ -73,22 +73,25 @@ def contestants(args: argparse.Namespace) -> list[Contestant]:
             f"there are those of DATASETS.COCO_FORMAT ({known}) and Detectron2's"
         )
     found: list[Contestant] = []
+    labels = []
     for given in args.plain:
         label, cfg = _given(args, "--plain", given, files)
         found += _static(label, cfg, args.proposals, args.scales)
+        labels.append(label)
     at_budgets = {f"{budget:g}": ["MODEL.SACT.BUDGET", repr(budget)] for budget in args.budgets}
     if len(at_budgets) < len(args.budgets):
         raise InputError(f"--budgets must differ; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
+    labels.append(args.label or _label(args.config_file))
     for mark, spends in (at_budgets or {"": []}).items():
         cfg = _config(args, "--config-file", args.config_file, [*args.opts, *spends])
-        found += _adaptive(_label(args.config_file), cfg, args.executions, mark)
+        found += _adaptive(labels[-1], cfg, args.executions, mark)
     for given in args.adaptive:
         label, cfg = _given(args, "--adaptive", given, files)
         found += _adaptive(label, cfg, args.executions)
-    names = [contestant.name for contestant in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
+        labels.append(label)
+    twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise InputError(f"two detectors are called {twice!r}: give one of them a LABEL behind its WEIGHTS")
+        raise InputError(f"two detectors are called {twice!r}: give one a LABEL behind its WEIGHTS, or --label")
     return found
 
 

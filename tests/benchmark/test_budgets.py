@@ -48,13 +48,13 @@ def test_rows_are_those_of_evaluations_at_each_budget(toy, tmp_path, monkeypatch
     loaded = []
     monkeypatch.setattr(dataset, "load_detector", lambda cfg: loaded.append(cfg) or load_detector(cfg))
     files = ["--json", str(tmp_path / "numbers.json"), "--plot", str(tmp_path / "figure.png")]
-    load_tool("benchmark").main([*words, "--budgets", "0.4", "0.8", "1", *files])
+    load_tool("benchmark").main([*words, "--budgets", "0.4", "0.8", "1", "--label", "SACT", *files])
     (table,) = json.loads((tmp_path / "numbers.json").read_text())["tables"]
     rows = table["rows"][1:]
     assert [(row["name"], row["line"], row["budget"]) for row in rows] == [
-        ("sact at 0.4", "sact", 0.4),
-        ("sact at 0.8", "sact", 0.8),
-        ("sact at 1", "sact", 1.0),
+        ("SACT at 0.4", "SACT", 0.4),
+        ("SACT at 0.8", "SACT", 0.8),
+        ("SACT at 1", "SACT", 1.0),
     ]
     assert len(loaded) == 1 and table["finished"]
     for row in rows:
@@ -73,6 +73,7 @@ def test_rows_are_those_of_evaluations_at_each_budget(toy, tmp_path, monkeypatch
         (["--budgets", "0"], "--budgets must be a share of the plain network's FLOPs, in (0, 1]; got 0.0"),
         (["--budgets", "nan"], "--budgets must be a share of the plain network's FLOPs, in (0, 1]; got nan"),
         (["--budgets", "0.5", "0.5"], "--budgets must differ; got 0.5 0.5"),
+        (["--budgets", "0.4", "--adaptive", "sact.yaml", "other.pth"], "two detectors are called 'sact'"),
         (["--budgets", "0.5", "--budget", "0.4"], "--budgets and --budget: give one of them"),
         (["--budgets", "0.5", "MODEL.SACT.HALTING", "none"], "MODEL.SACT.BUDGET 0.5 needs a network that halts"),
         (

@@ -206,9 +206,11 @@ def test_a_figure_connects_regions_of_one_size_or_else_sizes(toy):
         (["--plain", "MASS", "W"], "--plain mass: MODEL.SACT.PROPOSAL_MASS must be 1.0; got 0.9 (see --adaptive)"),
         (
             ["--plain", "PLAIN_CONFIG", "W", "PLAIN"],
-            "two detectors are called 'PLAIN, 20 proposals': give one of them a LABEL",
+            "two detectors are called 'PLAIN': give one a LABEL behind its WEIGHTS, or --label",
         ),
         (["--adaptive", "SACT", "nowhere.pth"], "two detectors are called 'sact'"),
+        (["--adaptive", "SACT", "nowhere.pth", "S", "--label", "S"], "two detectors are called 'S'"),
+        (["--label", "PLAIN"], "two detectors are called 'PLAIN'"),
         (["--adaptive", "SACT", "nowhere.pth", "B"], "nowhere.pth: no such weight file"),
         (["--adaptive", "nowhere.yaml", "W"], "--adaptive: nowhere.yaml: no such"),
         (["--images", "photos"], "--images and --dataset: give one of them"),
@@ -234,7 +236,8 @@ def test_a_detector_of_other_classes_is_refused(toy, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", [("--plain", "c", "w"), ("--adaptive", "c", "w"), ("--classes", "c"), ("--plot", "f.png")]
+    "option",
+    [("--plain", "c", "w"), ("--adaptive", "c", "w"), ("--label", "l"), ("--classes", "c"), ("--plot", "f.png")],
 )
 def test_options_of_data_sets_need_one(toy, option, capsys):
     words = ["detector", "--config-file", str(toy / "sact.yaml"), *option]
