@@ -278,10 +278,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            sizes = " ".join(f"{height}x{width}" for height, width in args.sizes)
+            sizes = "--sizes " + " ".join(f"{height}x{width}" for height, width in args.sizes)
+            asked = sizes if args.dataset is None else "INPUT.MIN_SIZE_TEST"
             batches = " ".join(map(str, args.batch))
-            asked = f"{'INPUT.MIN_SIZE_TEST' if args.dataset is not None else f'--sizes {sizes}'} or --batch {batches}"
-            raise InputError(f"out of memory: lower {asked} ({one_line(error)})") from error
+            raise InputError(f"out of memory: lower {asked} or --batch {batches} ({one_line(error)})") from error
 
 
 if __name__ == "__main__":

@@ -266,33 +266,9 @@ def test_detectors_on_a_pyramid_take_part(tmp_path, kind, rows):
         )
     (plain, plain_weights), (sact, weights) = given
     out = tmp_path / "numbers.json"
-    few = [
-        "--proposals",
-        "6",
-        "--scales",
-        "1",
-        "--rivals",
-        "folded",
-        "--rounds",
-        "1",
-        "--warmup",
-        "0",
-        "--max-images",
-        "1",
-    ]
-    main = [
-        "--config-file",
-        sact,
-        "MODEL.WEIGHTS",
-        weights,
-        "--dataset",
-        "toy",
-        "--plain",
-        plain,
-        plain_weights,
-        "plain",
-    ]
-    load_tool("benchmark").main(["detector", *few, *main, "--threads", "1", "--quiet", "--json", str(out)])
+    few = ["--proposals", "6", "--scales", "1", "--rivals", "folded", "--rounds", "1", "--max-images", "1", *FAST]
+    main = ["--config-file", sact, "MODEL.WEIGHTS", weights, "--dataset", "toy", "--plain", plain, plain_weights]
+    load_tool("benchmark").main(["detector", *few, *main, "plain", "--json", str(out)])
     (table,) = json.loads(out.read_text())["tables"]
     assert [row["name"] for row in table["rows"]] == [*rows, "sact"] and table["finished"]
     for row in table["rows"]:
