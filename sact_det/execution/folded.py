@@ -86,14 +86,14 @@ class FoldedHalting:
         taps, bias: [TAPS, C] and [TAPS], the local convolution, and what its norm adds at each tap.
         mean_weights, constant: [C] and []; SpatialHalting.offset is <mean_weights, mean of the image> + constant, and
             what the branch's shift adds, which may change while the weights stay.
-        price_weight: for ScoringBranch.added.
+        price_weight: for ScoringBranch.added; None of a branch that reads no price.
     """
 
     taps: Tensor
     bias: Tensor
     mean_weights: Tensor
     constant: Tensor
-    price_weight: float
+    price_weight: Optional[float]
 
 
 def why_not_foldable(unit: ResidualUnit) -> Optional[str]:
@@ -104,7 +104,7 @@ def why_not_foldable(unit: ResidualUnit) -> Optional[str]:
     if isinstance(branch, SpatialHalting):
         if branch.activate is not linear:
             return "there are none for halting branches with an activation"
-        if any(map(depends_on_batch, (branch.local_norm, branch.global_norm))):
+        if any(map(depends_on_batch, branch._modules.values())):
             return "norms that learn from the batch need PyTorch"
     return None
 
@@ -125,10 +125,10 @@ def why_not_inference(block: PlannedBlock) -> Optional[str]:
         refused = why_not_foldable(unit)
         if refused is not None:
             return refused
-        assert isinstance(unit, BottleneckUnit)
-        branch = () if unit.halting is None else unit.halting.children()
-        if any(map(learns_from_batch, (unit.preact, unit.norm1, unit.norm2, *branch))):
-            return "norms that learn from the batch need PyTorch"
+        for part in (unit, unit.halting):
+            # Not children(): this runs before every use, and that takes ten times as long.
+            if part is not None and any(map(learns_from_batch, part._modules.values())):
+                return "norms that learn from the batch need PyTorch"
     return None
 
 
@@ -188,5 +188,5 @@ def fold_halting(branch: SpatialHalting) -> FoldedHalting:
         bias=(taps @ shift).float().contiguous(),
         mean_weights=(weights * scale1).float().contiguous(),
         constant=constant.float(),
-        price_weight=0.0 if branch.price_weight is None else float(branch.price_weight),
+        price_weight=None if branch.price_weight is None else float(branch.price_weight),
     )

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from sact_det.base.log import info_once
 from sact_det.base.precision import compute_type
+from sact_det.execution.cpu.block import evaluate_block, goes_in_one_call
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.convolution import convolve, why_not_convolved, why_not_merged
 from sact_det.execution.cpu.projection import project, why_not_projected
@@ -35,6 +36,7 @@ from sact_det.network.plan import (
 )
 from sact_det.network.run import Run
 from sact_det.rule.padding import Mask, Sizes, strided_size
+from sact_det.rule.process import HaltingOutcome
 
 # In PyTorch, "auto" perforates a unit where it would evaluate at most this share of the positions. Measured on a CPU in
 # training: with all positions active, perforated takes about as long as dense.
@@ -84,6 +86,15 @@ class PerforatedPlan(PackingPlan):
         self.auto = auto
 
     @override
+    def complete(
+        self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
+    ) -> Optional[tuple[Tensor, Optional[HaltingOutcome]]]:
+        if x.is_cuda or not goes_in_one_call(block) or why_not_rows(block, x) is not None:
+            return None
+        _tell_of_kernels(x)
+        return evaluate_block(block, self.packed, x, valid_in, valid, shortcut)
+
+    @override
     def start(
         self, block: PlannedBlock, x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
     ) -> Run:
@@ -99,8 +110,7 @@ class PerforatedPlan(PackingPlan):
             return None
         reason = why_not_triton(block, x) if x.is_cuda else why_not_rows(block, x)
         if reason is None:
-            info_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
-            _tell_of_compilation(x)
+            _tell_of_kernels(x)
             return (TritonRun if x.is_cuda else RowsRun)(block, self.packed, x, valid_in, valid, shortcut)
         refuse_released(block, f"where the kernels for inference cannot serve ({reason})")
         if torch.is_grad_enabled():  # the reason was that it is no inference
@@ -186,6 +196,11 @@ class PerforatedPlan(PackingPlan):
             'Execution "auto" is dense on this GPU: nothing says that the kernels are faster (`make gpu` measures it).'
         )
         return True
+
+
+def _tell_of_kernels(x: Tensor) -> None:
+    info_once(f"Blocks run in {'Triton' if x.is_cuda else 'C++'} kernels on {x.device.type}.")
+    _tell_of_compilation(x)
 
 
 def _tell_of_compilation(x: Tensor) -> None:

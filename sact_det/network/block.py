@@ -7,22 +7,32 @@ Shape shorthand in this module:
 import math
 from dataclasses import replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import islice
 from typing import Hashable, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
 
 from sact_det.base.precision import score_type
+from sact_det.network.block_flops import BlockFlops
 from sact_det.network.halting_rule import halting_rule
 from sact_det.network.plan import BlockInputs, Plan, PlannedBlock
 from sact_det.network.run import Run
-from sact_det.network.unit import HaltingBranch, ResidualUnit, SplitUnit
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 from sact_det.rule.halting import DEFAULT_EPS, share_in_tiles
 from sact_det.rule.limit import FlopsLimit
-from sact_det.rule.padding import Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes, valid_mask
+from sact_det.rule.padding import (
+    Mask,
+    Sizes,
+    check_batch,
+    own_sizes,
+    positions,
+    strided_size,
+    strided_sizes,
+    valid_mask,
+)
 from sact_det.rule.ponder import BlockPonder
-from sact_det.rule.process import HaltingProcess
+from sact_det.rule.process import HaltingOutcome, HaltingProcess
 
 
 class AdaptiveBlock(PlannedBlock):
@@ -56,7 +66,7 @@ class AdaptiveBlock(PlannedBlock):
         self.units = nn.ModuleList(units)  # type: ignore[assignment]
         self.eps = eps
         self.tile = tile
-        self._alike = _spans_of_alike_units(units)
+        self._flops = BlockFlops(units)
         self._shifts: Optional[Tensor] = None  # of images, if each has its own
 
     @property
@@ -104,15 +114,7 @@ class AdaptiveBlock(PlannedBlock):
         stride = self.units[0].stride
         dense_in = positions(own_sizes(sizes, size), size, number, device)
         dense = positions(strided_sizes(own_sizes(sizes, size), stride), strided_size(size, stride), number, device)
-        least = plain = self._first_flops(dense_in, dense)
-        none = torch.zeros_like(dense)
-        for index, unit in enumerate(self.units):
-            if index > 0:
-                least = least + unit.flops(dense, dense, none, none)
-                plain = plain + unit.flops(dense, dense)
-            if unit.halting is not None:
-                evaluated = none if index > 0 else dense
-                least = least + unit.halting.flops(evaluated, evaluated > 0)
+        least, plain = self._flops.bounds(dense_in, dense, self.reads_products)
         return (least if self.rule.adaptive else plain), plain
 
     @property
@@ -174,78 +176,46 @@ class AdaptiveBlock(PlannedBlock):
     def _run(self, plan: Plan, inputs: BlockInputs) -> tuple[Tensor, BlockPonder]:
         x, valid_in, valid, dense_in, dense_out, shortcut, spare = inputs
         assert x is not None and dense_in is not None and dense_out is not None
-        map_size = strided_size((x.shape[2], x.shape[3]), self.units[0].stride)
-        exists = torch.ones(x.shape[0], *map_size, dtype=torch.bool, device=x.device) if valid is None else valid[:, 0]
-        total = self._first_flops(dense_in, dense_out)
-        run = plan.start(self, x, valid_in, valid, shortcut)
-        if not self.rule.adaptive:
-            return self._run_plain(run, exists, dense_out, total, score_type(x.dtype))
-        limit = None if spare is None else FlopsLimit(spare, exists, self.eps)
-        return self._run_adaptive(plan, run, exists, valid is not None, dense_out, total, score_type(x.dtype), limit)
-
-    def _first_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
-        unit = self.units[0]
-        flops = unit.flops(dense_in, dense_out)
-        if not self.reads_products:
-            return flops
-        assert isinstance(unit, SplitUnit)
-        return flops - unit.product_flops(dense_in, dense_out)
-
-    def _run_plain(
-        self, run: Run, exists: Tensor, dense: Tensor, total: Tensor, dtype: torch.dtype
-    ) -> tuple[Tensor, BlockPonder]:
-        if not run.complete(self.units, None):
-            for unit in islice(self.units, 1, None):
-                run.evaluate(unit, None)
-        for start, stop in self._alike[1:]:
-            total = total + (stop - start) * self.units[start].flops(dense, dense)
-        # h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1.
-        shape = (exists.shape[0], len(self.units), *exists.shape[1:])
-        distribution = torch.zeros(shape, dtype=dtype, device=exists.device)
-        distribution[:, -1] = exists
-        ponder = BlockPonder(
-            ponder_cost=(len(self.units) + 1) * exists.to(dtype),
-            num_units=len(self.units) * exists.long(),
-            flops=total,
-            halting_distribution=distribution,
-        )
-        return run.result(), ponder
-
-    def _run_adaptive(
-        self,
-        plan: Plan,
-        run: Run,
-        exists: Tensor,
-        padded: bool,
-        dense: Tensor,
-        total: Tensor,
-        dtype: torch.dtype,
-        limit: Optional[FlopsLimit],
-    ) -> tuple[Tensor, BlockPonder]:
-        """Algorithm 2 (1 for ACT) from the first unit's output on."""
-        process = run.start_halting(self.rule, exists, len(self.units), self.eps, dtype)
         # A limit and tiles change the scores that the units themselves have.
-        if limit is not None or self.tile > 1 or not run.complete(self.units, process):
-            run = self._halt_by_units(plan, run, process, exists, padded, dense, limit)
-        outcome = process.outcome()
-        # Units that nobody evaluated count, too: what counts dense does so whatever else is in the batch.
-        for start, stop in self._alike:
-            unit, evaluated, dilated = (
-                self.units[start],
-                outcome.evaluated[:, start:stop],
-                outcome.dilated[:, start:stop],
-            )
-            if start > 0:
-                total = total + unit.flops(dense[:, None], dense[:, None], evaluated, dilated).sum(1)
-            if unit.halting is not None:
-                total = total + unit.halting.flops(evaluated, evaluated > 0).sum(1)
-        ponder = BlockPonder(
+        by_own_scores = spare is None and self.tile == 1
+        done = plan.complete(self, x, valid_in, valid, shortcut) if by_own_scores else None
+        features, outcome = done or self._run_units(plan, x, valid_in, valid, shortcut, spare)
+        if outcome is None:
+            outcome = _outcome_of_plain(self._exists(x, valid), dense_out, len(self.units), score_type(x.dtype))
+        return features, BlockPonder(
             ponder_cost=outcome.ponder_cost,
             num_units=outcome.num_units,
-            flops=total,
+            flops=self._flops.of(dense_in, dense_out, outcome, self.reads_products),
             halting_distribution=outcome.distribution,
         )
-        return run.result(), ponder
+
+    def _exists(self, x: Tensor, valid: Mask) -> Tensor:
+        """bool [N, H, W]: which positions of the output there are."""
+        if valid is not None:
+            return valid[:, 0]
+        map_size = strided_size((x.shape[2], x.shape[3]), self.units[0].stride)
+        return torch.ones(x.shape[0], *map_size, dtype=torch.bool, device=x.device)
+
+    def _run_units(
+        self,
+        plan: Plan,
+        x: Tensor,
+        valid_in: Mask,
+        valid: Mask,
+        shortcut: Optional[Tensor],
+        spare: Optional[Tensor],
+    ) -> tuple[Tensor, Optional[HaltingOutcome]]:
+        """The output, unit by unit, and what positions did; None in a plain block."""
+        run = plan.start(self, x, valid_in, valid, shortcut)
+        if not self.rule.adaptive:
+            for unit in islice(self.units, 1, None):
+                run.evaluate(unit, None)
+            return run.result(), None
+        exists = self._exists(x, valid)
+        limit = None if spare is None else FlopsLimit(spare, exists, self.eps)
+        process = run.start_halting(self.rule, exists, len(self.units), self.eps, score_type(x.dtype))
+        run = self._halt_by_units(plan, run, process, exists, valid is not None, limit)
+        return run.result(), process.outcome()
 
     def _halt_by_units(
         self,
@@ -254,10 +224,9 @@ class AdaptiveBlock(PlannedBlock):
         process: HaltingProcess,
         exists: Tensor,
         padded: bool,
-        dense: Tensor,
         limit: Optional[FlopsLimit],
     ) -> Run:
-        """The algorithm unit by unit. Returns the run that was the last to evaluate one."""
+        """Algorithm 2 (1 for ACT) from the first unit's output on. Returns the run that was the last to evaluate."""
         may_stop = plan.stops_early and not (self.training or run.bounded)
         for index, unit in enumerate(self.units):
             if may_stop and not process.any_active():
@@ -270,30 +239,16 @@ class AdaptiveBlock(PlannedBlock):
                 h = run.scores(unit.halting)
                 h = share_in_tiles(h.detach() if unit.halting.fixed else h, self.tile, exists if padded else None)
                 if limit is not None:
-                    h = limit(h, process.active, partial(_flops_beyond_none, self.units[index + 1], dense))
+                    h = limit(h, process.active, partial(self._flops.of_unit, index + 1))
             p = process.step(h)
             run.add(p * exists if self.rule.per_image else p)
         return run
 
 
-def _flops_beyond_none(unit: ResidualUnit, dense: Tensor, evaluated: Tensor, dilated: Tensor) -> Tensor:
-    """FLOPs of a unit behind the first and of its halting branch, beyond what they count where it is not evaluated."""
-    none = torch.zeros_like(dense)
-    flops = unit.flops(dense, dense, evaluated, dilated) - unit.flops(dense, dense, none, none)
-    if unit.halting is not None:
-        flops = flops + unit.halting.flops(evaluated, evaluated > 0) - unit.halting.flops(none, none > 0)
-    return flops
-
-
-def _spans_of_alike_units(units: Sequence[ResidualUnit]) -> list[tuple[int, int]]:
-    """Ranges of indices, the first unit alone, whose units cost the same: their FLOPs are counted together.
-
-    One by one, counting would take longer on a GPU than the units themselves.
-    """
-
-    def kind(index: int) -> object:
-        unit = units[index]
-        return index > 0, type(unit), type(unit.halting), [(n, p.shape) for n, p in unit.named_parameters()]
-
-    groups = [list(group) for _, group in groupby(range(len(units)), kind)]
-    return [(group[0], group[-1] + 1) for group in groups]
+def _outcome_of_plain(exists: Tensor, dense: Tensor, num_units: int, dtype: torch.dtype) -> HaltingOutcome:
+    """h^1 = ... = h^(L-1) = 0, h^L = 1 recovers the plain block: N = L, R = 1."""
+    distribution = torch.zeros(exists.shape[0], num_units, *exists.shape[1:], dtype=dtype, device=exists.device)
+    distribution[:, -1] = exists
+    everywhere = dense[:, None].expand(-1, num_units)
+    cost = (num_units + 1) * exists.to(dtype)
+    return HaltingOutcome(cost, num_units * exists.long(), distribution, everywhere, everywhere)

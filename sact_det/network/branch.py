@@ -13,7 +13,7 @@ from typing_extensions import override
 from sact_det.base.precision import exact_float32, widened
 from sact_det.network.convolution import init_conv
 from sact_det.network.norm import MovingBatchNorm2d, Norm, learns_from_batch
-from sact_det.network.unit import HaltingBranch, ResidualUnit
+from sact_det.network.unit import Count, HaltingBranch, ResidualUnit
 from sact_det.rule.flops import conv_flops
 from sact_det.rule.padding import Mask
 
@@ -90,8 +90,8 @@ class SpatialHalting(HaltingBranch):
             self.local_norm.observe(count, total, squares)
 
     @override
-    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """int64 [N]: the local convolution where evaluated, and the global one once per image, active or not."""
+    def flops(self, evaluated: Count, image_active: Count) -> Count:
+        """The local convolution where evaluated, and the global one once per image, active or not."""
         return conv_flops(self.local_conv) * evaluated + conv_flops(self.global_conv)
 
 
@@ -118,9 +118,9 @@ class ImageHalting(HaltingBranch):
         return torch.sigmoid(self.global_conv(self.activate(self.global_norm(pooled))).flatten() + self.added())
 
     @override
-    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """int64 [N]: the convolution of one vector for every image that evaluates the unit."""
-        return conv_flops(self.global_conv) * image_active.long()
+    def flops(self, evaluated: Count, image_active: Count) -> Count:
+        """The convolution of one vector for every image that evaluates the unit."""
+        return conv_flops(self.global_conv) * image_active
 
 
 def learn_from_positions(units: Iterable[ResidualUnit]) -> bool:

@@ -228,12 +228,12 @@ def get_norm(name: str, decay: float = TF_DECAY, eps: float = TF_EPSILON) -> Nor
     return partial(NORMS[name], eps=eps, momentum=1 - decay)
 
 
-def learns_from_batch(norm: nn.Module) -> bool:
-    """Whether a norm, in its present mode, updates its statistics."""
+def learns_from_batch(norm: Optional[nn.Module]) -> bool:
+    """Whether a norm, in its present mode, updates its statistics; no other module does."""
     return isinstance(norm, BatchNorm2d) and norm.training
 
 
-def depends_on_batch(norm: nn.Module) -> bool:
+def depends_on_batch(norm: Optional[nn.Module]) -> bool:
     """Whether a norm, in its present mode, normalises by statistics of the batch."""
     return learns_from_batch(norm) and not isinstance(norm, MovingBatchNorm2d)
 

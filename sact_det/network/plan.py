@@ -16,6 +16,7 @@ from sact_det.network.run import DenseRun, Run
 from sact_det.network.unit import ResidualUnit, SplitUnit
 from sact_det.rule.padding import Mask, Sizes, strided_size
 from sact_det.rule.ponder import BlockPonder
+from sact_det.rule.process import HaltingOutcome
 
 # What a block is evaluated at, all on one device, each beginning with N: x, [N, C, H, W]; valid_in and valid, bool
 # [N, 1, ., .] at input and output resolution, False at padding, or None; dense_in and dense_out, int64 [N], how many
@@ -40,6 +41,18 @@ class Plan(nn.Module, ABC):
     def block(self, block: "PlannedBlock", inputs: BlockInputs) -> tuple[Tensor, BlockPonder]:
         """A block's output; arguments and result as of PlannedBlock.compute."""
         return block.compute(*inputs)
+
+    def complete(
+        self, block: "PlannedBlock", x: Tensor, valid_in: Mask, valid: Mask, shortcut: Optional[Tensor] = None
+    ) -> Optional[tuple[Tensor, Optional[HaltingOutcome]]]:
+        """All units of a block at once, halting by their own scores, where the plan can.
+
+        Args: as of `start`.
+
+        Returns:
+            The block's output, and what its positions did, None for a plain one's; or None: it goes by units.
+        """
+        return None
 
     @abstractmethod
     def start(
@@ -179,12 +192,16 @@ class PlannedBlock(Planned):
     Attributes:
         units: the first may be strided, or split.
         rule: when positions halt.
+        eps: halts where the cumulative halting score reaches 1 - eps.
+        tile: SACT shares halting scores in tile x tile cells.
         reads_products: whether the first unit's products come from elsewhere, and only its second part is evaluated
             (SplitUnit).
     """
 
     units: Sequence[ResidualUnit]
     rule: HaltingRule
+    eps: float
+    tile: int
     reads_products: bool = False
 
     @property

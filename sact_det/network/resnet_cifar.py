@@ -24,7 +24,7 @@ from typing_extensions import override
 from sact_det.network.convolution import init_conv, pad_same
 from sact_det.network.norm import Norm
 from sact_det.network.spec import NetworkSpec
-from sact_det.network.unit import HaltingBranch, ResidualUnit
+from sact_det.network.unit import Count, HaltingBranch, ResidualUnit
 from sact_det.rule.flops import conv_flops
 from sact_det.rule.padding import Mask, Sizes, positions
 
@@ -100,8 +100,8 @@ class CifarUnit(ResidualUnit):
 
     @override
     def flops(
-        self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
-    ) -> Tensor:
+        self, dense_in: Count, dense_out: Count, active: Optional[Count] = None, dilated: Optional[Count] = None
+    ) -> Count:
         at_conv1, at_conv2 = (dense_out if count is None else count for count in (dilated, active))
         return conv_flops(self.conv1) * at_conv1 + conv_flops(self.conv2) * at_conv2
 

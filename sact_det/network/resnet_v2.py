@@ -22,7 +22,7 @@ from sact_det.network.convolution import init_conv, pad_same
 from sact_det.network.norm import Norm
 from sact_det.network.plan import PlannedStem
 from sact_det.network.spec import NetworkSpec
-from sact_det.network.unit import HaltingBranch, SplitUnit
+from sact_det.network.unit import Count, HaltingBranch, SplitUnit
 from sact_det.rule.flops import conv_flops
 from sact_det.rule.padding import Mask, Sizes, check_batch, own_sizes, positions, strided_size, strided_sizes
 
@@ -160,13 +160,13 @@ class BottleneckUnit(SplitUnit):
 
     @override
     def flops(
-        self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
-    ) -> Tensor:
+        self, dense_in: Count, dense_out: Count, active: Optional[Count] = None, dilated: Optional[Count] = None
+    ) -> Count:
         products = self.product_flops(dense_in if dilated is None else dilated, dense_out)
         return products + (conv_flops(self.conv2) + conv_flops(self.conv3)) * (dense_out if active is None else active)
 
     @override
-    def product_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
+    def product_flops(self, dense_in: Count, dense_out: Count) -> Count:
         flops = conv_flops(self.conv1) * dense_in
         return flops if self.shortcut is None else flops + conv_flops(self.shortcut) * dense_out
 

@@ -5,7 +5,7 @@ Shape shorthand in this module:
 """
 
 from abc import ABC, abstractmethod
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -30,18 +30,6 @@ class Run(ABC):
         self, rule: HaltingRule, exists: Tensor, num_units: int, eps: float, dtype: torch.dtype
     ) -> HaltingProcess:
         """What halts the positions of this run, and of any that takes over; other arguments as of HaltingRule.start."""
-
-    def complete(self, units: Sequence[ResidualUnit], process: Optional[HaltingProcess]) -> bool:
-        """Evaluates all units behind the first in one go and halts by their scores, where this run can.
-
-        Args:
-            units: of the block.
-            process: what halts positions, as started; of a plain block None.
-
-        Returns:
-            Whether it did: `process` has its outcome, and only `result` is left to be called. Else nothing was done.
-        """
-        return False
 
     @abstractmethod
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:

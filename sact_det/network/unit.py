@@ -5,13 +5,15 @@ Shape shorthand in this module:
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 import torch
 from torch import Tensor, nn
 
 from sact_det.base.precision import score_type
 from sact_det.rule.padding import Mask
+
+Count = TypeVar("Count", int, Tensor)  # of one image, or of N images, int64 [N]
 
 
 class ScoringBranch(nn.Module):
@@ -76,12 +78,12 @@ class HaltingBranch(ScoringBranch, ABC):
         """x: [N, C, H, W] -> h^l in (0, 1), of score_type [N, H, W] or, one per image, [N, 1, 1]."""
 
     @abstractmethod
-    def flops(self, evaluated: Tensor, image_active: Tensor) -> Tensor:
-        """FLOPs of the branch, int64 [N]; or [N, K], of K alike ones, for arguments of that shape.
+    def flops(self, evaluated: Count, image_active: Count) -> Count:
+        """FLOPs of the branch, linear in its arguments but for what every image costs.
 
         Args:
-            evaluated: int64 [N], positions at which the unit is evaluated.
-            image_active: bool [N], whether the image evaluates the unit at all.
+            evaluated: positions at which the unit is evaluated.
+            image_active: 1 for an image that evaluates the unit at all, else 0.
         """
 
 
@@ -106,13 +108,13 @@ class ResidualUnit(nn.Module, ABC):
 
     @abstractmethod
     def flops(
-        self, dense_in: Tensor, dense_out: Tensor, active: Optional[Tensor] = None, dilated: Optional[Tensor] = None
-    ) -> Tensor:
-        """FLOPs of the unit without its halting branch, int64 [N]; or [N, K], of K alike ones, for such arguments.
+        self, dense_in: Count, dense_out: Count, active: Optional[Count] = None, dilated: Optional[Count] = None
+    ) -> Count:
+        """FLOPs of the unit without its halting branch, linear in its arguments.
 
         Args:
-            dense_in, dense_out: int64 [N], positions of each image at input and output resolution.
-            active, dilated: int64 [N], active positions and their dilation; None for a unit computed everywhere.
+            dense_in, dense_out: positions of an image at input and output resolution.
+            active, dilated: active positions and their dilation; None for a unit computed everywhere.
         """
 
 
@@ -145,5 +147,5 @@ class SplitUnit(ResidualUnit, ABC):
         """
 
     @abstractmethod
-    def product_flops(self, dense_in: Tensor, dense_out: Tensor) -> Tensor:
-        """FLOPs of the first part among those of `flops`, int64 [N]; arguments as there."""
+    def product_flops(self, dense_in: Count, dense_out: Count) -> Count:
+        """FLOPs of the first part among those of `flops`; arguments as there."""

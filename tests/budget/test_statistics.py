@@ -12,7 +12,7 @@ from sact_det import build_classifier
 from sact_det.base.errors import InputError
 from sact_det.budget import BudgetPoint, BudgetTable, weights_digest
 from sact_det.budget.statistics import budgeted_norms, decoded, encoded, estimate_statistics
-from sact_det.execution.cpu import run
+from sact_det.execution.cpu import block as one_call
 from sact_det.execution.release import release_weights
 from sact_det.network.norm import freeze_norms
 from sact_det.network.plan import planned_parts
@@ -122,8 +122,8 @@ def test_the_same_budget_again_leaves_what_was_packed(model, x):
 @torch.no_grad()
 def test_budgets_that_take_turns_are_packed_once_each(model, x, monkeypatch):
     packed = []
-    pack = run.pack_block
-    monkeypatch.setattr(run, "pack_block", lambda *args: packed.append(args) or pack(*args))
+    pack = one_call.pack_block
+    monkeypatch.setattr(one_call, "pack_block", lambda *args: packed.append(args) or pack(*args))
     table = table_of(model, (0.5, drawn(model, 0)), (0.8, drawn(model, 1)))
     model.set_execution("auto")
     found = {}

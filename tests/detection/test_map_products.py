@@ -15,9 +15,8 @@ from torchvision.ops import roi_align
 from sact_det.base.errors import InputError
 from sact_det.detection.checkpoint import DetectorCheckpointer
 from sact_det.detection.reference import DetectorReference
-from sact_det.execution import EXECUTIONS, set_execution
+from sact_det.execution import EXECUTIONS, perforated, set_execution
 from sact_det.execution.cpu import library
-from sact_det.execution.cpu.run import RowsRun
 from sact_det.execution.release import release_weights
 from sact_det.network.norm import TF_EPSILON
 from sact_det.network.resnet_v2 import ResNetV2Spec
@@ -154,15 +153,16 @@ def test_executions_agree_whatever_halts(rule: str, boxes):
 @torch.no_grad()
 @pytest.mark.parametrize("rule", ["none", "act", "sact"])
 def test_kernels_serve_in_inference_and_in_bfloat16(rule: str, monkeypatch):
-    runs = []
-    evaluate = RowsRun.__init__
-    monkeypatch.setattr(RowsRun, "__init__", lambda self, *args: (runs.append(self), evaluate(self, *args))[0])
+    served = []
+    for name in ("evaluate_block", "RowsRun"):  # at once or unit by unit
+        evaluate = getattr(perforated, name)
+        monkeypatch.setattr(perforated, name, lambda *args, by=evaluate: (served.append(by), by(*args))[1])
     heads = make_model(BOX_HEAD_HALTING=rule, EXECUTION="auto").roi_heads
     exact = regions_of(heads, features())
     with torch.autocast("cpu", torch.bfloat16):
         rounded = regions_of(heads, features())
     narrow = regions_of(heads.bfloat16(), features().bfloat16())
-    assert len(runs) > 0
+    assert len(served) >= 3
     for found in (rounded, narrow):
         assert found.dtype == torch.bfloat16
         error = (found.float() - exact).norm() / exact.norm()

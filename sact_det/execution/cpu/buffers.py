@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from sact_det.execution.cpu.memory import empty
+from sact_det.execution.cpu.memory import empty, plain
 
 
 class _Pool(threading.local):
@@ -49,6 +49,14 @@ class Buffers:
     def room(self, name: str, *shape: int) -> int:
         """The address of what `take` returns."""
         return self.take(name, *shape).data_ptr()
+
+    def rows(self, name: str, x: Tensor, as_it_is: bool = False) -> Tensor:
+        """A feature map [N, C, H, W] as rows [N, H, W, C]: itself if it can be, or else what `take` returns.
+
+        They are of float32, unless x is to stay as it is.
+        """
+        rows = x.permute(0, 2, 3, 1)
+        return plain(rows) if as_it_is or x.dtype == torch.float32 else self.take(name, *rows.shape).copy_(rows)
 
     def give_back(self) -> None:
         """Ends the use of everything that was taken."""

@@ -65,6 +65,30 @@ class Evaluation(ctypes.Structure):
     ]
 
 
+class Block(ctypes.Structure):
+    """struct Block of block.cpp."""
+
+    _fields_ = [
+        ("units", ctypes.POINTER(Unit)),
+        *_integers("count"),
+        ("branches", ctypes.POINTER(Halting)),
+        ("added", ctypes.POINTER(ctypes.c_double)),
+        ("threshold", ctypes.c_float),
+    ]
+
+
+class Passage(ctypes.Structure):
+    """struct Passage of block.cpp."""
+
+    _fields_ = [
+        *_integers("images", "in_height", "in_width", "out_height", "out_width"),
+        *_addresses("x"),
+        *_integers("x_bfloat16"),
+        *_addresses("shortcut", "exists_in", "exists", "output"),
+        *_addresses("ponder_cost", "num_units", "distribution", "evaluated", "dilated", "room"),
+    ]
+
+
 class Process(ctypes.Structure):
     """struct Process of process.h."""
 
@@ -213,9 +237,8 @@ _SIGNATURES: dict[str, tuple[Optional[type], list[type]]] = {
     **{name: (_INT64, []) for name in ("has_bfloat16", "has_bfloat16_tiles", "has_float16")},
     "scratch_size": (_INT64, [*_pointers(Unit, Evaluation), _INT]),
     "evaluate_unit": (None, [*_pointers(Unit, Halting, Evaluation), _INT]),
-    "units_scratch_size": (_INT64, [*_pointers(Unit), _INT64, *_pointers(Evaluation), _INT]),
-    "evaluate_units": (None, [*_pointers(Unit), _INT64, *_pointers(Evaluation), _INT]),
-    "evaluate_halting_units": (None, [*_pointers(Unit, Halting, Process, Evaluation), *2 * [_ADDRESS], _INT]),
+    "block_room": (_INT64, [*_pointers(Block, Passage), _INT]),
+    "evaluate_block": (None, [*_pointers(Block, Passage), _INT]),
     "stem_scratch_size": (_INT64, [*_pointers(Stem), _INT64]),
     "evaluate_stem": (None, [*_pointers(Stem, Images), _INT]),
     "count_positions": (_INT64, [*_pointers(Process), _INT64]),

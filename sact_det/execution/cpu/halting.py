@@ -1,6 +1,6 @@
 """The halting process of SACT on a CPU: all of a unit's arithmetic in one pass over the positions (halting.cpp)."""
 
-from typing import Callable, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -60,12 +60,6 @@ class RowsHalting(HaltingProcess):
         self._left = self._kernels.halting_step(self._process, self._unit, address(h))
         self._unit += 1
         return self._distribution[:, self._unit - 1]
-
-    def complete(self, evaluate: Callable[[calls.Process], None]) -> None:
-        """Leaves all steps to `evaluate`, which takes them in C++ (block.cpp), if there is anything to halt."""
-        if self._left > 0:
-            evaluate(self._process)
-        self._left = 0
 
     @override
     def outcome(self) -> HaltingOutcome:

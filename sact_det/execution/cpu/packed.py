@@ -123,19 +123,26 @@ class PackedBlock:
         matrices: of the units, which a change of norms leaves as they are.
         units: whole.
         branches: of the units that have one.
-        price_weights: of the branches (ScoringBranch.added).
+        price_weights: of the branches (ScoringBranch.added); None of those that read no price.
         in_order: structures of all units, side by side.
+        branches_in_order: of all branches, where their units are in `in_order`.
     """
 
     matrices: dict[ResidualUnit, PackedMatrices]
     units: dict[ResidualUnit, Packed[calls.Unit]]
     branches: dict[HaltingBranch, Packed[calls.Halting]]
-    price_weights: dict[HaltingBranch, float]
+    price_weights: dict[HaltingBranch, Optional[float]]
     in_order: ctypes.Array[calls.Unit]
+    branches_in_order: ctypes.Array[calls.Halting]
 
     def branch(self, branch: SpatialHalting) -> calls.Halting:
         """One of `branches` with its present shift."""
-        return self.branches[branch].struct.shifted(float(branch.added(self.price_weights[branch])))
+        return self.branches[branch].struct.shifted(self.added(branch))
+
+    def added(self, branch: SpatialHalting) -> float:
+        """What every logit of one of `branches` has more at its present shift."""
+        weight = self.price_weights[branch]
+        return float(branch.shift if weight is None else branch.added(weight))
 
 
 @torch.no_grad()
@@ -156,7 +163,8 @@ def pack_block(
     Raises:
         RuntimeError: matrices would have to be packed of weights that are gone.
     """
-    packed = PackedBlock({}, {}, {}, {}, (len(block.units) * calls.Unit)())
+    count = len(block.units)
+    packed = PackedBlock({}, {}, {}, {}, (count * calls.Unit)(), (count * calls.Halting)())
     for index, unit in enumerate(block.units):
         assert isinstance(unit, BottleneckUnit)
         second_part = block.reads_products and unit is block.units[0]
@@ -167,6 +175,7 @@ def pack_block(
         if isinstance(unit.halting, SpatialHalting):
             folded = fold_halting(unit.halting)
             packed.branches[unit.halting] = _pack_halting(folded)
+            packed.branches_in_order[index] = packed.branches[unit.halting].struct
             packed.price_weights[unit.halting] = folded.price_weight
         done_with(unit)
         packed.matrices[unit] = packed.matrices[unit]._replace(versions=_matrix_versions(unit))

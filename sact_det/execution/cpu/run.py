@@ -16,7 +16,7 @@ Shape shorthand in this module:
 """
 
 import math
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from sact_det.execution.cpu import calls
 from sact_det.execution.cpu.buffers import Buffers, lend_rows
 from sact_det.execution.cpu.conditions import why_not_here
 from sact_det.execution.cpu.halting import RowsHalting
-from sact_det.execution.cpu.memory import address, addresses, empty, ones, plain, zeros
+from sact_det.execution.cpu.memory import address, addresses, empty, ones, zeros
 from sact_det.execution.cpu.packed import factor_type, pack_block
 from sact_det.execution.cpu.positions import list_positions, mask_of_positions
 from sact_det.execution.folded import why_not_inference
@@ -96,8 +96,8 @@ class RowsRun(Run):
 
         adds_x = shortcut is None and not unit.struct.projects
         as_it_is = x.dtype == torch.bfloat16 and unit.struct.bfloat16 and not adds_x
-        rows = self._rows_of("input", x, as_it_is)
-        added = rows if adds_x else None if shortcut is None else self._rows_of("shortcut", shortcut)
+        rows = self._buffers.rows("input", x, as_it_is)
+        added = rows if adds_x else None if shortcut is None else self._buffers.rows("shortcut", shortcut)
         self._evaluation = calls.Evaluation(
             images=number,
             out_height=self._shape[1],
@@ -127,11 +127,6 @@ class RowsRun(Run):
             return self._take("output", positions, channels)
         rows = lend_rows(*self._shape, channels).permute(0, 2, 3, 1).view(positions, channels)
         return rows.zero_() if self._padded else rows
-
-    def _rows_of(self, name: str, x: Tensor, as_it_is: bool = False) -> Tensor:
-        """x [N, C, H, W] as rows [N, H, W, C], of float32 unless it is to stay as it is; `name`: of a buffer."""
-        rows = x.permute(0, 2, 3, 1)
-        return plain(rows) if as_it_is or x.dtype == torch.float32 else self._take(name, *rows.shape).copy_(rows)
 
     def _take(self, name: str, *shape: int) -> Tensor:
         """A buffer for features, [*shape]."""
@@ -163,12 +158,10 @@ class RowsRun(Run):
             if to.products is None:
                 to.products = address(self._take("products", self._exists.numel(), calls.whole_vectors(TAPS)))
         struct = self._packed.units[unit].struct
-        self._have_scratch(self._kernels.scratch_size(struct, to, self._threads))
-        self._kernels.evaluate_unit(struct, branch, to, self._threads)
-
-    def _have_scratch(self, size: int) -> None:
+        size = self._kernels.scratch_size(struct, to, self._threads)
         if size > self._scratch_size:
-            self._evaluation.scratch, self._scratch_size = self._buffers.room("scratch", size), size
+            to.scratch, self._scratch_size = self._buffers.room("scratch", size), size
+        self._kernels.evaluate_unit(struct, branch, to, self._threads)
 
     @override
     def start_halting(
@@ -180,28 +173,6 @@ class RowsRun(Run):
         self._remaining = self._halting.remainder
         self._evaluation.remaining = address(self._remaining)
         return self._halting
-
-    @override
-    def complete(self, units: Sequence[ResidualUnit], process: Optional[HaltingProcess]) -> bool:
-        if process is not self._halting:
-            return False
-        to, packed, count, threads = self._evaluation, self._packed.in_order, len(units), self._threads
-        self._have_scratch(self._kernels.units_scratch_size(packed, count, to, threads))
-        if self._halting is None:
-            self._kernels.evaluate_units(packed, count, to, threads)
-            return True
-        branches = (count * calls.Halting)()
-        for index, unit in enumerate(units):
-            if isinstance(unit.halting, SpatialHalting):
-                branches[index] = self._packed.branch(unit.halting)
-        self._state = self._take("state", *self._output.shape)
-        self._moved = empty(*self._shape, dtype=torch.bool)
-        self._halting.complete(
-            lambda started: self._kernels.evaluate_halting_units(
-                packed, branches, started, to, address(self._state), address(self._moved, torch.bool), threads
-            )
-        )
-        return True
 
     @override
     def evaluate(self, unit: ResidualUnit, active: Optional[Tensor]) -> None:

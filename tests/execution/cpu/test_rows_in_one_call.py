@@ -1,4 +1,4 @@
-"""The units of a block in one call of the kernels give every bit that they give one by one."""
+"""A block in one call of the kernels has every bit that its units give one by one."""
 
 from typing import Optional
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from sact_det.execution import set_execution
 from sact_det.execution.cpu import library
 from sact_det.execution.cpu.run import RowsRun
+from sact_det.execution.perforated import PerforatedPlan
 from sact_det.network.block import AdaptiveBlock
-from sact_det.network.run import Run
+from sact_det.network.plan import Plan
 from sact_det.rule.padding import Sizes
 
 pytestmark = [
@@ -53,7 +54,7 @@ def test_every_bit_is_the_same(index, halting, shift, dtype, sizes, one_by_one, 
     block.shift = shift
     at_once = outputs(block, sizes, dtype)
     assert not one_by_one
-    monkeypatch.setattr(RowsRun, "complete", Run.complete)
+    monkeypatch.setattr(PerforatedPlan, "complete", Plan.complete)
     expected = outputs(block, sizes, dtype)
     assert one_by_one or shift == 100
     assert all(torch.equal(x, y) for x, y in zip(at_once, expected, strict=True))
