@@ -7,7 +7,8 @@ from typing import Callable, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from sact_det.budget.search import NEVER, BudgetSearch, Measured, Reached, Shifts
+from sact_det.budget.search import BudgetSearch, Measured, Reached
+from sact_det.budget.shifts import NEVER, Shifts
 
 _STEPS = 100  # of scales from 0 to 1, of which one is chosen where nothing halts
 _PIXELS = 0.9  # of those of the largest images that suffice: images with fewer do not take their place

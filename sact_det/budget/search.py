@@ -2,21 +2,18 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Callable, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
 
 from sact_det.base.errors import InputError
+from sact_det.budget.shifts import AT_ONCE, FAR, NEVER, Shifts
 
-NEVER, AT_ONCE = -1000.0, 1000.0  # shifts at which nothing halts early, and everything behind the first unit
-FAR = 100.0  # a shift beyond which hardly a logit lies: scores are 0 or 1, whatever a branch says; steep ones go on
 _FARTHER = (1.0, 2.0, 4.0, 8.0)  # times FAR
 _CLOSE = 1e-3  # shifts nearer than that are not told apart
 _MOST_STEPS = 16
 _SPREADS = (2.0, 4.0, 8.0)  # of what candidates add to the shift of a block, standard deviations in turn
-
-Shifts = Mapping[str, float]
 
 
 class Measured(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sact_det.budget.search import FAR
+from sact_det.budget.shifts import FAR
 
 _KNOTS = 9  # at most
 _SPACING = 0.05  # of knots in a narrow range, as a share: nearer ones would differ by noise, not by the slope

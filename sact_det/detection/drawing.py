@@ -1,27 +1,19 @@
 """What was found, on its image: boxes (pictures/boxes.py); masks, keypoints and segments by Detectron2's Visualizer."""
 
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import Visualizer
 from torch import Tensor
 
+from sact_det.detection.class_names import SegmentNames, class_names, segment_names
 from sact_det.detection.predictor import Prediction
 from sact_det.pictures.boxes import Mark, draw_marks
 from sact_det.pictures.style import ON_SCREEN, Style
-
-
-def class_names(cfg: CfgNode) -> Optional[list[str]]:
-    """Names of the classes of DATASETS.TEST[0], or None if they are unknown or not as many as the model's classes."""
-    if not cfg.DATASETS.TEST:
-        return None
-    names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes")
-    return list(names) if names is not None and len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else None
 
 
 def bright_colors() -> np.ndarray:
@@ -29,22 +21,6 @@ def bright_colors() -> np.ndarray:
     palette = colormap(rgb=True, maximum=1)
     brightest = palette.max(1, keepdims=True)
     return np.where(brightest > 0, palette / np.maximum(brightest, 1e-6), 1.0)
-
-
-class SegmentNames(NamedTuple):
-    """Names of the classes of things and of stuff, those of stuff as PanopticFPN numbers them: all things are 0."""
-
-    things: list[str]
-    stuff: list[str]
-
-
-def segment_names(cfg: CfgNode) -> Optional[SegmentNames]:
-    """Those of DATASETS.TEST[0], or None if they are unknown or not as many as the model's classes."""
-    things = class_names(cfg)
-    stuff = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("stuff_classes") if cfg.DATASETS.TEST else None
-    if things is None or stuff is None or len(stuff) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        return None
-    return SegmentNames(things, list(stuff))
 
 
 def draw_segments(

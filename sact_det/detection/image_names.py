@@ -9,8 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sact_det.data.coco_json import read_coco, read_images
+from sact_det.detection.class_names import class_names
 from sact_det.detection.config_kinds import classes_key
-from sact_det.detection.drawing import class_names
 from sact_det.engine.config_checks import value_of
 
 

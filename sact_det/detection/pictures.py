@@ -8,7 +8,8 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from sact_det.data.image_files import distinct_stems, read_checked
-from sact_det.detection.drawing import class_names, draw_found, instance_marks
+from sact_det.detection.class_names import class_names
+from sact_det.detection.drawing import draw_found, instance_marks
 from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.pictures.at_budgets import AtBudget
 from sact_det.pictures.boxes import Mark

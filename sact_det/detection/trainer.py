@@ -9,8 +9,8 @@ from detectron2.evaluation import DatasetEvaluators
 from sact_det.detection import loader
 from sact_det.detection.box_evaluator import COCO_SIGMAS, BoxEvaluator
 from sact_det.detection.checkpoint import DetectorCheckpointer
+from sact_det.detection.class_names import class_names
 from sact_det.detection.config_kinds import is_panoptic
-from sact_det.detection.drawing import class_names
 from sact_det.detection.evaluator import PonderEvaluator, table_1_row
 from sact_det.detection.panoptic_evaluator import PanopticEvaluator
 from sact_det.detection.reference import DetectorReference

@@ -8,7 +8,6 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from sact_det.pictures.panels import draw_panel
 from sact_det.rule.ponder import BlockPonder, PonderRecord
 
 FLOPS_PERCENT = "sact/flops_percent"  # of the plain network's, mean over the images of a step
@@ -55,6 +54,8 @@ def put_ponder_map(ponder: PonderRecord, image: np.ndarray) -> None:
         ponder: of the batch.
         image: uint8 RGB [H, W, 3], as the network saw it.
     """
+    from sact_det.pictures.panels import draw_panel  # late: it imports matplotlib, which takes a second
+
     ponder_map = ponder.image(0).on_host().map(image.shape[:2])[0].numpy()
     picture = draw_panel(image, ponder_map, image_title="image")
     get_event_storage().put_image("Left: image;  Right: ponder map", picture.transpose(2, 0, 1))

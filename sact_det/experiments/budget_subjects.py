@@ -20,7 +20,8 @@ from sact_det.benchmark.quality import register_few
 from sact_det.benchmark.timing import Candidate, interleaved_times
 from sact_det.budget import BudgetTable
 from sact_det.budget.budgeted import halting_blocks
-from sact_det.budget.search import Measured, Shifts
+from sact_det.budget.search import Measured
+from sact_det.budget.shifts import Shifts
 from sact_det.budget.statistics import budgeted_norms, estimate_statistics
 from sact_det.classification import loader as classifier_loader
 from sact_det.classification.evaluator import ClassificationEvaluator

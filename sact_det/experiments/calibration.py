@@ -20,7 +20,8 @@ from sact_det.benchmark.machine import describe_machine
 from sact_det.budget import FILE_NAME, BudgetPoint, BudgetTable, Drawing, weights_digest
 from sact_det.budget.image_scale import SCALE
 from sact_det.budget.scaled_search import ScaledSearch
-from sact_det.budget.search import NEVER, Measured, Shifts
+from sact_det.budget.search import Measured
+from sact_det.budget.shifts import NEVER, Shifts
 from sact_det.budget.statistics import encoded, trained_statistics
 from sact_det.engine.failures import sizes_fit
 from sact_det.engine.fingerprint import fingerprint

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sact_det.data.image_files import read_checked
 from sact_det.detection.backbone import SACTBackbone
-from sact_det.detection.drawing import class_names
+from sact_det.detection.class_names import class_names
 from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.network.halting_rule import halting_rule
 from sact_det.pictures.image_sets import block_costs, without_photograph

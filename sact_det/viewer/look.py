@@ -13,7 +13,8 @@ import sact_det.classification.class_names as classes
 from sact_det.classification.pictures import pixels_of
 from sact_det.classification.predictor import ClassPrediction, ClassPredictor
 from sact_det.classification.preprocessing import whole_image
-from sact_det.detection.drawing import class_names, draw_detections, draw_segments, segment_names
+from sact_det.detection.class_names import class_names, segment_names
+from sact_det.detection.drawing import draw_detections, draw_segments
 from sact_det.detection.evaluator import detector_row
 from sact_det.detection.predictor import Prediction, Predictor
 from sact_det.detection.reference import DetectorReference

@@ -7,7 +7,8 @@ import pytest
 
 from sact_det.base.errors import InputError
 from sact_det.budget.scaled_search import ScaledSearch
-from sact_det.budget.search import FAR, Measured
+from sact_det.budget.search import Measured
+from sact_det.budget.shifts import FAR
 
 BLOCKS = ("block1", "block2")
 SCALES = (1.0, 0.8, 0.5)

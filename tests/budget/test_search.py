@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sact_det.base.errors import InputError
-from sact_det.budget.search import AT_ONCE, FAR, NEVER, BudgetSearch, Measured, Reached
+from sact_det.budget.search import BudgetSearch, Measured, Reached
+from sact_det.budget.shifts import AT_ONCE, FAR, NEVER
 
 BLOCKS = ("block1", "block2", "block3")
 CENTERS, WEIGHTS, FLOOR = (-3.0, 0.5, 6.0), (0.2, 0.3, 0.203), 0.3

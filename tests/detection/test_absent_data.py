@@ -10,7 +10,7 @@ import torch
 from coco_folder import TINY, write_coco_folder
 
 from sact_det.base.errors import InputError
-from sact_det.detection.drawing import class_names
+from sact_det.detection.class_names import class_names
 from sact_det.detection.image_names import Categories
 from sact_det.detection.predictor import Predictor
 from sact_det.detection.trainer import DetectionTrainer

@@ -18,7 +18,8 @@ from torch import nn
 
 from sact_det.base.errors import InputError
 from sact_det.data.coco_panoptic import ids_of, read_png
-from sact_det.detection.drawing import draw_found, draw_segments, segment_names
+from sact_det.detection.class_names import segment_names
+from sact_det.detection.drawing import draw_found, draw_segments
 from sact_det.detection.loader import build_test_loader, build_train_loader
 from sact_det.detection.panoptic_evaluator import PanopticEvaluator
 from sact_det.detection.predictor import Predictor

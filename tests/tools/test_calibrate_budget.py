@@ -15,7 +15,7 @@ from small_networks import randomize
 from sact_det import build_classifier
 from sact_det.budget import BudgetTable
 from sact_det.budget.budgeted import halting_blocks
-from sact_det.budget.search import NEVER
+from sact_det.budget.shifts import NEVER
 from sact_det.budget.statistics import budgeted_norms, encoded, trained_statistics
 from sact_det.classification.loader import build_test_loader
 from sact_det.classification.predictor import load_classifier

@@ -11,7 +11,7 @@ from skimage.data import chelsea
 from sact_det.base.text_files import read_json
 from sact_det.classification.class_names import class_names as classifier_names
 from sact_det.classification.predictor import ClassPredictor
-from sact_det.detection.drawing import class_names
+from sact_det.detection.class_names import class_names
 from sact_det.detection.predictor import Predictor
 from sact_det.tasks import load_config
 

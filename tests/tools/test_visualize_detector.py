@@ -18,7 +18,8 @@ from random_detector import write_random_detector
 from torch import nn
 
 from sact_det.data.image_files import read_checked
-from sact_det.detection.drawing import class_names, draw_detections
+from sact_det.detection.class_names import class_names
+from sact_det.detection.drawing import draw_detections
 from sact_det.detection.pictures import pale
 from sact_det.detection.predictor import Predictor
 from sact_det.pictures.colors import blend, colorize
