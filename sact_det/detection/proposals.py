@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from sact_det.base.errors import InputError
+from sact_det.base.recording import is_recording
+from sact_det.detection.first_proposals import find_first_proposals
 from sact_det.execution import set_execution
 from sact_det.rule import ledger
 
@@ -62,9 +65,30 @@ class SACTRPN(RPN):
         set_execution(arguments["head"], cfg.MODEL.SACT.EXECUTION)
         return {**arguments, "mass": cfg.MODEL.SACT.PROPOSAL_MASS}
 
-    def predict_proposals(self, *args: Any) -> list[Instances]:
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
         """Detectron2's, pruned in evaluation; sorted by their score."""
-        proposals = super().predict_proposals(*args)
+        found = pred_objectness_logits[0]
+        if self.training or len(anchors) > 1 or not found.is_cpu or is_recording():
+            proposals = super().predict_proposals(anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes)
+        else:
+            with torch.no_grad():
+                proposals = find_first_proposals(
+                    anchors[0].tensor,
+                    found,
+                    pred_anchor_deltas[0],
+                    self.box2box_transform.apply_deltas,
+                    image_sizes,
+                    nms_thresh=self.nms_thresh,
+                    pre_nms_topk=self.pre_nms_topk[False],
+                    post_nms_topk=self.post_nms_topk[False],
+                    min_box_size=self.min_box_size,
+                )
         if not self.training and self.mass != 1:
             proposals = [own[carry_mass(own.objectness_logits, self.mass)] for own in proposals]
         ledger.enter_proposals([len(own) for own in proposals])

@@ -51,7 +51,7 @@ def same(one: Instances, other: Instances) -> bool:
 
 
 @pytest.mark.parametrize("mass", [0.05, 0.3, 0.8, 0.95, 0.999])
-@pytest.mark.parametrize("count", [1, 9, 10, 11, 60, 1000])
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 60, 300])
 def test_the_shortest_prefix_that_reaches_the_share_is_kept(mass: float, count: int):
     logits = (3 * torch.randn(count, generator=torch.Generator().manual_seed(count)) - 2).sort(descending=True)[0]
     kept = carry_mass(logits, mass)
