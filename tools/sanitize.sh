@@ -37,5 +37,5 @@ from sact_det.execution.cpu import library
 reason = library.why_unavailable()
 raise SystemExit(reason and f"error: {reason}")'  # or else every test would be skipped
 
-[ $# -gt 0 ] || set -- tests/execution/test_{inputs,release}.py tests/execution/cpu/test_{roi_align,rows,rows_16_bits,rows_halting,teams,training_run}.py
+[ $# -gt 0 ] || set -- tests/execution/test_{inputs,release}.py tests/execution/cpu/test_{roi_align,rows,rows_16_bits,rows_halting,rows_in_one_call,teams,training_run}.py
 sanitized -m pytest -p no:cacheprovider -s "$@"

@@ -22,13 +22,13 @@ struct Block {
     int64_t count;
     const Halting* branches;  // behind all units but the last; null in a plain block
     const double* added;      // what each of them has more in every logit
-    float threshold;  // as of Process
+    float threshold;          // as of Process
 };
 
 // What a block is evaluated at, and what becomes of it.
 struct Passage {
     int64_t images, in_height, in_width, out_height, out_width;
-    const void* x;  // rows, as of Evaluation
+    const void* x;                      // rows, as of Evaluation
     int64_t x_bfloat16;
     const float* shortcut;              // rows, as of Evaluation
     const uint8_t *exists_in, *exists;  // masks, of bytes, at input and output resolution; null: there is every position
@@ -37,7 +37,7 @@ struct Passage {
     int64_t* num_units;
     float* distribution;
     int64_t *evaluated, *dilated;
-    void* room;  // [block_room()] bytes, at a multiple of 64
+    void* room;                         // [block_room()] bytes, at a multiple of 64
 };
 
 }  // extern "C"
