@@ -5,7 +5,7 @@ that it keeps of any beginning of the list that has as many. On a CPU it compare
 candidates a detector with few regions needs the first few.
 """
 
-from typing import Callable, Sequence
+from typing import Callable, Optional, Sequence
 
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
@@ -27,8 +27,10 @@ def find_first_proposals(
     pre_nms_topk: int,
     post_nms_topk: int,
     min_box_size: float,
-) -> list[Instances]:
+) -> Optional[list[Instances]]:
     """What Detectron2's `find_top_rpn_proposals` finds of one feature map in evaluation, to the last bit.
+
+    Of equal scores it keeps some that depend on all candidates: where there are any among the best, nothing is found.
 
     Args:
         anchors: [A, 4].
@@ -40,6 +42,7 @@ def find_first_proposals(
 
     Returns:
         For each image Instances with `proposal_boxes` and `objectness_logits`, falling; post_nms_topk at most.
+        Or None: equal scores leave it to Detectron2.
     """
     scores, order = logits.topk(min(logits.shape[1], pre_nms_topk), dim=1)
 
@@ -53,11 +56,19 @@ def find_first_proposals(
         large = inside.nonempty(threshold=min_box_size)
         return inside[large], own[finite][large]
 
-    def first(image: int, count: int) -> Instances:
+    def first(image: int, count: int) -> Optional[Instances]:
         boxes, own = candidates(image, count)
         kept = nms(boxes.tensor.float(), own, nms_thresh)[:post_nms_topk]
         if len(kept) < post_nms_topk and count < order.shape[1]:
             return first(image, _MORE * count)
-        return Instances(image_sizes[image], proposal_boxes=boxes[kept], objectness_logits=own[kept])
+        found = Instances(image_sizes[image], proposal_boxes=boxes[kept], objectness_logits=own[kept])
+        return None if _any_equal(found.objectness_logits, scores[image]) else found
 
-    return [first(image, _MORE * post_nms_topk) for image in range(len(image_sizes))]
+    found = [first(image, _MORE * post_nms_topk) for image in range(len(image_sizes))]
+    unequal = [own for own in found if own is not None]
+    return unequal if len(unequal) == len(found) else None
+
+
+def _any_equal(best: Tensor, scores: Tensor) -> bool:
+    """Whether any of the best scores, which fall, are equal, or the last is that of another candidate."""
+    return len(best) > 0 and (bool((best[1:] == best[:-1]).any()) or int((scores == best[-1]).sum()) > 1)

@@ -73,14 +73,13 @@ class SACTRPN(RPN):
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """Detectron2's, pruned in evaluation; sorted by their score."""
-        found = pred_objectness_logits[0]
-        if self.training or len(anchors) > 1 or not found.is_cpu or is_recording():
-            proposals = super().predict_proposals(anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes)
-        else:
+        logits = pred_objectness_logits[0]
+        proposals = None
+        if not self.training and len(anchors) == 1 and logits.is_cpu and not is_recording():
             with torch.no_grad():
                 proposals = find_first_proposals(
                     anchors[0].tensor,
-                    found,
+                    logits,
                     pred_anchor_deltas[0],
                     self.box2box_transform.apply_deltas,
                     image_sizes,
@@ -89,6 +88,8 @@ class SACTRPN(RPN):
                     post_nms_topk=self.post_nms_topk[False],
                     min_box_size=self.min_box_size,
                 )
+        if proposals is None:
+            proposals = super().predict_proposals(anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes)
         if not self.training and self.mass != 1:
             proposals = [own[carry_mass(own.objectness_logits, self.mass)] for own in proposals]
         ledger.enter_proposals([len(own) for own in proposals])

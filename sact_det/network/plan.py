@@ -193,7 +193,6 @@ class PlannedBlock(Planned):
         units: the first may be strided, or split.
         rule: when positions halt.
         eps: halts where the cumulative halting score reaches 1 - eps.
-        tile: SACT shares halting scores in tile x tile cells.
         reads_products: whether the first unit's products come from elsewhere, and only its second part is evaluated
             (SplitUnit).
     """
@@ -201,7 +200,6 @@ class PlannedBlock(Planned):
     units: Sequence[ResidualUnit]
     rule: HaltingRule
     eps: float
-    tile: int
     reads_products: bool = False
 
     @property

@@ -20,8 +20,8 @@ from sact_det.rule.process import HaltingOutcome
 
 
 def goes_in_one_call(block: PlannedBlock) -> bool:
-    """Whether evaluate_block knows the rule of a block that a RowsRun could evaluate (run.py), without a limit."""
-    return type(block.rule) in (Plain, SACT) and block.tile == 1
+    """Whether evaluate_block knows the rule of a block that a RowsRun could evaluate (run.py)."""
+    return type(block.rule) in (Plain, SACT)
 
 
 def evaluate_block(
