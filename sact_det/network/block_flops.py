@@ -4,11 +4,10 @@ What units and halting branches say of themselves is linear in these numbers. As
 would take longer to answer on a GPU than the units to be evaluated; a block asks them once.
 """
 
-from itertools import groupby
-from typing import NamedTuple, Sequence
+from typing import NamedTuple, Sequence, Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sact_det.network.unit import ResidualUnit, SplitUnit
 from sact_det.rule.process import HaltingOutcome
@@ -33,27 +32,33 @@ class _Dense(NamedTuple):
 class _Active(NamedTuple):
     """FLOPs by active position, by position of their dilation, and by image that has an active one."""
 
-    evaluated: int
-    dilated: int
-    images: int
+    evaluated: Union[int, Tensor]
+    dilated: Union[int, Tensor]
+    images: Union[int, Tensor]
 
     def of(self, evaluated: Tensor, dilated: Tensor) -> Tensor:
-        """Of images with so many positions, int64 [N]."""
+        """Of so many positions of images; prices and numbers may be those of several units, int64 [L] and [N, L]."""
         return self.evaluated * evaluated + self.dilated * dilated + self.images * (evaluated > 0)
 
 
-class BlockFlops:
-    """What the units of a block and their halting branches cost.
+class BlockFlops(nn.Module):
+    """What the units of a block and their halting branches cost; it keeps no units.
 
     Args:
         units: of the block.
+
+    Attributes:
+        prices: int64 [3, L], a buffer in no state dict: of each unit and its branch, the fields of _Active.
 
     Shape shorthand:
         dense_in, dense_out: int64 [N], positions of each image at input and output resolution.
         reads_products: as of PlannedBlock.
     """
 
+    prices: Tensor
+
     def __init__(self, units: Sequence[ResidualUnit]):
+        super().__init__()
         first = units[0]
         self._first = _Dense(first.flops(1, 0), first.flops(0, 1))
         self._products = _Dense(0, 0)
@@ -73,21 +78,16 @@ class BlockFlops:
                 evaluated += unit.halting.flops(1, 0) - idle
                 images = unit.halting.flops(0, 1) - idle
             self._active.append(_Active(evaluated, dilated, images))
-        self._evaluated, self._dilated, self._images = map(_spans, zip(*self._active))
+        prices = torch.tensor(self._active, dtype=torch.int64).T.contiguous()
+        self.register_buffer("prices", prices, persistent=False)
 
     def _dense(self, reads_products: bool) -> _Dense:
         return self._first.plus(self._products, -1) if reads_products else self._first
 
     def of(self, dense_in: Tensor, dense_out: Tensor, outcome: HaltingOutcome, reads_products: bool) -> Tensor:
         """int64 [N], of a block whose positions did that; what counts dense does so whatever they did."""
-        total = self._dense(reads_products).plus(self._idle).of(dense_in, dense_out)
-        for start, stop, price in self._evaluated:
-            total = total + price * outcome.evaluated[:, start:stop].sum(1)
-        for start, stop, price in self._dilated:
-            total = total + price * outcome.dilated[:, start:stop].sum(1)
-        for start, stop, price in self._images:
-            total = total + price * (outcome.evaluated[:, start:stop] > 0).sum(1)
-        return total
+        by_unit = _Active(*self.prices.unbind()).of(outcome.evaluated, outcome.dilated)
+        return self._dense(reads_products).plus(self._idle).of(dense_in, dense_out) + by_unit.sum(1)
 
     def bounds(self, dense_in: Tensor, dense_out: Tensor, reads_products: bool) -> tuple[Tensor, Tensor]:
         """int64 [N] both: where everything halts behind the first unit, and of the plain block."""
@@ -104,9 +104,3 @@ class BlockFlops:
             evaluated, dilated: int64 [N], its active positions and their dilation.
         """
         return self._active[index].of(evaluated, dilated)
-
-
-def _spans(prices: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(start, stop, price) of neighbours with the same price, unless it is 0."""
-    groups = [list(group) for _, group in groupby(range(len(prices)), prices.__getitem__)]
-    return [(group[0], group[-1] + 1, prices[group[0]]) for group in groups if prices[group[0]]]
