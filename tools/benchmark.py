@@ -19,6 +19,11 @@ A trained detector end to end, and its extractor under its own masks:
     python tools/benchmark.py extractor --config-file C MODEL.WEIGHTS W \
         --images photos/
 
+A trained classifier, at calibrated budgets, and the plain one at --scales:
+
+    python tools/benchmark.py classifier --config-file C MODEL.WEIGHTS W \
+        --images photos/ --budgets 0.5 1 --batch 1 8
+
 AP beside seconds:
 
     python tools/benchmark.py detector --config-file C MODEL.WEIGHTS W \
@@ -62,6 +67,8 @@ from sact_det.execution import EXECUTIONS
 from sact_det.network.resnet_v2 import UNITS_BY_DEPTH
 from sact_det.pictures.style import add_page_style, style_of
 
+NEEDED = {"detector": ["--config-file"], "classifier": ["--config-file", "--images"]}  # options of measures
+
 
 def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -86,7 +93,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 7")
     parser.add_argument("--warmup", type=int, default=1, metavar="N", help="untimed rounds before; default: 1")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, inputs and masks; default: 0")
-    parser.add_argument("--config-file", metavar="FILE", help="for detector, and for extractor with trained weights")
+    parser.add_argument("--config-file", metavar="FILE", help="of a trained detector, classifier or extractor")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="photographs: files, folders, globs")
     parser.add_argument(
         "--regions",
@@ -128,7 +135,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=[],
         metavar="SHARE",
-        help="that of --config-file spends, one by one",
+        help="that of --config-file spends, one by one; of classifier, too",
     )
     options.add_argument(
         "--proposals",
@@ -144,7 +151,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=[1.0, 0.75, 0.5],
         metavar="S",
-        help="sizes of their images, as shares of INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; default: 1 0.75 0.5",
+        help="sizes of the plain ones' images, as shares of their sides in the config; default: 1 0.75 0.5",
     )
     options.add_argument("--ap-images", type=int, metavar="N", help="for AP, evenly spread; default: all")
     options.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="whose mean AP counts; default: all")
@@ -174,25 +181,42 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--regions is for detector, 0 or more boxes, and regions, 1 or more; got {known}")
     if args.map_products and args.measure != "regions":
         raise InputError(f"--map-products is for regions, not for {args.measure}")
-    if args.measure == "detector" and args.config_file is None:
-        raise InputError("detector needs --config-file")
+    for option in NEEDED.get(args.measure, ()):
+        if getattr(args, option.removeprefix("--").replace("-", "_")) is None:
+            raise InputError(f"{args.measure} needs {option}")
     if args.measure in ("detector", "extractor"):
         if args.config_file is None and args.images is not None:
             raise InputError("--images needs --config-file: the masks are those of a trained network")
         if args.measure == "extractor" and args.config_file is not None and args.images is None:
             raise InputError("--config-file needs --images: the masks are the network's own")
-        if args.images is not None and args.ratios is not None:
-            raise InputError("--ratios prescribes masks, --images asks for the network's own: give one of them")
-    elif args.config_file is not None or args.images is not None:
-        raise InputError(f"--config-file and --images are for detector and extractor, not for {args.measure}")
+    elif args.measure not in NEEDED and (args.config_file is not None or args.images is not None):
+        raise InputError(f"--config-file and --images are for trained networks, not for {args.measure}")
+    if args.images is not None and args.ratios is not None:
+        raise InputError("--ratios prescribes masks, --images asks for the network's own: give one of them")
+    check_budgets(args)
     check_dataset(args)
     if args.measure == "unit" and unit_counts(args)[args.block - 1] < 3:
         raise InputError(f"unit needs a block of at least 3 units; block {args.block} has fewer")
 
 
+def check_budgets(args: argparse.Namespace) -> None:
+    if args.budgets and args.dataset is None and args.measure != "classifier":
+        raise InputError("--budgets needs --dataset, or classifier")
+    for budget in args.budgets:
+        check_budget("--budgets", budget)
+    shown = [f"{budget:g}" for budget in args.budgets]
+    if len(set(shown)) < len(shown):
+        raise InputError(f"--budgets must differ; got {' '.join(shown)}")
+    if args.budgets and args.budget is not None:
+        raise InputError("--budgets and --budget: give one of them")
+    for scale in args.scales:
+        if not 0 < scale <= 1:
+            raise InputError(f"--scales must lie in (0, 1]; got {scale:g}")
+
+
 def check_dataset(args: argparse.Namespace) -> None:
     if args.dataset is None:
-        for option in ("--plain", "--adaptive", "--label", "--budgets", "--ap-images", "--classes", "--plot"):
+        for option in ("--plain", "--adaptive", "--label", "--ap-images", "--classes", "--plot"):
             if getattr(args, option.removeprefix("--").replace("-", "_")):
                 raise InputError(f"{option} needs --dataset")
         return
@@ -209,13 +233,6 @@ def check_dataset(args: argparse.Namespace) -> None:
         if not 2 <= len(words) <= 3:
             raise InputError(f"{option} takes CONFIG WEIGHTS [LABEL]; got {' '.join(words)}")
     check_positive(args, "--proposals", "--ap-images")
-    for budget in args.budgets:
-        check_budget("--budgets", budget)
-    if args.budgets and args.budget is not None:
-        raise InputError("--budgets and --budget: give one of them")
-    for scale in args.scales:
-        if not 0 < scale <= 1:
-            raise InputError(f"--scales must lie in (0, 1]; got {scale:g}")
     form = style_of(args).format
     if args.plot is not None and Path(args.plot).suffix.lower() != f".{form}":
         raise InputError(f"--plot {args.plot}: must end with .{form}, the --format")

@@ -79,8 +79,6 @@ def contestants(args: argparse.Namespace) -> list[Contestant]:
         found += _static(label, cfg, args.proposals, args.scales)
         labels.append(label)
     at_budgets = {f"{budget:g}": ["MODEL.SACT.BUDGET", repr(budget)] for budget in args.budgets}
-    if len(at_budgets) < len(args.budgets):
-        raise InputError(f"--budgets must differ; got {' '.join(f'{budget:g}' for budget in args.budgets)}")
     labels.append(args.label or _label(args.config_file))
     for mark, spends in (at_budgets or {"": []}).items():
         cfg = _config(args, "--config-file", args.config_file, [*args.opts, *spends])

@@ -124,6 +124,23 @@ def _detector(args: argparse.Namespace, setting: Setting) -> Tables:
         yield measure_detector(title, load_detector(cfg, fresh=True), images, ratios, setting, regions)
 
 
+def _classifier(args: argparse.Namespace, setting: Setting) -> Tables:
+    cfg = _config(args)
+    from sact_det.benchmark.classifier import in_batches, measure_classifier
+    from sact_det.benchmark.trained import photographs
+    from sact_det.classification.predictor import load_classifier
+
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty: masks of a trained network need its weights")
+    model, side = load_classifier(cfg), cfg.INPUT.CLASSIFICATION.SIZE_TEST
+    budgets = args.budgets or [cfg.MODEL.SACT.BUDGET or None]
+    for size, batch in product(args.sizes or [(side, side)], args.batch):
+        batches = in_batches(photographs(args.images, size, "RGB", args.max_images), batch)
+        what = f"{len(batches) * batch} photographs, {size[0]}x{size[1]}, {batch} at a time, {args.precision}"
+        title = f"Classifier of {args.config_file}, {what}"
+        yield measure_classifier(title, model, batches, budgets, args.scales, setting)
+
+
 def _regions(args: argparse.Namespace, setting: Setting) -> Tables:
     from sact_det.benchmark.box_head import measure_box_head  # late: needs Detectron2
 
@@ -185,7 +202,7 @@ class Measure(NamedTuple):
 
     Attributes:
         run: yields its tables, one after the other, from the parsed arguments.
-        sizes: (height, width) of the images, in pixels.
+        sizes: (height, width) of the images, in pixels; (): the config says it.
         batch: images at a time.
         ratios: FLOP ratios; of "unit", active shares.
         executions: as of sact_det.execution.set_execution.
@@ -214,6 +231,7 @@ MEASURES = {
     "training": Measure(_training, rounds=5),
     "memory": Measure(_memory, ratios=(0.5, 1.0)),
     "detector": Measure(_detector),
+    "classifier": Measure(_classifier, sizes=(), executions=("auto",)),
     "regions": Measure(_regions, sizes=((600, 1000),), ratios=(0.5, 0.75, 1.0), executions=("auto",)),
     "rpn": Measure(_rpn, sizes=((600, 1000), (192, 256)), executions=("auto",)),
 }

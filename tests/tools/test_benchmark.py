@@ -198,7 +198,7 @@ def test_the_convolution_of_the_rpn_is_timed_at_either_width(tool, tmp_path):
         ),
         (["rpn", "--map-products"], "--map-products is for regions, not for rpn"),
         (["regions", "--regions", "0"], "--regions is for detector, 0 or more boxes, and regions, 1 or more; got 0"),
-        (["sweep", "--config-file", "c.yaml"], "--config-file and --images are for detector and extractor, not for"),
+        (["sweep", "--config-file", "c.yaml"], "--config-file and --images are for trained networks, not for"),
         (["unit", "--units", "1", "2", "2", "1"], "unit needs a block of at least 3 units; block 3 has fewer"),
         (["block", *TINY, "--ratios", "0.01", "--sizes", "32x32"], "a FLOP ratio of 0.01 is out of reach"),
         (["extractor", *TINY, "--json", "/proc/nowhere/numbers.json"], "/proc/nowhere"),
