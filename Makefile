@@ -25,7 +25,7 @@ demo: $(READY)
 	$(PY) tools/demo.py
 
 test: dev
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: dev
 	$(PY) -m ruff check .

@@ -48,53 +48,54 @@ class BlockFlops(nn.Module):
         units: of the block.
 
     Attributes:
-        prices: int64 [3, L], a buffer in no state dict: of each unit and its branch, the fields of _Active.
+        evaluated, dilated, images: int64 [L], buffers in no state dict: of each unit and its branch, as of _Active.
 
     Shape shorthand:
         dense_in, dense_out: int64 [N], positions of each image at input and output resolution.
         reads_products: as of PlannedBlock.
     """
 
-    prices: Tensor
+    evaluated: Tensor
+    dilated: Tensor
+    images: Tensor
 
     def __init__(self, units: Sequence[ResidualUnit]):
         super().__init__()
         first = units[0]
-        self._first = _Dense(first.flops(1, 0), first.flops(0, 1))
-        self._products = _Dense(0, 0)
-        if isinstance(first, SplitUnit):
-            self._products = _Dense(first.product_flops(1, 0), first.product_flops(0, 1))
-        self._plain = _Dense(0, sum(unit.flops(1, 1) for unit in units[1:]))
-        self._idle = _Dense(0, 0)  # units behind the first, and branches, that nothing evaluates
+        others = _Dense(0, 0)  # units behind the first, as in a plain block
+        passed_over = _Dense(0, 0)  # they and all branches, where nothing is active
         self._active: list[_Active] = []
         for index, unit in enumerate(units):
             evaluated = dilated = images = 0
             if index > 0:
-                self._idle = self._idle.plus(_Dense(0, unit.flops(1, 1, 0, 0)))
+                others = others.plus(_Dense(0, unit.flops(1, 1)))
+                passed_over = passed_over.plus(_Dense(0, unit.flops(1, 1, 0, 0)))
                 evaluated, dilated = unit.flops(0, 0, 1, 0), unit.flops(0, 0, 0, 1)
             if unit.halting is not None:
                 idle = unit.halting.flops(0, 0)
-                self._idle = self._idle.plus(_Dense(0, 0, idle))
+                passed_over = passed_over.plus(_Dense(0, 0, idle))
                 evaluated += unit.halting.flops(1, 0) - idle
                 images = unit.halting.flops(0, 1) - idle
             self._active.append(_Active(evaluated, dilated, images))
-        prices = torch.tensor(self._active, dtype=torch.int64).T.contiguous()
-        self.register_buffer("prices", prices, persistent=False)
-
-    def _dense(self, reads_products: bool) -> _Dense:
-        return self._first.plus(self._products, -1) if reads_products else self._first
+        for name, prices in zip(_Active._fields, zip(*self._active)):
+            self.register_buffer(name, torch.tensor(prices, dtype=torch.int64), persistent=False)
+        whole, products = _Dense(first.flops(1, 0), first.flops(0, 1)), _Dense(0, 0)
+        if isinstance(first, SplitUnit):
+            products = _Dense(first.product_flops(1, 0), first.product_flops(0, 1))
+        own = {False: whole, True: whole.plus(products, -1)}  # of the first unit, by reads_products
+        self._plain = {reads: dense.plus(others) for reads, dense in own.items()}
+        self._idle = {reads: dense.plus(passed_over) for reads, dense in own.items()}
 
     def of(self, dense_in: Tensor, dense_out: Tensor, outcome: HaltingOutcome, reads_products: bool) -> Tensor:
         """int64 [N], of a block whose positions did that; what counts dense does so whatever they did."""
-        by_unit = _Active(*self.prices.unbind()).of(outcome.evaluated, outcome.dilated)
-        return self._dense(reads_products).plus(self._idle).of(dense_in, dense_out) + by_unit.sum(1)
+        by_unit = _Active(self.evaluated, self.dilated, self.images).of(outcome.evaluated, outcome.dilated)
+        return self._idle[reads_products].of(dense_in, dense_out) + by_unit.sum(1)
 
     def bounds(self, dense_in: Tensor, dense_out: Tensor, reads_products: bool) -> tuple[Tensor, Tensor]:
         """int64 [N] both: where everything halts behind the first unit, and of the plain block."""
-        dense = self._dense(reads_products)
-        least = dense.plus(self._idle).of(dense_in, dense_out)
+        least = self._idle[reads_products].of(dense_in, dense_out)
         behind_first = self._active[0].of(dense_out, torch.zeros_like(dense_out))
-        return least + behind_first, dense.plus(self._plain).of(dense_in, dense_out)
+        return least + behind_first, self._plain[reads_products].of(dense_in, dense_out)
 
     def of_unit(self, index: int, evaluated: Tensor, dilated: Tensor) -> Tensor:
         """int64 [N], of a unit behind the first and its branch, beyond what they count where nothing is active.

@@ -12,7 +12,6 @@ from sact_det.execution.cpu.buffers import Buffers, lend_rows
 from sact_det.execution.cpu.memory import address, addresses, empty, plain
 from sact_det.execution.cpu.packed import PackedBlock, factor_type, pack_block
 from sact_det.execution.packing import WeightCache
-from sact_det.network.branch import SpatialHalting
 from sact_det.network.halting_rule import SACT, Plain
 from sact_det.network.plan import PlannedBlock
 from sact_det.rule.padding import Mask, strided_size
@@ -89,8 +88,7 @@ def _structure(block: PlannedBlock, packed: PackedBlock) -> calls.Block:
     count = len(block.units)
     if not block.rule.adaptive:
         return calls.Block(packed.in_order, count)
-    branches = (unit.halting for unit in block.units)
-    added = [packed.added(branch) if isinstance(branch, SpatialHalting) else 0.0 for branch in branches]
+    added = [0.0 if branch is None else packed.added(branch) for branch in packed.scoring]
     return calls.Block(
         packed.in_order, count, packed.branches_in_order, (count * ctypes.c_double)(*added), 1.0 - block.eps
     )
