@@ -295,7 +295,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            sizes = "--sizes " + " ".join(f"{height}x{width}" for height, width in args.sizes)
+            sizes = " ".join(["--sizes", *(f"{height}x{width}" for height, width in args.sizes)])
             asked = sizes if args.dataset is None else "INPUT.MIN_SIZE_TEST"
             batches = " ".join(map(str, args.batch))
             raise InputError(f"out of memory: lower {asked} or --batch {batches} ({one_line(error)})") from error
