@@ -173,6 +173,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     for ratio in args.ratios or []:
         if not 0 < ratio <= 1:
             raise InputError(f"--ratios must lie in (0, 1]; got {ratio:g}")
+    for scale in args.scales:
+        if not 0 < scale <= 1:
+            raise InputError(f"--scales must lie in (0, 1]; got {scale:g}")
     if device_of(args.device).type == "cpu" and args.precision == "tf32":
         raise InputError("--precision tf32 is for GPUs")
     least = {"detector": 0, "regions": 1}.get(args.measure)
@@ -209,9 +212,6 @@ def check_budgets(args: argparse.Namespace) -> None:
         raise InputError(f"--budgets must differ; got {' '.join(shown)}")
     if args.budgets and args.budget is not None:
         raise InputError("--budgets and --budget: give one of them")
-    for scale in args.scales:
-        if not 0 < scale <= 1:
-            raise InputError(f"--scales must lie in (0, 1]; got {scale:g}")
 
 
 def check_dataset(args: argparse.Namespace) -> None:

@@ -100,7 +100,7 @@ def why_not_foldable(unit: ResidualUnit) -> Optional[str]:
     """Why neither fold_unit nor fold_halting knows a unit or its halting branch, or None if they do."""
     if type(unit) is not BottleneckUnit:
         return f"there are none for {type(unit).__name__}"
-    branch = unit._modules.get("halting")  # not unit.halting, which takes ten times as long
+    branch = unit.halting
     if isinstance(branch, SpatialHalting):
         if branch.activate is not linear:
             return "there are none for halting branches with an activation"
@@ -125,8 +125,8 @@ def why_not_inference(block: PlannedBlock) -> Optional[str]:
         refused = why_not_foldable(unit)
         if refused is not None:
             return refused
-        # Not children() and unit.halting: this runs before every use, and they take ten times as long.
-        for part in (unit, unit._modules.get("halting")):
+        for part in (unit, unit.halting):
+            # Not children(): this runs before every use, and that takes ten times as long.
             if part is not None and any(map(learns_from_batch, part._modules.values())):
                 return "norms that learn from the batch need PyTorch"
     return None

@@ -167,9 +167,7 @@ class AdaptiveBlock(PlannedBlock):
             spare = allowance - self.flops_bounds((x.shape[2], x.shape[3]), sizes, x.shape[0], x.device)[0]
         inputs = (x, valid_in, valid, dense_in, dense_out, shortcut, spare)
         features, ponder = self.present_plan.block(self, inputs)
-        if sizes_out is None or self.rule.per_image:
-            return features, ponder
-        return features, replace(ponder, sizes=sizes_out)
+        return features, replace(ponder, sizes=None if self.rule.per_image else sizes_out)
 
     def compute(self, *inputs: Optional[Tensor]) -> tuple[Tensor, BlockPonder]:
         """Evaluates the block by its present plan; arguments and result as of PlannedBlock.compute."""

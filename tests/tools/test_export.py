@@ -11,6 +11,7 @@ from PIL import Image
 from random_detector import write_random_detector
 from random_weights import write_random_weights
 
+from sact_det.base.files import file_sha256
 from sact_det.classification.predictor import load_classifier
 from sact_det.detection.predictor import Predictor
 from sact_det.export.forms import ClassifierForm
@@ -65,11 +66,15 @@ def networks(tmp_path_factory):
 
 @pytest.fixture
 def read_programs(monkeypatch):
-    """What the tool reads of the files that it writes: to read a file of torch.export once more takes a minute."""
+    """Of each file that the tool reads its digest and program: to read one of torch.export once more takes a minute."""
     found = []
 
     def kept(load):
-        return lambda path: found.append(load(path)) or found[-1]
+        def load_and_keep(path):
+            found.append((file_sha256(path), load(path)))
+            return found[-1][1]
+
+        return load_and_keep
 
     for kind, own in FORMATS.items():
         monkeypatch.setitem(tool.FORMATS, kind, replace(own, load=kept(own.load)))
@@ -105,7 +110,8 @@ def test_a_file_holds_for_images_of_a_size_that_it_was_not_verified_on(
     path, network = tmp_path / f"model{FORMATS[kind].suffix}", networks(name, *more)
     tool.main(command(network, kind, path, photographs))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    (program,) = read_programs
+    ((digest, program),) = read_programs
+    assert digest == file_sha256(path)
     image = torch.rand(3, 139, 171, generator=torch.Generator().manual_seed(0)) * 255
     if name == "tiny_classifier":
         images = torch.stack([image, image.flip(2), image / 2])

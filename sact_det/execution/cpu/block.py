@@ -12,6 +12,7 @@ from sact_det.execution.cpu.buffers import Buffers, lend_rows
 from sact_det.execution.cpu.memory import address, addresses, empty, plain
 from sact_det.execution.cpu.packed import PackedBlock, factor_type, pack_block
 from sact_det.execution.packing import WeightCache
+from sact_det.network.branch import SpatialHalting
 from sact_det.network.halting_rule import SACT, Plain
 from sact_det.network.plan import PlannedBlock
 from sact_det.rule.padding import Mask, strided_size
@@ -88,7 +89,8 @@ def _structure(block: PlannedBlock, packed: PackedBlock) -> calls.Block:
     count = len(block.units)
     if not block.rule.adaptive:
         return calls.Block(packed.in_order, count)
-    added = [0.0 if branch is None else packed.added(branch) for branch in packed.scoring]
+    branches = (unit.halting for unit in block.units)
+    added = [packed.added(branch) if isinstance(branch, SpatialHalting) else 0.0 for branch in branches]
     return calls.Block(
         packed.in_order, count, packed.branches_in_order, (count * ctypes.c_double)(*added), 1.0 - block.eps
     )

@@ -126,7 +126,6 @@ class PackedBlock:
         price_weights: of the branches (ScoringBranch.added); None of those that read no price.
         in_order: structures of all units, side by side.
         branches_in_order: of all branches, where their units are in `in_order`.
-        scoring: the branches themselves, likewise; None: there is none.
     """
 
     matrices: dict[ResidualUnit, PackedMatrices]
@@ -135,7 +134,6 @@ class PackedBlock:
     price_weights: dict[HaltingBranch, Optional[float]]
     in_order: ctypes.Array[calls.Unit]
     branches_in_order: ctypes.Array[calls.Halting]
-    scoring: list[Optional[SpatialHalting]]
 
     def branch(self, branch: SpatialHalting) -> calls.Halting:
         """One of `branches` with its present shift."""
@@ -166,8 +164,7 @@ def pack_block(
         RuntimeError: matrices would have to be packed of weights that are gone.
     """
     count = len(block.units)
-    scoring: list[Optional[SpatialHalting]] = [None] * count
-    packed = PackedBlock({}, {}, {}, {}, (count * calls.Unit)(), (count * calls.Halting)(), scoring)
+    packed = PackedBlock({}, {}, {}, {}, (count * calls.Unit)(), (count * calls.Halting)())
     for index, unit in enumerate(block.units):
         assert isinstance(unit, BottleneckUnit)
         second_part = block.reads_products and unit is block.units[0]
@@ -179,7 +176,6 @@ def pack_block(
             folded = fold_halting(unit.halting)
             packed.branches[unit.halting] = _pack_halting(folded)
             packed.branches_in_order[index] = packed.branches[unit.halting].struct
-            packed.scoring[index] = unit.halting
             packed.price_weights[unit.halting] = folded.price_weight
         done_with(unit)
         packed.matrices[unit] = packed.matrices[unit]._replace(versions=_matrix_versions(unit))
