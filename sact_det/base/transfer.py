@@ -15,7 +15,7 @@ def to_device(values: Union[Sequence[int], Sequence[Sequence[int]]], device: tor
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors on the CPU, without gradient. Those of one GPU are copied together, and waited for once."""
-    tensors = [tensor.detach() for tensor in tensors]
+    tensors = [tensor.detach() if tensor.requires_grad else tensor for tensor in tensors]
     on_gpus = [tensor for tensor in tensors if tensor.is_cuda]
     copies = [
         torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)

@@ -5,6 +5,7 @@ that it keeps of any beginning of the list that has as many. On a CPU it compare
 candidates a detector with few regions needs the first few.
 """
 
+import math
 from typing import Callable, Optional, Sequence
 
 from detectron2.structures import Boxes, Instances
@@ -46,22 +47,25 @@ def find_first_proposals(
     """
     scores, order = logits.topk(min(logits.shape[1], pre_nms_topk), dim=1)
 
-    def candidates(image: int, count: int) -> tuple[Boxes, Tensor]:
-        """The first of an image, without those that are no numbers or too small."""
+    def candidates(image: int, count: int) -> tuple[Tensor, Tensor]:
+        """Boxes and scores of the first of an image, without those that are no numbers or too small."""
         best, own = order[image, :count], scores[image, :count]
         boxes = decode(deltas[image, best], anchors[best])
-        finite = boxes.isfinite().all(1) & own.isfinite()
-        inside = Boxes(boxes[finite])
-        inside.clip(image_sizes[image])
-        large = inside.nonempty(threshold=min_box_size)
-        return inside[large], own[finite][large]
+        if not math.isfinite(boxes.sum() + own.sum()):  # which a sum of finite numbers may not be, either
+            finite = boxes.isfinite().all(1) & own.isfinite()
+            boxes, own = boxes[finite], own[finite]
+        height, width = image_sizes[image]
+        inside = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+        low, high = inside.split(2, 1)
+        large = (high - low > min_box_size).all(1)
+        return inside[large], own[large]
 
     def first(image: int, count: int) -> Optional[Instances]:
         boxes, own = candidates(image, count)
-        kept = nms(boxes.tensor.float(), own, nms_thresh)[:post_nms_topk]
+        kept = nms(boxes.float(), own, nms_thresh)[:post_nms_topk]
         if len(kept) < post_nms_topk and count < order.shape[1]:
             return first(image, _MORE * count)
-        found = Instances(image_sizes[image], proposal_boxes=boxes[kept], objectness_logits=own[kept])
+        found = Instances(image_sizes[image], proposal_boxes=Boxes(boxes[kept]), objectness_logits=own[kept])
         return None if _any_equal(found.objectness_logits, scores[image]) else found
 
     found = [first(image, _MORE * post_nms_topk) for image in range(len(image_sizes))]

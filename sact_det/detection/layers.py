@@ -8,6 +8,7 @@ from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
+from sact_det.detection.box_transform import compute_side_by_side
 from sact_det.detection.pooler import PyramidPooler
 from sact_det.execution import set_execution
 from sact_det.network.plan import DensePlan, Planned, PlannedConvolution, PlannedProjection
@@ -18,7 +19,7 @@ def plan_layers(model: nn.Module, execution: str) -> None:
 
     These are convolutions with their ReLU, poolers by RoIAlign on a pyramid, and linear layers that read regions. They
     stay the same objects under the same names, with the same parameters: only their class changes, to one derived from
-    it. Parts that have a plan already, such as stems and blocks, keep it.
+    it. So does that of transforms of boxes. Parts that have a plan already, such as stems and blocks, keep it.
 
     Args:
         model: a detector, or parts of one.
@@ -73,6 +74,7 @@ class Pyramid(FPN):
 def _plan(module: nn.Module) -> None:
     if type(module) is FPN:
         module.__class__ = Pyramid
+    compute_side_by_side(getattr(module, "box2box_transform", None))
     for child in module.children():
         if isinstance(child, Planned):
             continue

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN, RetinaNet
 from torch import nn
 
+from sact_det.detection.box_transform import compute_side_by_side
 from sact_det.detection.layers import plan_layers
 from sact_det.detection.parts import check_parts
 from sact_det.engine.priced import Priced
@@ -68,4 +69,5 @@ def _planned(cfg: CfgNode, arguments: dict[str, Any]) -> dict[str, Any]:
     for part in arguments.values():
         if isinstance(part, nn.Module):
             plan_layers(part, cfg.MODEL.SACT.EXECUTION)
+        compute_side_by_side(part)  # RetinaNet's is an argument of its own
     return arguments

@@ -15,7 +15,7 @@ from sact_det.network.halting_rule import ACT, SACT, Plain
 from sact_det.network.norm import depends_on_batch, learns_from_batch, norm_affine
 from sact_det.network.plan import PlannedBlock
 from sact_det.network.resnet_v2 import BottleneckUnit
-from sact_det.network.unit import ResidualUnit
+from sact_det.network.unit import HaltingBranch, ResidualUnit
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,14 +98,19 @@ class FoldedHalting:
 
 def why_not_foldable(unit: ResidualUnit) -> Optional[str]:
     """Why neither fold_unit nor fold_halting knows a unit or its halting branch, or None if they do."""
+    branch = unit.halting
+    refused = _why_unknown(unit, branch)
+    if refused is None and isinstance(branch, SpatialHalting) and any(map(depends_on_batch, branch._modules.values())):
+        return "norms that learn from the batch need PyTorch"
+    return refused
+
+
+def _why_unknown(unit: ResidualUnit, branch: Optional[HaltingBranch]) -> Optional[str]:
+    """The same, whatever norms are at present."""
     if type(unit) is not BottleneckUnit:
         return f"there are none for {type(unit).__name__}"
-    branch = unit.halting
-    if isinstance(branch, SpatialHalting):
-        if branch.activate is not linear:
-            return "there are none for halting branches with an activation"
-        if any(map(depends_on_batch, branch._modules.values())):
-            return "norms that learn from the batch need PyTorch"
+    if isinstance(branch, SpatialHalting) and branch.activate is not linear:
+        return "there are none for halting branches with an activation"
     return None
 
 
@@ -122,10 +127,11 @@ def why_not_inference(block: PlannedBlock) -> Optional[str]:
     if block.training and block.rule.adaptive:
         return "they are for inference"
     for unit in block.units:
-        refused = why_not_foldable(unit)
+        branch = unit.halting
+        refused = _why_unknown(unit, branch)
         if refused is not None:
             return refused
-        for part in (unit, unit.halting):
+        for part in (unit, branch):
             # Not children(): this runs before every use, and that takes ten times as long.
             if part is not None and any(map(learns_from_batch, part._modules.values())):
                 return "norms that learn from the batch need PyTorch"

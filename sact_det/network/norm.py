@@ -230,7 +230,7 @@ def get_norm(name: str, decay: float = TF_DECAY, eps: float = TF_EPSILON) -> Nor
 
 def learns_from_batch(norm: Optional[nn.Module]) -> bool:
     """Whether a norm, in its present mode, updates its statistics; no other module does."""
-    return isinstance(norm, BatchNorm2d) and norm.training
+    return norm is not None and norm.training and isinstance(norm, BatchNorm2d)
 
 
 def depends_on_batch(norm: Optional[nn.Module]) -> bool:

@@ -14,6 +14,7 @@ sees the sizes that the forward pass saw, whether or not the ledger is still ope
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import reduce
 from typing import Iterator, Mapping, Optional, Sequence
 from weakref import WeakKeyDictionary
 
@@ -112,15 +113,15 @@ class Ledger(Mapping[str, list[PonderRecord]]):
         calls = [call for call in self._calls[part] if call.regions is not None]
         if not calls:
             raise ValueError(f"{part!r} ran on no regions")
-        return torch.stack([_by_image((call.record.units() == 0).long(), call.regions) for call in calls]).sum(0)
+        return reduce(torch.add, [_by_image((call.record.units() == 0).long(), call.regions) for call in calls])
 
     def units(self, part: str) -> Tensor:
         """float32 [N]: the mean units (PonderRecord.mean_units) of each image's regions and calls, summed."""
-        return torch.stack([_by_image(call.record.mean_units(), call.regions) for call in self._calls[part]]).sum(0)
+        return reduce(torch.add, [_by_image(call.record.mean_units(), call.regions) for call in self._calls[part]])
 
     def flops(self, part: str) -> Tensor:
         """int64 [N]: what each image took in a part, in all its regions and calls."""
-        return torch.stack([_by_image(call.record.flops, call.regions) for call in self._calls[part]]).sum(0)
+        return reduce(torch.add, [_by_image(call.record.flops, call.regions) for call in self._calls[part]])
 
 
 _open: ContextVar[Optional[Ledger]] = ContextVar("ledger", default=None)
@@ -230,5 +231,7 @@ def _by_image(values: Tensor, regions: Optional[Sequence[int]]) -> Tensor:
     """[regions] -> [N], sums."""
     if regions is None:
         return values
+    if len(regions) == 1:
+        return values.sum(0, keepdim=True)
     sums = [own.sum() for own in values.split(list(regions))] if len(regions) else []
     return torch.stack(sums) if sums else values.new_zeros(0)

@@ -5,6 +5,7 @@ Shape shorthand in this module:
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Optional, Sequence
 
 import numpy as np
@@ -51,6 +52,8 @@ class BlockPonder:
 
     def image(self, index: int) -> "BlockPonder":
         """The outcome for one image, N = 1, without padding."""
+        if self.sizes is None and index == 0 and len(self.flops) == 1:
+            return self
         height, width = self.ponder_cost.shape[1:] if self.sizes is None else self.sizes[index]
         one = slice(index, index + 1)
         return BlockPonder(
@@ -100,15 +103,17 @@ class PonderRecord:
     @property
     def flops(self) -> Tensor:
         """int64 [N]: FLOPs of each image."""
-        return self.dense_flops + sum(block.flops for block in self.blocks.values())
+        return reduce(torch.add, [self.dense_flops, *(block.flops for block in self.blocks.values())])
 
     def units(self) -> Tensor:
         """int64 [N]: units evaluated in all blocks, summed over positions."""
-        return sum((block.num_units.flatten(1).sum(1) for block in self.blocks.values()), torch.zeros_like(self.flops))
+        units = [block.num_units.sum((1, 2)) for block in self.blocks.values()]
+        return reduce(torch.add, units) if units else torch.zeros_like(self.dense_flops)
 
     def mean_units(self) -> Tensor:
         """float32 [N]: sum over blocks of the evaluated units, averaged over each image's own positions."""
-        return sum((block.mean_units() for block in self.blocks.values()), torch.zeros_like(self.flops).float())
+        units = [block.mean_units() for block in self.blocks.values()]
+        return reduce(torch.add, units) if units else torch.zeros_like(self.dense_flops, dtype=torch.float32)
 
     def mean_cost(self) -> Tensor:
         """float32 [N]: sum over blocks of the mean ponder cost, what tau multiplies (eq. 13). Differentiable.

@@ -37,6 +37,14 @@ class Buffers:
     def take(self, name: str, *shape: int) -> Tensor:
         """An uninitialised tensor [*shape], in the place of what was taken under that name before."""
         size = math.prod(shape)
+        return self._memory(name, size)[:size].view(shape)
+
+    def room(self, name: str, *shape: int) -> int:
+        """The address of what `take` returns."""
+        return self._memory(name, math.prod(shape)).data_ptr()
+
+    def _memory(self, name: str, size: int) -> Tensor:
+        """What was taken under that name before, or else what is free; as long as `size` at least."""
         memory = self._taken.pop(name, None)
         if memory is None:
             memory = _pool.free.pop(name, None)
@@ -44,11 +52,7 @@ class Buffers:
             with torch.inference_mode(False):  # what is made in that mode cannot be written to in another
                 memory = empty(size)
         self._taken[name] = memory
-        return memory[:size].view(shape)
-
-    def room(self, name: str, *shape: int) -> int:
-        """The address of what `take` returns."""
-        return self.take(name, *shape).data_ptr()
+        return memory
 
     def rows(self, name: str, x: Tensor, as_it_is: bool = False) -> Tensor:
         """A feature map [N, C, H, W] as rows [N, H, W, C]: itself if it can be, or else what `take` returns.
