@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 _MORE = 4  # times as many candidates as proposals are looked at, and so many times more where they do not suffice
+_LEAST = 320  # candidates that are looked at, however few proposals there are to be
 
 Decode = Callable[[Tensor, Tensor], Tensor]  # deltas and anchors, [K, 4] both -> boxes, [K, 4]
 
@@ -68,7 +69,8 @@ def find_first_proposals(
         found = Instances(image_sizes[image], proposal_boxes=Boxes(boxes[kept]), objectness_logits=own[kept])
         return None if _any_equal(found.objectness_logits, scores[image]) else found
 
-    found = [first(image, _MORE * post_nms_topk) for image in range(len(image_sizes))]
+    begun = max(_MORE * post_nms_topk, _LEAST)
+    found = [first(image, begun) for image in range(len(image_sizes))]
     unequal = [own for own in found if own is not None]
     return unequal if len(unequal) == len(found) else None
 

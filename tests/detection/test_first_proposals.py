@@ -94,7 +94,10 @@ def test_no_more_is_looked_at_than_is_needed(monkeypatch: pytest.MonkeyPatch):
     nms = first_proposals.nms
     monkeypatch.setattr(first_proposals, "nms", lambda boxes, *rest: compared.append(len(boxes)) or nms(boxes, *rest))
     check(found_by_both(*candidates(2500, 1.0), 2500, 10))
-    assert len(compared) == 2 and max(compared) <= 40
+    assert len(compared) == 2 and max(compared) <= 320
+    compared.clear()
+    check(found_by_both(*candidates(2500, 1.0), 2500, 100))
+    assert len(compared) == 2 and 320 < max(compared) <= 400
     compared.clear()
     check(found_by_both(*candidates(2500, 0.0), 2500, 10, threshold=0.01))
-    assert len(compared) == 8 and max(compared) > 2000  # 40, 160, 640 and all
+    assert len(compared) == 6 and max(compared) > 2000  # 320, 1280 and all
