@@ -4,19 +4,21 @@ import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
+from sact_det.base.recording import is_recording
+
 
 class SideBySideTransform(Box2BoxTransform):
     """Detectron2's Box2BoxTransform, which computes x and y, and widths and heights, side by side.
 
-    Every number is computed as there, so that boxes are equal to the last bit. What is to be learned from, and x and y
-    with weights of their own, are left to Detectron2.
+    Every number is computed as there, so that boxes are equal to the last bit. What is to be learned from, recordings,
+    and x and y with weights of their own are left to Detectron2.
     """
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Detectron2's: deltas [N, k * 4], boxes [N, 4] -> boxes [N, k * 4]."""
         of_centre, of_y, of_size, of_height = self.weights
         learns = torch.is_grad_enabled() and (deltas.requires_grad or boxes.requires_grad)
-        if learns or of_centre != of_y or of_size != of_height:
+        if learns or is_recording() or of_centre != of_y or of_size != of_height:
             return super().apply_deltas(deltas, boxes)
         deltas = deltas.float()
         low, high = boxes.to(deltas.dtype)[:, None].split(2, 2)  # [N, 1, 2] each

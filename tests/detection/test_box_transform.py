@@ -54,6 +54,14 @@ def test_gradients_are_the_same():
     assert torch.equal(*grads)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+def test_what_is_recorded_holds_for_other_numbers_of_boxes():
+    transform = SideBySideTransform((1.0, 1.0, 1.0, 1.0))
+    recorded = torch.jit.trace(transform.apply_deltas, deltas_and_boxes(5, 2))
+    for number in (0, 9):
+        assert torch.equal(recorded(*deltas_and_boxes(number, 2)), transform.apply_deltas(*deltas_and_boxes(number, 2)))
+
+
 @pytest.mark.parametrize("name", ["tiny", "tiny_fpn", "tiny_panoptic", "tiny_retinanet"])
 def test_every_transform_of_a_detector_is_one(name: str):
     model = build_model(load_config(str(ROOT / f"configs/tests/{name}.yaml"), ["MODEL.DEVICE", "cpu"]))
