@@ -10,7 +10,7 @@ from typing import Callable, Optional, Sequence
 
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import clip_boxes_to_image, nms
 
 _MORE = 4  # times as many candidates as proposals are looked at, and so many times more where they do not suffice
 _LEAST = 320  # candidates that are looked at, however few proposals there are to be
@@ -55,8 +55,7 @@ def find_first_proposals(
         if not math.isfinite(boxes.sum() + own.sum()):  # which a sum of finite numbers may not be, either
             finite = boxes.isfinite().all(1) & own.isfinite()
             boxes, own = boxes[finite], own[finite]
-        height, width = image_sizes[image]
-        inside = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+        inside = clip_boxes_to_image(boxes, image_sizes[image])
         low, high = inside.split(2, 1)
         large = (high - low > min_box_size).all(1)
         return inside[large], own[large]
